@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything runs in .venv, which the first target that needs it sets up.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv and install gradspike with its development tools
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gradspike needs Python 3.11 or newer; $(PYTHON) is older. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
+	@$(PY) src/train.py method=mpd_agl dataset=digits model=spiking_cnn
+
+test: lint  ## everything that must always pass: lint, types, tests
+	@$(PY) -m pytest -q
+
+lint: $(READY)  ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+test-slow: $(READY)  ## the tests that take minutes: whole trainings with their accuracy
+	@$(PY) -m pytest -q -m slow
+
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	@$(PY) -m pytest -q -m gpu
+
+bench: $(READY)  ## time per training step against the ReLU twin
+	@$(PY) benchmarks/step.py
+
+clean:  ## remove caches and build products; runs/, data/ and .venv stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help setup train test lint test-slow test-gpu bench clean
