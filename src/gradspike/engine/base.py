@@ -1,0 +1,111 @@
+"""What every engine takes and gives, and the helpers they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gradspike.methods.base import LayerFacts, Method
+from gradspike.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How one call is to be computed.
+
+    `smooth` emits the surrogate's primitive instead of spikes; the backward pass is the exact gradient of that network
+    (for gradcheck). `moments` asks for mean and variance of u, differentiable; `keep_membrane` for u itself.
+    """
+
+    surrogate: Surrogate
+    detach_reset: bool = False
+    smooth: bool = False
+    moments: bool = False
+    keep_membrane: bool = False
+
+
+@dataclass(frozen=True)
+class EngineOutput:
+    """What one layer did over all its steps.
+
+    `spikes` [T, B, C, ...] in dtype and layout of the current; `thresholds`, `widths` [T] or [T, C] as they were used;
+    `mean` and (biased) `variance` [T] of u over all elements of a step, with gradient, if `moments`;
+    `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`.
+    """
+
+    spikes: Tensor
+    thresholds: Tensor
+    widths: Tensor
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    membrane: Tensor | None = None
+
+
+class Engine(Protocol):
+    """The signature of an engine."""
+
+    def __call__(
+        self, x: Tensor, decay: Tensor, method: Method, facts: LayerFacts, options: EngineOptions
+    ) -> EngineOutput:
+        """Run one layer over all its time steps.
+
+        Args:
+            x: synaptic current [T, B, C, *space] of any floating dtype; its strides are kept and it is never copied
+                as a whole.
+            decay: scalar, with gradient if it is learned.
+            method: asked for its plan before the first step, or, if `method.measures(facts)`, before each step fires.
+            facts: what the method may know of the layer.
+            options: see EngineOptions.
+
+        Gradients flow to x, decay, and those of the plan's thresholds and widths that require them.
+        """
+        ...
+
+
+def recursion_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for everything shorter: the recursion accumulates over time."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def empty_steps(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Uninitialised [T, ...] with dense steps laid out as x[0], also where x is one step seen T times (stride 0)."""
+    step = torch.empty_like(x[0], dtype=dtype)
+    return step.new_empty_strided(x.shape, (step.numel(), *step.stride()))
+
+
+def over_channels(value: Tensor, step: Tensor) -> Tensor:
+    """A scalar or [C] tensor, shaped so that it broadcasts against `step` [B, C, *space]."""
+    return value if value.ndim == 0 else value.view(1, -1, *[1] * (step.ndim - 2))
+
+
+def membrane_statistics(u: Tensor, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased std of all elements of u, as scalars; the std of a single element is 0.
+
+    Two passes, since a sum of squares in float32 loses a small spread beside a large mean. `across_ranks` takes the
+    elements of all ranks of torch.distributed (a no-op without it).
+    """
+    mean = u.mean()
+    squares = (u - mean).square().sum()
+    count = float(u.numel())
+    if across_ranks and dist.is_available() and dist.is_initialized():
+        own = torch.stack([torch.full_like(mean, count), mean, squares])
+        ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(ranks, own)
+        return pooled_statistics(torch.stack(ranks))
+    return mean, (squares / max(count - 1, 1)).sqrt()
+
+
+def pooled_statistics(parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased std of a union of parts: rows of (count, mean, sum of squared deviations), [R, 3].
+
+    Chan, Golub and LeVeque, 1979.
+    """
+    counts, means, squares = parts.unbind(1)
+    total = counts.sum()
+    mean = (counts * means).sum() / total
+    deviations = squares.sum() + (counts * (means - mean).square()).sum()
+    return mean, (deviations / (total - 1).clamp_min(1)).sqrt()

@@ -1,0 +1,135 @@
+"""The reference engine: step by step, with the backward pass written by hand.
+
+One autograd function covers all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next
+layer keeps anyway; autograd on the single steps would keep several more tensors of that size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gradspike.engine.base import (
+    EngineOptions,
+    EngineOutput,
+    empty_steps,
+    membrane_statistics,
+    over_channels,
+    recursion_dtype,
+)
+from gradspike.methods.base import LayerFacts, Method
+from gradspike.neuron import charge, fire, membrane_adjoint, spike_adjoint
+
+
+def run(x: Tensor, decay: Tensor, method: Method, facts: LayerFacts, options: EngineOptions) -> EngineOutput:
+    """See `gradspike.engine.base.Engine`."""
+    dtype = recursion_dtype(x.dtype)
+    plan = None if method.measures(facts) else method.planned(facts)
+    thresholds = None if plan is None else plan.thresholds.to(dtype)
+    widths = None if plan is None else plan.widths.to(dtype)
+    spikes, mean, variance, used_thresholds, used_widths, membrane = _MultiStep.apply(
+        x, decay.to(dtype), thresholds, widths, method, facts, options
+    )
+    return EngineOutput(
+        spikes=spikes,
+        thresholds=used_thresholds if thresholds is None else thresholds,
+        widths=used_widths if widths is None else widths,
+        mean=mean,
+        variance=variance,
+        membrane=membrane,
+    )
+
+
+class _MultiStep(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        decay: Tensor,
+        thresholds: Tensor | None,
+        widths: Tensor | None,
+        method: Method,
+        facts: LayerFacts,
+        options: EngineOptions,
+    ) -> tuple[Tensor | None, ...]:
+        spikes = empty_steps(x)
+        membrane: list[Tensor] = []
+        used: list[tuple[Tensor, Tensor]] = []
+        moments: list[tuple[Tensor, Tensor]] = []
+        u: Tensor | None = None
+        for t in range(x.shape[0]):
+            current = x[t].to(decay.dtype)
+            u = current if u is None else charge(current, u, spikes[t - 1], decay)
+            if thresholds is None or widths is None:
+                mean, std = membrane_statistics(u, across_ranks=method.sync_stats and facts.training)
+                theta, kappa = method.adapted(t, facts, mean, std)
+                theta, kappa = theta.to(decay.dtype), kappa.to(decay.dtype)
+            else:
+                theta, kappa = thresholds[t], widths[t]
+            spikes[t] = fire(u, over_channels(theta, u), over_channels(kappa, u), options.surrogate, options.smooth)
+            if options.moments:
+                average = u.mean()
+                moments.append((average, (u - average).square().mean()))
+            if facts.gradients or options.keep_membrane:
+                membrane.append(u)
+            used.append((theta, kappa))
+
+        used_thresholds = torch.stack([theta for theta, _ in used])
+        used_widths = torch.stack([kappa for _, kappa in used])
+        mean_steps = torch.stack([m for m, _ in moments]) if options.moments else None
+        variance_steps = torch.stack([v for _, v in moments]) if options.moments else None
+        if facts.gradients:
+            ctx.options = options
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(spikes, decay, used_thresholds, used_widths, mean_steps, *membrane)
+        kept = torch.stack(membrane) if options.keep_membrane else None
+        ctx.mark_non_differentiable(*(out for out in (used_thresholds, used_widths, kept) if out is not None))
+        return spikes, mean_steps, variance_steps, used_thresholds, used_widths, kept
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, grad_mean: Tensor | None, grad_variance: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        spikes, decay, thresholds, widths, mean, *membrane = ctx.saved_tensors
+        surrogate, detach_reset = ctx.options.surrogate, ctx.options.detach_reset
+        _, needs_decay, needs_thresholds, needs_widths, *_ = ctx.needs_input_grad
+        grad_x = empty_steps(spikes)
+        grad_decay = torch.zeros_like(decay)
+        grad_thresholds = torch.zeros_like(thresholds)
+        grad_widths = torch.zeros_like(widths)
+
+        grad_u: Tensor | None = None
+        for t in reversed(range(len(membrane))):
+            u, s = membrane[t], spikes[t]
+            theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
+            v = u - theta
+            grad_s = torch.zeros_like(u) if grad_spikes is None else grad_spikes[t].to(u.dtype)
+            h = surrogate.derivative(v, kappa)
+            adjoint = spike_adjoint(grad_s, grad_u, u, decay, detach_reset)
+            if needs_thresholds:
+                grad_thresholds[t] = -(adjoint * h).sum_to_size(theta.shape).view_as(thresholds[t])
+            if needs_widths:
+                width_derivative = surrogate.width_derivative(v, kappa)
+                grad_widths[t] = (adjoint * width_derivative).sum_to_size(kappa.shape).view_as(widths[t])
+            grad_u = membrane_adjoint(adjoint, grad_u, h, s, decay)
+            if grad_mean is not None:
+                grad_u = grad_u + grad_mean[t] / u.numel()
+            if grad_variance is not None:
+                grad_u = grad_u + grad_variance[t] * (2 / u.numel()) * (u - mean[t])
+            if needs_decay and t > 0:
+                grad_decay += (grad_u * membrane[t - 1] * (1 - spikes[t - 1])).sum()
+            grad_x[t] = grad_u
+
+        return (
+            grad_x,
+            grad_decay if needs_decay else None,
+            grad_thresholds if needs_thresholds else None,
+            grad_widths if needs_widths else None,
+            None,
+            None,
+            None,
+        )

@@ -1,0 +1,155 @@
+"""What a method is: the thresholds and surrogate widths of one spiking layer, per time step, and an optional loss.
+
+A method is a module, one instance per layer. What it learns are parameters, what it remembers are persistent buffers.
+It writes `plan`, or, if it has to see the membrane potential before a step can fire, sets `measures_membrane` and
+writes `adapt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.errors import ConfigError
+from gradspike.methods.registry import METHODS, MIN_WIDTH, MethodConfig
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What a method may know of its layer in one forward pass. Tensors are scalars in the recursion's dtype, detached.
+
+    Attributes:
+        time_steps: T.
+        v_threshold: base threshold V_th.
+        decay: decay factor tau of the neuron.
+        gamma_mean: mean gain of the norm relative to alpha * V_th; None if the layer has no norm.
+        training: mode of the layer.
+        gradients: a backward pass may follow, so widths matter.
+        updates: the method may change its buffers; False when a diagnostic looks on.
+    """
+
+    time_steps: int
+    v_threshold: float
+    decay: Tensor
+    gamma_mean: Tensor | None = None
+    training: bool = True
+    gradients: bool = True
+    updates: bool = True
+
+    def full(self, value: float) -> Tensor:
+        """[T] tensor of `value`, on the device and in the dtype of the recursion."""
+        return torch.full((self.time_steps,), value, dtype=self.decay.dtype, device=self.decay.device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Thresholds and widths of all steps, each [T] or [T, C]; with gradient where they are learned."""
+
+    thresholds: Tensor
+    widths: Tensor
+
+
+class Method(nn.Module):
+    """Base class. Override `plan` or `adapt`, and `membrane_loss` if there is one.
+
+    Class attributes:
+        Config: its options, a subclass of MethodConfig; found here for a method that is named by its import path.
+        measures_membrane: `adapt` is called with mean and std of u[t] before step t fires; no gradient flows through
+            what it returns.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    measures_membrane: ClassVar[bool] = False
+
+    width_clamps: Tensor
+
+    def __init__(self, config: MethodConfig, time_steps: int, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.time_steps = time_steps
+        self.channels = channels
+        self.layer_name = ""
+        self.register_buffer("width_clamps", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def plan(self, facts: LayerFacts) -> Plan:
+        """Thresholds and widths of all steps, known before the first."""
+        raise self.error("has no `plan` (and `measures_membrane` is not set, which would ask for `adapt`).")
+
+    def adapt(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Threshold and width of step t, scalars or [C], from mean and unbiased std of u[t] over the mini-batch."""
+        raise self.error("sets `measures_membrane` but has no `adapt`.")
+
+    def membrane_loss(self, facts: LayerFacts, mean: Tensor, variance: Tensor) -> Tensor:
+        """A scalar loss from mean and (biased) variance [T] of u, differentiable. Asked for if `has_membrane_loss`."""
+        raise self.error("sets `has_membrane_loss` but has no `membrane_loss`.")
+
+    @property
+    def has_membrane_loss(self) -> bool:
+        """Whether `membrane_loss` adds to the training loss."""
+        return False
+
+    @property
+    def sync_stats(self) -> bool:
+        """Whether `adapt` gets statistics over all ranks while training, rather than over its own."""
+        return False
+
+    def measures(self, facts: LayerFacts) -> bool:
+        """Whether this pass needs `adapt`. A method that only sometimes does overrides this and writes `plan` too."""
+        return self.measures_membrane
+
+    def lr_multipliers(self) -> dict[str, float]:
+        """Learning-rate factors of own parameters, by name; those not named have 1."""
+        return {}
+
+    def planned(self, facts: LayerFacts) -> Plan:
+        """`plan` as engines ask for it: shapes checked, widths kept positive."""
+        plan = self.plan(facts)
+        for what, value in (("thresholds", plan.thresholds), ("widths", plan.widths)):
+            self._check(what, value, allowed=((self.time_steps,), (self.time_steps, self.channels)))
+        return Plan(plan.thresholds, self._keep_positive(plan.widths, facts))
+
+    def adapted(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """`adapt` as engines ask for it: shapes checked, width kept positive."""
+        threshold, width = self.adapt(t, facts, mean, std)
+        for what, value in (("threshold", threshold), ("width", width)):
+            self._check(what, value, allowed=((), (self.channels,)))
+        return threshold, self._keep_positive(width, facts)
+
+    def error(self, message: str) -> ConfigError:
+        """An error that names method and layer."""
+        where = f" in layer '{self.layer_name}'" if self.layer_name else ""
+        return ConfigError(f"Method '{self.config.label or self.config.name}'{where} {message}")
+
+    def _check(self, what: str, value: Tensor, allowed: tuple[tuple[int, ...], ...]) -> None:
+        if tuple(value.shape) not in allowed:
+            shapes = " or ".join(str(list(shape)) for shape in allowed)
+            raise self.error(f"gave {what} of shape {list(value.shape)}; expected {shapes}.")
+
+    def _keep_positive(self, widths: Tensor, facts: LayerFacts) -> Tensor:
+        # Counted on the device: reading the counter is the only thing that waits for it.
+        if facts.training and facts.updates:
+            self.width_clamps += (widths.detach() < MIN_WIDTH).sum()
+        return widths.clamp_min(MIN_WIDTH)
+
+
+def build_method(config: MethodConfig, time_steps: int, channels: int) -> Method:
+    """A new method for one layer of `channels` channels. Raises ConfigError if the name is unknown or no Method."""
+    implementation = METHODS.implementation(config.name)
+    if not (isinstance(implementation, type) and issubclass(implementation, Method)):
+        raise ConfigError(f"Method '{config.name}' is not a subclass of gradspike.methods.base.Method.")
+    return implementation(config, time_steps, channels)
+
+
+def check_method(method: Method, facts: LayerFacts) -> None:
+    """Ask the method once, changing nothing. Raises ConfigError if it does not give what it declares."""
+    with torch.no_grad():
+        if method.measures(facts):
+            method.adapted(0, facts, mean=torch.zeros_like(facts.decay), std=torch.ones_like(facts.decay))
+        else:
+            method.planned(facts)
+        if method.has_membrane_loss:
+            loss = method.membrane_loss(facts, mean=facts.full(0.0), variance=facts.full(1.0))
+            method._check("a loss", loss, allowed=((),))

@@ -1,0 +1,87 @@
+"""DS-ATGO: adaptive threshold (AT) and threshold-driven gradient optimisation (TGO) (Jiang et al., AAAI 2026)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.registry import DsAtgoConfig
+
+
+class DsAtgo(Method):
+    """While training, from mean and unbiased std of the layer's u[t] over the mini-batch, both detached:
+
+        AT:   theta[t] = f_c (mean(u[t]) + std(u[t]))     f_c = `firing_factor`
+        TGO:  kappa[t] = k (1 + tanh(d[t] - V_th))        d[t] = std(u[t]); theta[t] with `driver: threshold` (Eq. 7)
+
+    A running threshold, one per step, starts at V_th and follows theta[t] with `momentum`; evaluation fires at it. It
+    is a persistent buffer `running_threshold` [T].
+
+    Ablations. Without `at` theta[t] = V_th. Without `tgo` kappa[t] = k, the formula's value at d = V_th.
+    `threshold_source: estimated` replaces the measured threshold by f_c sqrt(1 + tau^2) V_th. Without
+    `moving_average` evaluation fires at the thresholds of the last training batch, so that a prediction does not
+    depend on what else is in its batch. `sync_stats` takes the statistics over all ranks.
+    """
+
+    Config: ClassVar[type[DsAtgoConfig]] = DsAtgoConfig
+    config: DsAtgoConfig
+    measures_membrane: ClassVar[bool] = True
+
+    running_threshold: Tensor
+
+    def __init__(self, config: DsAtgoConfig, time_steps: int, channels: int) -> None:
+        super().__init__(config, time_steps, channels)
+        self.register_buffer("running_threshold", torch.full((time_steps,), config.v_threshold))
+
+    @property
+    @override
+    def sync_stats(self) -> bool:
+        return self.config.sync_stats
+
+    @override
+    def measures(self, facts: LayerFacts) -> bool:
+        config = self.config
+        measures_threshold = config.at and facts.training and config.threshold_source == "measured"
+        measures_driver = config.tgo and facts.gradients and config.driver == "std"
+        return measures_threshold or measures_driver
+
+    @override
+    def plan(self, facts: LayerFacts) -> Plan:
+        thresholds = torch.stack([self._unmeasured_threshold(t, facts) for t in range(facts.time_steps)])
+        drivers = thresholds if self.config.driver == "threshold" else None
+        return Plan(thresholds, self._width(facts, drivers, like=thresholds))
+
+    @override
+    def adapt(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.at and facts.training and self.config.threshold_source == "measured":
+            threshold = self.config.firing_factor * (mean + std)
+            self._follow(t, threshold, facts)
+        else:
+            threshold = self._unmeasured_threshold(t, facts)
+        driver = std if self.config.driver == "std" else threshold
+        return threshold, self._width(facts, driver, like=threshold)
+
+    def _unmeasured_threshold(self, t: int, facts: LayerFacts) -> Tensor:
+        if not self.config.at:
+            return facts.decay.new_full((), facts.v_threshold)
+        if facts.training:
+            threshold = self.config.firing_factor * facts.v_threshold * (1 + facts.decay.square()).sqrt()
+            self._follow(t, threshold, facts)
+            return threshold
+        return self.running_threshold[t].to(facts.decay.dtype)
+
+    def _width(self, facts: LayerFacts, driver: Tensor | None, like: Tensor) -> Tensor:
+        # Without a driver no backward pass follows (see `measures`), and nothing reads the width.
+        if driver is None or not self.config.tgo:
+            return torch.full_like(like, self.config.k)
+        return self.config.k * (1 + torch.tanh(driver - facts.v_threshold))
+
+    def _follow(self, t: int, threshold: Tensor, facts: LayerFacts) -> None:
+        if facts.updates:
+            momentum = self.config.momentum if self.config.moving_average else 1.0
+            with torch.no_grad():
+                self.running_threshold[t].lerp_(threshold.to(self.running_threshold.dtype), momentum)

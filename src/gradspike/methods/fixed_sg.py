@@ -1,0 +1,21 @@
+"""Fixed surrogate gradient: the baseline."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from typing_extensions import override
+
+from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.registry import FixedSgConfig
+
+
+class FixedSg(Method):
+    """theta[t] = V_th, kappa[t] = `width` (1 in the papers that compare with it)."""
+
+    Config: ClassVar[type[FixedSgConfig]] = FixedSgConfig
+    config: FixedSgConfig
+
+    @override
+    def plan(self, facts: LayerFacts) -> Plan:
+        return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.width))

@@ -1,0 +1,286 @@
+"""SpikingNorm: norm, neuron and method in one module, the unit a backbone places after a conv or linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
+from gradspike.engine.registry import load_engine
+from gradspike.methods.base import LayerFacts, Method, build_method, check_method
+from gradspike.methods.registry import MethodConfig
+from gradspike.neuron import build_neuron
+from gradspike.neuron_config import NeuronConfig, NormConfig
+from gradspike.surrogate import SURROGATES
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """Everything a backbone needs to know to place its activation layers; it only ever calls `layer`."""
+
+    time_steps: int
+    neuron: NeuronConfig
+    method: MethodConfig
+    norm: NormConfig
+    engine: str = "eager"
+    activation: Literal["spike", "relu"] = "spike"
+
+    def layer(self, channels: int) -> SpikingNorm | NormReLU:
+        """A new layer for `channels` channels, with its own norm, neuron and method."""
+        if self.activation == "relu":
+            return NormReLU(channels, self)
+        return SpikingNorm(channels, self)
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """What happened inside one layer: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C]."""
+
+    u: Tensor
+    spikes: Tensor
+    thresholds: Tensor
+    widths: Tensor
+
+
+@dataclass
+class LossCollector:
+    """Losses that layers added during one forward pass."""
+
+    losses: list[Tensor] = field(default_factory=list)
+
+    def mean(self) -> Tensor | float:
+        """Average over the layers that added one; 0.0 if none did."""
+        return torch.stack(self.losses).mean() if self.losses else 0.0
+
+
+_collector: ContextVar[LossCollector | None] = ContextVar("gradspike_loss_collector", default=None)
+
+
+@contextmanager
+def collect_losses() -> Iterator[LossCollector]:
+    """Collect the methods' losses of the forward passes inside the block; outside of one, layers do not compute them.
+
+    with collect_losses() as extra:
+        logits = model(batch)
+    loss = criterion(logits) + extra.mean()
+    """
+    collector = LossCollector()
+    token = _collector.set(collector)
+    try:
+        yield collector
+    finally:
+        _collector.reset(token)
+
+
+class ChannelNorm(nn.Module):
+    """Batch norm over all dimensions but the second, its normalised value times a constant `scale` before gamma.
+
+    State keys are those of torch.nn.BatchNorm. Biased variance in the forward pass, unbiased in the running variance.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, config: NormConfig, *, scale: float, initial_gain: float) -> None:
+        super().__init__()
+        self.momentum = config.momentum
+        self.eps = config.eps
+        self.scale = scale
+        self.initial_gain = initial_gain
+        self.weight = nn.Parameter(torch.full((channels,), initial_gain))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, y: Tensor, repeats: int = 1, update: bool = True) -> Tensor:
+        """Normalise y [N, C, *space]; same shape, dtype and memory format.
+
+        Args:
+            y: input.
+            repeats: y stands for this many copies of itself along N, which only the unbiased running variance can tell.
+            update: let a pass in training mode change the running statistics.
+        """
+        weight = self.weight if self.scale == 1 else self.weight * self.scale
+        if not self.training:
+            return F.batch_norm(y, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
+        count = y.numel() // y.shape[1]
+        if count == 1:
+            return self._single(y, weight, repeats, update)
+        if not update:
+            return F.batch_norm(y, None, None, weight, self.bias, True, 0.0, self.eps)
+        self.num_batches_tracked += 1
+        if repeats == 1:
+            return F.batch_norm(
+                y, self.running_mean, self.running_var, weight, self.bias, True, self.momentum, self.eps
+            )
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        normalised = F.batch_norm(y, mean, variance, weight, self.bias, True, 1.0, self.eps)
+        total = count * repeats
+        self._follow(mean, variance * ((count - 1) / count * total / (total - 1)))
+        return normalised
+
+    def _single(self, y: Tensor, weight: Tensor, repeats: int, update: bool) -> Tensor:
+        # torch refuses one value per channel. The normalised value is 0; a variance is known only of
+        # repeated values, and is 0.
+        if update:
+            self.num_batches_tracked += 1
+            mean = y.detach().flatten().to(self.running_mean.dtype)
+            self._follow(mean, torch.zeros_like(mean) if repeats > 1 else None)
+        shape = (1, -1, *[1] * (y.ndim - 2))
+        return ((y - y.detach()) * weight.view(shape) + self.bias.view(shape)).to(y.dtype)
+
+    def _follow(self, mean: Tensor, variance: Tensor | None) -> None:
+        self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
+        if variance is not None:
+            self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum)
+
+    @override
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, scale={self.scale}, momentum={self.momentum}, eps={self.eps}"
+
+
+class SpikingNorm(nn.Module):
+    """tdBN, then the neuron over T steps with what its method says: current in, spikes out.
+
+    Time is folded into the batch, time-major: index t * B + b.
+    """
+
+    def __init__(self, channels: int, context: LayerContext) -> None:
+        super().__init__()
+        self.channels = channels
+        self.time_steps = context.time_steps
+        self.v_threshold = context.method.v_threshold
+        gain = context.norm.alpha * self.v_threshold
+        if context.norm.name == "tdbn":
+            self.norm = ChannelNorm(channels, context.norm, scale=gain, initial_gain=1.0)
+        else:
+            self.norm = ChannelNorm(channels, context.norm, scale=1.0, initial_gain=gain)
+        self.neuron = build_neuron(context.neuron)
+        self.method = build_method(context.method, context.time_steps, channels)
+        self.surrogate = SURROGATES[context.method.surrogate]
+        self.detach_reset = context.neuron.detach_reset
+        self._run = load_engine(context.engine)
+
+    @property
+    def layer_name(self) -> str:
+        """The layer's name in its model, for errors; "" until `name_layers` has set it."""
+        return self.method.layer_name
+
+    @layer_name.setter
+    def layer_name(self, name: str) -> None:
+        self.method.layer_name = name
+
+    def forward(self, y: Tensor, static: bool = False) -> Tensor:
+        """Spikes [T*B, C, *space] in the dtype and memory format of y.
+
+        Args:
+            y: output of a conv or linear layer, [T*B, C, *space]; [B, C, *space] if `static`.
+            static: the input does not change over time. It is normalised once and its current fed T times, with the
+                same numbers.
+        """
+        collector = _collector.get()
+        moments = collector is not None and self.training and self.method.has_membrane_loss
+        facts = self.facts(y, gradients=torch.is_grad_enabled())
+        output = self._fire(y, static, facts, moments=moments)
+        if collector is not None and output.mean is not None and output.variance is not None:
+            collector.losses.append(self.method.membrane_loss(facts, output.mean, output.variance))
+        return output.spikes.flatten(0, 1)
+
+    @torch.no_grad()
+    def inspect(self, y: Tensor, static: bool = False) -> LayerTrace:
+        """What `forward(y, static)` would do in the layer's present mode, from the inside. Changes no buffer."""
+        facts = self.facts(y, gradients=True, updates=False)
+        output = self._fire(y, static, facts, keep_membrane=True)
+        assert output.membrane is not None
+        return LayerTrace(output.membrane, output.spikes, output.thresholds, output.widths)
+
+    def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
+        """What the method may know when the layer's input is y."""
+        dtype = recursion_dtype(y.dtype)
+        return LayerFacts(
+            time_steps=self.time_steps,
+            v_threshold=self.v_threshold,
+            decay=self.neuron.decay.detach().to(dtype),
+            gamma_mean=self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain,
+            training=self.training,
+            gradients=gradients,
+            updates=updates,
+        )
+
+    def _fire(
+        self, y: Tensor, static: bool, facts: LayerFacts, *, moments: bool = False, keep_membrane: bool = False
+    ) -> EngineOutput:
+        if y.ndim < 2 or y.shape[1] != self.channels:
+            raise ValueError(f"layer '{self.layer_name}': expected [*, {self.channels}, ...], got {list(y.shape)}.")
+        if not static and y.shape[0] % self.time_steps:
+            raise ValueError(
+                f"layer '{self.layer_name}': {y.shape[0]} inputs do not divide into T = {self.time_steps} time steps."
+            )
+        current = self.norm(y, repeats=self.time_steps if static else 1, update=facts.updates)
+        steps = (
+            current.unsqueeze(0).expand(self.time_steps, *current.shape)
+            if static
+            else current.unflatten(0, (self.time_steps, -1))
+        )
+        options = EngineOptions(
+            surrogate=self.surrogate, detach_reset=self.detach_reset, moments=moments, keep_membrane=keep_membrane
+        )
+        return self._run(steps, self.neuron.decay, self.method, facts, options)
+
+
+class NormReLU(nn.Module):
+    """Plain batch norm (gamma 1) and ReLU: the layer of the ANN twin, with the same folded time."""
+
+    def __init__(self, channels: int, context: LayerContext) -> None:
+        super().__init__()
+        self.time_steps = context.time_steps
+        self.norm = ChannelNorm(channels, context.norm, scale=1.0, initial_gain=1.0)
+
+    def forward(self, y: Tensor, static: bool = False) -> Tensor:
+        """y [T*B, C, *space], or [B, C, *space] if `static`; always gives [T*B, C, *space]."""
+        activation = F.relu(self.norm(y, repeats=self.time_steps if static else 1))
+        if not static:
+            return activation
+        # A copy of whole batches one after the other keeps the memory format, which Tensor.repeat does not.
+        return torch.cat([activation] * self.time_steps)
+
+
+def name_layers(model: nn.Module) -> None:
+    """Give each spiking layer of a model its name, and check each method against what it declares.
+
+    Raises ConfigError that names method and layer.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, SpikingNorm):
+            layer.layer_name = name
+            check_method(layer.method, layer.facts(layer.norm.bias, gradients=True, updates=False))
+
+
+def lr_multipliers(model: nn.Module) -> dict[str, float]:
+    """Learning-rate factors that methods ask for, by full parameter name; a parameter not named has 1."""
+    return {
+        f"{prefix}.{name}" if prefix else name: factor
+        for prefix, module in model.named_modules()
+        if isinstance(module, Method)
+        for name, factor in module.lr_multipliers().items()
+    }
+
+
+def undecayed_parameters(model: nn.Module) -> set[str]:
+    """Full names of all parameters of norms, neurons and methods: those that weight decay is usually kept from."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, SpikingNorm | NormReLU)
+        for name, _ in module.named_parameters()
+    }

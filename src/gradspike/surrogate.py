@@ -1,0 +1,140 @@
+"""Shapes of the surrogate gradient: pure functions of v = u - theta and the width kappa.
+
+Every shape is normalised in the same way: its area over v is 1 and its peak is h(0) = 1 / kappa. So kappa means the
+same for all of them: the width of the rectangle that has the shape's area and peak. With z = v / kappa:
+
+    name                   h(v) * kappa                              source
+    rectangular            1 if |z| < 1/2 else 0                     Wu et al., Frontiers 2018
+    triangular             max(0, 1 - |z|)                           Bellec et al., NeurIPS 2018
+    sigmoid                4 sig(4z) (1 - sig(4z))                   the derivative of a logistic function
+    arctan                 1 / (1 + (pi z)^2)                        Fang et al., ICCV 2021
+    fast_sigmoid           1 / (1 + 2 |z|)^2                         SuperSpike: Zenke, Ganguli, Neural Comput. 2018
+    gaussian               exp(-pi z^2)                              a normal density of std kappa / sqrt(2 pi)
+    piecewise_exponential  exp(-2 |z|)                               Shrestha and Orchard, NeurIPS 2018
+    dspike                 1 - tanh(c z)^2 if |z| < b / (2c) else 0  Li et al., NeurIPS 2021; b = 3, c = 2 tanh(b / 2)
+
+Dspike is a tanh cut to a support. Its paper keeps the support at 1 and turns the temperature b, which cannot give a
+peak below 1. Here b belongs to the support (tanh reaches from -b/2 to b/2 across it) and stays 3, the support is
+b kappa / c = 1.66 kappa wide, and so the temperature per unit of potential follows the width: tanh(c v / kappa) with
+c = 1.81.
+
+Tensors broadcast; values stay finite in float32 for |v| up to 1e4 and kappa down to 1e-3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Shape = Callable[[Tensor, Tensor], Tensor]
+
+DSPIKE_TEMPERATURE = 3.0
+_DSPIKE_SLOPE = 2 * math.tanh(DSPIKE_TEMPERATURE / 2)
+_DSPIKE_HALF_SUPPORT = DSPIKE_TEMPERATURE / (2 * _DSPIKE_SLOPE)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """One shape: `derivative(v, kappa)` is h >= 0, `primitive(v, kappa)` its integral over v, from 0 to 1.
+
+    `smooth` says that h is continuous everywhere, so that finite differences of the primitive can be compared with it
+    at any v.
+    """
+
+    name: str
+    derivative: Shape
+    primitive: Shape
+    smooth: bool
+
+    def width_derivative(self, v: Tensor, kappa: Tensor) -> Tensor:
+        """d primitive / d kappa. Each primitive is a function of v / kappa alone, hence -(v / kappa) h(v)."""
+        return -(v / kappa) * self.derivative(v, kappa)
+
+
+def _rectangular(v: Tensor, kappa: Tensor) -> Tensor:
+    return (v.abs() < kappa / 2) / kappa
+
+
+def _rectangular_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return (v / kappa + 0.5).clamp(0, 1)
+
+
+def _triangular(v: Tensor, kappa: Tensor) -> Tensor:
+    return (1 - (v / kappa).abs()).clamp_min(0) / kappa
+
+
+def _triangular_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    z = (v / kappa).clamp(-1, 1)
+    return 0.5 + z - 0.5 * z * z.abs()
+
+
+def _sigmoid(v: Tensor, kappa: Tensor) -> Tensor:
+    s = torch.sigmoid(4 * v / kappa)
+    return 4 * s * (1 - s) / kappa
+
+
+def _sigmoid_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return torch.sigmoid(4 * v / kappa)
+
+
+def _arctan(v: Tensor, kappa: Tensor) -> Tensor:
+    return 1 / (1 + (math.pi * v / kappa).square()) / kappa
+
+
+def _arctan_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return torch.atan(math.pi * v / kappa) / math.pi + 0.5
+
+
+def _fast_sigmoid(v: Tensor, kappa: Tensor) -> Tensor:
+    return 1 / (1 + 2 * (v / kappa).abs()).square() / kappa
+
+
+def _fast_sigmoid_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    z = v / kappa
+    return 0.5 + z / (1 + 2 * z.abs())
+
+
+def _gaussian(v: Tensor, kappa: Tensor) -> Tensor:
+    return torch.exp(-math.pi * (v / kappa).square()) / kappa
+
+
+def _gaussian_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return 0.5 + 0.5 * torch.erf(math.sqrt(math.pi) * v / kappa)
+
+
+def _piecewise_exponential(v: Tensor, kappa: Tensor) -> Tensor:
+    return torch.exp(-2 * (v / kappa).abs()) / kappa
+
+
+def _piecewise_exponential_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    z = v / kappa
+    tail = 0.5 * torch.exp(-2 * z.abs())
+    return torch.where(z < 0, tail, 1 - tail)
+
+
+def _dspike(v: Tensor, kappa: Tensor) -> Tensor:
+    z = v / kappa
+    return (1 - torch.tanh(_DSPIKE_SLOPE * z).square()) * (z.abs() < _DSPIKE_HALF_SUPPORT) / kappa
+
+
+def _dspike_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return (torch.tanh(_DSPIKE_SLOPE * v / kappa) / _DSPIKE_SLOPE + 0.5).clamp(0, 1)
+
+
+SURROGATES: dict[str, Surrogate] = {
+    shape.name: shape
+    for shape in (
+        Surrogate("rectangular", _rectangular, _rectangular_primitive, smooth=False),
+        Surrogate("triangular", _triangular, _triangular_primitive, smooth=True),
+        Surrogate("sigmoid", _sigmoid, _sigmoid_primitive, smooth=True),
+        Surrogate("arctan", _arctan, _arctan_primitive, smooth=True),
+        Surrogate("fast_sigmoid", _fast_sigmoid, _fast_sigmoid_primitive, smooth=True),
+        Surrogate("gaussian", _gaussian, _gaussian_primitive, smooth=True),
+        Surrogate("piecewise_exponential", _piecewise_exponential, _piecewise_exponential_primitive, smooth=True),
+        Surrogate("dspike", _dspike, _dspike_primitive, smooth=False),
+    )
+}
