@@ -1,0 +1,82 @@
+"""Random numbers that depend on a counter only: the same in any order, in any process and on any device.
+
+A number is a hash of (seed, epoch, sample index, draw): the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast
+splittable pseudorandom number generators", OOPSLA 2014) applied along the chain. Everything is integer arithmetic
+modulo 2**64 on int64 with operators that numpy arrays and torch tensors share, so one definition serves the preparation
+of data and the augmentation on a GPU, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+ArrayT = TypeVar("ArrayT", "NDArray[np.int64]", "Tensor")
+
+
+def _signed(value: int) -> int:
+    """The int64 that has the same 64 bits as `value`."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+GAMMA = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIERS = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+
+
+def _logical_shift(bits: Any, places: int) -> Any:
+    return (bits >> places) & (2 ** (64 - places) - 1)
+
+
+def mix64(bits: ArrayT) -> ArrayT:
+    """SplitMix64's finaliser, a bijection of 64-bit words, elementwise on an int64 array of one or more dimensions."""
+    mixed: Any = bits
+    mixed = (mixed ^ _logical_shift(mixed, 30)) * _MULTIPLIERS[0]
+    mixed = (mixed ^ _logical_shift(mixed, 27)) * _MULTIPLIERS[1]
+    return mixed ^ _logical_shift(mixed, 31)  # type: ignore[no-any-return]
+
+
+def mix_integers(*values: int) -> int:
+    """Hash a sequence of Python integers into one int64: the part of a chain that is common to all samples."""
+    state = 0
+    for value in values:
+        state = (state + value + GAMMA) % 2**64
+        state = ((state ^ state >> 30) * _MULTIPLIERS[0]) % 2**64
+        state = ((state ^ state >> 27) * _MULTIPLIERS[1]) % 2**64
+        state ^= state >> 31
+    return _signed(state)
+
+
+class CounterRandom(Generic[ArrayT]):
+    """Independent random numbers for every element of `key` (int64): one for each number of a draw."""
+
+    def __init__(self, key: ArrayT) -> None:
+        self.key: ArrayT = key
+
+    @classmethod
+    def per_sample(cls, seed: int, epoch: int, index: ArrayT) -> CounterRandom[ArrayT]:
+        """Numbers for the samples `index` ([B], int64) in one epoch of a run."""
+        key: Any = index + mix_integers(seed, epoch)
+        return cls(mix64(key))
+
+    @classmethod
+    def per_event(cls, key: ArrayT, event: ArrayT) -> CounterRandom[ArrayT]:
+        """Numbers for the `event`-th event of the recordings that have random `key`s (both int64 [E])."""
+        combined: Any = key + event
+        return cls(mix64(combined))
+
+    def bits(self, draw: int) -> ArrayT:
+        """64 random bits as int64."""
+        key: Any = self.key
+        return mix64(key + _signed((draw + 1) * GAMMA))  # type: ignore[no-any-return]
+
+    def uniform(self, draw: int) -> Any:
+        """Floats in [0, 1), multiples of 2**-24: exact in float32, which is what torch returns (numpy: float64)."""
+        return _logical_shift(self.bits(draw), 40) * 2.0**-24
+
+    def integers(self, draw: int, low: int, high: int) -> ArrayT:
+        """Integers from `low` to `high`, both included (at most 2**31 values)."""
+        return low + (_logical_shift(self.bits(draw), 32) * (high - low + 1) >> 32)  # type: ignore[no-any-return]
