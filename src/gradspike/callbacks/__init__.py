@@ -1,0 +1,1 @@
+"""What the trainer does besides training: checkpoints, progress, interruption, timing, firing rates."""

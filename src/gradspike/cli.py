@@ -1,0 +1,272 @@
+"""The command line: Hydra composes, pydantic validates, mistakes are answered before anything heavy is imported.
+
+Hydra's own main does the work (so its flags, launchers and sweepers are there); what comes before it,
+`check_command_line`, composes every requested configuration once to say what is wrong in plain words and with the
+nearest match, which Hydra itself does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gradspike.config import ExperimentConfig, validate
+from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.registry import Strict
+
+CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
+GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
+
+HELP = """\
+gradspike: train a spiking neural network with a surrogate-gradient method.
+
+  python src/train.py method=mpd_agl dataset=digits model=spiking_cnn seed=1
+  python src/train.py method=fixed_sg,mpd_agl seed=0,1,2 -m     every combination, one after the other
+  python src/train.py resume=runs/<run>                         go on where a run stopped
+  python src/train.py dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
+  python src/train.py logger=wandb --cfg job                    print the composed configuration, train nothing
+
+Choose (group=option):
+{groups}
+
+Set (key=value), among others:
+  seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
+  trainer.devices trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps All keys with their
+  values: python src/train.py --cfg job        Hydra's own flags: --hydra-help
+"""
+
+
+def options_of(group: str, config_dirs: list[Path]) -> list[str]:
+    """Names of the YAML files of a Hydra group."""
+    return sorted({file.stem for folder in config_dirs for file in (folder / group).glob("*.yaml")})
+
+
+def help_text(config_dirs: list[Path]) -> str:
+    """The text of --help, with the options that stand in conf/ now."""
+    lines = []
+    for group in GROUPS:
+        words = options_of(group, config_dirs)
+        if not words:
+            continue
+        line = f"  {group:<10}"
+        for word in words:
+            if len(line) + len(word) > 118:
+                lines.append(line)
+                line = " " * 12
+            line += f" {word}"
+        lines.append(line)
+    return HELP.format(groups="\n".join(lines))
+
+
+def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[], None] | None = None) -> int:
+    """Compose, validate and hand each configuration to `train(config, typed overrides) -> exit code`.
+
+    Returns the exit code of the command.
+
+    In a multirun a trial that fails does not keep the others from running; the first failure's code is returned.
+    `finish` is called after the last trial of a multirun.
+    """
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        print(help_text(_config_dirs(_config_dir_argument(sys.argv[1:]))), end="")
+        return 0
+    # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
+    arguments = get_args_parser().parse_args()
+    codes: list[int] = []
+
+    @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
+    def job(raw: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
+        codes.append(reporting_errors(lambda: train(validate(to_plain(raw)), typed)))
+
+    def checked() -> int:
+        if not (arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help):
+            check_command_line(arguments)
+        elif arguments.cfg:
+            check_groups(arguments.overrides, _config_dirs(arguments.config_dir))
+        job()
+        return next((code for code in codes if code), 0)
+
+    code = reporting_errors(checked)
+    if arguments.multirun and len(codes) > 1 and finish is not None:
+        finish()
+    return code
+
+
+def reporting_errors(action: Callable[[], int]) -> int:
+    """Run `action`; turn a UserError into one message on standard error and its exit code, Ctrl-C into 130."""
+    try:
+        return action()
+    except UserError as error:
+        print(f"{error.prefix}{error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def to_plain(raw: DictConfig) -> dict[str, Any]:
+    """An OmegaConf configuration as plain containers, interpolations resolved, or ConfigError where one cannot be."""
+    try:
+        plain = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def load_config(words: list[str], config_dir: str | None = None) -> ExperimentConfig:
+    """The validated configuration of a list of overrides. Raises ConfigError."""
+    config_dirs = _config_dirs(config_dir)
+    check_groups(words, config_dirs)
+    return validate(_compose(words, config_dirs, "config"))
+
+
+def check_command_line(arguments: Namespace) -> None:
+    """Compose and validate every configuration the command line asks for. Raises ConfigError."""
+    config_dirs = _config_dirs(arguments.config_dir)
+    overrides = check_groups(arguments.overrides, config_dirs)
+    multirun = bool(arguments.multirun)
+    sweeps = [override for override in overrides if override.is_sweep_override()]
+    if sweeps and not multirun:
+        raise ConfigError(f"{sweeps[0].input_line}: several values make several runs; add -m to train each of them.")
+    if multirun and any(override.key_or_group == "resume" for override in overrides):
+        raise ConfigError("resume and -m exclude each other: resume one run at a time.")
+    for trial in _trials(overrides, arguments.overrides):
+        config = validate(_compose(trial, config_dirs, arguments.config_name or "config"))
+        if multirun and config.trainer.world_size > 1:
+            raise ConfigError(
+                f"-m with trainer.devices={config.trainer.devices}: a multirun trains on a single device, since the "
+                "processes of one trial would replay the whole multirun. Start one command a trial instead."
+            )
+
+
+def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
+    """Parse overrides and check the options of config groups. Returns Hydra's parsed overrides; raises ConfigError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    overrides = []
+    for word in words:
+        try:
+            overrides += OverridesParser.create().parse_overrides([word])
+        except HydraException as error:
+            hint = (
+                " Put quotes around a value with special characters: 'key=\"value\"'."
+                if "=" in word
+                else " Write key=value."
+            )
+            raise ConfigError(f"{word}: cannot be read.{hint}") from error
+    for override in overrides:
+        group = override.key_or_group
+        allowed = options_of(group, config_dirs)
+        if not allowed or override.is_delete():
+            continue
+        for option in _values(override):
+            if option is not None and str(option) not in allowed:
+                hint = did_you_mean(str(option), allowed)
+                raise ConfigError(f"{group}={option}: there is no such {group}.{hint} Allowed: {', '.join(allowed)}")
+    return overrides
+
+
+def parse_key_values(words: list[str], schema: type[Strict], usage: str) -> Any:
+    """The `key=value` arguments of a command without config groups, validated by `schema`. Prints `usage` and exits on
+    --help.
+    """
+    from pydantic import ValidationError
+
+    if any(word in ("-h", "--help") for word in words):
+        print(usage, end="")
+        raise SystemExit(0)
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word}: cannot be read. Write key=value.\n\n{usage}")
+        if key not in schema.model_fields:
+            raise ConfigError(f"{key}: there is no such key.{did_you_mean(key, schema.model_fields)}\n\n{usage}")
+        values[key] = value
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        problems = [f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems) + f"\n\n{usage}") from error
+
+
+def _config_dir_argument(words: list[str]) -> str | None:
+    """The value of --config-dir, read before Hydra's parser (which would print its own help)."""
+    for index, word in enumerate(words):
+        if word in ("--config-dir", "-cd"):
+            return words[index + 1] if index + 1 < len(words) else None
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2]
+    return None
+
+
+def _config_dirs(extra: str | None) -> list[Path]:
+    if extra is not None and not Path(extra).is_dir():
+        raise ConfigError(f"--config-dir {extra}: there is no such folder.")
+    return [CONF_DIR] if extra is None else [CONF_DIR, Path(extra).resolve()]
+
+
+def _values(override: Any) -> list[Any]:
+    """The value of an override, or each value of a sweep over a list."""
+    if override.is_discrete_sweep():
+        return [value.partition("=")[2] or value for value in override.sweep_string_iterator()]
+    value = override.value()
+    return value if isinstance(value, list) else [value]
+
+
+def _trials(overrides: list[Any], words: list[str]) -> Iterator[list[str]]:
+    """The overrides of each trial. A sweep that only its sweeper can expand is checked without the swept keys."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
+        yield [word for word, override in zip(words, overrides, strict=True) if not override.is_sweep_override()]
+    elif any(override.is_sweep_override() for override in overrides):
+        yield from BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+    else:
+        yield words
+
+
+def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dict[str, Any]:
+    """Compose one configuration. Raises ConfigError that names the unknown key and the nearest one."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    search_path = (
+        [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in config_dirs[1:])}]"] if config_dirs[1:] else []
+    )
+    with initialize_config_dir(config_dir=str(config_dirs[0]), version_base="1.3"):
+        try:
+            return to_plain(compose(config_name, overrides=[*search_path, *words]))
+        except (HydraException, OmegaConfBaseException) as error:
+            groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
+            try:
+                known = sorted(_flat_keys(to_plain(compose(config_name, overrides=[*search_path, *groups]))))
+            except (HydraException, OmegaConfBaseException):
+                known = []
+            for word in words:
+                key = word.partition("=")[0]
+                if known and not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
+                    raise ConfigError(f"{key}: there is no such key.{did_you_mean(key, [*known, *GROUPS])}") from error
+            raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def _flat_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a nested dictionary, inner ones included."""
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _flat_keys(value, f"{prefix}{key}.")

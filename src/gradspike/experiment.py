@@ -1,0 +1,302 @@
+"""From a validated configuration to a trained, tested and recorded network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from gradspike.callbacks.checkpoints import Checkpoints
+from gradspike.callbacks.interrupt import Interrupted, StopOnSignal
+from gradspike.callbacks.progress import EpochLines, ProgressBar
+from gradspike.callbacks.timing import Timing
+from gradspike.config import ExperimentConfig, TrainerConfig, method_label, short_name, validate
+from gradspike.data.datamodule import DataModule
+from gradspike.data.source import Split
+from gradspike.errors import UserError
+from gradspike.module import SpikingClassifier
+from gradspike.reporting.jsonl import JsonLines
+from gradspike.reporting.terminal import Summary, console
+from gradspike.reporting.wandb import WandbLogger
+from gradspike.runs import RunFolder, write_atomically
+
+log = logging.getLogger("gradspike")
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str]) -> tuple[RunFolder, Summary]:
+    """Train and test one run; returns its folder and its summary.
+
+    `resumed` is the folder of a run to go on with. Raises UserError for everything the user can mend; the folder is
+    then marked as failed or interrupted, or was not made at all.
+    """
+    quieten()
+    checkpoint = load_checkpoint(resumed.last, hint_best=resumed.best) if resumed and resumed.last.exists() else None
+    check_device(config.trainer)
+    L.seed_everything(config.seed, verbose=False)
+    data = build_data(config)
+    if is_first_process():
+        data.prepare_data()  # before a run's folder is made, so that a data set that cannot be had leaves none behind
+    module = SpikingClassifier(config)
+
+    run = resumed or _create(config)
+    if is_first_process():
+        run.lock()
+        run.record_session(command)
+        run.set_status("running")
+    handler = _log_to(run.log)
+    try:
+        if resumed and checkpoint is None:
+            log.info("%s holds no checkpoint yet: starting from the first epoch.", run.path)
+        log.info("run: %s", run.path)
+        summary = _fit_and_test(config, run, data, module, checkpoint)
+        if is_first_process():
+            run.write_summary(summary)
+            run.set_status("finished")
+        return run, summary
+    except (Interrupted, KeyboardInterrupt) as error:
+        run.set_status("interrupted", str(error))
+        log.info("Go on with: python src/train.py resume=%s", run.path)
+        raise
+    except BaseException as error:
+        run.set_status("failed", f"{type(error).__name__}: {error}")
+        if run.last.is_file():
+            log.info("The newest good state: %s", run.last)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        run.unlock()
+
+
+def evaluate(
+    run: RunFolder, checkpoints: list[Path], split: Split, data_dir: str | None, accelerator: str
+) -> dict[str, dict[str, float]]:
+    """Accuracy, loss and firing rate of each checkpoint on `split` (train, val or test), by the checkpoint's name."""
+    quieten()
+    config = run.config()
+    plain = config.plain()
+    plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
+    config = validate({**plain, "data_dir": data_dir or config.data_dir})
+    check_device(config.trainer)
+    states = {path.stem: load_checkpoint(path)["state_dict"] for path in checkpoints}
+    data, module = build_data(config), SpikingClassifier(config)
+    data.test_split = split
+    trainer = build_trainer(config, loggers=[], callbacks=[])
+    return {name: _test(trainer, module, data, state) for name, state in states.items()}
+
+
+def build_data(config: ExperimentConfig) -> DataModule:
+    """The data module of a configuration."""
+    return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir))
+
+
+def build_trainer(config: ExperimentConfig, loggers: list[Logger], callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer without the parts that we do ourselves (bar, summary, checkpoints, sampler)."""
+    options = config.trainer
+    return L.Trainer(
+        max_epochs=options.max_epochs,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy="ddp" if options.world_size > 1 else "auto",
+        precision=PRECISIONS[options.precision],  # type: ignore[arg-type]
+        gradient_clip_val=options.gradient_clip,
+        deterministic=options.deterministic,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]:
+    """A checkpoint as plain dicts and tensors. Raises UserError when it is missing or damaged."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint.")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch names no common class for a file that is cut short, of another kind or unreadable
+        hint = (
+            f" {hint_best} may still be whole: copy it to {path} to go on from there."
+            if hint_best and hint_best.is_file()
+            else ""
+        )
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).{hint}") from error
+    missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)
+    if missing:
+        raise UserError(f"{path}: is not a checkpoint of gradspike (it lacks {', '.join(sorted(missing))}).")
+    return checkpoint
+
+
+def check_device(options: TrainerConfig) -> None:
+    """Raises UserError when the machine does not have what the configuration asks for."""
+    gpus = torch.cuda.device_count()
+    if options.accelerator == "gpu" and gpus < options.devices:
+        raise UserError(
+            f"trainer.accelerator=gpu trainer.devices={options.devices}: this machine has {gpus} CUDA devices. "
+            "Use trainer.accelerator=cpu or fewer devices."
+        )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and speaks; known before the processes have found each other."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return rank == 0
+
+
+class _Printer(logging.Handler):
+    """Prints to whatever standard output is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def quieten() -> None:
+    """Keep Lightning's hints and advice out of the output; errors still come through."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    if not any(isinstance(handler, _Printer) for handler in log.handlers):
+        log.addHandler(_Printer())
+    log.propagate = False
+
+
+def _create(config: ExperimentConfig) -> RunFolder:
+    """The run's folder, made by the first process; the others wait to be told (see `_fit_and_test`)."""
+    if is_first_process():
+        return RunFolder.create(config)
+    return RunFolder(Path(os.devnull))
+
+
+def _fit_and_test(
+    config: ExperimentConfig,
+    run: RunFolder,
+    data: DataModule,
+    module: SpikingClassifier,
+    checkpoint: dict[str, Any] | None,
+) -> Summary:
+    metrics = JsonLines(run.metrics)
+    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
+    extra_logger = _build_logger(config, run)
+    timing = Timing(run.timing)
+    callbacks = [StopOnSignal(checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
+    trainer = build_trainer(config, [metrics, *([extra_logger] if extra_logger else [])], callbacks)
+    failed = True
+    summary: Summary = {}
+    try:
+        if checkpoint is not None and trainer.is_global_zero:
+            metrics.cut(checkpoint["metrics_bytes"])
+        if isinstance(extra_logger, WandbLogger):
+            extra_logger.start()
+        trainer.fit(module, data, ckpt_path=run.last if checkpoint is not None else None, weights_only=True)
+        summary = _summary(config, run, trainer, module, data, checkpoints)
+        failed = False
+    finally:
+        if isinstance(extra_logger, WandbLogger):
+            extra_logger.close(summary, failed)
+    return summary
+
+
+def _summary(
+    config: ExperimentConfig,
+    run: RunFolder,
+    trainer: L.Trainer,
+    module: SpikingClassifier,
+    data: DataModule,
+    checkpoints: Checkpoints,
+) -> Summary:
+    """Test the last and the best-by-validation weights, once, and gather what a comparison needs."""
+    best_path = Path(trainer.strategy.broadcast(str(run.best)))
+    last_state = {key: value.clone() for key, value in module.state_dict().items()}
+    test = {
+        "last": _test(trainer, module, data, last_state),
+        "best": _test(trainer, module, data, load_checkpoint(best_path)["state_dict"]),
+    }
+    val = {
+        name: {"epoch": values["epoch"]}
+        | {key.removeprefix("val/"): value for key, value in values.items() if key.startswith("val/")}
+        for name, values in (("last", checkpoints.last), ("best", checkpoints.best))
+    }
+    return {
+        "method": method_label(config.method),
+        "dataset": config.dataset.name,
+        "model": short_name(config.model.name) + ("_relu" if config.model.activation == "relu" else ""),
+        "seed": config.seed,
+        "time_steps": config.time_steps,
+        "epochs": config.trainer.max_epochs,
+        "steps": trainer.global_step,
+        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "val": val,
+        "test": test,
+    }
+
+
+def _test(trainer: L.Trainer, module: SpikingClassifier, data: DataModule, state: dict[str, Any]) -> dict[str, float]:
+    module.load_state_dict(state)
+    trainer.test(module, datamodule=data, verbose=False)
+    return dict(module.test_metrics)
+
+
+def _build_logger(config: ExperimentConfig, run: RunFolder) -> Logger | None:
+    if config.logger.name == "wandb":
+        return WandbLogger(config, run.path, run.id)
+    if config.logger.name == "tensorboard":
+        try:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            return TensorBoardLogger(save_dir=run.path, name="tensorboard", version="")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "logger=tensorboard needs the package tensorboard: pip install 'gradspike[tensorboard]'"
+            ) from error
+    return None
+
+
+def _progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
+    out = console()
+    if not is_first_process() or options.progress == "none":
+        return []
+    if options.progress == "bar" or (options.progress == "auto" and out.is_terminal):
+        return [ProgressBar(out)]
+    return [EpochLines(timing)]
+
+
+def _log_to(file: Path) -> logging.Handler:
+    """Copy what is said to run.log."""
+    handler: logging.Handler = logging.NullHandler()
+    if is_first_process():
+        handler = logging.FileHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return handler
+
+
+def training_seconds(run: RunFolder) -> float:
+    """Seconds spent in epochs, over all sessions of the run."""
+    lines = run.timing.read_text(encoding="utf-8").splitlines() if run.timing.is_file() else []
+    return sum(float(json.loads(line)["epoch_seconds"]) for line in lines)
+
+
+def save_evaluation(run: RunFolder, split: str, results: dict[str, dict[str, float]]) -> Path:
+    """Write evaluation_<split>.json into the run's folder."""
+    file = run.path / f"evaluation_{split}.json"
+    write_atomically(file, json.dumps(results, indent=2) + "\n")
+    return file

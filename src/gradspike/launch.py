@@ -1,0 +1,106 @@
+"""What the entry points call: imports the heavy parts only once the command line is known to be right."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gradspike.cli import parse_key_values
+from gradspike.config import ExperimentConfig
+from gradspike.data.data_dir import check_data_dir
+from gradspike.errors import UserError
+from gradspike.registry import Strict
+from gradspike.runs import RunFolder, resumed_config
+
+if TYPE_CHECKING:
+    from gradspike.reporting.terminal import Summary
+
+_trials: list[tuple[str, Summary | None]] = []
+
+
+def train(config: ExperimentConfig, typed: list[str]) -> int:
+    """Train one run, or go on with the one `resume` names; prints its closing table. Returns the exit code."""
+    resumed = None
+    if config.resume is not None:
+        resumed = RunFolder.open(config.resume)
+        config = resumed_config(resumed, config, typed)
+        if resumed.state() == "finished":
+            print(f"{resumed.path} is finished; nothing to do.")
+            return 0
+    _check_writable(config.runs_dir if resumed is None else str(resumed.path))
+    check_data_dir(config.data_dir)
+
+    from gradspike import experiment
+    from gradspike.reporting.terminal import print_result
+
+    _trials.append((" ".join(typed) or "(defaults)", None))
+    run, summary = experiment.train(config, resumed, sys.argv)
+    _trials[-1] = (_trials[-1][0], summary)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        print_result(summary, experiment.training_seconds(run), str(run.path))
+    return 0
+
+
+def print_trials() -> None:
+    """The closing table of a multirun."""
+    from gradspike.reporting import terminal
+
+    terminal.print_trials(_trials)
+
+
+class EvaluateConfig(Strict):
+    """Arguments of src/evaluate.py."""
+
+    run: str
+    split: Literal["train", "val", "test"] = "test"
+    checkpoint: Literal["last", "best", "both"] = "both"
+    data_dir: str | None = None
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+EVALUATE_USAGE = """\
+Evaluate a run's checkpoints on one split of its data.
+
+  python src/evaluate.py run=runs/<run> split=test
+
+  run          a run's folder
+  split        test | val | train                             (test)
+  checkpoint   last | best (by validation accuracy) | both    (both)
+  data_dir     where the data lies now, if it has moved
+  accelerator  auto | cpu | gpu                               (auto)
+"""
+
+
+def evaluate(words: list[str]) -> int:
+    """Evaluate a run, print the table and write evaluation_<split>.json into its folder. Returns the exit code."""
+    arguments = parse_key_values(words, EvaluateConfig, EVALUATE_USAGE)
+    run = RunFolder.open(arguments.run)
+    paths = {"last": [run.last], "best": [run.best], "both": [run.last, run.best]}[arguments.checkpoint]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: there is no such checkpoint; the run is {run.state()}.")
+
+    from gradspike import experiment
+    from gradspike.reporting.terminal import print_evaluation
+
+    results = experiment.evaluate(run, paths, arguments.split, arguments.data_dir, arguments.accelerator)
+    file = experiment.save_evaluation(run, arguments.split, results)
+    print_evaluation(str(run.path), arguments.split, results)
+    print(f"written: {file}")
+    return 0
+
+
+def _check_writable(folder: str) -> None:
+    """Raises UserError where `folder` cannot be made or written to."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}). Choose another folder with runs_dir=..."
+        ) from error

@@ -1,0 +1,26 @@
+"""From a validated configuration to a backbone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gradspike.config import ExperimentConfig
+from gradspike.models.registry import MODELS
+from gradspike.spiking_norm import LayerContext, name_layers
+
+
+def build_model(config: ExperimentConfig) -> nn.Module:
+    """The backbone for the data set's channels, image size and classes, every spiking layer told its name for error
+    messages.
+    """
+    context = LayerContext(
+        time_steps=config.time_steps,
+        neuron=config.neuron,
+        method=config.method,
+        norm=config.norm,
+        engine=config.engine,
+        activation=config.model.activation,
+    )
+    model: nn.Module = MODELS.implementation(config.model.name)(config.model, config.dataset, context)
+    name_layers(model)
+    return model

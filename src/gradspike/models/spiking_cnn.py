@@ -1,0 +1,40 @@
+"""The small convolutional network of the embedded data sets."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from gradspike.data.registry import DatasetConfig
+from gradspike.models.layers import conv3x3, fold_time, initialise, unfold_time
+from gradspike.models.registry import SpikingCnnConfig
+from gradspike.spiking_norm import LayerContext
+
+
+class SpikingCnn(nn.Module):
+    """`depth` stages of [pool - ] conv3x3 - norm - neuron, the channels doubled from stage to stage, then means over a
+    2x2 grid and a linear layer."""
+
+    def __init__(self, config: SpikingCnnConfig, dataset: DatasetConfig, context: LayerContext) -> None:
+        super().__init__()
+        self.time_steps = context.time_steps
+        pool = nn.AvgPool2d if config.pool == "avg" else nn.MaxPool2d
+        channels = [dataset.channels] + [config.width * 2**stage for stage in range(config.depth)]
+        self.convs = nn.ModuleList(conv3x3(a, b) for a, b in pairwise(channels))
+        self.neurons = nn.ModuleList(context.layer(width) for width in channels[1:])
+        self.pool = pool(2)
+        size = dataset.image_size >> (config.depth - 1)
+        self.grid = nn.AdaptiveAvgPool2d(min(size, 2))  # keeps roughly where a feature was, which tells digits apart
+        self.head = nn.Linear(channels[-1] * min(size, 2) ** 2, dataset.classes)
+        initialise(self)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [B, C, H, W] or frames [T, B, C, H, W] -> logits per step [T, B, K]."""
+        x, static = fold_time(inputs)
+        for stage, (conv, neuron) in enumerate(zip(self.convs, self.neurons, strict=True)):
+            if stage:
+                x = self.pool(x)
+            # A still image's first current is the same at every step: it is computed once and fed T times.
+            x = neuron(conv(x), static=static and stage == 0)
+        return unfold_time(self.head(self.grid(x).flatten(1)), self.time_steps)

@@ -1,0 +1,147 @@
+"""The LightningModule: loss, metrics and optimiser around any backbone. It knows no method by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from gradspike.callbacks.firing_rate import FiringRate
+from gradspike.config import ExperimentConfig, SchedulerConfig
+from gradspike.errors import UserError
+from gradspike.losses import build_loss
+from gradspike.metrics import Meter
+from gradspike.models.build import build_model
+from gradspike.optim import build_optimizer
+from gradspike.spiking_norm import collect_losses
+
+STEPS_BETWEEN_CHECKS = 50  # reading the loss on a GPU waits for it; on a CPU it costs nothing and is done every step
+
+
+class Diverged(UserError):
+    """The loss is no longer a finite number."""
+
+
+class SpikingClassifier(L.LightningModule):
+    """A classifier whose backbone maps [B, C, H, W] images or [T, B, C, H, W] frames to logits [T, B, K].
+
+    A batch is {"input", "label" [B], "index" [B]}. Numbers of the epoch that ends are in `epoch_metrics` from
+    `on_validation_end` on,
+    those of a test in `test_metrics`.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = build_model(config)
+        if config.trainer.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.criterion = build_loss(config.loss)
+        self.train_meter = Meter(config.dataset.classes)
+        self.val_meter = Meter(config.dataset.classes)
+        self.test_meter = Meter(config.dataset.classes)
+        self.firing_rate = FiringRate(self.model)
+        self.epoch_metrics: dict[str, float] = {}
+        self.test_metrics: dict[str, float] = {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits per time step, [T, B, K]."""
+        logits: Tensor = self.model(inputs)
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch, the method's own loss included."""
+        with collect_losses() as extra:
+            logits = self(batch["input"])
+        loss: Tensor = self.criterion(logits, batch["label"]) + extra.mean()
+        self.train_meter.update(loss, logits, batch["label"])
+        if loss.device.type == "cpu" or (batch_idx + 1) % STEPS_BETWEEN_CHECKS == 0:
+            self._check_finite(float(self.train_meter.mean_loss()), batch_idx)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count spikes from here on."""
+        self.firing_rate.start()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count one batch of the validation split."""
+        self._evaluate(batch, self.val_meter)
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather the epoch's numbers, training and validation, and hand them to the loggers as one record."""
+        train = self.train_meter.results("train")
+        # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
+        # saved.
+        self._check_finite(train["train/loss"], int(self.trainer.num_training_batches) - 1)
+        self.epoch_metrics = {
+            "epoch": self.current_epoch,
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            **train,
+            **self.val_meter.results("val"),
+            **self.firing_rate.stop("val"),
+        }
+        for logger in self.trainer.loggers:
+            logger.log_metrics(self.epoch_metrics, self.global_step)
+
+    def on_test_epoch_start(self) -> None:
+        """Count spikes from here on."""
+        self.firing_rate.start()
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count one batch of the split that is evaluated, whichever it is."""
+        self._evaluate(batch, self.test_meter)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the numbers of the evaluation."""
+        values = self.test_meter.results("test") | self.firing_rate.stop("test")
+        self.test_metrics = {key.removeprefix("test/"): value for key, value in values.items()}
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser with its parameter groups, and the schedule of its rate."""
+        optimizer = build_optimizer(self.config.optimizer, self.model)
+        schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
+        total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
+        warmup = schedule.warmup_epochs * total // epochs
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda now: rate_fraction(schedule, now, warmup, total)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed or evaluated run needs: configuration, random state, and the counts of an unfinished
+        epoch.
+        """
+        checkpoint["config"] = self.config.plain()
+        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["train_meter"] = self.train_meter.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` added."""
+        torch.set_rng_state(checkpoint["random_state"].cpu())
+        if self.trainer.is_global_zero:
+            self.train_meter.restore(checkpoint["train_meter"])
+
+    def _evaluate(self, batch: dict[str, Tensor], meter: Meter) -> None:
+        logits = self(batch["input"])
+        meter.update(self.criterion(logits, batch["label"]), logits, batch["label"])
+
+    def _check_finite(self, loss: float, batch_idx: int) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"The training loss is no longer finite (epoch {self.current_epoch}, batch {batch_idx}). Try a smaller "
+                f"optimizer.lr (now {self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, "
+                "trainer.gradient_clip=1 or trainer.precision=fp32."
+            )
+
+
+def rate_fraction(schedule: SchedulerConfig, now: int, warmup: int, total: int) -> float:
+    """Learning rate at step or epoch `now` of `total`, as a fraction of the optimiser's rate."""
+    if now < warmup:
+        return (now + 1) / (warmup + 1)
+    if schedule.name == "constant":
+        return 1.0
+    progress = min((now - warmup) / max(total - warmup, 1), 1.0)
+    return schedule.final_fraction + (1 - schedule.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,80 @@
+"""Tables for the person at the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Summary = dict[str, Any]
+
+
+def console() -> Console:
+    """The terminal, or a file or pipe that is wide enough for our tables."""
+    return Console() if Console().is_terminal else Console(width=120)
+
+
+def percent(value: float | None) -> str:
+    """`97.22 %`, or a dash for a number that does not exist."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def print_result(summary: Summary, seconds: float, folder: str) -> None:
+    """The closing table of one run: the test split for the last and the best-by-validation checkpoint, and what to type
+    next.
+    """
+    out = console()
+    table = Table(
+        title=f"{summary['method']} on {summary['dataset']}, {summary['model']}, seed {summary['seed']}",
+        title_justify="left",
+    )
+    table.add_column("checkpoint")
+    for column in ("epoch", "val accuracy", "test accuracy", "test loss", "firing rate"):
+        table.add_column(column, justify="right")
+    for name, label in (("last", "last epoch"), ("best", "best by validation")):
+        val, test = summary["val"][name], summary["test"][name]
+        table.add_row(
+            label,
+            str(val["epoch"] + 1),
+            percent(val["accuracy"]),
+            percent(test["accuracy"]),
+            f"{test['loss']:.4f}",
+            percent(test.get("firing_rate")),
+        )
+    out.print(table)
+    out.print(
+        f"{summary['parameters']:,} parameters, {summary['epochs']} epochs in {seconds:.1f} s of training",
+        highlight=False,
+    )
+    out.print(f"run: {folder}", highlight=False, soft_wrap=True)
+    out.print(f"next: python src/evaluate.py run={folder} split=test", highlight=False, soft_wrap=True)
+
+
+def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float]]) -> None:
+    """Accuracy, loss and firing rate of a run's checkpoints on one split."""
+    out = console()
+    table = Table(title=f"{folder}, {split} split", title_justify="left")
+    table.add_column("checkpoint")
+    for column in ("accuracy", "loss", "firing rate"):
+        table.add_column(column, justify="right")
+    for name, values in results.items():
+        table.add_row(name, percent(values["accuracy"]), f"{values['loss']:.4f}", percent(values.get("firing_rate")))
+    out.print(table)
+
+
+def print_trials(trials: list[tuple[str, Summary | None]]) -> None:
+    """One row a trial of a multirun, failed ones included; no mean here, since trials may differ in anything."""
+    out = console()
+    table = Table(title=f"{len(trials)} trials", title_justify="left")
+    shared = set.intersection(*(set(overrides.split()) for overrides, _ in trials))
+    for column in ("overrides", "val accuracy (last)", "test accuracy (last)", "test accuracy (best by validation)"):
+        table.add_column(column)
+    for words, summary in trials:
+        overrides = " ".join(word for word in words.split() if word not in shared)
+        if summary is None:
+            table.add_row(overrides, "failed", "", "")
+        else:
+            values = (summary["val"]["last"], summary["test"]["last"], summary["test"]["best"])
+            table.add_row(overrides, *(percent(value["accuracy"]) for value in values))
+    out.print(table)

@@ -1,0 +1,9 @@
+"""Train one run, or several with -m: `python src/train.py method=mpd_agl dataset=digits`. See --help."""
+
+import sys
+
+from gradspike.cli import run
+from gradspike.launch import print_trials, train
+
+if __name__ == "__main__":
+    sys.exit(run(train, print_trials))

@@ -1,0 +1,114 @@
+"""W&B and TensorBoard beside the files: what they hold, and that they cannot hurt a training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradspike import experiment
+from gradspike.config import ExperimentConfig
+from gradspike.reporting.jsonl import JsonLines
+from gradspike.runs import RunFolder
+
+Compose = Callable[..., ExperimentConfig]
+
+
+@pytest.fixture(autouse=True)
+def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "/dev/null")
+
+
+def inspect(run: RunFolder) -> list[dict[str, Any]]:
+    """Every record of a run's W&B files, as W&B's own reader prints them."""
+    records = []
+    for file in sorted((run.path / "wandb").glob("offline-run-*/*.wandb")):
+        tool = Path(sys.executable).with_name("wandb")
+        result = subprocess.run(
+            [tool, "leet", "inspect", "--json", file], capture_output=True, text=True, timeout=120, check=True
+        )
+        records += [json.loads(line) for line in result.stdout.splitlines()]
+    return records
+
+
+def test_wandb_offline_holds_everything(tiny_config: Compose) -> None:
+    config = tiny_config("logger=wandb", "logger.project=test-project", "method=psg")
+    run, summary = experiment.train(config, None, ["test"])
+    records = inspect(run)
+    text = json.dumps(records)
+    start = next(record for record in records if record["type"] == "run")
+    print(json.dumps(records, indent=1)[:6000])
+    assert run.id in json.dumps(start)
+    assert "test-project" in json.dumps(start)
+    assert '"psg"' in json.dumps(start)  # the group
+    history = [record for record in records if record["type"] == "history"]
+    assert len(history) == config.trainer.max_epochs
+    for key in ("val/accuracy", "train/loss", "val/firing_rate"):
+        assert all(key in json.dumps(record) for record in history)
+    for key in ("test/last/accuracy", "val/best/accuracy", "parameters"):
+        assert key in text
+    assert repr(summary["test"]["last"]["loss"])[:12] in text
+    for key in ("optimizer", "max_epochs", "data_dir"):
+        assert key in json.dumps([record for record in records if record["type"] in ("run", "config")])
+
+
+def test_wandb_keeps_its_id_on_resume(tiny_config: Compose) -> None:
+    run, _ = experiment.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    run.set_status("interrupted")
+    experiment.train(run.config(), run, ["test"])
+    names = sorted(folder.name for folder in (run.path / "wandb").glob("offline-run-*"))
+    assert len(names) == 2 or len(names) == 1
+    assert all(name.endswith(run.id) for name in names)
+
+
+def test_two_wandb_runs_in_one_process_are_two(tiny_config: Compose) -> None:
+    runs = [experiment.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])[0] for _ in range(2)]
+    for run in runs:
+        assert [record for record in inspect(run) if record["type"] == "run"]
+        assert len([record for record in inspect(run) if record["type"] == "history"]) == 1
+
+
+@pytest.mark.parametrize("broken", ["init", "log"])
+def test_wandb_that_breaks_does_not_stop_training(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    import wandb
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("the service is gone")
+
+    if broken == "init":
+        monkeypatch.setattr(wandb, "init", fail)
+    else:
+        monkeypatch.setattr(wandb.Run, "log", fail)
+    run, summary = experiment.train(tiny_config("logger=wandb"), None, ["test"])
+    assert summary["test"]["last"]["accuracy"] > 0
+    assert "the service is gone" in run.log.read_text()
+
+
+def test_tensorboard_holds_the_curves(tiny_config: Compose) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is an optional extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = experiment.train(tiny_config("logger=tensorboard"), None, ["test"])
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    curve = [event.value for event in events.Scalars("val/accuracy")]
+    recorded = [json.loads(line)["val/accuracy"] for line in run.metrics.read_text().splitlines()]
+    assert curve == pytest.approx(recorded)
+
+
+def test_json_lines_writes_valid_json_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    logger = JsonLines(tmp_path / "metrics.jsonl")
+    logger.log_metrics({"a": float("nan"), "b": 1.5}, 3)
+    size = logger.size()
+    logger.log_metrics({"a": 2.0}, 4)
+    logger.cut(size)
+    assert [json.loads(line) for line in logger.file.read_text().splitlines()] == [{"step": 3, "a": None, "b": 1.5}]

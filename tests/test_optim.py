@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gradspike.cli import load_config
+from gradspike.config import SchedulerConfig
+from gradspike.losses import TimeMeanCrossEntropy
+from gradspike.metrics import Meter
+from gradspike.models.build import build_model
+from gradspike.module import rate_fraction
+from gradspike.optim import build_optimizer, parameter_groups
+
+
+def names_by_decay(*words: str) -> dict[float, set[str]]:
+    config = load_config(["method=psg", "model.width=4", *words])
+    model = build_model(config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups: dict[float, set[str]] = {}
+    for group in parameter_groups(model, config.optimizer):
+        groups.setdefault(group["weight_decay"], set()).update(names[id(parameter)] for parameter in group["params"])
+    return groups
+
+
+def test_weight_decay_spares_norm_decay_and_width() -> None:
+    groups = names_by_decay()
+    assert all(name.startswith(("convs.", "head.")) for name in groups[1e-4])
+    assert {"neurons.0.norm.weight", "neurons.0.norm.bias", "neurons.0.neuron.decay_logit"} <= groups[0.0]
+    assert any("neurons.0.method." in name for name in groups[0.0])
+    assert set(names_by_decay("optimizer.decay_all=true")) == {1e-4}
+
+
+def test_a_width_learns_at_its_own_rate() -> None:
+    config = load_config(["method=psg", "model.width=4", "method.width_lr_multiplier=10"])
+    model = build_model(config)
+    optimizer = build_optimizer(config.optimizer, model)
+    width = next(parameter for name, parameter in model.named_parameters() if ".method." in name)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates[id(width)] == pytest.approx(1.0)
+    assert rates[id(next(model.parameters()))] == pytest.approx(0.1)
+
+
+def test_cosine_with_warm_up() -> None:
+    schedule = SchedulerConfig(name="cosine", warmup_epochs=1, final_fraction=0.1)
+    rates = [rate_fraction(schedule, now, warmup=4, total=24) for now in range(25)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1.0
+    assert rates[14] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2)))
+    assert rates[24] == pytest.approx(0.1)
+    assert all(a > b for a, b in pairwise(rates[4:]))
+
+
+def test_constant() -> None:
+    assert rate_fraction(SchedulerConfig(name="constant"), 17, warmup=0, total=20) == 1.0
+
+
+def test_label_smoothing_against_its_formula() -> None:
+    logits, labels = torch.randn(4, 5, 3), torch.tensor([0, 1, 2, 0, 1])
+    log_p = logits.mean(0).log_softmax(1)
+    expected = -(0.9 * log_p[range(5), labels] + 0.1 * log_p.mean(1)).mean()
+    torch.testing.assert_close(TimeMeanCrossEntropy(0.1)(logits, labels), expected)
+
+
+def test_meter_weights_batches_by_their_size_and_restores() -> None:
+    meter = Meter(classes=3)
+    first = torch.eye(3)[None] * 5
+    meter.update(torch.tensor(1.0), first, torch.tensor([0, 1, 2]))
+    other = Meter(classes=3)
+    other.restore(meter.state())
+    for one in (meter, other):
+        one.update(torch.tensor(5.0), first[:, :1], torch.tensor([2]))
+        assert one.running() == pytest.approx((2.0, 0.75))
+        assert one.results("val") == pytest.approx({"val/loss": 2.0, "val/accuracy": 0.75})
+    assert meter.running() == (0.0, 0.0)

@@ -1,0 +1,298 @@
+"""Whole runs: what they write, that they repeat, that an interrupted one ends as an unbroken one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from conftest import ROOT, command
+from gradspike import experiment, launch
+from gradspike.config import ExperimentConfig
+from gradspike.errors import ConfigError, UserError
+from gradspike.module import Diverged
+from gradspike.runs import RunFolder
+
+Compose = Callable[..., ExperimentConfig]
+
+
+def train(config: ExperimentConfig, resumed: RunFolder | None = None) -> RunFolder:
+    return experiment.train(config, resumed, ["test"])[0]
+
+
+def weights(run: RunFolder, name: str = "last") -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = experiment.load_checkpoint(run.checkpoints / f"{name}.ckpt")["state_dict"]
+    return state
+
+
+def assert_same_run(first: RunFolder, second: RunFolder) -> None:
+    """Weights, metrics and summary equal bit for bit."""
+    for name in ("last", "best"):
+        one, other = weights(first, name), weights(second, name)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    for file in ("metrics.jsonl", "summary.json"):
+        assert (first.path / file).read_bytes() == (second.path / file).read_bytes(), file
+
+
+def test_run_folder_is_complete(tiny_config: Compose) -> None:
+    config = tiny_config("seed=3", "method=ds_atgo_at")
+    run = train(config)
+    assert "_ds_atgo_at_digits_spiking_cnn_s3_" in run.path.name
+    assert run.config() == config
+    assert run.state() == "finished"
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [0, 1]
+    names = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/firing_rate", "lr", "step"}
+    assert names <= set(records[0])
+    summary = run.summary()
+    assert summary["val"]["last"]["accuracy"] == records[-1]["val/accuracy"]
+    assert summary["val"]["best"]["accuracy"] == max(record["val/accuracy"] for record in records)
+    assert 0 <= summary["test"]["best"]["accuracy"] <= 1
+    assert 0 < summary["test"]["last"]["firing_rate"] < 1
+    session = json.loads((run.path / "environment.json").read_text())[0]
+    assert session["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert (run.path / "run.log").read_text()
+    timing = [json.loads(line) for line in run.timing.read_text().splitlines()]
+    assert all(line["samples_per_second"] > 0 for line in timing)
+
+
+def test_checkpoints_are_plain(tiny_config: Compose) -> None:
+    run = train(tiny_config())
+    checkpoint = torch.load(run.last, weights_only=True)
+    assert checkpoint["config"]["method"]["name"] == "mpd_agl"
+
+
+def test_two_runs_in_one_second_have_two_folders(tiny_config: Compose) -> None:
+    config = tiny_config()
+    assert len({RunFolder.create(config).path for _ in range(20)}) == 20
+
+
+@pytest.mark.parametrize("extra", [[], ["trainer.precision=bf16"], ["method=psg_pda", "trainer.gradient_clip=1"]])
+def test_same_seed_same_run_and_another_seed_another(tiny_config: Compose, extra: list[str]) -> None:
+    first, second, other = (train(tiny_config(f"seed={seed}", *extra)) for seed in (0, 0, 1))
+    assert_same_run(first, second)
+    assert first.metrics.read_bytes() != other.metrics.read_bytes()
+
+
+def test_a_run_killed_between_epochs_resumes_bit_for_bit(tiny_config: Compose, tiny: Callable[..., list[str]]) -> None:
+    unbroken = train(tiny_config("trainer.max_epochs=3"))
+    run = killed(tiny("trainer.max_epochs=3", "runs_dir=" + str(unbroken.path.parent / "killed")), signal.SIGKILL)
+    assert run.state() == "running"
+    assert launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"]) == 0
+    assert_same_run(unbroken, run)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
+    tiny_config: Compose, tiny: Callable[..., list[str]], signum: signal.Signals
+) -> None:
+    epochs = "trainer.max_epochs=12"
+    unbroken = train(tiny_config(epochs, "method=ds_atgo", "checkpoint.every_n_steps=5"))
+    words = tiny(epochs, "method=ds_atgo", "checkpoint.every_n_steps=5", f"runs_dir={unbroken.path.parent / 'stopped'}")
+    run = killed(words, signum)
+    assert run.state() == "interrupted"
+    assert experiment.load_checkpoint(run.last)["epoch"] < 11
+    launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
+    assert_same_run(unbroken, run)
+
+
+def killed(words: list[str], signum: signal.Signals) -> RunFolder:
+    """Start a run as a process and end it once its first epoch is saved; asks for the exit code a shell expects."""
+    folder = Path(next(word for word in reversed(words) if word.startswith("runs_dir=")).partition("=")[2])
+    process = subprocess.Popen(
+        [sys.executable, "src/train.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signum)
+    output = process.communicate(timeout=60)[0]
+    if signum == signal.SIGKILL:
+        assert process.returncode == -signum
+    else:
+        assert process.returncode == 128 + signum, output
+        assert "resume=" in output
+    assert "Traceback" not in output
+    return RunFolder(next(folder.glob("2*")))
+
+
+def test_a_checkpoint_within_an_epoch_continues_with_the_next_batch(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash five batches after the newest save: those batches are trained again, the epoch's running numbers
+    included.
+    """
+    options = ("checkpoint.every_n_steps=7", "optimizer=adamw")
+    unbroken = train(tiny_config(*options))
+    steps = 0
+    original = experiment.SpikingClassifier.training_step
+
+    def failing(self: Any, batch: Any, batch_idx: int) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 19 + 12:
+            raise OSError("the disk is gone")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(experiment.SpikingClassifier, "training_step", failing)
+    config = tiny_config(*options, f"runs_dir={unbroken.path.parent / 'crashed'}")
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(config)
+    monkeypatch.undo()
+    run = RunFolder(next((unbroken.path.parent / "crashed").glob("2*")))
+    assert run.state() == "failed"
+    assert experiment.load_checkpoint(run.last)["global_step"] == 28
+    train(run.config(), run)
+    assert_same_run(unbroken, run)
+
+
+def test_a_finished_run_is_left_alone(tiny_config: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(tiny_config())
+    before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*") if file.is_file()}
+    assert launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert before == {file: file.stat().st_mtime_ns for file in run.path.rglob("*") if file.is_file()}
+
+
+def test_resume_refuses_another_configuration(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    words = [f"resume={run.path}", "optimizer.lr=0.3", "method=fixed_sg", "trainer.progress=lines"]
+    with pytest.raises(ConfigError, match="keeps its configuration") as error:
+        launch.train(tiny_config(*words), words)
+    assert "optimizer.lr: the run has 0.1, the command line 0.3" in str(error.value)
+    assert "method: the run has mpd_agl, the command line fixed_sg" in str(error.value)
+    assert "progress:" not in str(error.value)
+
+
+def test_resume_of_a_run_without_a_checkpoint_starts_it(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
+    assert run.state() == "finished"
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "another file"])
+def test_a_damaged_checkpoint_is_refused(tiny_config: Compose, damage: str) -> None:
+    run = train(tiny_config("trainer.max_epochs=1"))
+    whole = run.last.read_bytes()
+    if damage == "another file":
+        torch.save({"weights": torch.zeros(3)}, run.last)
+    else:
+        run.last.write_bytes(whole[: len(whole) // 2 if damage == "cut short" else 0])
+    run.set_status("interrupted")
+    with pytest.raises(UserError, match=r"last\.ckpt: is (damaged|not a checkpoint)"):
+        launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
+    assert run.state() == "interrupted"
+
+
+def test_a_damaged_config_is_refused(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    (run.path / "config.yaml").write_text("seed: [1")
+    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read"):
+        launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
+
+
+def test_a_run_in_use_is_refused(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    other = RunFolder(run.path)
+    other.lock()
+    with pytest.raises(UserError, match="another process"):
+        train(run.config(), run)
+    other.unlock()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny_config: Compose) -> None:
+    config = tiny_config("optimizer.lr=1e30")
+    with pytest.raises(Diverged, match=r"epoch 0.*optimizer\.lr \(now 1e\+30\)"):
+        train(config)
+    run = RunFolder(next(Path(config.runs_dir).glob("2*")))
+    assert run.state() == "failed"
+    assert (run.checkpoints / "diverged.ckpt").is_file()
+    assert not run.last.exists()
+
+
+def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
+    run = train(tiny_config("dataset=digits_events", "time_steps=2", "trainer.max_epochs=1"))
+    result = command("src/evaluate.py", f"run={run.path}", "split=test", "accelerator=cpu")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((run.path / "evaluation_test.json").read_text()) == run.summary()["test"]
+    assert launch.evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
+    val = json.loads((run.path / "evaluation_val.json").read_text())
+    assert val["last"]["accuracy"] == run.summary()["val"]["last"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=no/such/run"], "is not a run's folder"),
+        (["spit=test"], "Did you mean 'split'"),
+        (["run=x", "split=tset"], "split"),
+        (["split=test"], "run: "),
+    ],
+)
+def test_evaluate_refuses(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        launch.evaluate(words)
+
+
+def test_evaluate_of_a_run_that_never_saved(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    with pytest.raises(UserError, match="there is no such checkpoint; the run is running"):
+        launch.evaluate([f"run={run.path}"])
+
+
+def test_two_processes_train_as_one(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    """DDP over two CPU processes: one folder, one record, and every sample evaluated once."""
+    result = command("src/train.py", *tiny("trainer.devices=2", "trainer.max_epochs=1", "trainer.progress=lines"))
+    assert result.returncode == 0, result.stderr
+    runs = list((tmp_path / "runs").glob("2*"))
+    assert len(runs) == 1
+    run = RunFolder(runs[0])
+    assert len(run.metrics.read_text().splitlines()) == 1
+    assert run.summary()["steps"] == 1257 // 64
+    assert result.stdout.count("epoch 1/1") == 1
+    # A share of the test split that no sample is missing from or counted twice in: a whole number of right answers out
+    # of 359.
+    right = run.summary()["test"]["last"]["accuracy"] * 359
+    assert right == pytest.approx(round(right), abs=1e-4)
+
+
+def test_saved_configuration_is_readable_by_others(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config())
+    assert yaml.safe_load((run.path / "config.yaml").read_text())["optimizer"]["lr"] == 0.1
+    assert (run.path / "config.yaml").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "least"), [("digits", 0.97), ("digits_events", 0.93)])
+def test_default_training_reaches_its_accuracy(dataset: str, least: float, data_dir: Path, tmp_path: Path) -> None:
+    from gradspike.cli import load_config
+
+    for seed in range(2):
+        words = [
+            f"dataset={dataset}",
+            f"seed={seed}",
+            f"data_dir={data_dir}",
+            f"runs_dir={tmp_path}",
+            "trainer.progress=none",
+        ]
+        run = train(load_config(words))
+        assert run.summary()["test"]["last"]["accuracy"] >= least
