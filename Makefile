@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Test processes at once, one thread each.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +25,7 @@ train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) src/train.py method=mpd_agl dataset=digits model=spiking_cnn
 
 test: lint  ## everything that must always pass: lint, types, tests
-	@$(PY) -m pytest -q
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff check .

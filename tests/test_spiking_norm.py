@@ -60,8 +60,11 @@ def test_one_still_value_a_channel() -> None:
     """A single sample without space: its repeats have variance 0, as the repeated form finds."""
     still = make_layer(method_config("lsg"))
     repeated = copy.deepcopy(still)
-    y = torch.randn(1, C)
-    assert torch.equal(still(y, static=True), repeated(torch.cat([y] * T)))
+    y = torch.randn(1, C, requires_grad=True)
+    spikes = still(y, static=True)
+    assert torch.equal(spikes, repeated(torch.cat([y] * T)))
+    (gradient,) = torch.autograd.grad(spikes.sum(), y)
+    assert torch.equal(gradient, torch.zeros_like(y))
     torch.testing.assert_close(still.norm.running_var, repeated.norm.running_var)
     torch.testing.assert_close(still.norm.running_mean, repeated.norm.running_mean)
 

@@ -130,14 +130,14 @@ class ChannelNorm(nn.Module):
         return normalised
 
     def _single(self, y: Tensor, weight: Tensor, repeats: int, update: bool) -> Tensor:
-        # torch refuses one value per channel. The normalised value is 0; a variance is known only of
-        # repeated values, and is 0.
+        # torch refuses one value per channel. The normalised value is 0 whatever y is, so its gradient is 0 too; a
+        # variance is known only of repeated values, and is 0.
         if update:
             self.num_batches_tracked += 1
             mean = y.detach().flatten().to(self.running_mean.dtype)
             self._follow(mean, torch.zeros_like(mean) if repeats > 1 else None)
         shape = (1, -1, *[1] * (y.ndim - 2))
-        return ((y - y.detach()) * weight.view(shape) + self.bias.view(shape)).to(y.dtype)
+        return ((y - y) * weight.view(shape) + self.bias.view(shape)).to(y.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor | None) -> None:
         self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
