@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradspike.config import ExperimentConfig, validate
+from gradspike.config import ExperimentConfig, explain, validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.registry import Strict
 
@@ -200,8 +200,14 @@ def parse_key_values(words: list[str], schema: type[Strict], usage: str) -> Any:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = [f"{detail['loc'][0]}: {detail['msg']}" for detail in error.errors(include_url=False)]
+        problems = [f"{_key(detail)}: {explain(detail)}" for detail in error.errors(include_url=False)]
         raise ConfigError("\n".join(problems) + f"\n\n{usage}") from error
+
+
+def _key(detail: Any) -> str:
+    """`key=value` of a pydantic mistake, or the bare key where no value was given."""
+    key = ".".join(str(part) for part in detail["loc"])
+    return key if detail["type"] == "missing" else f"{key}={detail['input']}"
 
 
 def _config_dir_argument(words: list[str]) -> str | None:

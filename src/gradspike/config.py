@@ -120,6 +120,15 @@ class CheckpointConfig(Strict):
     every_n_steps: PositiveInt | None = None
 
 
+class ProbeConfig(Strict):
+    """How often, and on how many samples, spiking layers are measured while they train; see `callbacks.probe`."""
+
+    enabled: bool = True
+    every_n_steps: PositiveInt = 100
+    samples: PositiveInt = 16
+    histogram_bins: Annotated[int, Field(ge=0, le=256)] = 16
+
+
 class RecipeConfig(Strict):
     """Where a recipe's settings come from, and what accuracy (percent) was published with them."""
 
@@ -154,6 +163,7 @@ class ExperimentConfig(Strict):
     trainer: TrainerConfig
     logger: LoggerConfig
     checkpoint: CheckpointConfig
+    probe: ProbeConfig = ProbeConfig()
 
     def plain(self) -> dict[str, Any]:
         """The configuration as plain dicts, lists and scalars, the form in which it is saved."""
@@ -252,11 +262,10 @@ def _describe(
         if detail["type"] == "extra_forbidden":
             siblings = sorted(_fields(schema, values, path[:-1]))
             yield f"{key}: there is no such key.{did_you_mean(path[-1], siblings)} Allowed: {', '.join(siblings)}"
-        elif detail["type"] == "missing":
-            yield f"{key}: must be given"
         else:
-            shown = f"{key}={_shown(detail['input'])}" if path else prefix.rstrip(".")
-            yield f"{shown}: {_explain(detail)}"
+            named = path and detail["type"] != "missing"
+            shown = f"{key}={_shown(detail['input'])}" if named else key.rstrip(".")
+            yield f"{shown}: {explain(detail)}"
 
 
 _MISSING = object()
@@ -297,9 +306,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _explain(detail: Any) -> str:
+def explain(detail: Any) -> str:
     """Pydantic's sentence in the words of the command line, with the nearest match where a word is wanted."""
     context = detail.get("ctx", {})
+    if detail["type"] == "missing":
+        return "must be given"
     if detail["type"] == "literal_error":
         allowed = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"must be one of {', '.join(allowed)}.{did_you_mean(str(detail['input']), allowed)}"

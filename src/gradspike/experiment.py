@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gradspike.callbacks.checkpoints import Checkpoints
 from gradspike.callbacks.interrupt import Interrupted, StopOnSignal
+from gradspike.callbacks.probe import Probe
 from gradspike.callbacks.progress import EpochLines, ProgressBar
 from gradspike.callbacks.timing import Timing
 from gradspike.config import ExperimentConfig, TrainerConfig, method_label, short_name, validate
@@ -197,7 +198,9 @@ def _fit_and_test(
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     extra_logger = _build_logger(config, run)
     timing = Timing(run.timing)
-    callbacks = [StopOnSignal(checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
+    # The probe first: whatever saves a step finds that step's record written.
+    probe = [Probe(config.probe)] if config.probe.enabled else []
+    callbacks = [*probe, StopOnSignal(checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
     trainer = build_trainer(config, [metrics, *([extra_logger] if extra_logger else [])], callbacks)
     failed = True
     summary: Summary = {}

@@ -1,0 +1,123 @@
+"""What goes wrong inside a layer without stopping a training, told once a layer, kind and epoch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradspike.methods.registry import MIN_WIDTH
+from gradspike.spiking_norm import SpikingNorm
+
+log = logging.getLogger("gradspike")
+
+SILENT = (
+    "did not fire once in epoch {epoch}, so nothing after it learns from it. Try a larger norm.alpha, a lower "
+    "method.v_threshold, a smaller optimizer.lr or optimizer.weight_decay, or a larger surrogate width."
+)
+CLAMPED = (
+    f"had a surrogate width below {MIN_WIDTH:g}, which was raised to that; hardly a neuron gets a gradient. Try a "
+    "smaller optimizer.lr or optimizer.weight_decay, optimizer.decay_all=false, or a method whose width does not "
+    "follow the norm's gain."
+)
+NEGATIVE = (
+    "has a negative threshold ({lowest:.3g}): its neurons fire without input. Try a smaller optimizer.lr, or "
+    "optimizer.decay_all=true, which pulls the norm's bias back to 0."
+)
+
+
+class LayerWarnings:
+    """Watches for layers that never fire in an epoch's training, for clamped widths and for negative thresholds.
+
+    What a layer has fired is noted on its device, and only until it is known to have fired in this epoch; nothing is
+    read before `read`. With several processes a layer is silent when it is on all of them.
+    """
+
+    def __init__(self, layers: Mapping[str, SpikingNorm]) -> None:
+        self._layers = layers
+        device = next(iter(layers.values())).norm.weight.device
+        self._fired = torch.zeros(len(layers), dtype=torch.int32, device=device)
+        self._clamps = self._clamp_counts()
+        self._told: set[tuple[str, str]] = set()
+        self._handles: dict[str, RemovableHandle] = {}
+
+    def start(self, state: Mapping[str, Any] | None = None) -> None:
+        """Begin to watch; with `state`, go on in the middle of the epoch it was taken in."""
+        if state is not None:
+            fired = [name in state["fired"] for name in self._layers]
+            self._fired.copy_(torch.tensor(fired))
+            self._told = {(name, kind) for name, kind in state["told"]}
+        self._watch()
+
+    def new_epoch(self) -> None:
+        """Forget what has fired and what was told."""
+        self._fired.zero_()
+        self._told.clear()
+        self._watch()
+
+    def read(self) -> None:
+        """Watch layers no longer that have fired, and tell of clamped widths. Waits for the device."""
+        counts = self._clamp_counts()
+        # One transfer for both.
+        fired, clamped = torch.stack([self._fired, (counts > self._clamps).to(self._fired.dtype)]).tolist()
+        self._clamps = counts
+        for name, has_fired, was_clamped in zip(self._layers, fired, clamped, strict=True):
+            if has_fired and name in self._handles:
+                self._handles.pop(name).remove()
+            if was_clamped:
+                self._tell(name, "clamped", CLAMPED)
+
+    def thresholds(self, lowest: Mapping[str, float]) -> None:
+        """Tell of layers whose lowest threshold is negative."""
+        for name, value in lowest.items():
+            if value < 0:
+                self._tell(name, "negative", NEGATIVE.format(lowest=value))
+
+    def end_epoch(self, epoch: int) -> None:
+        """Tell of layers that never fired in the training steps of `epoch` (counted from 0)."""
+        self.read()
+        fired = self._fired_names()
+        for name in self._layers:
+            if name not in fired:
+                self._tell(name, "silent", SILENT.format(epoch=epoch + 1))
+
+    def stop(self) -> None:
+        """Take all hooks away."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles = {}
+
+    def state(self) -> dict[str, Any]:
+        """What a run that is resumed within an epoch needs, as plain containers. Every process has to call it."""
+        return {"fired": sorted(self._fired_names()), "told": [list(pair) for pair in sorted(self._told)]}
+
+    def _watch(self) -> None:
+        self.stop()
+        for index, (name, layer) in enumerate(self._layers.items()):
+            self._handles[name] = layer.register_forward_hook(partial(self._note, self._fired[index]))
+
+    @staticmethod
+    def _note(fired: Tensor, layer: nn.Module, _inputs: object, spikes: Tensor) -> None:
+        if layer.training:
+            fired |= spikes.any()
+
+    def _fired_names(self) -> set[str]:
+        fired = self._fired
+        if dist.is_available() and dist.is_initialized():
+            fired = fired.clone()
+            dist.all_reduce(fired, op=dist.ReduceOp.MAX)
+        return {name for name, has_fired in zip(self._layers, fired.tolist(), strict=True) if has_fired}
+
+    def _clamp_counts(self) -> Tensor:
+        return torch.stack([layer.method.width_clamps for layer in self._layers.values()])
+
+    def _tell(self, name: str, kind: str, message: str) -> None:
+        if (name, kind) not in self._told:
+            self._told.add((name, kind))
+            log.warning("layer '%s' %s", name, message)
