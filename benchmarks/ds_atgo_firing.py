@@ -2,9 +2,10 @@
 
     python benchmarks/ds_atgo_firing.py runs/<run of method=ds_atgo>
 
-With theta = mean + std of u over the batch, a normal u fires in 15.87 % of the cases whatever its mean and std. The table
-shows, for a batch of the validation split with thresholds measured as in training, the rate and how far u is from normal:
-skewness, excess kurtosis, and the largest distance between its distribution and the normal one (Kolmogorov-Smirnov).
+With theta = mean + std of u over the batch, a normal u fires in 15.87 % of the cases whatever its mean and std. The
+table shows, for a batch of the validation split with thresholds measured as in training, the rate and how far u is from
+normal: skewness, excess kurtosis, and the largest distance between its distribution and the normal one (the statistic
+of Kolmogorov and Smirnov).
 """
 
 from __future__ import annotations

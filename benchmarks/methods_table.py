@@ -3,8 +3,8 @@
     python src/train.py -m dataset=digits_events method=fixed_sg,lsg,mpd_agl seed=0,1,2,3,4 runs_dir=runs/methods
     python benchmarks/methods_table.py runs/methods [table.md]
 
-Last epoch, test split: no epoch is chosen by anything. Runs that differ in more than method and seed are refused, and so
-are runs that are not finished.
+Last epoch, test split: no epoch is chosen by anything. Runs that differ in more than method and seed are refused, and
+so are runs that are not finished.
 """
 
 from __future__ import annotations
