@@ -37,7 +37,11 @@ def _imported(import_times: str) -> set[str]:
     [
         (["optimzer=sgd"], 2, "'optimizer'"),
         (["seed=0,1"], 2, "add -m"),
-        (["-m", "seed=0,1", "trainer.devices=2"], 2, "single device"),
+        (["-m", "seed=0,1", "trainer.devices=2"], 2, "one device only"),
+        (["hydra.mode=MULTIRUN", "seed=0", "trainer.devices=2"], 2, "one device only"),
+        (["-m", "trainer=glob(*)"], 2, "list the options"),
+        (["-m", "runs_dir=/proc/x"], 1, "/proc/x: cannot be written to"),
+        (["--cfg", "job", "optimiser.lr=1"], 2, "'optimizer.lr'"),
         (["seed=0,1", "-m", "optimizer.lr=-1"], 2, "optimizer.lr=-1"),
         (["-m", "resume=x"], 2, "exclude each other"),
         (["resume=no/such/run"], 2, "is not a run's folder"),
@@ -48,7 +52,7 @@ def _imported(import_times: str) -> set[str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_refusals(words: list[str], code: int, said: str, tmp_path: Path) -> None:
-    result = command("src/train.py", *words, f"runs_dir={tmp_path / 'runs'}")
+    result = command("src/train.py", f"runs_dir={tmp_path / 'runs'}", *words)
     assert result.returncode == code, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,10 +19,13 @@ import yaml
 
 from conftest import ROOT, command
 from gradspike import experiment, launch
+from gradspike.callbacks.checkpoints import AtomicFiles
+from gradspike.cli import load_config
 from gradspike.config import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.module import Diverged
-from gradspike.runs import RunFolder
+from gradspike.reporting.terminal import typed_command
+from gradspike.runs import RunFolder, resumed_config
 
 Compose = Callable[..., ExperimentConfig]
 
@@ -113,12 +117,70 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
     assert_same_run(unbroken, run)
 
 
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "src/train.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def signal_at(process: subprocess.Popen[str], line: str, signum: signal.Signals, group: bool = False) -> str:
+    """Send a signal once a line that begins with `line` was printed; returns all the output."""
+    assert process.stdout is not None
+    output = ""
+    for printed in process.stdout:
+        output += printed
+        if printed.startswith(line):
+            os.killpg(process.pid, signum) if group else process.send_signal(signum)
+            break
+    return output + process.communicate(timeout=60)[0]
+
+
+@pytest.mark.parametrize("line", ["run: ", "epoch 1/1"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step_or_after_the_last(
+    tiny: Callable[..., list[str]], tmp_path: Path, signum: signal.Signals, line: str
+) -> None:
+    """While the trainer starts, at the last checkpoint, in the final test: never exit code 0, always resumable."""
+    process = start(tiny("trainer.max_epochs=1", "trainer.progress=lines"))
+    output = signal_at(process, line, signum)
+    run = RunFolder(next((tmp_path / "runs").glob("2*")))
+    assert (process.returncode, run.state()) == (128 + signum, "interrupted"), output
+    assert "Traceback" not in output
+    assert f"resume={run.path}" in output
+    assert launch.train(run.config(), [f"resume={run.path}"]) == 0
+
+
+def test_a_signal_ends_a_whole_multirun(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    process = start(["-m", "seed=0,1,2", *tiny("trainer.max_epochs=50", "trainer.progress=lines")])
+    output = signal_at(process, "epoch  1/50", signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT, output
+    assert len(list((tmp_path / "runs").glob("2*"))) == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("case", ["diverges", "ctrl-c"])
+def test_two_processes_end_as_one(tiny: Callable[..., list[str]], tmp_path: Path, case: str) -> None:
+    words = ["trainer.devices=2", "trainer.max_epochs=50", "trainer.progress=lines"]
+    process = start(tiny(*words, *(["optimizer.lr=1e30"] if case == "diverges" else [])), start_new_session=True)
+    if case == "diverges":
+        output, code, state = process.communicate(timeout=120)[0], 1, "failed"
+        assert output.count("Error: The loss is no longer finite") == 1, output
+    else:
+        output, code, state = signal_at(process, "epoch  1/50", signal.SIGINT, group=True), 130, "interrupted"
+    run = RunFolder(next((tmp_path / "runs").glob("2*")))
+    assert (process.returncode, run.state()) == (code, state), output
+    assert "Traceback" not in output
+
+
 def killed(words: list[str], signum: signal.Signals) -> RunFolder:
     """Start a run as a process and end it once its first epoch is saved; asks for the exit code a shell expects."""
     folder = Path(next(word for word in reversed(words) if word.startswith("runs_dir=")).partition("=")[2])
-    process = subprocess.Popen(
-        [sys.executable, "src/train.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start(words)
     deadline = time.monotonic() + 120
     while not list(folder.glob("*/checkpoints/last.ckpt")):
         assert process.poll() is None, process.communicate()[0]
@@ -179,8 +241,83 @@ def test_resume_refuses_another_configuration(tiny_config: Compose) -> None:
     with pytest.raises(ConfigError, match="keeps its configuration") as error:
         launch.train(tiny_config(*words), words)
     assert "optimizer.lr: the run has 0.1, the command line 0.3" in str(error.value)
-    assert "method: the run has mpd_agl, the command line fixed_sg" in str(error.value)
+    assert "method.name: the run has mpd_agl, the command line fixed_sg" in str(error.value)
     assert "progress:" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("started_with", "typed"),
+    [
+        ("method=mpd_agl_no_gamma", "method=mpd_agl"),
+        ("method=mpd_agl", "method=mpd_agl_no_time"),
+        ("seed=0", "trainer=ddp4"),
+    ],
+)
+def test_resume_refuses_another_variant(tiny_config: Compose, started_with: str, typed: str) -> None:
+    run = RunFolder.create(tiny_config(started_with))
+    with pytest.raises(ConfigError, match="keeps its configuration"):
+        resumed_config(run, tiny_config(typed), [typed])
+    resumed_config(run, tiny_config(started_with), [started_with])
+
+
+def test_a_group_and_its_keys_typed_again_are_the_same_run(tiny_config: Compose) -> None:
+    words = ["dataset=digits", "dataset.batch_size=32", "dataset.workers=1"]
+    run = RunFolder.create(tiny_config("dataset=digits", "dataset.batch_size=32"))
+    assert resumed_config(run, tiny_config(*words), words).dataset.workers == 1
+
+
+def test_a_home_folder_is_expanded(tiny_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = RunFolder.create(tiny_config("runs_dir='~/my runs'"))
+    assert run.path.parent == tmp_path / "my runs"
+    assert RunFolder.open(f"~/my runs/{run.path.name}").path == run.path
+
+
+def test_printed_commands_can_be_pasted() -> None:
+    assert (
+        typed_command("src/evaluate.py", run="runs/a_b-1", split="test")
+        == "python src/evaluate.py run=runs/a_b-1 split=test"
+    )
+    words = shlex.split(typed_command("src/train.py", resume="/tmp/a b=c/run"))
+    assert load_config(words[2:]).resume == "/tmp/a b=c/run"
+    assert shlex.split(typed_command("src/evaluate.py", run="/tmp/a b/run"))[2] == "run=/tmp/a b/run"
+
+
+def test_a_checkpoint_that_cannot_be_saved_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "last.ckpt"
+    target.write_bytes(b"whole")
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        AtomicFiles().save_checkpoint({}, target)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert target.read_bytes() == b"whole"
+
+
+def test_damaged_small_files_do_not_matter(tiny_config: Compose) -> None:
+    run = RunFolder.create(tiny_config("trainer.max_epochs=1"))
+    (run.path / "environment.json").write_text("{")
+    train(run.config(), run)
+    assert json.loads((run.path / "environment.json").read_text())[0] == {"damaged": "{"}
+
+
+def test_evaluate_of_another_network(tiny_config: Compose) -> None:
+    run = train(tiny_config("trainer.max_epochs=1"))
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    config["model"]["width"] = 8
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="does not fit the network"):
+        launch.evaluate([f"run={run.path}"])
+
+
+def test_weights_that_blow_up_in_the_last_step_are_noticed(tiny_config: Compose) -> None:
+    with pytest.raises(Diverged):
+        train(tiny_config("dataset.batch_size=100000", "trainer.max_epochs=1", "optimizer.lr=1e38"))
 
 
 def test_resume_of_a_run_without_a_checkpoint_starts_it(tiny_config: Compose) -> None:
@@ -290,8 +427,6 @@ def current_umask() -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "least"), [("digits", 0.97), ("digits_events", 0.93)])
 def test_default_training_reaches_its_accuracy(dataset: str, least: float, data_dir: Path, tmp_path: Path) -> None:
-    from gradspike.cli import load_config
-
     for seed in range(2):
         words = [
             f"dataset={dataset}",

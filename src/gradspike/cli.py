@@ -7,6 +7,7 @@ nearest match, which Hydra itself does not.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -17,8 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradspike.config import ExperimentConfig, explain, validate
-from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.errors import ConfigError, Interrupted, UserError, did_you_mean
 from gradspike.registry import Strict
+from gradspike.runs import check_writable
+
+# ~ in runs_dir, for the one path that Hydra itself writes to (conf/config.yaml).
+OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
@@ -37,8 +42,8 @@ Choose (group=option):
 
 Set (key=value), among others:
   seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
-  trainer.devices trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps All keys with their
-  values: python src/train.py --cfg job        Hydra's own flags: --hydra-help
+  trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
+  All keys with their values: python src/train.py --cfg job        Hydra's own flags: --hydra-help
 """
 
 
@@ -88,32 +93,43 @@ def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[]
         from hydra.core.hydra_config import HydraConfig
 
         typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
-        codes.append(reporting_errors(lambda: train(validate(to_plain(raw)), typed)))
+        codes.append(_tried(lambda: train(validate(to_plain(raw)), typed)))
 
     def checked() -> int:
-        if not (arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help):
+        if not (arguments.info or arguments.shell_completion or arguments.hydra_help):
             check_command_line(arguments)
-        elif arguments.cfg:
-            check_groups(arguments.overrides, _config_dirs(arguments.config_dir))
-        job()
+        try:
+            job()
+        finally:
+            if len(codes) > 1 and finish is not None:
+                finish()
         return next((code for code in codes if code), 0)
 
-    code = reporting_errors(checked)
-    if arguments.multirun and len(codes) > 1 and finish is not None:
-        finish()
-    return code
+    return reporting_errors(checked)
 
 
 def reporting_errors(action: Callable[[], int]) -> int:
-    """Run `action`; turn a UserError into one message on standard error and its exit code, Ctrl-C into 130."""
+    """Run `action`; turn a UserError or a signal into one message on standard error and its exit code."""
     try:
         return action()
     except UserError as error:
-        print(f"{error.prefix}{error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as error:
+        print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def _tried(action: Callable[[], int]) -> int:
+    """One trial: a UserError is told and leaves the other trials alone, anything else ends them all."""
+    try:
+        return action()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
 
 
 def to_plain(raw: DictConfig) -> dict[str, Any]:
@@ -137,7 +153,9 @@ def check_command_line(arguments: Namespace) -> None:
     """Compose and validate every configuration the command line asks for. Raises ConfigError."""
     config_dirs = _config_dirs(arguments.config_dir)
     overrides = check_groups(arguments.overrides, config_dirs)
-    multirun = bool(arguments.multirun)
+    multirun = arguments.multirun or any(
+        override.key_or_group == "hydra.mode" and str(override.value()).upper() == "MULTIRUN" for override in overrides
+    )
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if sweeps and not multirun:
         raise ConfigError(f"{sweeps[0].input_line}: several values make several runs; add -m to train each of them.")
@@ -145,16 +163,23 @@ def check_command_line(arguments: Namespace) -> None:
         raise ConfigError("resume and -m exclude each other: resume one run at a time.")
     for trial in _trials(overrides, arguments.overrides):
         config = validate(_compose(trial, config_dirs, arguments.config_name or "config"))
-        if multirun and config.trainer.world_size > 1:
-            raise ConfigError(
-                f"-m with trainer.devices={config.trainer.devices}: a multirun trains on a single device, since the "
-                "processes of one trial would replay the whole multirun. Start one command a trial instead."
-            )
+        if multirun:
+            _refuse_several_devices(config)
+            check_writable(config.runs_dir)  # Hydra writes there before any trial does
+
+
+def _refuse_several_devices(config: ExperimentConfig) -> None:
+    if config.trainer.world_size > 1:
+        raise ConfigError(
+            f"A multirun with trainer.devices={config.trainer.devices}: one device only, since the processes of "
+            "one trial would replay the whole multirun. Start one command a trial instead."
+        )
 
 
 def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
     """Parse overrides and check the options of config groups. Returns Hydra's parsed overrides; raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ValueType
     from hydra.errors import HydraException
 
     overrides = []
@@ -173,8 +198,11 @@ def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
         allowed = options_of(group, config_dirs)
         if not allowed or override.is_delete():
             continue
+        listed = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP)
+        if override.is_sweep_override() and override.value_type not in listed:
+            raise ConfigError(f"{override.input_line}: list the options, as in {group}={','.join(allowed[:2])}")
         for option in _values(override):
-            if option is not None and str(option) not in allowed:
+            if str(option) not in allowed:
                 hint = did_you_mean(str(option), allowed)
                 raise ConfigError(f"{group}={option}: there is no such {group}.{hint} Allowed: {', '.join(allowed)}")
     return overrides
@@ -266,7 +294,12 @@ def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dic
             for word in words:
                 key = word.partition("=")[0]
                 if known and not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
-                    raise ConfigError(f"{key}: there is no such key.{did_you_mean(key, [*known, *GROUPS])}") from error
+                    parent = key.rpartition(".")[0]
+                    siblings = [word for word in known if parent and word.rpartition(".")[0] == parent]
+                    allowed = f" Allowed: {', '.join(siblings)}" if siblings else ""
+                    raise ConfigError(
+                        f"{key}: there is no such key.{did_you_mean(key, [*known, *GROUPS])}{allowed}"
+                    ) from error
             raise ConfigError(str(error).splitlines()[0]) from error
 
 

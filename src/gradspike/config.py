@@ -6,10 +6,12 @@ sets are validated by the classes their registries name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -26,6 +28,7 @@ from gradspike.models.registry import MODELS, ModelConfig
 from gradspike.neuron_config import NeuronConfig, NormConfig
 from gradspike.registry import Registry, Strict
 
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -148,9 +151,9 @@ class ExperimentConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     time_steps: Annotated[int, Field(ge=1, le=1000)]
     engine: Literal["eager"]
-    data_dir: Annotated[str, Field(min_length=1)]
-    runs_dir: Annotated[str, Field(min_length=1)]
-    resume: str | None = None
+    data_dir: PathText
+    runs_dir: PathText
+    resume: PathText | None = None
     recipe: RecipeConfig | None = None
     dataset: DatasetConfig
     model: ModelConfig

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend. `exit_code` is what the command returns to the shell, `prefix` begins its message
-    there.
-    """
+    """Something the user can mend. `exit_code` is what the command returns to the shell."""
 
     exit_code = 1
-    prefix = "Error: "
 
 
 class ConfigError(UserError):
@@ -20,22 +18,35 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class Interrupted(BaseException):
+    """The command was asked to stop by a signal. `exit_code` is 128 + the signal's number, as shells expect.
+
+    Not an Exception, so that nothing that carries on after errors (the other trials of a multirun) carries on after it.
+    """
+
+    def __init__(self, signum: int, saved: bool = False) -> None:
+        super().__init__(
+            f"Stopped by {signal.Signals(signum).name}" + (" with its state saved." if saved else " at once.")
+        )
+        self.exit_code = 128 + signum
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word that looks most like `word`, or None when nothing comes close.
 
-    Dotted keys are compared among their siblings first (`optimizer.lrr` finds `optimizer.lr`), then by their last part,
-    so that `optimiser.lr` and a bare `lr` find it too.
+    A dotted key whose section exists is compared with the keys of that section alone (`optimizer.lrr` finds
+    `optimizer.lr`); otherwise last parts are compared, so that `optimiser.lr` and a bare `lr` find it too.
     """
     import difflib
 
     candidates = list(allowed)
     parent, _, leaf = word.rpartition(".")
-    siblings = {
-        candidate.rpartition(".")[2]: candidate for candidate in candidates if candidate.rpartition(".")[0] == parent
-    }
+    siblings = {key.rpartition(".")[2]: key for key in candidates if key.rpartition(".")[0] == parent}
     close = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
     if close:
         return siblings[close[0]]
+    if parent and siblings:
+        return None
     alike = [key for key in candidates if difflib.SequenceMatcher(None, leaf, key.rpartition(".")[2]).ratio() >= 0.75]
     return max(alike, key=lambda key: difflib.SequenceMatcher(None, word, key).ratio(), default=None)
 

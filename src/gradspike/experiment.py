@@ -14,20 +14,20 @@ import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gradspike.callbacks.checkpoints import Checkpoints
-from gradspike.callbacks.interrupt import Interrupted, StopOnSignal
+from gradspike.callbacks.checkpoints import AtomicFiles, Checkpoints
+from gradspike.callbacks.interrupt import SignalGuard, StopOnSignal
 from gradspike.callbacks.probe import Probe
 from gradspike.callbacks.progress import EpochLines, ProgressBar
 from gradspike.callbacks.timing import Timing
 from gradspike.config import ExperimentConfig, TrainerConfig, method_label, short_name, validate
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
-from gradspike.errors import UserError
+from gradspike.errors import Interrupted, UserError
 from gradspike.module import SpikingClassifier
 from gradspike.reporting.jsonl import JsonLines
-from gradspike.reporting.terminal import Summary, console
+from gradspike.reporting.terminal import Summary, console, typed_command
 from gradspike.reporting.wandb import WandbLogger
-from gradspike.runs import RunFolder, write_atomically
+from gradspike.runs import RunFolder
 
 log = logging.getLogger("gradspike")
 
@@ -37,36 +37,49 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str]) -> tuple[RunFolder, Summary]:
     """Train and test one run; returns its folder and its summary.
 
-    `resumed` is the folder of a run to go on with. Raises UserError for everything the user can mend; the folder is
-    then marked as failed or interrupted, or was not made at all.
+    `resumed` is the folder of a run to go on with. Raises UserError for everything the user can mend and Interrupted
+    for a signal; the folder is then marked as failed or interrupted, or was not made at all.
     """
     quieten()
-    checkpoint = load_checkpoint(resumed.last, hint_best=resumed.best) if resumed and resumed.last.exists() else None
-    check_device(config.trainer)
-    L.seed_everything(config.seed, verbose=False)
-    data = build_data(config)
-    if is_first_process():
-        data.prepare_data()  # before a run's folder is made, so that a data set that cannot be had leaves none behind
-    module = SpikingClassifier(config)
+    with SignalGuard() as guard:
+        checkpoint = load_checkpoint(resumed.last, resumed.best) if resumed and resumed.last.exists() else None
+        check_device(config.trainer)
+        L.seed_everything(config.seed, verbose=False)
+        data = build_data(config)
+        if is_first_process():
+            data.prepare_data()  # before a run's folder is made, so that data that cannot be had leaves none behind
+        module = SpikingClassifier(config)
+        if not is_first_process():
+            # The first process writes and speaks; the others learn where the best checkpoint lies when it is there.
+            run = resumed or RunFolder(Path(os.devnull))
+            return run, _fit_and_test(config, run, data, module, checkpoint, guard)
+        run = resumed or RunFolder.create(config)
+        return run, _recorded(config, run, data, module, checkpoint, guard, command)
 
-    run = resumed or _create(config)
-    if is_first_process():
-        run.lock()
-        run.record_session(command)
-        run.set_status("running")
+
+def _recorded(
+    config: ExperimentConfig,
+    run: RunFolder,
+    data: DataModule,
+    module: SpikingClassifier,
+    checkpoint: dict[str, Any] | None,
+    guard: SignalGuard,
+    command: list[str],
+) -> Summary:
+    """Fit and test with the run's folder locked and its state and log kept."""
+    run.lock()
     handler = _log_to(run.log)
     try:
-        if resumed and checkpoint is None:
-            log.info("%s holds no checkpoint yet: starting from the first epoch.", run.path)
-        log.info("run: %s", run.path)
-        summary = _fit_and_test(config, run, data, module, checkpoint)
-        if is_first_process():
-            run.write_summary(summary)
-            run.set_status("finished")
-        return run, summary
+        run.set_status("running")
+        run.record_session(command)
+        _tell(config, run, checkpoint)
+        summary = _fit_and_test(config, run, data, module, checkpoint, guard)
+        run.write_summary(summary)
+        run.set_status("finished")
+        return summary
     except (Interrupted, KeyboardInterrupt) as error:
         run.set_status("interrupted", str(error))
-        log.info("Go on with: python src/train.py resume=%s", run.path)
+        log.info("Go on with: %s", typed_command("src/train.py", resume=str(run.path)))
         raise
     except BaseException as error:
         run.set_status("failed", f"{type(error).__name__}: {error}")
@@ -79,6 +92,17 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         run.unlock()
 
 
+def _tell(config: ExperimentConfig, run: RunFolder, checkpoint: dict[str, Any] | None) -> None:
+    """Say where the run lies, whose settings it has, and from where it goes on."""
+    log.info("run: %s", run.path)
+    if config.recipe is not None:
+        log.info("recipe: %s (%s)", config.recipe.name, config.recipe.source)
+    else:
+        log.info("recipe: none for %s; the groups' defaults hold", config.label())
+    if checkpoint is not None:
+        log.info("resumed at epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
+
+
 def evaluate(
     run: RunFolder, checkpoints: list[Path], split: Split, data_dir: str | None, accelerator: str
 ) -> dict[str, dict[str, float]]:
@@ -89,11 +113,23 @@ def evaluate(
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
     config = validate({**plain, "data_dir": data_dir or config.data_dir})
     check_device(config.trainer)
-    states = {path.stem: load_checkpoint(path)["state_dict"] for path in checkpoints}
-    data, module = build_data(config), SpikingClassifier(config)
-    data.test_split = split
-    trainer = build_trainer(config, loggers=[], callbacks=[])
-    return {name: _test(trainer, module, data, state) for name, state in states.items()}
+    with SignalGuard() as guard:
+        states = {path: load_checkpoint(path)["state_dict"] for path in checkpoints}
+        data, module = build_data(config), SpikingClassifier(config)
+        data.test_split = split
+        listener = StopOnSignal(guard, Checkpoints(run.checkpoints, None, JsonLines(run.metrics)))
+        trainer = build_trainer(config, loggers=[], callbacks=[listener])
+        results = {}
+        for path, state in states.items():
+            try:
+                results[path.stem] = _test(trainer, module, data, state)
+            except RuntimeError as error:
+                if "state_dict" not in str(error):
+                    raise
+                raise UserError(
+                    f"{path}: does not fit the network that {run.path / 'config.yaml'} describes."
+                ) from error
+        return results
 
 
 def build_data(config: ExperimentConfig) -> DataModule:
@@ -113,6 +149,7 @@ def build_trainer(config: ExperimentConfig, loggers: list[Logger], callbacks: li
         precision=PRECISIONS[options.precision],  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip,
         deterministic=options.deterministic,
+        plugins=[AtomicFiles()],
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoints) for callback in callbacks),
@@ -148,9 +185,11 @@ def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]
 def check_device(options: TrainerConfig) -> None:
     """Raises UserError when the machine does not have what the configuration asks for."""
     gpus = torch.cuda.device_count()
-    if options.accelerator == "gpu" and gpus < options.devices:
+    wants_gpu = options.accelerator == "gpu" or (options.accelerator == "auto" and gpus > 0)
+    if wants_gpu and gpus < options.devices:
         raise UserError(
-            f"trainer.accelerator=gpu trainer.devices={options.devices}: this machine has {gpus} CUDA devices. "
+            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
+            "CUDA devices. "
             "Use trainer.accelerator=cpu or fewer devices."
         )
 
@@ -180,19 +219,13 @@ def quieten() -> None:
     log.propagate = False
 
 
-def _create(config: ExperimentConfig) -> RunFolder:
-    """The run's folder, made by the first process; the others wait to be told (see `_fit_and_test`)."""
-    if is_first_process():
-        return RunFolder.create(config)
-    return RunFolder(Path(os.devnull))
-
-
 def _fit_and_test(
     config: ExperimentConfig,
     run: RunFolder,
     data: DataModule,
     module: SpikingClassifier,
     checkpoint: dict[str, Any] | None,
+    guard: SignalGuard,
 ) -> Summary:
     metrics = JsonLines(run.metrics)
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
@@ -200,7 +233,7 @@ def _fit_and_test(
     timing = Timing(run.timing)
     # The probe first: whatever saves a step finds that step's record written.
     probe = [Probe(config.probe)] if config.probe.enabled else []
-    callbacks = [*probe, StopOnSignal(checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
+    callbacks = [*probe, StopOnSignal(guard, checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
     trainer = build_trainer(config, [metrics, *([extra_logger] if extra_logger else [])], callbacks)
     failed = True
     summary: Summary = {}
@@ -284,10 +317,8 @@ def _progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
 
 def _log_to(file: Path) -> logging.Handler:
     """Copy what is said to run.log."""
-    handler: logging.Handler = logging.NullHandler()
-    if is_first_process():
-        handler = logging.FileHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     return handler
 
@@ -296,10 +327,3 @@ def training_seconds(run: RunFolder) -> float:
     """Seconds spent in epochs, over all sessions of the run."""
     lines = run.timing.read_text(encoding="utf-8").splitlines() if run.timing.is_file() else []
     return sum(float(json.loads(line)["epoch_seconds"]) for line in lines)
-
-
-def save_evaluation(run: RunFolder, split: str, results: dict[str, dict[str, float]]) -> Path:
-    """Write evaluation_<split>.json into the run's folder."""
-    file = run.path / f"evaluation_{split}.json"
-    write_atomically(file, json.dumps(results, indent=2) + "\n")
-    return file

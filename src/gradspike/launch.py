@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gradspike.cli import parse_key_values
@@ -13,7 +11,7 @@ from gradspike.config import ExperimentConfig
 from gradspike.data.data_dir import check_data_dir
 from gradspike.errors import UserError
 from gradspike.registry import Strict
-from gradspike.runs import RunFolder, resumed_config
+from gradspike.runs import RunFolder, check_writable, resumed_config
 
 if TYPE_CHECKING:
     from gradspike.reporting.terminal import Summary
@@ -30,7 +28,7 @@ def train(config: ExperimentConfig, typed: list[str]) -> int:
         if resumed.state() == "finished":
             print(f"{resumed.path} is finished; nothing to do.")
             return 0
-    _check_writable(config.runs_dir if resumed is None else str(resumed.path))
+    check_writable(config.runs_dir if resumed is None else str(resumed.path))
     check_data_dir(config.data_dir)
 
     from gradspike import experiment
@@ -87,20 +85,6 @@ def evaluate(words: list[str]) -> int:
     from gradspike.reporting.terminal import print_evaluation
 
     results = experiment.evaluate(run, paths, arguments.split, arguments.data_dir, arguments.accelerator)
-    file = experiment.save_evaluation(run, arguments.split, results)
     print_evaluation(str(run.path), arguments.split, results)
-    print(f"written: {file}")
+    print(f"written: {run.write_evaluation(arguments.split, results)}")
     return 0
-
-
-def _check_writable(folder: str) -> None:
-    """Raises UserError where `folder` cannot be made or written to."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written to ({error.strerror}). Choose another folder with runs_dir=..."
-        ) from error

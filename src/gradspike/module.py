@@ -29,8 +29,7 @@ class SpikingClassifier(L.LightningModule):
     """A classifier whose backbone maps [B, C, H, W] images or [T, B, C, H, W] frames to logits [T, B, K].
 
     A batch is {"input", "label" [B], "index" [B]}. Numbers of the epoch that ends are in `epoch_metrics` from
-    `on_validation_end` on,
-    those of a test in `test_metrics`.
+    `on_validation_end` on, those of a test in `test_metrics`.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -72,15 +71,16 @@ class SpikingClassifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather the epoch's numbers, training and validation, and hand them to the loggers as one record."""
-        train = self.train_meter.results("train")
+        train, val = self.train_meter.results("train"), self.val_meter.results("val")
         # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
         # saved.
-        self._check_finite(train["train/loss"], int(self.trainer.num_training_batches) - 1)
+        # A last step that blew the weights up shows in the validation only.
+        self._check_finite(train["train/loss"] + val["val/loss"], int(self.trainer.num_training_batches) - 1)
         self.epoch_metrics = {
             "epoch": self.current_epoch,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             **train,
-            **self.val_meter.results("val"),
+            **val,
             **self.firing_rate.stop("val"),
         }
         for logger in self.trainer.loggers:
@@ -129,9 +129,10 @@ class SpikingClassifier(L.LightningModule):
         meter.update(self.criterion(logits, batch["label"]), logits, batch["label"])
 
     def _check_finite(self, loss: float, batch_idx: int) -> None:
-        if not math.isfinite(loss):
+        # One process decides; a loss that is lost on one is lost on all of them a step later, through the gradients.
+        if not math.isfinite(loss) and self.trainer.is_global_zero:
             raise Diverged(
-                f"The training loss is no longer finite (epoch {self.current_epoch}, batch {batch_idx}). Try a smaller "
+                f"The loss is no longer finite (epoch {self.current_epoch}, batch {batch_idx}). Try a smaller "
                 f"optimizer.lr (now {self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, "
                 "trainer.gradient_clip=1 or trainer.precision=fp32."
             )

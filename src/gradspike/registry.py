@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from gradspike.errors import ConfigError, did_you_mean
 
@@ -19,7 +19,17 @@ from gradspike.errors import ConfigError, did_you_mean
 class Strict(BaseModel):
     """A part of the configuration: unknown keys are errors and values never change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, values: Any) -> Any:
+        # pydantic takes true for 1; whoever writes optimizer.lr=true meant another key.
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                raise ValueError(f"{name}={str(value).lower()}: must be a number")
+        return values
 
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
@@ -64,7 +74,7 @@ class Registry(Generic[ConfigT]):
         module_name, _, attribute = path.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"{self.kind} '{name}' cannot be imported: {error}") from error
 
     def _entry(self, name: str) -> Entry[ConfigT]:

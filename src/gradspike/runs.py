@@ -1,9 +1,13 @@
 """One run's folder: its name, its files, and what state it is in. Imports nothing heavy.
 
-    config.yaml        the whole configuration        status.json      running | finished | failed | interrupted, and
-    why environment.json   versions, machine, git, command, one entry a session metrics.jsonl      every logged number
-    timing.jsonl     seconds and samples/s, apart because they never repeat summary.json       the result
-    run.log          what was said checkpoints/       best.ckpt and last.ckpt
+    config.yaml        the whole configuration
+    environment.json   versions, machine, git and command, one entry a session
+    status.json        running | finished | failed | interrupted, and why
+    metrics.jsonl      every logged number
+    timing.jsonl       seconds and samples/s, apart because they never repeat
+    summary.json       the result
+    run.log            what was said
+    checkpoints/       best.ckpt and last.ckpt
 
 metrics.jsonl and summary.json hold nothing that depends on the clock, so that two runs that should be equal are equal
 byte for byte.
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import secrets
@@ -43,7 +48,7 @@ PACKAGES = (
 )
 
 # What a resumed run may change: where things lie and what is shown, nothing that shapes the result.
-FREE_ON_RESUME = ("resume", "data_dir", "runs_dir", "logger", "trainer.progress", "checkpoint", "dataset.workers")
+FREE_ON_RESUME = ("resume", "data_dir", "logger", "trainer.progress", "checkpoint", "dataset.workers")
 
 # Python tells the umask only by setting it.
 _UMASK = os.umask(0o022)
@@ -63,8 +68,25 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite, which JSON cannot hold, as None."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def check_writable(folder: str) -> None:
+    """Make `folder` where it is missing. Raises UserError where that, or writing into it, is not possible."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}).") from error
 
 
 class RunFolder:
@@ -104,7 +126,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: str) -> RunFolder:
         """An existing run. Raises ConfigError when the folder is none, naming the nearest that is."""
-        run = cls(Path(path))
+        run = cls(Path(path).expanduser())
         if not (run.path / "config.yaml").is_file():
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
             raise ConfigError(
@@ -138,7 +160,16 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
-        _write_json(self.path / "summary.json", summary)
+        _write_json(self.path / "summary.json", finite(summary))
+
+    def write_evaluation(self, split: str, results: dict[str, dict[str, float]]) -> Path:
+        """Write evaluation_<split>.json. Raises UserError where the folder does not allow it."""
+        file = self.path / f"evaluation_{split}.json"
+        try:
+            _write_json(file, finite(results))
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror}).") from error
+        return file
 
     def summary(self) -> dict[str, Any]:
         """The content of summary.json. Raises UserError when it is missing or damaged."""
@@ -151,7 +182,10 @@ class RunFolder:
     def record_session(self, command: list[str]) -> None:
         """Add this process to environment.json: versions, machine, git state and command."""
         file = self.path / "environment.json"
-        sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        try:
+            sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        except ValueError:
+            sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
         _write_json(file, [*sessions, environment(command)])
 
     def lock(self) -> None:
@@ -176,25 +210,39 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
     """
     saved = run.config()
     before, now = saved.plain(), requested.plain()
+    typed_keys = [word.partition("=")[0].lstrip("+~") for word in typed]
     differences = []
-    for word in typed:
-        key = word.partition("=")[0].lstrip("+~")
-        if any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME):
+    for key in typed_keys:
+        if _free(key):
             _put(before, key, _get(now, key))
             continue
-        ours, theirs = _get(now, key), _get(before, key)
-        if isinstance(ours, dict) and isinstance(
-            theirs, dict
-        ):  # a group was typed: its options count when they are typed too
-            ours, theirs = ours.get("name"), theirs.get("name")
-        if ours != theirs:
-            differences.append(f"  {key}: the run has {theirs}, the command line {ours}")
+        ours, theirs = _flat(key, _get(now, key)), _flat(key, _get(before, key))
+        # A key typed by itself is judged by itself, not once more with its group.
+        differing = sorted(
+            inner
+            for inner in ours.keys() | theirs.keys()
+            if ours.get(inner) != theirs.get(inner) and not _free(inner) and (inner == key or inner not in typed_keys)
+        )
+        differences += [
+            f"  {inner}: the run has {theirs.get(inner)}, the command line {ours.get(inner)}" for inner in differing
+        ]
     if differences:
         raise ConfigError(
             f"{run.path}: a resumed run keeps its configuration, but these differ:\n" + "\n".join(differences) + "\n"
             f"Leave them out, or start a new run. Free to change: {', '.join(FREE_ON_RESUME[1:])}."
         )
     return validate({**before, "resume": None})
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+
+
+def _flat(key: str, value: Any) -> dict[str, Any]:
+    """`value` at `key` as {dotted key: leaf}."""
+    if not isinstance(value, dict):
+        return {key: value}
+    return {path: leaf for name, inner in value.items() for path, leaf in _flat(f"{key}.{name}", inner).items()}
 
 
 def _get(values: Any, key: str) -> Any:

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from typing_extensions import override
 
+from gradspike.errors import UserError
 from gradspike.module import Diverged, SpikingClassifier
 from gradspike.reporting.jsonl import JsonLines
+
+
+class AtomicFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it; Lightning's own goes by the system's temporary folder."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.partial")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"{target}: cannot be saved ({error.strerror}); the previous one is untouched.") from error
 
 
 class Checkpoints(Checkpoint):

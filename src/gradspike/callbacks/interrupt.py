@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType
+import threading
+from types import FrameType, TracebackType
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
 
 from gradspike.callbacks.checkpoints import Checkpoints
-from gradspike.errors import UserError
+from gradspike.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(UserError):
-    """The run was asked to stop; `exit_code` is 128 + the signal's number, as shells expect."""
+class SignalGuard:
+    """`with SignalGuard():` makes Ctrl-C and SIGTERM raise Interrupted, wherever the program is.
 
-    prefix = ""
+    While `patient` is set the first signal is only noted in `received`, for whoever can stop at a better moment; a
+    second one raises. Of several processes that train together the first one decides; the others ignore Ctrl-C, which a
+    terminal sends to all of them, and wait to be ended.
+    """
 
-    def __init__(self, signum: int, saved: bool) -> None:
-        super().__init__(
-            f"Stopped by {signal.Signals(signum).name}" + (" with its state saved." if saved else " at once.")
-        )
-        self.exit_code = 128 + signum
+    def __init__(self) -> None:
+        self.patient = False
+        self.received: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> SignalGuard:
+        # Python lets only the main thread listen; elsewhere (a notebook's worker) signals are not ours to handle.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
+    def listen(self) -> None:
+        """Take the signals back from Lightning, which installs handlers of its own whenever a trainer starts."""
+        for signum in self._previous:
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                signal.signal(signum, self._handle)
+            else:
+                signal.signal(signum, signal.SIG_IGN if signum is signal.SIGINT else signal.SIG_DFL)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None or not self.patient:
+            raise Interrupted(signum)
+        self.received = signum
+        print("\nStopping after this step and saving; once more stops at once.", flush=True)
 
 
 class StopOnSignal(L.Callback):
@@ -32,48 +67,43 @@ class StopOnSignal(L.Callback):
     one to go on from.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, guard: SignalGuard, checkpoints: Checkpoints) -> None:
+        self.guard = guard
         self.checkpoints = checkpoints
-        self.received: int | None = None
-        self._single = True
-        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen. Not before: Lightning installs its own handlers while it starts."""
-        self._single = trainer.world_size == 1
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._previous[signum] = signal.signal(signum, self._handle)
+        """Be patient from here on."""
+        self.guard.listen()
+        self.guard.patient = trainer.world_size == 1
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning has just installed its handlers."""
+        self.guard.listen()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here if asked to, unless the epoch is as good as over: then its validation and its end come first."""
-        if self.received is not None and batch_idx + 1 < trainer.num_training_batches:
+        if self.guard.received is not None and batch_idx + 1 < trainer.num_training_batches:
             self.checkpoints.save_last(trainer)
-            raise Interrupted(self.received, saved=True)
+            raise Interrupted(self.guard.received, saved=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop between two epochs; the last one has been saved."""
-        if self.received is not None:
-            raise Interrupted(self.received, saved=True)
+        self._stop()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen no more; asked during the last epoch, stop before the test."""
-        self._restore()
-        if self.received is not None:
-            raise Interrupted(self.received, saved=True)
+        """Asked during the last epoch, stop before the test."""
+        self.guard.patient = False
+        self._stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
-        self._restore()
+        """End the other processes before they find this one gone and print pages about it."""
+        self.guard.patient = False
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher) and trainer.is_global_zero:
+            launcher.kill(signal.SIGKILL)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None or not self._single:
-            raise Interrupted(signum, saved=False)
-        self.received = signum
-        print("\nStopping after this step and saving; once more stops at once.", flush=True)
-
-    def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous = {}
+    def _stop(self) -> None:
+        if self.guard.received is not None:
+            raise Interrupted(self.guard.received, saved=True)

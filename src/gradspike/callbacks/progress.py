@@ -19,13 +19,13 @@ SECONDS_BETWEEN_READS = 0.5  # reading loss and accuracy waits for a GPU, so it 
 
 
 def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val loss 0.190  val acc  95.6 %  firing 14.2 %`."""
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`."""
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
         f"acc {100 * metrics['train/accuracy']:5.1f} %",
-        f"val loss {metrics['val/loss']:.3f}",
-        f"val acc {100 * metrics['val/accuracy']:5.1f} %",
+        f"val {metrics['val/loss']:.3f}",
+        f"{100 * metrics['val/accuracy']:5.1f} %",
     ]
     if "val/firing_rate" in metrics:
         parts.append(f"firing {100 * metrics['val/firing_rate']:4.1f} %")

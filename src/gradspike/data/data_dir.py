@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from gradspike.errors import UserError
@@ -24,11 +23,9 @@ def check_data_dir(path: str | Path) -> Path:
         )
     try:
         folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
     except OSError as error:
         raise UserError(
-            f"data_dir={folder} cannot be written to ({error.strerror}). Prepared data is kept there: "
+            f"data_dir={folder} cannot be made ({error.strerror}). Prepared data is kept there: "
             f"choose another folder with data_dir=..., or change its permissions."
         ) from error
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ class MethodConfig(Strict):
     """
 
     name: str
-    label: str | None = None
+    label: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
     v_threshold: float = Field(default=0.5, gt=0)
     surrogate: SurrogateName = "rectangular"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from gradspike.runs import finite
 
 
 class JsonLines(Logger):
@@ -31,9 +32,7 @@ class JsonLines(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one record."""
-        record: dict[str, Any] = {"step": step}
-        for key, value in metrics.items():
-            record[key] = value if not isinstance(value, float) or math.isfinite(value) else None
+        record = finite({"step": step, **metrics})
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -20,19 +22,27 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
+def typed_command(script: str, **values: str) -> str:
+    """`python <script> key=value ...` as it can be pasted into a shell, whatever a path holds."""
+    words = []
+    for key, value in values.items():
+        plain = re.fullmatch(r"[\w./:@%+-]+", value, re.ASCII) is not None
+        # Hydra reads overrides by a grammar of its own, so a path with spaces or = is quoted for it too.
+        words.append(f"{key}={value}" if plain or key != "resume" else f"{key}='{value}'")
+    return " ".join(["python", script, *(shlex.quote(word) for word in words)])
+
+
 def print_result(summary: Summary, seconds: float, folder: str) -> None:
-    """The closing table of one run: the test split for the last and the best-by-validation checkpoint, and what to type
-    next.
-    """
+    """The closing table of one run: the test split for its last and its best checkpoint, and what to type next."""
     out = console()
     table = Table(
         title=f"{summary['method']} on {summary['dataset']}, {summary['model']}, seed {summary['seed']}",
         title_justify="left",
     )
     table.add_column("checkpoint")
-    for column in ("epoch", "val accuracy", "test accuracy", "test loss", "firing rate"):
+    for column in ("epoch", "val acc", "test acc", "test loss", "firing"):
         table.add_column(column, justify="right")
-    for name, label in (("last", "last epoch"), ("best", "best by validation")):
+    for name, label in (("last", "last epoch"), ("best", "best by val")):
         val, test = summary["val"][name], summary["test"][name]
         table.add_row(
             label,
@@ -48,7 +58,7 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
         highlight=False,
     )
     out.print(f"run: {folder}", highlight=False, soft_wrap=True)
-    out.print(f"next: python src/evaluate.py run={folder} split=test", highlight=False, soft_wrap=True)
+    out.print(f"next: {typed_command('src/evaluate.py', run=folder, split='test')}", highlight=False, soft_wrap=True)
 
 
 def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float]]) -> None:
