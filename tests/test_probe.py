@@ -132,7 +132,7 @@ def plain(layer: SpikingNorm, y: Tensor, count: int) -> dict[str, Any]:
     mean = y.mean((0, 1)) if layer.training else norm.running_mean
     var = y.var((0, 1), correction=0) if layer.training else norm.running_var
     x = (norm.scale * (y - mean) / (var + norm.eps).sqrt() * norm.weight + norm.bias).detach()
-    tau, base = float(layer.neuron.decay), layer.v_threshold
+    tau, base = float(layer.neuron.decay.detach()), layer.v_threshold
     gain = float(norm.weight.detach().mean())
     u, s = torch.zeros_like(x[0]), torch.zeros_like(x[0])
     potentials, spikes, thetas, kappas = [], [], [], []

@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT, command
 from gradspike import experiment, launch
 from gradspike.callbacks.checkpoints import AtomicFiles
-from gradspike.cli import load_config
+from gradspike.cli import CONF_DIR, load_config, options_of
 from gradspike.config import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.module import Diverged
@@ -75,6 +75,16 @@ def test_run_folder_is_complete(tiny_config: Compose) -> None:
     assert (run.path / "run.log").read_text()
     timing = [json.loads(line) for line in run.timing.read_text().splitlines()]
     assert all(line["samples_per_second"] > 0 for line in timing)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "digits_events"])
+@pytest.mark.parametrize("method", options_of("method", [CONF_DIR]))
+def test_every_method_and_ablation_trains_from_its_name(tiny_config: Compose, method: str, dataset: str) -> None:
+    options = ["time_steps=3", "dataset.batch_size=256", "trainer.max_epochs=1"]
+    run = train(tiny_config(f"method={method}", f"dataset={dataset}", *options))
+    assert run.summary()["method"] == method
+    records = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert any("probe_val/mean/gradient_available" in record for record in records)
 
 
 def test_checkpoints_are_plain(tiny_config: Compose) -> None:
