@@ -67,7 +67,7 @@ class ProgressBar(L.Callback):
         """Show the bar."""
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=14),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[numbers]}"),
             _Speed(),
