@@ -87,6 +87,12 @@ def test_every_method_and_ablation_trains_from_its_name(tiny_config: Compose, me
     assert any("probe_val/mean/gradient_available" in record for record in records)
 
 
+def test_the_twin_is_named_and_grouped_apart_from_every_method(tiny_config: Compose) -> None:
+    run = train(tiny_config("model.activation=relu", "trainer.max_epochs=1"))
+    assert "_relu_digits_spiking_cnn_" in run.path.name
+    assert run.summary()["method"] == "relu"
+
+
 def test_checkpoints_are_plain(tiny_config: Compose) -> None:
     run = train(tiny_config())
     checkpoint = torch.load(run.last, weights_only=True)

@@ -175,17 +175,18 @@ class ExperimentConfig(Strict):
 
     def label(self) -> str:
         """`<method>_<dataset>_<model>`, the middle of a run's name."""
-        return f"{method_label(self.method)}_{self.dataset.name}_{short_name(self.model.name)}"
+        return f"{self.method_label()}_{self.dataset.name}_{short_name(self.model.name)}"
+
+    def method_label(self) -> str:
+        """The name under which runs are grouped: a variant's label, else the method's name; `relu` for the ANN twin."""
+        if self.model.activation == "relu":
+            return "relu"
+        return self.method.label or short_name(self.method.name)
 
 
 def short_name(name: str) -> str:
     """A part's name as it can stand in a file name: the class alone of an import path."""
     return name.rpartition(":")[2]
-
-
-def method_label(method: MethodConfig) -> str:
-    """The name under which runs of this method are grouped: a variant's own label, else the method's name."""
-    return method.label or short_name(method.name)
 
 
 _PLUGGABLE: dict[str, Registry[Any]] = {"dataset": DATASETS, "model": MODELS, "method": METHODS}

@@ -19,7 +19,7 @@ from gradspike.callbacks.interrupt import SignalGuard, StopOnSignal
 from gradspike.callbacks.probe import Probe
 from gradspike.callbacks.progress import EpochLines, ProgressBar
 from gradspike.callbacks.timing import Timing
-from gradspike.config import ExperimentConfig, TrainerConfig, method_label, short_name, validate
+from gradspike.config import ExperimentConfig, TrainerConfig, short_name, validate
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.errors import Interrupted, UserError
@@ -272,9 +272,9 @@ def _summary(
         for name, values in (("last", checkpoints.last), ("best", checkpoints.best))
     }
     return {
-        "method": method_label(config.method),
+        "method": config.method_label(),
         "dataset": config.dataset.name,
-        "model": short_name(config.model.name) + ("_relu" if config.model.activation == "relu" else ""),
+        "model": short_name(config.model.name),
         "seed": config.seed,
         "time_steps": config.time_steps,
         "epochs": config.trainer.max_epochs,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gradspike.config import ExperimentConfig, method_label, short_name, validate
+from gradspike.config import ExperimentConfig, short_name, validate
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.data.random import CounterRandom
 from gradspike.experiment import build_data, build_trainer, check_device, load_checkpoint, quieten
@@ -159,9 +159,9 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
         "device": device.type,
     }
     labels = {
-        "method": method_label(config.method),
+        "method": config.method_label(),
         "dataset": config.dataset.name,
-        "model": short_name(config.model.name) + ("_relu" if config.model.activation == "relu" else ""),
+        "model": short_name(config.model.name),
         "seed": config.seed,
         "checkpoint": arguments.checkpoint,
         "epoch": int(content["epoch"]) + 1,

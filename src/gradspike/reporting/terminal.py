@@ -64,7 +64,8 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
 def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float]]) -> None:
     """Accuracy, loss and firing rate of a run's checkpoints on one split."""
     out = console()
-    table = Table(title=f"{folder}, {split} split", title_justify="left")
+    out.print(f"{folder}, {split} split", highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("checkpoint")
     for column in ("accuracy", "loss", "firing rate"):
         table.add_column(column, justify="right")

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gradspike.config import ExperimentConfig, WandbConfig, method_label
+from gradspike.config import ExperimentConfig, WandbConfig
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class WandbLogger(Logger):
                 self._run = wandb.init(
                     project=self.options.project,
                     entity=self.options.entity,
-                    group=self.options.group or method_label(self.config.method),
+                    group=self.options.group or self.config.method_label(),
                     name=self.folder.name,
                     id=self.run_id,
                     resume="allow",
