@@ -69,20 +69,22 @@ def help_text(config_dirs: list[Path]) -> str:
     return HELP.format(groups="\n".join(lines))
 
 
+def _show_help(config_dir: str | None) -> int:
+    print(help_text(_config_dirs(config_dir)), end="")
+    return 0
+
+
 def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[], None] | None = None) -> int:
     """Compose, validate and hand each configuration to `train(config, typed overrides) -> exit code`.
 
-    Returns the exit code of the command.
-
-    In a multirun a trial that fails does not keep the others from running; the first failure's code is returned.
-    `finish` is called after the last trial of a multirun.
+    Returns the exit code of the command. In a multirun a trial that fails does not keep the others from running; the
+    first failure's code is returned, and `finish` is called after the last trial.
     """
     import hydra
     from hydra._internal.utils import get_args_parser
 
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        print(help_text(_config_dirs(_config_dir_argument(sys.argv[1:]))), end="")
-        return 0
+        return reporting_errors(lambda: _show_help(_config_dir_argument(sys.argv[1:])))
     # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
     arguments = get_args_parser().parse_args()
