@@ -113,10 +113,7 @@ def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[]
 def reporting_errors(action: Callable[[], int]) -> int:
     """Run `action`; turn a UserError or a signal into one message on standard error and its exit code."""
     try:
-        return action()
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tried(action)
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -12,10 +12,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
 from gradspike.callbacks.checkpoints import AtomicFiles, Checkpoints
-from gradspike.callbacks.interrupt import SignalGuard, StopOnSignal
+from gradspike.callbacks.interrupt import KeepListening, SignalGuard, StopOnSignal
 from gradspike.callbacks.probe import Probe
 from gradspike.callbacks.progress import EpochLines, ProgressBar
 from gradspike.callbacks.timing import Timing
@@ -24,6 +23,7 @@ from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.errors import Interrupted, UserError
 from gradspike.module import SpikingClassifier
+from gradspike.processes import is_first_process
 from gradspike.reporting.jsonl import JsonLines
 from gradspike.reporting.terminal import Summary, console, typed_command
 from gradspike.reporting.wandb import WandbLogger
@@ -108,17 +108,13 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Accuracy, loss and firing rate of each checkpoint on `split` (train, val or test), by the checkpoint's name."""
     quieten()
-    config = run.config()
-    plain = config.plain()
-    plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
-    config = validate({**plain, "data_dir": data_dir or config.data_dir})
+    config = as_evaluated(run.config(), data_dir, accelerator)
     check_device(config.trainer)
     with SignalGuard() as guard:
         states = {path: load_checkpoint(path)["state_dict"] for path in checkpoints}
         data, module = build_data(config), SpikingClassifier(config)
         data.test_split = split
-        listener = StopOnSignal(guard, Checkpoints(run.checkpoints, None, JsonLines(run.metrics)))
-        trainer = build_trainer(config, loggers=[], callbacks=[listener])
+        trainer = build_trainer(config, loggers=[], callbacks=[KeepListening(guard)])
         results = {}
         for path, state in states.items():
             try:
@@ -130,6 +126,13 @@ def evaluate(
                     f"{path}: does not fit the network that {run.path / 'config.yaml'} describes."
                 ) from error
         return results
+
+
+def as_evaluated(config: ExperimentConfig, data_dir: str | None, accelerator: str) -> ExperimentConfig:
+    """A run's configuration on one device of the kind asked for, with its data at `data_dir` if that is given."""
+    plain = config.plain()
+    plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
+    return validate({**plain, "data_dir": data_dir or config.data_dir})
 
 
 def build_data(config: ExperimentConfig) -> DataModule:
@@ -166,14 +169,11 @@ def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]
         raise UserError(f"{path}: there is no such checkpoint.")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch names no common class for a file that is cut short, of another kind or unreadable
-        hint = (
-            f" {hint_best} may still be whole: copy it to {path} to go on from there."
-            if hint_best and hint_best.is_file()
-            else ""
-        )
+    # torch names no common class for a file that is cut short, of another kind or unreadable.
+    except Exception as error:
+        hint = ""
+        if hint_best and hint_best.is_file():
+            hint = f" {hint_best} may still be whole: copy it to {path} to go on from there."
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).{hint}") from error
     missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)
@@ -189,15 +189,8 @@ def check_device(options: TrainerConfig) -> None:
     if wants_gpu and gpus < options.devices:
         raise UserError(
             f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
-            "CUDA devices. "
-            "Use trainer.accelerator=cpu or fewer devices."
+            "CUDA devices. Use trainer.accelerator=cpu or fewer devices."
         )
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks; known before the processes have found each other."""
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
-    return rank == 0
 
 
 class _Printer(logging.Handler):

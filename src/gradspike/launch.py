@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -32,12 +31,13 @@ def train(config: ExperimentConfig, typed: list[str]) -> int:
     check_data_dir(config.data_dir)
 
     from gradspike import experiment
+    from gradspike.processes import is_first_process
     from gradspike.reporting.terminal import print_result
 
     _trials.append((" ".join(typed) or "(defaults)", None))
     run, summary = experiment.train(config, resumed, sys.argv)
     _trials[-1] = (_trials[-1][0], summary)
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if is_first_process():
         print_result(summary, experiment.training_seconds(run), str(run.path))
     return 0
 

@@ -73,8 +73,7 @@ class SpikingClassifier(L.LightningModule):
         """Gather the epoch's numbers, training and validation, and hand them to the loggers as one record."""
         train, val = self.train_meter.results("train"), self.val_meter.results("val")
         # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
-        # saved.
-        # A last step that blew the weights up shows in the validation only.
+        # saved. A last step that blew the weights up shows in the validation only.
         self._check_finite(train["train/loss"] + val["val/loss"], int(self.trainer.num_training_batches) - 1)
         self.epoch_metrics = {
             "epoch": self.current_epoch,

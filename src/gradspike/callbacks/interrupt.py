@@ -9,10 +9,10 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from lightning.pytorch.utilities import rank_zero_only
 
 from gradspike.callbacks.checkpoints import Checkpoints
 from gradspike.errors import Interrupted
+from gradspike.processes import is_first_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,7 +47,7 @@ class SignalGuard:
     def listen(self) -> None:
         """Take the signals back from Lightning, which installs handlers of its own whenever a trainer starts."""
         for signum in self._previous:
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            if is_first_process():
                 signal.signal(signum, self._handle)
             else:
                 signal.signal(signum, signal.SIG_IGN if signum is signal.SIGINT else signal.SIG_DFL)
@@ -59,7 +59,18 @@ class SignalGuard:
         print("\nStopping after this step and saving; once more stops at once.", flush=True)
 
 
-class StopOnSignal(L.Callback):
+class KeepListening(L.Callback):
+    """Takes the signals back when a test begins: Lightning has just installed its own handlers."""
+
+    def __init__(self, guard: SignalGuard) -> None:
+        self.guard = guard
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen."""
+        self.guard.listen()
+
+
+class StopOnSignal(KeepListening):
     """The first signal stops training after the step under way, with its state saved; a second one stops at once.
 
     Lightning itself would save in the middle of a step, and leaves SIGTERM with exit code 0. With several processes,
@@ -68,17 +79,13 @@ class StopOnSignal(L.Callback):
     """
 
     def __init__(self, guard: SignalGuard, checkpoints: Checkpoints) -> None:
-        self.guard = guard
+        super().__init__(guard)
         self.checkpoints = checkpoints
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Be patient from here on."""
         self.guard.listen()
         self.guard.patient = trainer.world_size == 1
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning has just installed its handlers."""
-        self.guard.listen()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

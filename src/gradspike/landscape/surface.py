@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gradspike.config import ExperimentConfig, short_name, validate
+from gradspike.config import ExperimentConfig, short_name
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.data.random import CounterRandom
-from gradspike.experiment import build_data, build_trainer, check_device, load_checkpoint, quieten
+from gradspike.experiment import as_evaluated, build_data, build_trainer, check_device, load_checkpoint, quieten
 from gradspike.landscape.numbers import Point
 from gradspike.metrics import Meter
 from gradspike.module import SpikingClassifier
@@ -109,7 +109,7 @@ class OpenedSurface:
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
     """Load a run's network and data. Raises UserError for everything the user can mend."""
     quieten()
-    config = _as_evaluated(run.config(), arguments)
+    config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator)
     check_device(config.trainer)
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)
@@ -200,13 +200,6 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _as_evaluated(config: ExperimentConfig, arguments: LandscapeConfig) -> ExperimentConfig:
-    """The run's configuration on one device of the kind asked for."""
-    plain = config.plain()
-    plain["trainer"] |= {"accelerator": arguments.accelerator, "devices": 1, "num_nodes": 1}
-    return validate({**plain, "data_dir": arguments.data_dir or config.data_dir})
 
 
 def _config_hash(config: ExperimentConfig) -> str:
