@@ -40,8 +40,11 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 bench: $(READY)  ## time per training step against the ReLU twin
 	@$(PY) benchmarks/step.py
 
+bench-data: $(READY)  ## images/s fed, against torchvision and PIL; event files/s decoded
+	@$(PY) benchmarks/data.py
+
 clean:  ## remove caches and build products; runs/, data/ and .venv stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu bench clean
+.PHONY: help setup train test lint test-slow test-gpu bench bench-data clean

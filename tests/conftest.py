@@ -22,6 +22,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data, where there is some: the folder GRADSPIKE_DATA names, or shared/data beside the project."""
+    folder = Path(os.environ.get("GRADSPIKE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (set GRADSPIKE_DATA)")
+    return folder
+
+
 @pytest.fixture
 def tiny(data_dir: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """Overrides of a training that takes a second; more may be given."""
@@ -35,6 +44,24 @@ def tiny(data_dir: Path, tmp_path: Path) -> Callable[..., list[str]]:
 @pytest.fixture
 def tiny_config(tiny: Callable[..., list[str]]) -> Callable[..., ExperimentConfig]:
     return lambda *more: load_config(tiny(*more))
+
+
+@pytest.fixture(scope="session")
+def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A folder with seven trained runs: fixed_sg and mpd_agl over seeds 0 to 2, and the ReLU twin over seed 0.
+
+    For tests to read; those that break runs copy it.
+    """
+    from gradspike import experiment
+
+    folder = tmp_path_factory.mktemp("compared")
+    options = [*TINY, "model.pool=max", "trainer.max_epochs=2", "time_steps=2", "probe.every_n_steps=15"]
+    options += [f"data_dir={data_dir}", f"runs_dir={folder / 'runs'}"]
+    for words in (["method=fixed_sg"], ["method=mpd_agl"], ["method=mpd_agl", "model.activation=relu"]):
+        for seed in (0, 1, 2) if len(words) == 1 else (0,):
+            typed = [*options, *words, f"seed={seed}"]
+            experiment.train(load_config(typed), None, ["src/train.py", *typed])
+    return folder / "runs"
 
 
 def command(

@@ -18,7 +18,7 @@ import pytest
 from gradspike.data.cache import DamagedError, prepared
 from gradspike.data.data_dir import check_data_dir
 from gradspike.data.digits import Digits
-from gradspike.data.registry import DigitsConfig
+from gradspike.data.image_configs import DigitsConfig
 from gradspike.errors import UserError
 
 SLOW_BUILDER = """

@@ -11,9 +11,9 @@ from gradspike.data.cache import Prepared
 from gradspike.data.digits import read_digits
 from gradspike.data.digits_events import DURATION_US, SIZE, DigitsEvents, record_digits, saccade_path
 from gradspike.data.event_camera import EventCamera
+from gradspike.data.event_configs import DigitsEventsConfig
 from gradspike.data.event_frames import to_frames
 from gradspike.data.events import FIELDS, TONIC_DTYPE, Events
-from gradspike.data.registry import DigitsEventsConfig
 from gradspike.data.source import Samples
 
 CHECKSUM = "2cb125aa810b8a669bba5ff74f9a3fdbea91130537c283c4aa4ff5d500c0f10b"
@@ -114,7 +114,7 @@ def test_frames_count_each_event_at_its_place(bins: str, time_steps: int) -> Non
 
 
 def test_without_a_span_the_last_event_is_still_counted() -> None:
-    """tonic's own equal time bins lose it; the day they do not, the detour in to_frames can go."""
+    """tonic's own equal time bins lose it, which is why it is not used."""
     from tonic.transforms import ToFrame
 
     events = random_events(100, 1001)
@@ -134,11 +134,31 @@ def test_fewer_events_than_frames_and_no_events_at_all() -> None:
     assert not empty.any()
 
 
-def test_counts_above_255_are_clipped_and_do_not_wrap() -> None:
-    events = random_events(300, 1000)
+@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.int16), (32_767, np.int16)])
+def test_counts_above_255_take_a_wider_type(count: int, dtype: type) -> None:
+    events = random_events(count, 1000)
     events["x"], events["y"], events["p"] = 0, 0, True
     frames = to_frames(events, (7, 5), 1)
-    assert frames[0, 1, 0, 0] == 255
+    assert frames.dtype == dtype
+    assert frames[0, 1, 0, 0] == frames.sum() == count
+    assert to_frames(events, (7, 5), 1, binning="binary").sum() == 1
+
+
+def test_more_than_can_be_counted_is_refused() -> None:
+    events = random_events(32_768, 1000)
+    events["x"], events["y"], events["p"] = 0, 0, True
+    with pytest.raises(ValueError, match=r"32,768 events in one frame"):
+        to_frames(events, (7, 5), 1)
+    assert to_frames(events, (7, 5), 1, binning="binary").sum() == 1
+
+
+@pytest.mark.parametrize("size", [(3, 2), (7, 5), (5, 5), (20, 11)])
+def test_resizing_moves_each_event_to_the_pixel_that_covers_its_place(size: tuple[int, int]) -> None:
+    events = random_events(500, 1000)
+    expected = np.zeros((4, 2, size[1], size[0]), dtype=np.int64)
+    for rank, (x, y, _, p) in enumerate(events.tolist()):
+        expected[rank * 4 // 500, int(p), int(y * size[1] / 5), int(x * size[0] / 7)] += 1
+    assert (to_frames(events, (7, 5), 4, "equal_count", image_size=size) == expected).all()
 
 
 def test_events_outside_sensor_or_span_are_refused() -> None:

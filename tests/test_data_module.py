@@ -17,10 +17,14 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
+from data_samples import ABOUT_FILES, source_options
 from gradspike.data.datamodule import DataModule
+from gradspike.data.dataset_config import DatasetConfig
 from gradspike.data.digits import read_digits
+from gradspike.data.event_configs import DigitsEventsConfig
+from gradspike.data.image_configs import DigitsConfig
 from gradspike.data.loader import evaluation_batches, training_batches, training_order
-from gradspike.data.registry import DATASETS, DatasetConfig, DigitsConfig, DigitsEventsConfig
+from gradspike.data.registry import DATASETS
 from gradspike.data.source import stratified_split
 from gradspike.errors import ConfigError, UserError
 
@@ -77,7 +81,7 @@ def test_a_batch_is_what_the_samples_are(data_dir: Path) -> None:
     images, labels, splits = read_digits()
     for loader, split in ((data.train_dataloader(), 0), (data.val_dataloader(), 1), (data.test_dataloader(), 2)):
         batch = next(iter(loader))
-        assert batch.keys() == {"input", "label", "index"}
+        assert batch.keys() - {"group"} == {"input", "label", "index"}
         index = batch["index"].numpy()
         assert batch["input"].dtype == torch.uint8
         assert (batch["input"][:, 0].numpy() == images[index]).all()
@@ -160,6 +164,18 @@ def test_training_shards_partition_every_global_batch(world_size: int) -> None:
         assert np.concatenate([batches[number] for batches in ranks]).tolist() == batch.tolist()
 
 
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 4), (2, 3), (4, 2), (3, 1)])
+def test_accumulated_micro_batches_of_all_ranks_are_the_global_batches(world_size: int, accumulate: int) -> None:
+    order = training_order(np.arange(100, 350), seed=0, epoch=0)
+    alone = training_batches(order, 24)
+    ranks = [training_batches(order, 24, rank, world_size, accumulate) for rank in range(world_size)]
+    assert {len(batches) for batches in ranks} == {250 // 24 * accumulate}
+    for step, batch in enumerate(alone):
+        micro = [batches[step * accumulate + part] for part in range(accumulate) for batches in ranks]
+        assert np.concatenate(micro).tolist() == batch.tolist()
+        assert {len(part) for part in micro} == {24 // world_size // accumulate}
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("count", [7, 100, 101, 359])
 def test_evaluation_shards_partition_the_split_in_equally_many_batches(world_size: int, count: int) -> None:
@@ -175,6 +191,10 @@ def test_batches_that_cannot_be_shared_out_are_refused() -> None:
         training_batches(np.arange(100), 10, 0, 3)
     with pytest.raises(ConfigError, match="one device"):
         training_batches(np.arange(5), 10, 0, 2)
+    with pytest.raises(ConfigError, match=r"batch_size=12.*2 devices and trainer.accumulate=4.*multiple of 8"):
+        training_batches(np.arange(100), 12, 0, 2, 4)
+    with pytest.raises(ConfigError, match=r"5 samples.*accumulate=1"):
+        training_batches(np.arange(5), 10, 0, 1, 2)
     with pytest.raises(ConfigError, match="2 samples"):
         evaluation_batches(np.arange(2), 10, 0, 3)
 
@@ -186,7 +206,9 @@ def test_an_unusable_data_dir_is_an_error_for_the_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_every_data_set_checks_its_time_steps(name: str) -> None:
-    config = DATASETS.config_class(name)(name=name)
+    schema = DATASETS.config_class(name)
+    required = {key: value for key, value in ABOUT_FILES.items() if schema.model_fields[key].is_required()}
+    config = schema(name=name, **required)
     config.check_time_steps(1)
     config.check_time_steps(config.max_time_steps)
     for time_steps in (0, -1, config.max_time_steps + 1):
@@ -214,11 +236,11 @@ def test_options_out_of_range_are_refused(config: type[DatasetConfig], options: 
 
 @pytest.mark.parametrize("name", DATASETS.names())
 def test_the_facts_about_a_data_set_are_true(name: str, tmp_path: Path) -> None:
-    config = DATASETS.config_class(name)(name=name)
+    config = DATASETS.config_class(name)(name=name, **source_options(name, tmp_path / "source"))
     samples = DATASETS.implementation(name)(config, 4, tmp_path).load()
     assert samples.inputs.shape[-3:] == (config.channels, config.image_size, config.image_size)
     assert np.unique(samples.labels).tolist() == list(range(config.classes))
-    assert samples.inputs.ndim == (4 if config.kind == "image" else 5)
+    assert len(samples.inputs.shape) == (4 if config.kind == "image" else 5)
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -226,8 +248,9 @@ def test_the_yaml_file_of_a_data_set_names_every_option(name: str) -> None:
     text = (Path(__file__).parents[1] / "conf" / "dataset" / f"{name}.yaml").read_text()
     assert text.startswith("# @package _global_\n")
     tree = yaml.safe_load(text)
-    config = DATASETS.config_class(name)(**tree["dataset"])
-    assert tree["dataset"] == config.model_dump()
+    options = {key: ABOUT_FILES[key] if value == "???" else value for key, value in tree["dataset"].items()}
+    config = DATASETS.config_class(name)(**options)
+    assert options == config.model_dump(mode="json")
     config.check_time_steps(tree["time_steps"])
 
 
@@ -261,6 +284,7 @@ class Recorder(lightning.LightningModule):
 def fit(module: Recorder, data: DataModule, folder: Path, **options: Any) -> None:
     trainer = lightning.Trainer(
         max_epochs=3,
+        accumulate_grad_batches=data.accumulate,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -311,3 +335,28 @@ def test_lightning_is_fed_by_epoch_and_resumes_anywhere(
     resumed = Recorder()
     fit(resumed, datamodule(data_dir, **options), tmp_path, ckpt_path=checkpoint)
     assert same(killed.fed + resumed.fed, unbroken.fed)
+
+
+@pytest.mark.parametrize("stop_after", [4, 12, 14])
+def test_lightning_resumes_after_any_optimiser_step_of_accumulated_batches(
+    data_dir: Path, tmp_path: Path, stop_after: int
+) -> None:
+    """Six steps of two micro-batches an epoch."""
+
+    def module() -> DataModule:
+        return DataModule(DigitsConfig(batch_size=200), 4, 5, data_dir, accumulate=2)
+
+    def recorder(*options: Any) -> Recorder:
+        torch.manual_seed(0)
+        return Recorder(*options)
+
+    unbroken, checkpoint = recorder(), tmp_path / "killed.ckpt"
+    fit(unbroken, module(), tmp_path)
+    assert [len(index) for _, index, _ in unbroken.fed] == [100] * 36
+    killed, resumed = recorder(stop_after, checkpoint), recorder()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(killed, module(), tmp_path)
+    fit(resumed, module(), tmp_path, ckpt_path=checkpoint)
+    assert same(killed.fed + resumed.fed, unbroken.fed)
+    for one, two in zip(unbroken.layer.parameters(), resumed.layer.parameters(), strict=True):
+        assert torch.equal(one, two)

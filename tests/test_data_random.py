@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gradspike.data.augment import BatchTransform, augment, shift
+from gradspike.data.dataset_config import AugmentConfig
+from gradspike.data.event_configs import DigitsEventsConfig
+from gradspike.data.image_configs import DigitsConfig, ImageAugmentConfig
 from gradspike.data.random import GAMMA, CounterRandom, mix64, mix_integers
-from gradspike.data.registry import AugmentConfig, DigitsConfig, DigitsEventsConfig
 
 BOTH = AugmentConfig(shift=2, flip=True)
 
@@ -124,7 +126,7 @@ def test_flip_mirrors_about_half_of_the_samples() -> None:
 
 
 def test_no_augmentation_in_evaluation() -> None:
-    transform = BatchTransform(DigitsConfig(normalize="unit", augment=BOTH), seed=0)
+    transform = BatchTransform(DigitsConfig(normalize="unit", augment=ImageAugmentConfig(shift=2, flip=True)), seed=0)
     inputs = pictures(20, 1, 8, 8)
     assert torch.equal(transform(inputs, torch.arange(20), None), inputs.float() / 255)
     assert not torch.equal(transform(inputs, torch.arange(20), 0), inputs.float() / 255)

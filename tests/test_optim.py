@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
+from gradspike import experiment
 from gradspike.cli import load_config
-from gradspike.config import SchedulerConfig
+from gradspike.config import ExperimentConfig, SchedulerConfig
+from gradspike.errors import ConfigError
 from gradspike.losses import TimeMeanCrossEntropy
 from gradspike.metrics import Meter
 from gradspike.models.build import build_model
@@ -41,6 +46,72 @@ def test_a_width_learns_at_its_own_rate() -> None:
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates[id(width)] == pytest.approx(1.0)
     assert rates[id(next(model.parameters()))] == pytest.approx(0.1)
+
+
+def rates_and_decays(*words: str) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of every parameter by its name."""
+    config = load_config(["method=psg", "model.width=4", "optimizer.lr=0.1", "optimizer.weight_decay=1e-4", *words])
+    model = build_model(config)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = build_optimizer(config.optimizer, model).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_groups_by_name_the_last_pattern_counts(optimizer: str) -> None:
+    groups = "+optimizer.groups={convs.*:{lr:0.5,weight_decay:0.01},*.1.*:{lr:3},head.weight:{lr:10}}"
+    found = rates_and_decays(f"optimizer={optimizer}", groups)
+    assert found["convs.0.weight"] == pytest.approx((0.05, 0.01))
+    assert found["convs.1.weight"] == pytest.approx((0.3, 1e-4))
+    assert found["neurons.1.norm.weight"] == pytest.approx((0.3, 0))
+    assert found["head.weight"] == pytest.approx((1.0, 1e-4))
+    assert found["head.bias"] == pytest.approx((0.1, 1e-4))
+
+
+def test_groups_come_on_top_of_methods_and_of_what_is_not_decayed() -> None:
+    words = ["method.width_lr_multiplier=4", "+optimizer.groups={*.method.*:{lr:0.5},*.norm.weight:{weight_decay:0.2}}"]
+    found = rates_and_decays(*words)
+    width = next(name for name in found if ".method." in name)
+    assert found[width] == pytest.approx((0.2, 0))
+    assert found["neurons.0.norm.weight"] == pytest.approx((0.1, 0.2))
+    assert found["neurons.0.norm.bias"] == pytest.approx((0.1, 0))
+    assert rates_and_decays("optimizer.decay_all=true", *words)[width] == pytest.approx((0.2, 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("hed.*", r"'hed\.\*'\. Did you mean 'head\.\*'\?.*parts: convs\.\*, neurons\.\*, head\.\*"),
+        ("head.wieght", r"Did you mean 'head\.weight'"),
+        ("model.head.*", "The network's parts"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_told_before_anything_is_made(
+    tiny_config: Callable[..., ExperimentConfig], tmp_path: Path, pattern: str, said: str
+) -> None:
+    config = tiny_config(f"+optimizer.groups={{{pattern}:{{lr:2}}}}", f"data_dir={tmp_path / 'data'}")
+    with pytest.raises(ConfigError, match=said):
+        experiment.train(config, None, ["test"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_of_a_group_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.groups\.head\.\*\.lrr: .*Did you mean 'lr'.*lr, weight_decay"):
+        load_config(["+optimizer.groups={head.*:{lrr:2}}"])
+
+
+@pytest.mark.parametrize("word", ["optimizer.groups={head.*:{lr:2}}", '+optimizer.groups={"head.*":{lr:2}}'])
+def test_how_groups_are_typed_is_told(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"'\+key=\{name:value\}'"):
+        load_config([word])
+
+
+def test_the_logged_rate_is_that_of_no_group(tiny_config: Callable[..., ExperimentConfig]) -> None:
+    config = tiny_config("+optimizer.groups={convs.*:{lr:0.5}}", "scheduler=constant", "trainer.max_epochs=1")
+    run, _ = experiment.train(config, None, ["test"])
+    epoch = json.loads(run.metrics.read_text().splitlines()[-1])
+    assert epoch["lr"] == config.optimizer.lr
 
 
 def test_cosine_with_warm_up() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradspike.methods.registry import METHODS
 from gradspike.neuron_config import NeuronConfig, NormConfig
 from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm
 from method_checks import SIDE, B, C, T, make_input, make_layer, method_config
@@ -136,3 +137,35 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         layer(make_input()[:-1])
     with pytest.raises(ValueError, match=r"stage1.0.*expected"):
         layer(make_input(channels=C + 1))
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("static", [False, True])
+def test_without_a_norm_the_input_is_the_current(method: str, static: bool) -> None:
+    """The same spikes and gradients as a layer whose norm changes nothing; its gamma_mean is 1 to the method."""
+    context = LayerContext(T, NeuronConfig(name="plif"), method_config(method), NormConfig(eps=1e-12))
+    bare, normed = context.neuron_layer(C).double(), context.layer(C).double()
+    assert isinstance(bare, SpikingNorm)
+    assert isinstance(normed, SpikingNorm)
+    normed.load_state_dict(bare.state_dict(), strict=False)
+    normed.norm.eval(), normed.norm.running_var.fill_(normed.norm.scale**2)
+    assert not any(key.startswith("norm.") for key in bare.state_dict())
+    assert bare.facts(torch.zeros(1), gradients=True).gamma_mean is None
+    inputs = make_input(time_steps=1 if static else T, dtype=torch.float64)
+    a, b = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    weights = torch.randn(T * B, C, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    spikes, expected = bare(a, static=static), normed(b, static=static)
+    assert torch.equal(spikes, expected)
+    (spikes * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(a.grad, b.grad)
+    assert torch.equal(bare.inspect(inputs, static=static).spikes, bare(inputs, static=static).unflatten(0, (T, -1)))
+
+
+def test_relu_twin_without_a_norm() -> None:
+    context = LayerContext(T, NeuronConfig(), method_config("lsg"), NormConfig(), activation="relu")
+    layer = context.neuron_layer(C)
+    assert isinstance(layer, NormReLU)
+    assert list(layer.parameters()) == []
+    y = make_input(time_steps=1)
+    assert torch.equal(layer(y, static=True), torch.cat([y.relu()] * T))

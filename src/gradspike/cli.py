@@ -8,6 +8,8 @@ nearest match, which Hydra itself does not.
 from __future__ import annotations
 
 import os
+import select
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -18,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradspike.config import ExperimentConfig, explain, validate
-from gradspike.errors import ConfigError, Interrupted, UserError, did_you_mean
+from gradspike.errors import ConfigError, Interrupted, OutputClosed, UserError, did_you_mean
+from gradspike.recipes import check_choices, unequal_recipes
 from gradspike.registry import Strict
 from gradspike.runs import check_writable
 
@@ -35,6 +38,7 @@ gradspike: train a spiking neural network with a surrogate-gradient method.
   python src/train.py method=fixed_sg,mpd_agl seed=0,1,2 -m     every combination, one after the other
   python src/train.py resume=runs/<run>                         go on where a run stopped
   python src/train.py dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
+  python src/train.py method=ds_atgo dataset=cifar10            with its recipe; recipe=none: without
   python src/train.py logger=wandb --cfg job                    print the composed configuration, train nothing
 
 Choose (group=option):
@@ -111,9 +115,15 @@ def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[]
 
 
 def reporting_errors(action: Callable[[], int]) -> int:
-    """Run `action`; turn a UserError or a signal into one message on standard error and its exit code."""
+    """Run `action`; turn a UserError or a signal into one message on standard error and its exit code.
+
+    When whoever read the output has gone away, as `| head` does, it ends as other commands do: at once, silently.
+    """
     try:
         return _tried(action)
+    except OutputClosed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python has still to write at its end
+        return 128 + signal.SIGPIPE
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -125,10 +135,23 @@ def reporting_errors(action: Callable[[], int]) -> int:
 def _tried(action: Callable[[], int]) -> int:
     """One trial: a UserError is told and leaves the other trials alone, anything else ends them all."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError as error:
+        if _output_is_closed():
+            raise OutputClosed from error
+        raise
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads our standard output any more; pipes to worker processes can break as well."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def to_plain(raw: DictConfig) -> dict[str, Any]:
@@ -144,7 +167,9 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
 def load_config(words: list[str], config_dir: str | None = None) -> ExperimentConfig:
     """The validated configuration of a list of overrides. Raises ConfigError."""
     config_dirs = _config_dirs(config_dir)
-    check_groups(words, config_dirs)
+    sweeps = [override for override in check_groups(words, config_dirs) if override.is_sweep_override()]
+    if sweeps:
+        raise ConfigError(f"{sweeps[0].input_line}: one value, not several.")
     return validate(_compose(words, config_dirs, "config"))
 
 
@@ -158,13 +183,18 @@ def check_command_line(arguments: Namespace) -> None:
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if sweeps and not multirun:
         raise ConfigError(f"{sweeps[0].input_line}: several values make several runs; add -m to train each of them.")
+    if multirun and arguments.cfg:
+        raise ConfigError("--cfg and -m exclude each other: print one configuration at a time.")
     if multirun and any(override.key_or_group == "resume" for override in overrides):
         raise ConfigError("resume and -m exclude each other: resume one run at a time.")
+    configs = []
     for trial in _trials(overrides, arguments.overrides):
-        config = validate(_compose(trial, config_dirs, arguments.config_name or "config"))
+        configs.append(validate(_compose(trial, config_dirs, arguments.config_name or "config")))
         if multirun:
-            _refuse_several_devices(config)
-            check_writable(config.runs_dir)  # Hydra writes there before any trial does
+            _refuse_several_devices(configs[-1])
+            check_writable(configs[-1].runs_dir)  # Hydra writes there before any trial does
+    if warning := unequal_recipes(configs):
+        print(f"Note: {warning}", file=sys.stderr)
 
 
 def _refuse_several_devices(config: ExperimentConfig) -> None:
@@ -186,11 +216,11 @@ def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
         try:
             overrides += OverridesParser.create().parse_overrides([word])
         except HydraException as error:
-            hint = (
-                " Put quotes around a value with special characters: 'key=\"value\"'."
-                if "=" in word
-                else " Write key=value."
-            )
+            hint = " Write key=value."
+            if "={" in word:
+                hint = " Names in a dictionary stand without quotes: '+key={name:value}'."
+            elif "=" in word:
+                hint = " Put quotes around a value with special characters: 'key=\"value\"'."
             raise ConfigError(f"{word}: cannot be read.{hint}") from error
     for override in overrides:
         group = override.key_or_group
@@ -283,7 +313,7 @@ def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dic
     )
     with initialize_config_dir(config_dir=str(config_dirs[0]), version_base="1.3"):
         try:
-            return to_plain(compose(config_name, overrides=[*search_path, *words]))
+            composed = to_plain(compose(config_name, overrides=[*search_path, *words]))
         except (HydraException, OmegaConfBaseException) as error:
             groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
             try:
@@ -299,7 +329,11 @@ def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dic
                     raise ConfigError(
                         f"{key}: there is no such key.{did_you_mean(key, [*known, *GROUPS])}{allowed}"
                     ) from error
-            raise ConfigError(str(error).splitlines()[0]) from error
+            plus = " New keys of a dictionary want a plus: '+key={name:value}'."
+            reason = str(error).splitlines()[0]
+            raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
+    check_choices(words, composed, config_dirs)
+    return composed
 
 
 def _flat_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -21,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from gradspike.data.registry import DATASETS, DatasetConfig
+from gradspike.data.dataset_config import DatasetConfig
+from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.methods.registry import METHODS, MethodConfig
 from gradspike.models.registry import MODELS, ModelConfig
@@ -33,10 +34,31 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(Strict):
-    """Cross entropy of the time-averaged logits."""
+    """The loss over the logits o[t], and the mixing of samples that softens its labels.
 
-    name: Literal["ce"]
+    One flat schema for all losses, since a recipe can set values but not switch groups. ce: cross entropy of the mean
+    over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
+    """
+
+    name: Literal["ce", "tet"]
     label_smoothing: Fraction = 0.0
+    tet_lambda: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    tet_target: float = 1.0
+    mixup: NonNegativeFloat = 0.0
+    """alpha of mixup (Zhang et al., ICLR 2018); 0 for none."""
+    cutmix: NonNegativeFloat = 0.0
+    """alpha of CutMix (Yun et al., ICCV 2019); 0 for none. With both, each batch draws one of them."""
+    mix_probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the batches that are mixed, where mixup or cutmix is on."""
+
+
+class GroupConfig(Strict):
+    """What is different for the parameters whose names match a pattern; of several patterns the last one counts."""
+
+    lr: PositiveFloat = 1.0
+    """Factor on the learning rate."""
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay of these parameters; null: as elsewhere."""
 
 
 class SgdConfig(Strict):
@@ -48,6 +70,7 @@ class SgdConfig(Strict):
     momentum: Fraction = 0.9
     nesterov: bool = False
     decay_all: bool = False
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
@@ -64,6 +87,7 @@ class AdamWConfig(Strict):
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     decay_all: bool = False
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
 
 
 class SchedulerConfig(Strict):
@@ -79,6 +103,12 @@ class TrainerConfig(Strict):
     """How long, on what, and how exactly."""
 
     max_epochs: PositiveInt
+    accumulate: PositiveInt = 1
+    """Parts into which a batch is cut, one after the other through the network; the optimiser sees the whole batch."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, which is then what is evaluated. A plain mean of
+    all steps until it reaches that far back."""
+    compile: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     num_nodes: PositiveInt = 1
@@ -132,12 +162,21 @@ class ProbeConfig(Strict):
     histogram_bins: Annotated[int, Field(ge=0, le=256)] = 16
 
 
+class PublishedConfig(Strict):
+    """A published accuracy (percent), its spread over seeds where known, and the settings it was reached with."""
+
+    accuracy: float
+    spread: float | None = None
+    when: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Dotted keys of the configuration and their values, as {time_steps: 2}."""
+
+
 class RecipeConfig(Strict):
-    """Where a recipe's settings come from, and what accuracy (percent) was published with them."""
+    """Where a recipe's settings come from, and what accuracies were published with them."""
 
     name: str
     source: str
-    published_accuracy: float | None = None
+    published: tuple[PublishedConfig, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -175,7 +214,7 @@ class ExperimentConfig(Strict):
 
     def label(self) -> str:
         """`<method>_<dataset>_<model>`, the middle of a run's name."""
-        return f"{self.method_label()}_{self.dataset.name}_{short_name(self.model.name)}"
+        return f"{self.method_label()}_{short_name(self.dataset.name)}_{short_name(self.model.name)}"
 
     def method_label(self) -> str:
         """The name under which runs are grouped: a variant's label, else the method's name; `relu` for the ANN twin."""
@@ -207,11 +246,11 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
             )
             continue
         try:
-            sections[section] = registry.config_class(str(options["name"])).model_validate(options)
+            sections[section] = registry.config_class(registry.part(options)).model_validate(options)
         except ConfigError as error:
             problems.append(f"{section}.name: {error}")
         except ValidationError as error:
-            problems.extend(_describe(error, options, registry.config_class(str(options["name"])), f"{section}."))
+            problems.extend(_describe(error, options, registry.config_class(registry.part(options)), f"{section}."))
     try:
         # A section that failed above is checked no further, so that one mistake is told once.
         config = ExperimentConfig.model_validate(sections)
@@ -240,11 +279,24 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
             f"scheduler.warmup_epochs={config.scheduler.warmup_epochs}: must be less than trainer.max_epochs="
             f"{config.trainer.max_epochs}"
         )
-    if config.dataset.batch_size % config.trainer.world_size:
+    parts = config.trainer.world_size * config.trainer.accumulate
+    if config.dataset.batch_size % parts:
         yield (
-            f"dataset.batch_size={config.dataset.batch_size}: is the batch of all devices together and must be a "
-            f"multiple of their number, {config.trainer.world_size}"
+            f"dataset.batch_size={config.dataset.batch_size}: is what an optimiser step sees, over all devices and "
+            f"accumulated parts together, and must be a multiple of their number, {parts}"
         )
+    yield from _encoder_problems(config)
+
+
+def _encoder_problems(config: ExperimentConfig) -> Iterator[str]:
+    """Spikes made from values want values of 0 to 1; event frames are spikes already."""
+    encoder = config.model.encoder
+    if encoder == "direct":
+        return
+    if config.dataset.kind == "frames":
+        yield f"model.encoder={encoder}: is for still pictures; '{config.dataset.name}' are frames. Use direct"
+    elif getattr(config.dataset, "normalize", "unit") != "unit":
+        yield f"model.encoder={encoder}: wants values of 0 to 1; add dataset.normalize=unit"
 
 
 def _describe(
@@ -288,6 +340,9 @@ def _fields(schema: type[Strict], values: Any, path: list[str]) -> set[str]:
     """Names allowed beside each other at `path` below `schema`."""
     if not path:
         return set(schema.model_fields)
+    if path[0] not in schema.model_fields:
+        # A key of a dictionary whose values have this schema, such as a pattern of optimizer.groups.
+        return _fields(schema, _lookup(values, path[:1]), path[1:])
     chosen = _lookup(values, path)
     for candidate in _classes_of(schema.model_fields[path[0]]):
         if len(path) > 1:
@@ -313,7 +368,7 @@ def _shown(value: Any) -> str:
 def explain(detail: Any) -> str:
     """Pydantic's sentence in the words of the command line, with the nearest match where a word is wanted."""
     context = detail.get("ctx", {})
-    if detail["type"] == "missing":
+    if detail["type"] == "missing" or detail["input"] == "???":
         return "must be given"
     if detail["type"] == "literal_error":
         allowed = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]

@@ -31,6 +31,10 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signum
 
 
+class OutputClosed(BaseException):
+    """Nobody reads the command's output any more. Not an Exception, for the same reason."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word that looks most like `word`, or None when nothing comes close.
 

@@ -14,17 +14,21 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from gradspike.callbacks.checkpoints import AtomicFiles, Checkpoints
+from gradspike.callbacks.evaluation_record import EvaluationRecord, write_evaluations
 from gradspike.callbacks.interrupt import KeepListening, SignalGuard, StopOnSignal
 from gradspike.callbacks.probe import Probe
 from gradspike.callbacks.progress import EpochLines, ProgressBar
 from gradspike.callbacks.timing import Timing
+from gradspike.callbacks.weight_average import WeightAverage
 from gradspike.config import ExperimentConfig, TrainerConfig, short_name, validate
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.errors import Interrupted, UserError
 from gradspike.module import SpikingClassifier
 from gradspike.processes import is_first_process
+from gradspike.recipes import start_lines
 from gradspike.reporting.jsonl import JsonLines
+from gradspike.reporting.printer import LogPrinter
 from gradspike.reporting.terminal import Summary, console, typed_command
 from gradspike.reporting.wandb import WandbLogger
 from gradspike.runs import RunFolder
@@ -46,9 +50,12 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         check_device(config.trainer)
         L.seed_everything(config.seed, verbose=False)
         data = build_data(config)
+        module = SpikingClassifier(config)  # a network that cannot be is told before data are prepared for it
         if is_first_process():
             data.prepare_data()  # before a run's folder is made, so that data that cannot be had leaves none behind
-        module = SpikingClassifier(config)
+        data.setup()
+        for split in ("train", "test"):
+            require_samples(data, split)
         if not is_first_process():
             # The first process writes and speaks; the others learn where the best checkpoint lies when it is there.
             run = resumed or RunFolder(Path(os.devnull))
@@ -71,7 +78,8 @@ def _recorded(
     handler = _log_to(run.log)
     try:
         run.set_status("running")
-        run.record_session(command)
+        parts = (config.dataset.name, config.model.name, config.method.name)
+        run.record_session(command, [name.partition(":")[0] for name in parts if ":" in name])
         _tell(config, run, checkpoint)
         summary = _fit_and_test(config, run, data, module, checkpoint, guard)
         run.write_summary(summary)
@@ -95,10 +103,10 @@ def _recorded(
 def _tell(config: ExperimentConfig, run: RunFolder, checkpoint: dict[str, Any] | None) -> None:
     """Say where the run lies, whose settings it has, and from where it goes on."""
     log.info("run: %s", run.path)
-    if config.recipe is not None:
-        log.info("recipe: %s (%s)", config.recipe.name, config.recipe.source)
-    else:
-        log.info("recipe: none for %s; the groups' defaults hold", config.label())
+    for line in start_lines(config):
+        log.info("%s", line)
+    if config.trainer.ema is not None:
+        log.info("evaluated: the moving average of the weights, trainer.ema=%g", config.trainer.ema)
     if checkpoint is not None:
         log.info("resumed at epoch %d, step %d", checkpoint["epoch"] + 1, checkpoint["global_step"])
 
@@ -113,6 +121,9 @@ def evaluate(
     with SignalGuard() as guard:
         states = {path: load_checkpoint(path)["state_dict"] for path in checkpoints}
         data, module = build_data(config), SpikingClassifier(config)
+        data.prepare_data()
+        data.setup()
+        require_samples(data, split)
         data.test_split = split
         trainer = build_trainer(config, loggers=[], callbacks=[KeepListening(guard)])
         results = {}
@@ -132,15 +143,27 @@ def as_evaluated(config: ExperimentConfig, data_dir: str | None, accelerator: st
     """A run's configuration on one device of the kind asked for, with its data at `data_dir` if that is given."""
     plain = config.plain()
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
+    if plain["model"].get("pretrained") is not None:
+        plain["model"]["pretrained"] = None  # its weights are a checkpoint's, wherever they once came from
     return validate({**plain, "data_dir": data_dir or config.data_dir})
 
 
 def build_data(config: ExperimentConfig) -> DataModule:
     """The data module of a configuration."""
-    return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir))
+    accumulate = config.trainer.accumulate
+    return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir), accumulate)
 
 
-def build_trainer(config: ExperimentConfig, loggers: list[Logger], callbacks: list[L.Callback]) -> L.Trainer:
+def require_samples(data: DataModule, split: Split) -> None:
+    """Raises UserError where the data, already set up, have no samples in `split`."""
+    if not len(data.samples.indices(split)):
+        reason = " With dataset.val_fraction=0 all of them train." if split == "val" else ""
+        raise UserError(f"The data set '{data.config.name}' has no samples in the split {split}.{reason}")
+
+
+def build_trainer(
+    config: ExperimentConfig, loggers: list[Logger], callbacks: list[L.Callback], validate: bool = True
+) -> L.Trainer:
     """Lightning's trainer without the parts that we do ourselves (bar, summary, checkpoints, sampler)."""
     options = config.trainer
     return L.Trainer(
@@ -151,6 +174,8 @@ def build_trainer(config: ExperimentConfig, loggers: list[Logger], callbacks: li
         strategy="ddp" if options.world_size > 1 else "auto",
         precision=PRECISIONS[options.precision],  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip,
+        accumulate_grad_batches=options.accumulate,
+        limit_val_batches=1.0 if validate else 0,
         deterministic=options.deterministic,
         plugins=[AtomicFiles()],
         logger=loggers,
@@ -183,7 +208,7 @@ def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]
 
 
 def check_device(options: TrainerConfig) -> None:
-    """Raises UserError when the machine does not have what the configuration asks for."""
+    """Raises UserError when the machine does not have what the configuration asks for; warns where it only pretends."""
     gpus = torch.cuda.device_count()
     wants_gpu = options.accelerator == "gpu" or (options.accelerator == "auto" and gpus > 0)
     if wants_gpu and gpus < options.devices:
@@ -191,13 +216,11 @@ def check_device(options: TrainerConfig) -> None:
             f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
             "CUDA devices. Use trainer.accelerator=cpu or fewer devices."
         )
-
-
-class _Printer(logging.Handler):
-    """Prints to whatever standard output is at the time."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+    if not wants_gpu and options.precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        log.warning(
+            "trainer.precision=bf16: this CPU has no bf16 arithmetic (AVX-512 or AMX); a convolution takes many times "
+            "longer than with trainer.precision=fp32."
+        )
 
 
 def quieten() -> None:
@@ -207,8 +230,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
     log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-    if not any(isinstance(handler, _Printer) for handler in log.handlers):
-        log.addHandler(_Printer())
+    if not any(isinstance(handler, LogPrinter) for handler in log.handlers):
+        log.addHandler(LogPrinter())
     log.propagate = False
 
 
@@ -224,10 +247,16 @@ def _fit_and_test(
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     extra_logger = _build_logger(config, run)
     timing = Timing(run.timing)
-    # The probe first: whatever saves a step finds that step's record written.
-    probe = [Probe(config.probe)] if config.probe.enabled else []
-    callbacks = [*probe, StopOnSignal(guard, checkpoints), timing, *_progress(config.trainer, timing), checkpoints]
-    trainer = build_trainer(config, [metrics, *([extra_logger] if extra_logger else [])], callbacks)
+    callbacks: list[L.Callback] = _progress(config.trainer, timing)
+    # Before whatever saves a step: it is to find that step's record written, and its weights averaged.
+    if config.probe.enabled:
+        callbacks.append(Probe(config.probe))
+    if config.trainer.ema is not None:
+        callbacks.append(WeightAverage(config.trainer.ema))
+    record = EvaluationRecord()
+    callbacks += [record, StopOnSignal(guard, checkpoints), timing, checkpoints]
+    validates = len(data.samples.indices("val")) > 0
+    trainer = build_trainer(config, [metrics, *([extra_logger] if extra_logger else [])], callbacks, validates)
     failed = True
     summary: Summary = {}
     try:
@@ -236,7 +265,7 @@ def _fit_and_test(
         if isinstance(extra_logger, WandbLogger):
             extra_logger.start()
         trainer.fit(module, data, ckpt_path=run.last if checkpoint is not None else None, weights_only=True)
-        summary = _summary(config, run, trainer, module, data, checkpoints)
+        summary = _summary(config, run, trainer, module, data, checkpoints, record)
         failed = False
     finally:
         if isinstance(extra_logger, WandbLogger):
@@ -251,14 +280,23 @@ def _summary(
     module: SpikingClassifier,
     data: DataModule,
     checkpoints: Checkpoints,
+    record: EvaluationRecord,
 ) -> Summary:
-    """Test the last and the best-by-validation weights, once, and gather what a comparison needs."""
-    best_path = Path(trainer.strategy.broadcast(str(run.best)))
-    last_state = {key: value.clone() for key, value in module.state_dict().items()}
-    test = {
-        "last": _test(trainer, module, data, last_state),
-        "best": _test(trainer, module, data, load_checkpoint(best_path)["state_dict"]),
-    }
+    """Test the last and the best-by-validation weights, once, and gather what a comparison needs; the larger part of it
+    goes to files of its own.
+
+    Without a validation split the last weights stand for the best ones, and `val` holds the epoch alone.
+    """
+    last_path, best_path = (Path(path) for path in trainer.strategy.broadcast((str(run.last), str(run.best))))
+    test = {"last": _test(trainer, module, data, load_checkpoint(last_path)["state_dict"])}
+    seen = {"last": record.take()}
+    if checkpoints.best["epoch"] == checkpoints.last["epoch"]:
+        test["best"], seen["best"] = dict(test["last"]), seen["last"]
+    else:
+        test["best"] = _test(trainer, module, data, load_checkpoint(best_path)["state_dict"])
+        seen["best"] = record.take()
+    if trainer.is_global_zero:
+        write_evaluations(run.path, seen)
     val = {
         name: {"epoch": values["epoch"]}
         | {key.removeprefix("val/"): value for key, value in values.items() if key.startswith("val/")}
@@ -273,6 +311,7 @@ def _summary(
         "epochs": config.trainer.max_epochs,
         "steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "ema": config.trainer.ema,
         "val": val,
         "test": test,
     }

@@ -27,6 +27,7 @@ def train(config: ExperimentConfig, typed: list[str]) -> int:
         if resumed.state() == "finished":
             print(f"{resumed.path} is finished; nothing to do.")
             return 0
+    _trials.append((" ".join(typed) or "(defaults)", None))
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
     check_data_dir(config.data_dir)
 
@@ -34,7 +35,6 @@ def train(config: ExperimentConfig, typed: list[str]) -> int:
     from gradspike.processes import is_first_process
     from gradspike.reporting.terminal import print_result
 
-    _trials.append((" ".join(typed) or "(defaults)", None))
     run, summary = experiment.train(config, resumed, sys.argv)
     _trials[-1] = (_trials[-1][0], summary)
     if is_first_process():

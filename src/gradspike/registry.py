@@ -8,6 +8,7 @@ imported when it is built.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +53,14 @@ class Registry(Generic[ConfigT]):
     def __init__(self, kind: str, entries: dict[str, Entry[Any]]) -> None:
         self.kind = kind
         self._entries = entries
+
+    @staticmethod
+    def part(options: Mapping[str, Any]) -> str:
+        """The registered name that validates and implements `options`: its library where it names one, else its name.
+
+        A library holds many networks under names of its own, which are none of the registry's business.
+        """
+        return str(options.get("library") or options["name"])
 
     def names(self) -> list[str]:
         """The registered names, sorted."""

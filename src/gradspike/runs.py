@@ -4,8 +4,10 @@
     environment.json   versions, machine, git and command, one entry a session
     status.json        running | finished | failed | interrupted, and why
     metrics.jsonl      every logged number
-    timing.jsonl       seconds and samples/s, apart because they never repeat
+    timing.jsonl       seconds, samples/s and memory, apart because they never repeat
     summary.json       the result
+    confusion.json     who was taken for whom in the test, and
+    layers.json        what each layer was given (see callbacks.evaluation_record)
     run.log            what was said
     checkpoints/       best.ckpt and last.ckpt
 
@@ -24,6 +26,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +34,7 @@ from typing import IO, Any
 
 import yaml
 
+from gradspike.code_version import module_digests, source_digest
 from gradspike.config import ExperimentConfig, validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 
@@ -179,14 +183,17 @@ class RunFolder:
             raise UserError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
         return content
 
-    def record_session(self, command: list[str]) -> None:
-        """Add this process to environment.json: versions, machine, git state and command."""
+    def record_session(self, command: list[str], modules: Iterable[str] = ()) -> None:
+        """Add this process to environment.json: versions, machine, git state, digest of the source and command.
+
+        `modules` are imported modules outside the package that shape the result.
+        """
         file = self.path / "environment.json"
         try:
             sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         except ValueError:
             sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
-        _write_json(file, [*sessions, environment(command)])
+        _write_json(file, [*sessions, environment(command, modules)])
 
     def lock(self) -> None:
         """Keep the run to this process until it ends. Raises UserError when another one is training it."""
@@ -258,7 +265,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def environment(command: list[str]) -> dict[str, Any]:
+def environment(command: list[str], modules: Iterable[str] = ()) -> dict[str, Any]:
     """What a result may depend on besides the configuration."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
@@ -275,6 +282,8 @@ def environment(command: list[str]) -> dict[str, Any]:
         "host": platform.node(),
         "versions": versions,
         "git": _git_state(),
+        "source": source_digest(),
+        "modules": module_digests(modules),
     }
 
 

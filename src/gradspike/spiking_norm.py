@@ -1,7 +1,11 @@
-"""SpikingNorm: norm, neuron and method in one module, the unit a backbone places after a conv or linear layer."""
+"""SpikingNorm: norm, neuron and method in one module, the unit a backbone places after a conv or linear layer.
+
+The norm may be left out, where the network normalises elsewhere or not at all.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +28,8 @@ from gradspike.surrogate import SURROGATES
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Everything a backbone needs to know to place its activation layers; it only ever calls `layer`."""
+    """Everything a backbone needs to know to place its activation layers; it only ever calls `layer`, or
+    `neuron_layer` and `channel_norm` where something stands between the two."""
 
     time_steps: int
     neuron: NeuronConfig
@@ -33,11 +38,36 @@ class LayerContext:
     engine: str = "eager"
     activation: Literal["spike", "relu"] = "spike"
 
-    def layer(self, channels: int) -> SpikingNorm | NormReLU:
-        """A new layer for `channels` channels, with its own norm, neuron and method."""
+    def layer(self, channels: int, bias: float = 0.0) -> SpikingNorm | NormReLU:
+        """A new layer for `channels` channels, with its own norm, neuron and method. `bias` is the mean of the current
+        before training, in units of V_th (of 1 in the ANN twin).
+        """
+        layer = self._layer(channels, norm=True)
+        assert layer.norm is not None
+        nn.init.constant_(layer.norm.bias, bias * (1.0 if self.activation == "relu" else self.method.v_threshold))
+        return layer
+
+    def neuron_layer(self, channels: int) -> SpikingNorm | NormReLU:
+        """A new layer without a norm, for currents that are normalised elsewhere or not at all; gamma_mean is 1."""
+        return self._layer(channels, norm=False)
+
+    def channel_norm(self, channels: int, branches: int = 1) -> ChannelNorm:
+        """A new norm without a neuron, of the same kind as in `layer`.
+
+        branches: number of such currents that are summed before a neuron. Each starts with 1 / sqrt(branches) of the
+        usual spread (Zheng et al., AAAI 2021); not in the ANN twin, whose norms are plain.
+        """
         if self.activation == "relu":
-            return NormReLU(channels, self)
-        return SpikingNorm(channels, self)
+            return ChannelNorm(channels, self.norm, scale=1.0, initial_gain=1.0)
+        gain = self.norm.alpha * self.method.v_threshold / math.sqrt(branches)
+        if self.norm.name == "tdbn":
+            return ChannelNorm(channels, self.norm, scale=gain, initial_gain=1.0)
+        return ChannelNorm(channels, self.norm, scale=1.0, initial_gain=gain)
+
+    def _layer(self, channels: int, norm: bool) -> SpikingNorm | NormReLU:
+        if self.activation == "relu":
+            return NormReLU(channels, self, norm=norm)
+        return SpikingNorm(channels, self, norm=norm)
 
 
 @dataclass(frozen=True)
@@ -152,19 +182,17 @@ class ChannelNorm(nn.Module):
 class SpikingNorm(nn.Module):
     """tdBN, then the neuron over T steps with what its method says: current in, spikes out.
 
-    Time is folded into the batch, time-major: index t * B + b.
+    Time is folded into the batch, time-major: index t * B + b. Without `norm` the input is the current.
     """
 
-    def __init__(self, channels: int, context: LayerContext) -> None:
+    norm: ChannelNorm | None
+
+    def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
         super().__init__()
         self.channels = channels
         self.time_steps = context.time_steps
         self.v_threshold = context.method.v_threshold
-        gain = context.norm.alpha * self.v_threshold
-        if context.norm.name == "tdbn":
-            self.norm = ChannelNorm(channels, context.norm, scale=gain, initial_gain=1.0)
-        else:
-            self.norm = ChannelNorm(channels, context.norm, scale=1.0, initial_gain=gain)
+        self.norm = context.channel_norm(channels) if norm else None
         self.neuron = build_neuron(context.neuron)
         self.method = build_method(context.method, context.time_steps, channels)
         self.surrogate = SURROGATES[context.method.surrogate]
@@ -184,7 +212,8 @@ class SpikingNorm(nn.Module):
         """Spikes [T*B, C, *space] in the dtype and memory format of y.
 
         Args:
-            y: output of a conv or linear layer, [T*B, C, *space]; [B, C, *space] if `static`.
+            y: output of a conv or linear layer (without a norm: the current itself), [T*B, C, *space]; [B, C, *space]
+                if `static`.
             static: the input does not change over time. It is normalised once and its current fed T times, with the
                 same numbers.
         """
@@ -205,13 +234,14 @@ class SpikingNorm(nn.Module):
         return LayerTrace(output.membrane, output.spikes, output.thresholds, output.widths)
 
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
-        """What the method may know when the layer's input is y."""
+        """What the method may know when the layer's input is y; of y only the dtype counts."""
         dtype = recursion_dtype(y.dtype)
+        gain = None if self.norm is None else self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain
         return LayerFacts(
             time_steps=self.time_steps,
             v_threshold=self.v_threshold,
             decay=self.neuron.decay.detach().to(dtype),
-            gamma_mean=self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain,
+            gamma_mean=gain,
             training=self.training,
             gradients=gradients,
             updates=updates,
@@ -226,11 +256,13 @@ class SpikingNorm(nn.Module):
             raise ValueError(
                 f"layer '{self.layer_name}': {y.shape[0]} inputs do not divide into T = {self.time_steps} time steps."
             )
-        current = self.norm(y, repeats=self.time_steps if static else 1, update=facts.updates)
+        current = y
+        if self.norm is not None:
+            current = self.norm(y, repeats=self.time_steps if static else 1, update=facts.updates)
         steps = (
             current.unsqueeze(0).expand(self.time_steps, *current.shape)
             if static
-            else current.unflatten(0, (self.time_steps, -1))
+            else torch.unflatten(current, 0, (self.time_steps, -1))
         )
         options = EngineOptions(
             surrogate=self.surrogate, detach_reset=self.detach_reset, moments=moments, keep_membrane=keep_membrane
@@ -239,20 +271,26 @@ class SpikingNorm(nn.Module):
 
 
 class NormReLU(nn.Module):
-    """Plain batch norm (gamma 1) and ReLU: the layer of the ANN twin, with the same folded time."""
+    """Plain batch norm (gamma 1; without `norm`, none) and ReLU: the ANN twin's layer, with the same folded time."""
 
-    def __init__(self, channels: int, context: LayerContext) -> None:
+    norm: ChannelNorm | None
+
+    def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
         super().__init__()
         self.time_steps = context.time_steps
-        self.norm = ChannelNorm(channels, context.norm, scale=1.0, initial_gain=1.0)
+        self.norm = context.channel_norm(channels) if norm else None
 
     def forward(self, y: Tensor, static: bool = False) -> Tensor:
         """y [T*B, C, *space], or [B, C, *space] if `static`; always gives [T*B, C, *space]."""
-        activation = F.relu(self.norm(y, repeats=self.time_steps if static else 1))
-        if not static:
-            return activation
-        # A copy of whole batches one after the other keeps the memory format, which Tensor.repeat does not.
-        return torch.cat([activation] * self.time_steps)
+        if self.norm is not None:
+            y = self.norm(y, repeats=self.time_steps if static else 1)
+        activation = F.relu(y)
+        return repeat_in_time(activation, self.time_steps) if static else activation
+
+
+def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:
+    """[B, ...] T times in a row, [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
+    return torch.cat([x] * time_steps)
 
 
 def name_layers(model: nn.Module) -> None:
@@ -263,7 +301,7 @@ def name_layers(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, SpikingNorm):
             layer.layer_name = name
-            check_method(layer.method, layer.facts(layer.norm.bias, gradients=True, updates=False))
+            check_method(layer.method, layer.facts(layer.neuron.decay, gradients=True, updates=False))
 
 
 def lr_multipliers(model: nn.Module) -> dict[str, float]:
@@ -278,9 +316,10 @@ def lr_multipliers(model: nn.Module) -> dict[str, float]:
 
 def undecayed_parameters(model: nn.Module) -> set[str]:
     """Full names of all parameters of norms, neurons and methods: those that weight decay is usually kept from."""
+    kinds = (SpikingNorm, NormReLU, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        if isinstance(module, SpikingNorm | NormReLU)
+        if isinstance(module, kinds)
         for name, _ in module.named_parameters()
     }

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from gradspike.callbacks.steps import ends_step
 from gradspike.errors import UserError
 from gradspike.module import Diverged, SpikingClassifier
 from gradspike.reporting.jsonl import JsonLines
@@ -38,7 +39,8 @@ class AtomicFiles(TorchCheckpointIO):
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` at every epoch's end (and every n steps), `best.ckpt` at a new high of validation.
 
-    Of equally accurate epochs the one with the lowest validation loss is kept. Lightning calls checkpoint callbacks
+    Of equally accurate epochs the one with the lowest validation loss is kept; without a validation `best.ckpt` is the
+    last epoch's. Lightning calls checkpoint callbacks
     after all others, so that what is saved is the state every other part has finished with.
     """
 
@@ -54,7 +56,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Save within an epoch; its last step is left to the epoch's end."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        if due and batch_idx + 1 < trainer.num_training_batches:
+        if due and ends_step(trainer, batch_idx) and batch_idx + 1 < trainer.num_training_batches:
             self.save_last(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -89,4 +91,7 @@ class Checkpoints(Checkpoint):
 
 
 def _quality(metrics: dict[str, float]) -> tuple[float, float]:
+    """What is higher for the better of two epochs."""
+    if "val/accuracy" not in metrics:
+        return metrics["epoch"], 0.0
     return metrics["val/accuracy"], -metrics["val/loss"]

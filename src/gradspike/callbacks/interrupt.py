@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from gradspike.callbacks.checkpoints import Checkpoints
+from gradspike.callbacks.steps import ends_step
 from gradspike.errors import Interrupted
 from gradspike.processes import is_first_process
 
@@ -91,7 +92,8 @@ class StopOnSignal(KeepListening):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here if asked to, unless the epoch is as good as over: then its validation and its end come first."""
-        if self.guard.received is not None and batch_idx + 1 < trainer.num_training_batches:
+        within_epoch = batch_idx + 1 < trainer.num_training_batches
+        if self.guard.received is not None and within_epoch and ends_step(trainer, batch_idx):
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.guard.received, saved=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ class LayerWarnings:
 
     def __init__(self, layers: Mapping[str, SpikingNorm]) -> None:
         self._layers = layers
-        device = next(iter(layers.values())).norm.weight.device
+        device = next(iter(layers.values())).method.width_clamps.device
         self._fired = torch.zeros(len(layers), dtype=torch.int32, device=device)
         self._clamps = self._clamp_counts()
         self._told: set[tuple[str, str]] = set()
@@ -53,13 +53,13 @@ class LayerWarnings:
             fired = [name in state["fired"] for name in self._layers]
             self._fired.copy_(torch.tensor(fired))
             self._told = {(name, kind) for name, kind in state["told"]}
-        self._watch()
+        self._watch(self._layers if state is None else state.get("watched", self._layers))
 
     def new_epoch(self) -> None:
         """Forget what has fired and what was told."""
         self._fired.zero_()
         self._told.clear()
-        self._watch()
+        self._watch(self._layers)
 
     def read(self) -> None:
         """Watch layers no longer that have fired, and tell of clamped widths. Waits for the device."""
@@ -95,11 +95,17 @@ class LayerWarnings:
 
     def state(self) -> dict[str, Any]:
         """What a run that is resumed within an epoch needs, as plain containers. Every process has to call it."""
-        return {"fired": sorted(self._fired_names()), "told": [list(pair) for pair in sorted(self._told)]}
+        return {
+            "fired": sorted(self._fired_names()),
+            "told": [list(pair) for pair in sorted(self._told)],
+            "watched": sorted(self._handles),
+        }
 
-    def _watch(self) -> None:
+    def _watch(self, names: Collection[str]) -> None:
         self.stop()
         for index, (name, layer) in enumerate(self._layers.items()):
+            if name not in names:
+                continue
             self._handles[name] = layer.register_forward_hook(partial(self._note, self._fired[index]))
 
     @staticmethod

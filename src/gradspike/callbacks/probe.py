@@ -27,9 +27,10 @@ shares in metrics.jsonl, a histogram in W&B, left out for other loggers. A neuro
 What is measured. Training: the first `samples` samples of the batch, inside the pass of the whole batch that the
 training step makes (the layer is computed a second time from the same input, so that the batch statistics of norms
 and of methods are those of the step). Gradient norms are of the whole batch, before clipping, unscaled; a layer that is
-fed a still input has no `grad_input/t<k>`, since one input serves all steps. Validation: `samples` samples spread over
-the split, in evaluation mode; widths that follow the measured potential (DS-ATGO's) follow that of these samples. With
-several processes: the first one's share.
+fed a still input has no `grad_input/t<k>`, since one input serves all steps. Where trainer.accumulate cuts the batch
+into parts, all this is of the first part, and gradients are those of the whole batch's loss. Validation: `samples`
+samples spread over the split, in evaluation mode, of the averaged weights where trainer.ema asks for them; widths that
+follow the measured potential (DS-ATGO's) follow that of these samples. With several processes: the first one's share.
 
 Nothing that training depends on is touched: no weight, buffer or random state. The device is waited for in probed
 steps, in the first step of an epoch and at its end (`layer_warnings`), and nowhere else.
@@ -56,6 +57,7 @@ from gradspike.callbacks.diagnostics import (
     rounded,
 )
 from gradspike.callbacks.layer_warnings import LayerWarnings
+from gradspike.callbacks.steps import begins_step
 from gradspike.config import ProbeConfig
 from gradspike.reporting.jsonl import JsonLines
 from gradspike.reporting.wandb import WandbLogger
@@ -99,7 +101,7 @@ class Probe(L.Callback):
             return
         if batch_idx == 0:
             self._warnings.new_epoch()
-        if trainer.global_step % self.config.every_n_steps == 0:
+        if trainer.global_step % self.config.every_n_steps == 0 and begins_step(trainer, batch_idx):
             self._step = trainer.global_step
             self._attach(self._measure_step)
 

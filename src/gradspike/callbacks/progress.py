@@ -19,14 +19,14 @@ SECONDS_BETWEEN_READS = 0.5  # reading loss and accuracy waits for a GPU, so it 
 
 
 def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`."""
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`, without what was not measured."""
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
         f"acc {100 * metrics['train/accuracy']:5.1f} %",
-        f"val {metrics['val/loss']:.3f}",
-        f"{100 * metrics['val/accuracy']:5.1f} %",
     ]
+    if "val/loss" in metrics:
+        parts += [f"val {metrics['val/loss']:.3f}", f"{100 * metrics['val/accuracy']:5.1f} %"]
     if "val/firing_rate" in metrics:
         parts.append(f"firing {100 * metrics['val/firing_rate']:4.1f} %")
     return "  ".join(parts)
@@ -44,7 +44,7 @@ class EpochLines(L.Callback):
         """Start the clock."""
         self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print."""
         assert isinstance(pl_module, SpikingClassifier)
         epochs = int(trainer.max_epochs or 0)
@@ -76,7 +76,11 @@ class ProgressBar(L.Callback):
         )
         total = int(trainer.max_epochs or 0) * int(trainer.num_training_batches)
         self._task = self._progress.add_task(
-            "training", total=total, completed=trainer.global_step, numbers="", batch_size=1
+            "training",
+            total=total,
+            completed=trainer.global_step * trainer.accumulate_grad_batches,
+            numbers="",
+            batch_size=1,
         )
         self._read = 0.0
         self._progress.start()
@@ -96,7 +100,7 @@ class ProgressBar(L.Callback):
             self._task, advance=1, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", **fields
         )
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the epoch's line."""
         assert isinstance(pl_module, SpikingClassifier)
         if self._progress is not None:

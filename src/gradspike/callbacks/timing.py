@@ -10,13 +10,16 @@ from typing import Any
 import lightning as L
 import torch
 
+from gradspike.peak_memory import peak_mb, reset_peak
+
 
 class Timing(L.Callback):
     """Appends a line to timing.jsonl after each epoch.
 
-    It holds epoch, train_seconds, samples_per_second, epoch_seconds and peak_memory_mb. `samples_per_second` counts
-    training alone, `epoch_seconds` validation and saving too. Peak memory is the GPU's, null on a CPU. Of an epoch that
-    was resumed in its middle only the part since then is timed.
+    It holds epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb.
+    `samples_per_second` counts training alone, `epoch_seconds` validation and saving too. Peak memory is the GPU's,
+    null on a CPU; peak RSS is the process's since the training began. Of an epoch that was resumed in its middle only
+    the part since then is timed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,6 +31,7 @@ class Timing(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock; a run resumed within an epoch is not told that the epoch starts."""
+        reset_peak()
         self._start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,6 +57,7 @@ class Timing(L.Callback):
             "samples_per_second": round(self.samples_per_second, 1),
             "epoch_seconds": round(time.perf_counter() - self._started, 3),
             "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
+            "peak_rss_mb": round(peak_mb(), 1),
         }
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -10,9 +10,19 @@ from torch import Tensor
 
 from gradspike.data.augment import BatchTransform
 from gradspike.data.data_dir import check_data_dir
-from gradspike.data.loader import EpochLoader, Indices, evaluation_batches, training_batches, training_order
-from gradspike.data.registry import DATASETS, DatasetConfig
+from gradspike.data.dataset_config import DatasetConfig, FilesConfig
+from gradspike.data.loader import (
+    EpochLoader,
+    Indices,
+    evaluation_batches,
+    in_memory,
+    training_batches,
+    training_order,
+)
+from gradspike.data.registry import DATASETS
 from gradspike.data.source import Samples, Source, Split
+
+HOST_INDEX = "host_index"
 
 
 class DataModule(lightning.LightningDataModule):
@@ -23,10 +33,14 @@ class DataModule(lightning.LightningDataModule):
     sample index). Use with Trainer(use_distributed_sampler=False): the samples are divided among devices here.
     """
 
-    def __init__(self, config: DatasetConfig, time_steps: int, seed: int, data_dir: str | Path) -> None:
+    def __init__(
+        self, config: DatasetConfig, time_steps: int, seed: int, data_dir: str | Path, accumulate: int = 1
+    ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
+        self.accumulate = accumulate
+        """Training batches that make one optimiser step; dataset.batch_size is what the step sees of all of them."""
         self.data_dir = Path(data_dir).expanduser()
         source: type[Source[Any]] = DATASETS.implementation(config.name)
         self.source = source(config, time_steps, self.data_dir)
@@ -45,7 +59,9 @@ class DataModule(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the prepared data; all splits at once, since opening costs milliseconds."""
         if self._samples is None:
-            self._samples = self.source.load()
+            samples = self.source.load()
+            limit = self.config.train_per_class if isinstance(self.config, FilesConfig) else None
+            self._samples = samples if limit is None else samples.limited(limit)
             self._transform = BatchTransform(self.config, self.seed, self._samples.mean, self._samples.std)
 
     @property
@@ -56,35 +72,58 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         """The training split in the order of the trainer's current epoch."""
+        self._samples = in_memory(self.samples)
         train = self.samples.indices("train")
         rank, world_size = self._place()
         skipped: dict[int, int] = {}
+
+        def divided(order: Indices) -> list[Indices]:
+            return training_batches(order, self.config.batch_size, rank, world_size, self.accumulate)
 
         def plan() -> list[Indices]:
             epoch = self._epoch()
             if not skipped:
                 skipped[epoch] = self._resumed_at() if self.skip_batches is None else self.skip_batches
-            batches = training_batches(
-                training_order(train, self.seed, epoch), self.config.batch_size, rank, world_size
-            )
+            batches = divided(training_order(train, self.seed, epoch))
             return batches[skipped.get(epoch, 0) :]
 
-        count = len(training_batches(train, self.config.batch_size, rank, world_size))
-        return EpochLoader(self.samples, plan, count, self.config.workers)
+        count = len(divided(train))
+        return EpochLoader(
+            self.samples, plan, count, self.config.workers, moment=lambda: (self.seed, self._epoch()), grouped=True
+        )
 
-    def val_dataloader(self) -> EpochLoader:
-        """The validation split."""
-        return self._evaluation("val")
+    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
+        """The validation split; no loader where nothing is held out."""
+        return self._evaluation("val") if len(self.samples.indices("val")) else []
 
     def test_dataloader(self) -> EpochLoader:
         """The split named by `test_split`."""
         return self._evaluation(self.test_split)
 
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Keep the sample indices on the host as well: asking the device for them would wait for all of its work.
+
+        Of a group, the samples travel together, with its first batch.
+        """
+        if "group" in batch:
+            return {name: value for name, value in batch.items() if name != "input"}
+        return {**batch, HOST_INDEX: batch["index"].numpy()}
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment (while training) and normalise a batch that has arrived on its device."""
         assert self._transform is not None, "call setup() first"
-        epoch = self._epoch() if self.trainer is not None and self.trainer.training else None
-        return {**batch, "input": self._transform(batch["input"], batch["index"], epoch)}
+        transform, epoch = self._transform, None
+        if self.trainer is not None and self.trainer.training:
+            epoch = self._epoch()
+        if "group" in batch:
+            group, start, stop = batch["group"]
+            together = group.transformed(
+                lambda inputs, index, on_host: transform(inputs, index, epoch, on_host), batch["label"].device
+            )
+            inputs = together[start:stop] if self.config.kind == "image" else together[:, start:stop].contiguous()
+        else:
+            inputs = transform(batch["input"], batch["index"], epoch, batch.get(HOST_INDEX))
+        return {"input": inputs, "label": batch["label"], "index": batch["index"]}
 
     def _evaluation(self, split: Split) -> EpochLoader:
         batches = evaluation_batches(self.samples.indices(split), self.config.eval_batch_size, *self._place())

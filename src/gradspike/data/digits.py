@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.cache import prepared
-from gradspike.data.registry import DatasetConfig, DigitsConfig
+from gradspike.data.dataset_config import DatasetConfig
+from gradspike.data.image_configs import DigitsConfig
 from gradspike.data.source import Samples, Source, stratified_split
 
 VERSION = 1

@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from gradspike.data import event_camera
 from gradspike.data.cache import Prepared, prepared
+from gradspike.data.dataset_config import DatasetConfig
 from gradspike.data.digits import read_digits
 from gradspike.data.event_camera import EventCamera
+from gradspike.data.event_configs import DigitsEventsConfig
 from gradspike.data.event_frames import to_frames
 from gradspike.data.events import FIELDS, Events, concatenate
-from gradspike.data.registry import DatasetConfig, DigitsEventsConfig
 from gradspike.data.source import Samples, Source
 
 VERSION = 1
 FRAMES_VERSION = 1
 
-SIZE = DigitsEventsConfig.image_size
+SIZE: int = DigitsEventsConfig.model_fields["image_size"].default
 SACCADE_US = 100_000
 SAMPLES_PER_SACCADE = 32
 CORNERS = ((-3, -2), (0, 3), (3, -2), (-3, -2))
@@ -76,9 +77,10 @@ class DigitsEvents(Source[DigitsEventsConfig]):
             folder / "inputs.npy", mode="w+", dtype=np.uint8, shape=(len(events), self.time_steps, 2, SIZE, SIZE)
         )
         for index in range(len(events)):
-            frames[index] = to_frames(
+            counts = to_frames(
                 events.recording(index), (SIZE, SIZE), self.time_steps, self.config.bins, (0, DURATION_US)
             )
+            frames[index] = np.minimum(counts, 255)
         frames.flush()
         np.save(folder / "labels.npy", arrays["labels"])
         np.save(folder / "splits.npy", arrays["splits"])

@@ -113,7 +113,7 @@ class EventCamera:
             raise ValueError(
                 f"a scene has to be uint16 {(count, self.height, self.width)}, not {scene.dtype} {scene.shape}"
             )
-        logarithm: NDArray[np.int32] = self.log_intensity[scene].reshape(count, -1)
+        logarithm: NDArray[np.int32] = self.log_intensity.take(scene).reshape(count, -1)
         return logarithm
 
     def _noise(self, end: int, recordings: NDArray[np.int64]) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""Event recordings as plain arrays, on disk and in memory."""
+"""Event recordings as plain arrays, on disk and in memory: one (`Recording`), or many in one table (`Events`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,53 @@ TONIC_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p",
 """The structured type of tonic's readers and transforms (tonic.io.events_struct), without importing tonic."""
 
 FIELDS = ("t", "x", "y", "p", "offsets")
+
+
+class BadRecordingError(ValueError):
+    """A file of events cannot be used; the message is the reason, to be shown behind the file's path."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording, in the order of its file.
+
+    t: int64 [E], microseconds. x, y: int16 [E], column and row, counted from the top left as in a picture. p: bool [E],
+    True for ON (brighter). special: events of the file that are no change of brightness and were left out.
+    """
+
+    t: NDArray[np.int64]
+    x: NDArray[np.int16]
+    y: NDArray[np.int16]
+    p: NDArray[np.bool_]
+    special: int = 0
+
+    def __len__(self) -> int:
+        """The number of events."""
+        return len(self.t)
+
+    def __getitem__(self, part: slice) -> Recording:
+        """Some neighbouring events."""
+        return Recording(self.t[part], self.x[part], self.y[part], self.p[part])
+
+    def check(self, width: int, height: int) -> None:
+        """Raise BadRecordingError unless there are events, their times never go back and all lie on the sensor."""
+        if not len(self):
+            others = f" (but {self.special:,} that are no change of brightness)" if self.special else ""
+            raise BadRecordingError(f"holds no events{others}")
+        steps = np.diff(self.t)
+        back = np.flatnonzero(steps < 0)
+        if len(back):
+            raise BadRecordingError(
+                f"time goes backwards {len(back):,} times, first after event {back[0]:,} (by {-steps[back[0]]:,} us), "
+                f"by {-steps[back].min():,} us at most; sort it if that is jitter, cut it there if it is a new start"
+            )
+        outside = np.flatnonzero((self.x < 0) | (self.x >= width) | (self.y < 0) | (self.y >= height))
+        if len(outside):
+            first = outside[0]
+            raise BadRecordingError(
+                f"{len(outside):,} events lie outside the sensor of {width}x{height} pixels, the first at column "
+                f"{self.x[first]}, row {self.y[first]}"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.data.dataset_config import DatasetConfig
 from gradspike.data.random import CounterRandom
-from gradspike.data.registry import DatasetConfig
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+UNUSED = 255
+"""In the place of a split: the sample is in none."""
+LIMIT_SEED = 1
 ConfigT = TypeVar("ConfigT", bound=DatasetConfig)
 
 
@@ -24,7 +29,8 @@ class Samples:
 
     inputs: uint8 [N, C, H, W] (images) or [N, T, C, H, W] (frames), usually memory-mapped; anything that an int64 array
     can index works. labels: int64 [N]. splits: uint8 [N], positions in SPLITS. mean, std: per channel, of inputs / 255
-    over the training split (images only).
+    over the training split (images only). class_names: by label. names: the file that each sample comes from, with its
+    window where a recording was cut; empty where samples come from no files.
     """
 
     inputs: Any
@@ -32,10 +38,24 @@ class Samples:
     splits: NDArray[np.uint8]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
+    names: Sequence[str] = ()
 
     def indices(self, split: Split) -> NDArray[np.int64]:
-        """The samples of a split, in ascending order."""
+        """The samples of a split, in ascending order; of `val` there may be none."""
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64)
+
+    def limited(self, train_per_class: int) -> Samples:
+        """The same with no more than so many training samples of each class, and the rest of them in no split.
+
+        Which ones depends on a hash of the index: a larger choice contains a smaller one, and no run's seed matters.
+        """
+        splits = self.splits.copy()
+        train = self.indices("train")
+        train = train[np.argsort(CounterRandom.per_sample(LIMIT_SEED, 0, train).bits(0), kind="stable")]
+        for label in np.unique(self.labels[train]):
+            splits[train[self.labels[train] == label][train_per_class:]] = UNUSED
+        return replace(self, splits=splits)
 
 
 class Source(ABC, Generic[ConfigT]):
@@ -47,6 +67,10 @@ class Source(ABC, Generic[ConfigT]):
         self.config = config
         self.time_steps = time_steps
         self.data_dir = data_dir
+        self.prepare_workers = min(4, os.cpu_count() or 1)
+        """Processes that prepare the files."""
+        self.refresh = False
+        """Whether to look at every file's name, size and time although their folder seems unchanged."""
 
     @abstractmethod
     def load(self) -> Samples:
@@ -68,3 +92,42 @@ def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: i
         splits[members[:n_val]] = SPLITS.index("val")
         splits[members[n_val : n_val + n_test]] = SPLITS.index("test")
     return splits
+
+
+def hold_out(
+    labels: NDArray[np.int64],
+    splits: NDArray[np.uint8],
+    fraction: float,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
+) -> NDArray[np.uint8]:
+    """The `splits` with a `fraction` of each class's training samples moved to `val`, at least one of two or more.
+
+    Which ones depends on a hash of (seed, index), as in `stratified_split`. groups: int64 [N], the recording a sample
+    was cut from; samples of one recording stay together (the fraction is then one of recordings), but for a class with
+    a single recording, whose last samples are held out. Groups that hold several classes, such as people, are chosen
+    for all classes at once.
+    """
+    splits = splits.copy()
+    train = splits == SPLITS.index("train")
+    if groups is None:
+        groups = np.arange(len(labels), dtype=np.int64)
+    else:
+        of_classes = np.unique(np.stack([groups[train], labels[train]]), axis=1)[0]
+        if 1 < len(np.unique(of_classes)) < len(of_classes):
+            labels = np.zeros_like(labels)
+    for label in np.unique(labels[train]) if fraction > 0 else ():
+        members = np.flatnonzero(train & (labels == label))
+        recordings = np.unique(groups[members])
+        if len(recordings) == 1:
+            held_out = members[len(members) - _share(fraction, len(members)) :]
+        else:
+            order = np.argsort(CounterRandom.per_sample(seed, 0, recordings).bits(0), kind="stable")
+            held_out = members[np.isin(groups[members], recordings[order[: _share(fraction, len(recordings))]])]
+        splits[held_out] = SPLITS.index("val")
+    return splits
+
+
+def _share(fraction: float, count: int) -> int:
+    """The number of `count` samples to hold out: never none, never all, unless there is one only."""
+    return min(max(round(fraction * count), 1), count - 1)

@@ -30,16 +30,17 @@ def run(x: Tensor, decay: Tensor, method: Method, facts: LayerFacts, options: En
     plan = None if method.measures(facts) else method.planned(facts)
     thresholds = None if plan is None else plan.thresholds.to(dtype)
     widths = None if plan is None else plan.widths.to(dtype)
-    spikes, mean, variance, used_thresholds, used_widths, membrane = _MultiStep.apply(
-        x, decay.to(dtype), thresholds, widths, method, facts, options
-    )
+    # A method that sees the potential writes to its buffers between the steps, which torch.compile cannot follow.
+    apply = _MultiStep.apply if plan is not None else _apply_uncompiled
+    spikes, used_thresholds, used_widths, *more = apply(x, decay.to(dtype), thresholds, widths, method, facts, options)
+    mean, variance = more[:2] if options.moments else (None, None)
     return EngineOutput(
         spikes=spikes,
         thresholds=used_thresholds if thresholds is None else thresholds,
         widths=used_widths if widths is None else widths,
         mean=mean,
         variance=variance,
-        membrane=membrane,
+        membrane=more[-1] if options.keep_membrane else None,
     )
 
 
@@ -54,7 +55,7 @@ class _MultiStep(torch.autograd.Function):
         method: Method,
         facts: LayerFacts,
         options: EngineOptions,
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Tensor, ...]:
         spikes = empty_steps(x)
         membrane: list[Tensor] = []
         used: list[tuple[Tensor, Tensor]] = []
@@ -85,15 +86,23 @@ class _MultiStep(torch.autograd.Function):
             ctx.options = options
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(spikes, decay, used_thresholds, used_widths, mean_steps, *membrane)
-        kept = torch.stack(membrane) if options.keep_membrane else None
-        ctx.mark_non_differentiable(*(out for out in (used_thresholds, used_widths, kept) if out is not None))
-        return spikes, mean_steps, variance_steps, used_thresholds, used_widths, kept
+        # Tensors only: torch.compile refuses an autograd function that also gives None.
+        outputs = [spikes, used_thresholds, used_widths]
+        fixed = [used_thresholds, used_widths]
+        if mean_steps is not None and variance_steps is not None:
+            outputs += [mean_steps, variance_steps]
+        if options.keep_membrane:
+            outputs.append(torch.stack(membrane))
+            fixed.append(outputs[-1])
+        ctx.mark_non_differentiable(*fixed)
+        return tuple(outputs)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(
-        ctx: Any, grad_spikes: Tensor | None, grad_mean: Tensor | None, grad_variance: Tensor | None, *_: Tensor | None
+        ctx: Any, grad_spikes: Tensor | None, _thresholds: None, _widths: None, *more: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        grad_mean, grad_variance = more[:2] if ctx.options.moments else (None, None)
         spikes, decay, thresholds, widths, mean, *membrane = ctx.saved_tensors
         surrogate, detach_reset = ctx.options.surrogate, ctx.options.detach_reset
         _, needs_decay, needs_thresholds, needs_widths, *_ = ctx.needs_input_grad
@@ -133,3 +142,8 @@ class _MultiStep(torch.autograd.Function):
             None,
             None,
         )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _apply_uncompiled(*args: Any) -> Any:
+    return _MultiStep.apply(*args)

@@ -19,7 +19,15 @@ from torch.func import functional_call
 from gradspike.config import ExperimentConfig, short_name
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.data.random import CounterRandom
-from gradspike.experiment import as_evaluated, build_data, build_trainer, check_device, load_checkpoint, quieten
+from gradspike.experiment import (
+    as_evaluated,
+    build_data,
+    build_trainer,
+    check_device,
+    load_checkpoint,
+    quieten,
+    require_samples,
+)
 from gradspike.landscape.numbers import Point
 from gradspike.metrics import Meter
 from gradspike.module import SpikingClassifier
@@ -123,6 +131,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
 
     data.prepare_data()
     data.setup()
+    require_samples(data, arguments.split)
     samples = data.samples
     chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
     batch_size = arguments.batch_size or config.dataset.eval_batch_size

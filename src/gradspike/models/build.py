@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from gradspike.config import ExperimentConfig
+from gradspike.models.encoder import encode_inputs
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
 
@@ -21,6 +22,7 @@ def build_model(config: ExperimentConfig) -> nn.Module:
         engine=config.engine,
         activation=config.model.activation,
     )
-    model: nn.Module = MODELS.implementation(config.model.name)(config.model, config.dataset, context)
+    model: nn.Module = MODELS.implementation(MODELS.part(dict(config.model)))(config.model, config.dataset, context)
+    encode_inputs(model, config.model.encoder, config.time_steps)
     name_layers(model)
     return model

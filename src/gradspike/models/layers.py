@@ -1,8 +1,15 @@
-"""Pieces that backbones share: folding time, convolutions and initialisation."""
+"""Pieces that backbones share: folding time, convolutions, pooling, width and initialisation."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+VECTOR = 16
+"""Numbers (float32) in the widest vector of a CPU."""
 
 
 def fold_time(inputs: Tensor) -> tuple[Tensor, bool]:
@@ -17,13 +24,43 @@ def unfold_time(x: Tensor, time_steps: int) -> Tensor:
     return x.view(time_steps, -1, *x.shape[1:])
 
 
+def scaled(channels: int, width: float) -> int:
+    """`width` times as many channels, rounded to the nearest whole number (a half to the even one), at least 1."""
+    return max(1, round(channels * width))
+
+
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     """3x3 convolution that keeps the size at stride 1, without bias since a norm follows."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
+def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """1x1 convolution, without bias since a norm follows."""
+    # oneDNN's weight gradient of a strided 1x1 convolution of few channels, channels-last, is wrong or overwrites other
+    # memory (github.com/uxlfoundation/oneDNN/issues/6035; torch 2.15): there the positions are picked beforehand.
+    kind = _PickedConv1x1 if stride > 1 and channels_in < VECTOR else nn.Conv2d
+    return kind(channels_in, channels_out, 1, stride, bias=False)
+
+
+class _PickedConv1x1(nn.Conv2d):
+    """A strided 1x1 convolution as one of stride 1 over the positions that it would read."""
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
+def pool2x2(kind: Literal["avg", "max"]) -> nn.Module:
+    """Pooling that halves the size; an odd last row or column is left out."""
+    return nn.AvgPool2d(2) if kind == "avg" else nn.MaxPool2d(2)
+
+
 def initialise(model: nn.Module) -> None:
-    """Kaiming normal over the fan out for every convolution, as the papers' networks do (He et al., ICCV 2015)."""
+    """Kaiming normal over the fan out for every convolution, as the papers' networks do (He et al., ICCV 2015).
+
+    Linear layers keep torch's own start, as in the released code of MPD-AGL.
+    """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -42,19 +42,21 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
     table.add_column("checkpoint")
     for column in ("epoch", "val acc", "test acc", "test loss", "firing"):
         table.add_column(column, justify="right")
-    for name, label in (("last", "last epoch"), ("best", "best by val")):
+    validated = "accuracy" in summary["val"]["best"]
+    for name, label in (("last", "last epoch"), ("best", "best by val"))[: 2 if validated else 1]:
         val, test = summary["val"][name], summary["test"][name]
         table.add_row(
             label,
             str(val["epoch"] + 1),
-            percent(val["accuracy"]),
+            percent(val.get("accuracy")),
             percent(test["accuracy"]),
             f"{test['loss']:.4f}",
             percent(test.get("firing_rate")),
         )
     out.print(table)
     out.print(
-        f"{summary['parameters']:,} parameters, {summary['epochs']} epochs in {seconds:.1f} s of training",
+        f"{summary['parameters']:,} parameters, {summary['epochs']} epochs in {seconds:.1f} s of training"
+        + (f", moving average of the weights ({summary['ema']:g})" if summary["ema"] else ""),
         highlight=False,
     )
     out.print(f"run: {folder}", highlight=False, soft_wrap=True)
@@ -87,5 +89,5 @@ def print_trials(trials: list[tuple[str, Summary | None]]) -> None:
             table.add_row(overrides, "failed", "", "")
         else:
             values = (summary["val"]["last"], summary["test"]["last"], summary["test"]["best"])
-            table.add_row(overrides, *(percent(value["accuracy"]) for value in values))
+            table.add_row(overrides, *(percent(value.get("accuracy")) for value in values))
     out.print(table)

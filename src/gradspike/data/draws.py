@@ -1,0 +1,29 @@
+"""The number of each random decision about a sample."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Draw(IntEnum):
+    """New decisions get new numbers: the others keep their values."""
+
+    ORDER = 0
+    SHIFT_Y = 1
+    SHIFT_X = 2
+    FLIP = 3
+    CUTOUT_Y = 4
+    CUTOUT_X = 5
+    ROLL_Y = 6
+    ROLL_X = 7
+    POLICY = 8
+    FIRST_APPLIED = 9
+    FIRST_SIGN = 10
+    SECOND_APPLIED = 11
+    SECOND_SIGN = 12
+    NDA_CHOICE = 13
+    NDA_Y = 14
+    NDA_X = 15
+    NDA_ANGLE = 16
+    CROP = 32
+    """The first of 40: four for each attempt at a random resized crop."""

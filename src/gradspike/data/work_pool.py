@@ -1,0 +1,63 @@
+"""Running independent tasks in several processes, which end with their parent whatever happens to it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from gradspike.errors import UserError
+
+
+def run_tasks(tasks: Iterable[tuple[int, Callable[[], None]]], workers: int) -> Iterator[int]:
+    """Run the (number, task) pairs, a few at a time; yields the number of each that is done.
+
+    Raises what a task raises, and UserError when a process is ended from outside.
+    """
+    if workers <= 1:
+        for number, task in tasks:
+            task()
+            yield number
+        return
+    # Not forked: the parent may hold threads (progress bar, torch), and a fork of those can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        running: dict[Future[None], int] = {}
+        for number, task in tasks:
+            running[pool.submit(task)] = number
+            if len(running) >= 2 * workers:
+                yield from _collect(running)
+        while running:
+            yield from _collect(running)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process that prepared data was ended from outside, most often for lack of memory. Start again with "
+            "fewer of them (workers=1): what is done is kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collect(running: dict[Future[None], int]) -> Iterator[int]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        number = running.pop(future)
+        future.result()
+        yield number
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

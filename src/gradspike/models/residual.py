@@ -1,0 +1,88 @@
+"""Residual blocks of spiking layers, and stages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gradspike.models.layers import conv1x1, conv3x3
+from gradspike.models.registry import ResidualConfig
+from gradspike.spiking_norm import LayerContext
+
+
+class SewBlock(nn.Module):
+    """conv3x3 - norm - neuron, twice, combined with the shortcut after the last neuron (SEW; Fang et al., NeurIPS
+    2021).
+
+    add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x. Sums are counts, above 1 where blocks follow
+    each other. The shortcut is the input, or conv1x1 - norm - neuron of it where the shape changes.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, residual: str, context: LayerContext) -> None:
+        super().__init__()
+        self.residual = residual
+        self.conv1 = conv3x3(channels_in, channels_out, stride)
+        self.neuron1 = context.layer(channels_out)
+        self.conv2 = conv3x3(channels_out, channels_out)
+        # A product lets through what both let through: unless most neurons of the block fire at the start, nothing
+        # arrives at the end of a deep stage. (Fang et al. start from a block that always fires, with a gain of zero.)
+        self.neuron2 = context.layer(channels_out, bias=2.0 if residual == "and" else 0.0)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(conv1x1(channels_in, channels_out, stride), context.layer(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, C_in, H, W] -> [T*B, C_out, H', W']."""
+        spikes: Tensor = self.neuron2(self.conv2(self.neuron1(self.conv1(x))))
+        shortcut: Tensor = self.shortcut(x)
+        if self.residual == "add":
+            return spikes + shortcut
+        if self.residual == "and":
+            return spikes * shortcut
+        return shortcut - spikes * shortcut
+
+
+class BasicBlock(nn.Module):
+    """conv3x3 - norm - neuron - conv3x3 - norm, the shortcut added, then the neuron (Zheng et al., AAAI 2021).
+
+    The shortcut is the input, or conv1x1 - norm of it where the shape changes. The neuron has two norms before it or
+    one beside spikes, so that no norm's gain is its own: to its method gamma_mean is 1, as where there is no norm (our
+    reading; the papers of the methods use SEW blocks).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, context: LayerContext) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels_in, channels_out, stride)
+        self.neuron1 = context.layer(channels_out)
+        self.conv2 = conv3x3(channels_out, channels_out)
+        self.norm2 = context.channel_norm(channels_out, branches=2)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            norm = context.channel_norm(channels_out, branches=2)
+            self.shortcut = nn.Sequential(conv1x1(channels_in, channels_out, stride), norm)
+        self.neuron2 = context.neuron_layer(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T*B, C_in, H, W] -> [T*B, C_out, H', W']."""
+        current = self.norm2(self.conv2(self.neuron1(self.conv1(x))))
+        spikes: Tensor = self.neuron2(current + self.shortcut(x))
+        return spikes
+
+
+def residual_stages(
+    config: ResidualConfig, channels_in: int, widths: Sequence[int], depths: Sequence[int], context: LayerContext
+) -> nn.Sequential:
+    """One block after the other: `depths[i]` blocks of `widths[i]` channels; each stage but the first starts with
+    stride 2.
+    """
+    blocks = nn.Sequential()
+    for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True)):
+        for index in range(depth):
+            stride = 2 if stage and not index else 1
+            if config.residual == "basic":
+                blocks.append(BasicBlock(channels_in, channels, stride, context))
+            else:
+                blocks.append(SewBlock(channels_in, channels, stride, config.residual, context))
+            channels_in = channels
+    return blocks

@@ -1,0 +1,79 @@
+"""Weights from a local file in timm's names, loaded before anything is converted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from timm.models import load_state_dict
+from timm.models._manipulate import adapt_input_conv
+from torch import Tensor, nn
+
+from gradspike.errors import ConfigError, UserError
+
+SHOWN = 4  # names in a message
+
+
+def load_pretrained(network: nn.Module, path: str) -> list[str]:
+    """Load a .pth, .pt or .safetensors file into a timm network. Returns notes on what was not taken as it stands.
+
+    A classifier of another size is left as it was initialised; a first convolution of another number of input channels
+    is taken over as timm does (summed for one channel, repeated and scaled for others).
+
+    Raises ConfigError when there is no such file or its weights do not fit, UserError when it cannot be read.
+    """
+    weights = _read(Path(path).expanduser())
+    own = network.state_dict()
+    notes = []
+    for name in _layers_of(network, "classifier"):
+        for key in (f"{name}.weight", f"{name}.bias"):
+            if key in weights and key in own and weights[key].shape != own[key].shape:
+                notes.append(f"{key}: {list(weights[key].shape)} in the file, left at random {list(own[key].shape)}")
+                weights[key] = own[key]
+    for name in _layers_of(network, "first_conv"):
+        key = f"{name}.weight"
+        if key in weights and key in own and weights[key].shape[1:2] != own[key].shape[1:2]:
+            before = weights[key].shape[1]
+            weights[key] = adapt_input_conv(own[key].shape[1], weights[key], before)
+            notes.append(f"{key}: adapted from {before} to {own[key].shape[1]} input channels")
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in weights if key not in own]
+    other = [key for key in own if key in weights and weights[key].shape != own[key].shape]
+    problems = [
+        f"{what}: {_some(keys)}"
+        for what, keys in (("missing", missing), ("not in the network", unexpected), ("of another shape", other))
+        if keys
+    ]
+    if problems:
+        raise ConfigError(
+            f"model.pretrained={path}: these are not the weights of {type(network).__name__} as model.name and "
+            f"model.options describe it ({'; '.join(problems)})."
+        )
+    network.load_state_dict(weights, strict=False)
+    return notes
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"model.pretrained={path}: there is no such file.")
+    try:
+        weights = load_state_dict(str(path), weights_only=True)
+    # Neither torch nor safetensors has a common class for a file that is cut short or of another kind.
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"model.pretrained={path}: cannot be read as weights ({reason}).") from error
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"model.pretrained={path}: holds no dictionary of weights.")
+    return weights
+
+
+def _layers_of(network: nn.Module, role: str) -> Iterable[str]:
+    """Names of the modules that timm knows as the network's classifier or first convolution."""
+    names = getattr(network, "pretrained_cfg", {}).get(role) or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _some(keys: list[str]) -> str:
+    rest = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + rest

@@ -1,0 +1,54 @@
+"""VGG networks: VGGSNN of the CIFAR10-DVS recipes and VGG-13 of the Tiny-ImageNet recipe."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from gradspike.data.dataset_config import DatasetConfig
+from gradspike.models.layers import conv3x3, fold_time, initialise, pool2x2, scaled, unfold_time
+from gradspike.models.registry import VggConfig
+from gradspike.spiking_norm import LayerContext
+
+
+class Vgg(nn.Module):
+    """Stages of conv3x3 - norm - neuron, each followed by 2x2 pooling; then one linear layer over what is left."""
+
+    stages: ClassVar[tuple[tuple[int, ...], ...]]
+    """Channels of the convolutions of each stage."""
+
+    def __init__(self, config: VggConfig, dataset: DatasetConfig, context: LayerContext) -> None:
+        super().__init__()
+        self.time_steps = context.time_steps
+        widths = [scaled(channels, config.width) for stage in self.stages for channels in stage]
+        ends = [sum(map(len, self.stages[: index + 1])) - 1 for index in range(len(self.stages))]
+        self.convs = nn.ModuleList(conv3x3(a, b) for a, b in pairwise([dataset.channels, *widths]))
+        self.neurons = nn.ModuleList(context.layer(width) for width in widths)
+        self.pools = nn.ModuleList(pool2x2(config.pool) if i in ends else nn.Identity() for i in range(len(widths)))
+        size = dataset.image_size >> len(self.stages)
+        self.head = nn.Linear(widths[-1] * size**2, dataset.classes)
+        initialise(self)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [B, C, H, W] or frames [T, B, C, H, W] -> logits per step [T, B, K]."""
+        x, static = fold_time(inputs)
+        for conv, neuron, pool in zip(self.convs, self.neurons, self.pools, strict=True):
+            x = pool(neuron(conv(x), static=static))
+            static = False
+        return unfold_time(self.head(x.flatten(1)), self.time_steps)
+
+
+class VggSnn(Vgg):
+    """VGGSNN (Deng et al., ICLR 2022): 8 convolutions, 9,268,754 parameters on CIFAR10-DVS with PLIF."""
+
+    stages = ((64, 128), (256, 256), (512, 512), (512, 512))
+
+
+class Vgg13(Vgg):
+    """The 10 convolutions of VGG-13 (Simonyan & Zisserman, ICLR 2015, configuration B) and one linear layer for its
+    three.
+    """
+
+    stages = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))
