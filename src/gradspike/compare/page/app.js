@@ -1,0 +1,188 @@
+// The page: head, switches, tables, and what happens when something is switched.
+
+const main = document.getElementById("main");
+const PAPER = 720;
+
+function head() {
+  const runs = data.runs.length;
+  const parts = [`${data.groups.length} groups`, `${runs} runs`, `${data.excluded.length} left out`, `made ${data.made.replace("T", " ")}`];
+  document.getElementById("about").append(parts.join("  ·  "));
+  document.getElementById("notes").append(...data.notes.map((note) => element("li", {}, note)));
+}
+
+function chips() {
+  const bar = document.getElementById("chips");
+  data.groups.forEach((group, index) => {
+    const chip = element("button", { type: "button", class: "chip", "aria-pressed": "true", "data-chip": index, title: "Click: show or hide. Double click: this one alone, or all" }, key(index), group.name);
+    chip.addEventListener("click", () => toggle(index));
+    chip.addEventListener("dblclick", () => {
+      const others = data.groups.map((_, place) => place).filter((place) => place !== index);
+      const isAlone = !hidden.has(index) && others.every((place) => hidden.has(place));
+      hidden.clear();
+      if (!isAlone) others.forEach((place) => hidden.add(place));
+      update();
+    });
+    bar.append(chip);
+  });
+}
+
+function toggle(index) {
+  if (hidden.has(index)) hidden.delete(index);
+  else hidden.add(index);
+  update();
+}
+
+function update() {
+  document.querySelectorAll("[data-chip]").forEach((chip) => chip.setAttribute("aria-pressed", String(!hidden.has(Number(chip.dataset.chip)))));
+  document.querySelectorAll("tr[data-row]").forEach((row) => (row.hidden = hidden.has(Number(row.dataset.row))));
+  hideTip();
+  for (const one of figures) one.draw();
+}
+
+const COLUMNS = [
+  { name: "method", text: (g, i) => [key(i), " ", g.name], value: (g) => g.name, always: true },
+  { name: "n", text: (g) => g.final.n, value: (g) => g.final.n, always: true },
+  { name: "test accuracy, last epoch (%)", text: (g) => element("b", {}, spread(g.final, 100)), value: (g) => g.final.mean, always: true },
+  { name: "95 % interval", text: (g) => range(g.final.low, g.final.high, 100, (value) => fixed(value, 1)), value: (g) => g.final.low },
+  { name: "seeds and interval", text: (g, i) => strip(i, g, domain), always: true, class: "screen" },
+  { name: "best by validation (%)", text: (g) => spread(g.best, 100), value: (g) => g.best?.mean },
+  { name: "firing rate (%)", text: (g) => spread(g.firing, 100, 1), value: (g) => g.firing?.mean },
+  { name: "gradient available (%)", text: (g) => spread(g.gradient, 100, 1), value: (g) => g.gradient?.mean },
+  { name: "energy (nJ)", text: (g) => short(g.energy?.mean), value: (g) => g.energy?.mean },
+  { name: "MACs, dense", text: (g) => grouped(g.macs), value: (g) => g.macs },
+  { name: "parameters", text: (g) => grouped(g.parameters), value: (g) => g.parameters },
+  { name: "training (s)", text: (g) => short(g.seconds?.mean), value: (g) => g.seconds?.mean },
+  { name: "peak memory (MiB)", text: (g) => (g.memory ? [grouped(g.memory.mean), element("div", { class: "sub" }, g.memory_of)] : DASH), value: (g) => g.memory?.mean },
+  { name: "published (%)", text: (g) => (g.published ? fixed(g.published[0]) + (g.published[1] === null ? "" : ` ± ${fixed(g.published[1])}`) : DASH), value: (g) => g.published?.[0] },
+];
+const domain = extent(data.groups.flatMap((group) => [...group.values, group.final.low, group.final.high]), 0.04);
+
+function results() {
+  const columns = COLUMNS.filter((column) => column.always || data.groups.some((group) => column.value(group) !== null && column.value(group) !== undefined));
+  const body = element("tbody", {}, ...data.groups.map((group, index) => {
+    const base = data.baseline === group.name || data.baseline === group.label;
+    return element("tr", { "data-row": index, class: base ? "baseline" : null }, ...columns.map((column) => element("td", { class: column.class }, column.text(group, index))));
+  }));
+  const header = columns.map((column) => {
+    if (!column.value) return element("th", { class: column.class }, column.name);
+    const cell = element("th", {}, element("button", { type: "button" }, column.name));
+    cell.firstChild.addEventListener("click", () => sortBy(cell, column));
+    return cell;
+  });
+  function sortBy(cell, column) {
+    const up = cell.getAttribute("aria-sort") === "descending";
+    header.forEach((one) => one.removeAttribute("aria-sort"));
+    cell.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const rows = [...body.children].sort((one, other) => {
+      const [a, b] = [one, other].map((row) => column.value(data.groups[row.dataset.row]) ?? -Infinity);
+      return (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1);
+    });
+    body.append(...rows);
+  }
+  const csvRows = () => [
+    ["group", "n", "seeds", "accuracies", ...["final", "best", "firing", "gradient", "energy", "seconds", "memory"].flatMap((name) => [name + "_mean", name + "_sd", name + "_low", name + "_high"]), "macs", "parameters", "published"],
+    ...data.groups.map((g) => [g.name, g.final.n, g.seeds.join(" "), g.values.join(" "), ...["final", "best", "firing", "gradient", "energy", "seconds", "memory"].flatMap((name) => ["mean", "sd", "low", "high"].map((part) => g[name]?.[part])), g.macs, g.parameters, g.published?.[0]]),
+  ];
+  const markdown = element("button", { type: "button", "data-copy": "markdown" }, "Copy Markdown");
+  markdown.addEventListener("click", () => copy(markdown, data.markdown));
+  const latex = element("button", { type: "button", "data-copy": "latex" }, "Copy LaTeX");
+  latex.addEventListener("click", () => copy(latex, data.latex));
+  main.append(element("section", { id: "results" },
+    element("div", { class: "bar" }, element("h2", {}, "Results"), markdown, latex, element("button", { type: "button", "data-csv": "results", onclick: () => download("results.csv", csvText(csvRows())) }, "CSV")),
+    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval of the mean. No epoch and no run is chosen by test results; “best by validation” is the test accuracy of the epoch with the best validation accuracy."),
+    element("div", { class: "scroll" }, element("table", { class: "wide results" }, element("thead", {}, element("tr", {}, ...header)), body))));
+  figures.push({ id: "results", rows: csvRows, draw: () => {} });
+}
+
+function published() {
+  if (!data.published.length) return;
+  const rows = data.published.map((one) => element("tr", {},
+    element("td", { class: "left" }, one.recipe, one.when ? element("div", { class: "sub" }, one.when) : null),
+    element("td", {}, element("b", {}, fixed(one.accuracy) + (one.spread === null ? "" : ` ± ${fixed(one.spread)}`))),
+    element("td", {}, one.groups.length ? one.groups.map((index) => element("div", {}, key(index), " ", `${data.groups[index].name}: ${spread(data.groups[index].final, 100)}`)) : DASH),
+    element("td", { class: "left wrap" }, one.groups.length ? "same settings" : `not the same settings: ${one.differs}`),
+    element("td", { class: "left wrap" }, one.source)));
+  main.append(element("section", { id: "published" }, element("div", { class: "bar" }, element("h2", {}, "Published numbers"), element("button", { type: "button", "data-csv": "published", onclick: () => download("published.csv", csvText(publishedRows())) }, "CSV")),
+    element("p", { class: "note" }, "As printed in the papers, from the recipes of these runs. They were not measured here; papers may choose their epoch by test accuracy, which this page never does."),
+    element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, ...["recipe", "published (%)", "here (%)", "comparable?", "source"].map((text, place) => element("th", { class: place === 0 || place > 2 ? "left" : null }, text)))), element("tbody", {}, ...rows)))));
+  const publishedRows = () => [["recipe", "when", "accuracy", "spread", "groups", "differs", "source"], ...data.published.map((one) => [one.recipe, one.when, one.accuracy, one.spread, one.groups.map((index) => data.groups[index].name).join("; "), one.differs, one.source])];
+  figures.push({ id: "published", rows: publishedRows, draw: () => {} });
+}
+
+function runs() {
+  const versions = (run) => Object.entries(run.versions ?? {}).map(([name, version]) => `${name} ${version}`).join(", ");
+  const entry = (run) =>
+    element("details", { "data-run": run.path },
+      element("summary", {}, `seed ${run.seed}: ${percent(run.final)} %`, element("span", { class: "sub" }, `  ${run.path}`)),
+      element("pre", { class: "wrap" }, run.command ? `python ${run.command}` : "(its command is not recorded)"),
+      element("p", { class: "sub" }, [run.started && `begun ${run.started}`, run.host, run.commit, run.code, versions(run)].filter(Boolean).join("  ·  ")),
+      element("pre", { class: "wrap" }, Object.entries(run.config).map(([name, value]) => `${name}=${value}`).join("\n") || "(nothing of its own)"));
+  const list = data.groups.map((group, index) =>
+    element("details", { open: data.runs.length <= 12 }, element("summary", {}, key(index), ` ${group.name}`, element("span", { class: "sub" }, `  ${group.final.n} run${group.final.n > 1 ? "s" : ""}`)), ...data.runs.filter((run) => run.group === index).map(entry)));
+  main.append(element("section", { id: "runs" }, element("div", { class: "bar" }, element("h2", {}, "Runs"), element("button", { type: "button", "data-csv": "runs", onclick: () => download("runs.csv", csvText(runRows())) }, "CSV")),
+    element("p", { class: "note" }, "Every run with its command, and what its configuration has of its own; what all have in common stands below."),
+    ...list,
+    element("details", {}, element("summary", {}, "The configuration that all runs share"), element("pre", {}, data.config))));
+  const runRows = () => [["group", "seed", "path", "final", "best", "started", "host", "commit", "code", "command"], ...data.runs.map((run) => [data.groups[run.group].name, run.seed, run.path, run.final, run.best, run.started, run.host, run.commit, run.code, run.command])];
+  figures.push({ id: "runs", rows: runRows, draw: () => {} });
+}
+
+function excluded() {
+  if (!data.excluded.length) return;
+  main.append(element("section", { id: "excluded" }, element("div", { class: "bar" }, element("h2", {}, "Left out")),
+    element("p", { class: "note" }, "Found, but part of no number on this page."),
+    element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, ...["run", "why"].map((text) => element("th", { class: "left" }, text)))),
+      element("tbody", {}, ...data.excluded.map((one) => element("tr", {}, element("td", { class: "left wrap" }, element("code", {}, one.path)), element("td", { class: "left wrap" }, one.reason))))))));
+}
+
+function contents() {
+  const sections = [...document.querySelectorAll("main > section")];
+  document.getElementById("contents").append(...sections.map((one) => element("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)));
+  document.getElementById("footer").append("Made with ", element("code", {}, data.command), ". This file needs no network and holds all of its data.");
+}
+
+function theme() {
+  const button = document.getElementById("theme");
+  const order = ["auto", "light", "dark"];
+  const text = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+  let now = "auto";
+  const show = () => {
+    button.textContent = text[now];
+    if (now === "auto") document.documentElement.removeAttribute("data-theme");
+    else document.documentElement.dataset.theme = now;
+  };
+  button.addEventListener("click", () => {
+    now = order[(order.indexOf(now) + 1) % order.length];
+    show();
+  });
+  show();
+}
+
+head();
+theme();
+chips();
+results();
+differences();
+curves();
+heats();
+paths();
+energy();
+sweeps();
+classes();
+published();
+runs();
+excluded();
+contents();
+update();
+
+let width = innerWidth;
+addEventListener("resize", () => {
+  // A phone's address bar changes the height alone, and nothing needs to be drawn anew for that.
+  if (innerWidth === width) return;
+  width = innerWidth;
+  update();
+});
+addEventListener("scroll", hideTip, { passive: true });
+// On paper a figure is as wide as a column of text, and its letters are to be as large.
+addEventListener("beforeprint", () => figures.forEach((one) => one.draw(PAPER)));
+addEventListener("afterprint", update);

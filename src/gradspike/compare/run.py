@@ -1,0 +1,113 @@
+"""What is known of one run, wherever it was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A run that is listed but takes no part."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    id: str
+    path: str
+    source: Literal["files", "wandb"]
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    epochs: tuple[dict[str, Any], ...]
+    """Records that close an epoch."""
+    probes: tuple[dict[str, Any], ...] = ()
+    """Records of the probe while training, thinned out where there are many."""
+    validation: dict[str, Any] = field(default_factory=dict)
+    """The probe's record of the last validation."""
+    confusion: dict[str, Any] | None = None
+    layers: dict[str, Any] | None = None
+    timing: tuple[dict[str, Any], ...] = ()
+    sessions: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights, order and augmentation."""
+        return int(self.config["seed"])
+
+    @property
+    def label(self) -> str:
+        """The name under which runs are grouped, as `ExperimentConfig.method_label` gives it."""
+        if self.is_ann:
+            return "relu"
+        method = self.config["method"]
+        return str(method.get("label") or str(method["name"]).rpartition(":")[2])
+
+    @property
+    def is_ann(self) -> bool:
+        """Whether it is the ANN twin."""
+        return bool(self.config["model"].get("activation") == "relu")
+
+    @property
+    def code(self) -> str | None:
+        """The code it was computed with: the digest of the source where that is known, else commit and state of git.
+
+        A run whose sessions differ has all of them. None where nothing is known.
+        """
+        versions = [_version(session) for session in self.sessions]
+        return " then ".join(dict.fromkeys(known for known in versions if known)) or None
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """The version of each module of one's own that it used (a method outside the package), by its name."""
+        found = self.sessions[-1].get("modules") if self.sessions else None
+        return dict(found) if isinstance(found, Mapping) else {}
+
+    @property
+    def started(self) -> str:
+        """When it was begun, or an empty string."""
+        return str(self.sessions[0].get("started", "")) if self.sessions else ""
+
+    @property
+    def command(self) -> list[str]:
+        """What was typed to begin it."""
+        return [str(word) for word in self.sessions[0].get("command") or []] if self.sessions else []
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of the checkout, and whether it had changes; None outside of git."""
+        return _commit(self.sessions[-1]) if self.sessions else None
+
+    def final(self, which: str, quantity: str = "accuracy") -> float | None:
+        """A number of the test of the `last` or the `best` weights."""
+        return number(self.summary["test"].get(which, {}).get(quantity))
+
+    @property
+    def validates(self) -> bool:
+        """Whether there was a validation split to choose an epoch by."""
+        return number(self.summary.get("val", {}).get("best", {}).get("accuracy")) is not None
+
+
+def number(value: Any) -> float | None:
+    """`value` if it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _version(session: Mapping[str, Any]) -> str | None:
+    source = session.get("source")
+    return f"source {source}" if source else _commit(session)
+
+
+def _commit(session: Mapping[str, Any]) -> str | None:
+    git = session.get("git")
+    if not isinstance(git, Mapping) or not git.get("commit"):
+        return None
+    return f"commit {str(git['commit'])[:10]}" + (" with uncommitted changes" if git.get("changed_files") else "")
