@@ -166,7 +166,7 @@ def _ratios(ours: list[float], theirs: list[float]) -> str:
     if ours is theirs:
         return ""
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
-    low, *_, high = statistics.quantiles(ratios, n=10)
+    low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
     return f"   ours is {statistics.median(ratios):.1f} times as fast ({low:.1f} - {high:.1f})"
 
 
