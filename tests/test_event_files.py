@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 import event_samples as made
 from gradspike.data.aedat2 import aedat2_bytes, unwrap

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 import event_samples as made
 from data_samples import pack

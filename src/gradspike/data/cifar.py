@@ -75,7 +75,7 @@ class Cifar(PictureSource[Cifar10Config]):
 
     def download(self) -> None:
         """Fetch the official archive."""
-        import torchvision.datasets  # type: ignore[import-untyped]
+        import torchvision.datasets
 
         facts = getattr(torchvision.datasets, self.official.dataset)
         download(facts.url, facts.tgz_md5, self.data_dir, facts.filename)

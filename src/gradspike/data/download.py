@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 def download(url: str, md5: str | None, data_dir: Path, filename: str) -> None:
     """Put the file behind `url` into data_dir. Raises UserError, which says what to do by hand, where that fails."""
-    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
+    from torchvision.datasets.utils import download_url
 
     partial = data_dir / f".{filename}.download"
     log.info("Downloading %s", url)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image  # type: ignore[import-untyped]
-from torchvision.transforms.v2 import functional as TF  # type: ignore[import-untyped]
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2 import functional as TF
 
 from gradspike.data.draws import Draw
 from gradspike.data.random import CounterRandom

@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -20,13 +19,13 @@ from gradspike.data.cache import Prepared, find_prepared, prepared
 from gradspike.data.download import download
 from gradspike.data.event_clips import Clip, ClipFrames, Reader
 from gradspike.data.event_configs import RecordingsConfig
-from gradspike.data.files import ARCHIVES, Files, MissingSourceError, find_source
+from gradspike.data.file_source import FileSource
+from gradspike.data.files import ARCHIVES, Files, MissingSourceError
 from gradspike.data.fingerprint import fingerprint
-from gradspike.data.picture_source import check_classes
 from gradspike.data.preparation import BadFile, Names, build_in_parts, encode_names, refuse_bad_files
 from gradspike.data.ready_frames import READY
 from gradspike.data.recordings import READERS, read_recording
-from gradspike.data.source import SPLITS, UNUSED, Samples, Source, hold_out
+from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -53,13 +52,9 @@ class Listing:
     bad: tuple[BadFile, ...] = ()
 
 
-class EventSource(Source[RecordingsT]):
+class EventSource(FileSource[RecordingsT]):
     """Frames from recordings in files. A data set says how its files are named, and where they are to be had."""
 
-    what: ClassVar[str]
-    usual_names: ClassVar[tuple[str, ...]]
-    put: ClassVar[str]
-    """What is told to a user who has no files: what to get, and where from."""
     reader: ClassVar[tuple[Reader]] = (read_recording,)
     """What reads a file; a tuple of one, since a function would become a method."""
     endings: ClassVar[tuple[str, ...]] = tuple(READERS)
@@ -81,7 +76,7 @@ class EventSource(Source[RecordingsT]):
         """Open the frames for these options; decode the recordings first where that has not been done."""
         frames = self.load_frames()
         refuse_bad_files([BadFile(*file) for file in frames.facts["bad"]], self.config.on_bad_file)
-        check_classes(frames.facts["class_names"], self.config, frames.facts["source"])
+        self.check_classes(frames.facts["class_names"], frames.facts["source"])
         split = self.load_split(frames)
         arrays, class_names = frames.arrays, tuple(frames.facts["class_names"])
         names = Names(arrays["names"])
@@ -117,22 +112,12 @@ class EventSource(Source[RecordingsT]):
         """Options of this data set that shape its frames."""
         return {}
 
-    def files(self) -> Files:
-        """The folder or archive of the recordings, downloaded first where that is asked for. Raises UserError."""
-        config = self.config
-        find = partial(find_source, config.source, self.data_dir, self.usual_names, self.what, self.put)
-        if config.download and config.source is None:
-            try:
-                return find()
-            except MissingSourceError:
-                self.download()
-        return find()
-
     def download(self) -> None:
         """Fetch the recordings into a folder of data_dir, which is there when all of them are. Raises UserError."""
         remote = self.remote_files()
         if not remote:
-            raise UserError(f"{self.what} cannot be downloaded by a program. Put there: {self.put}")
+            super().download()
+            return
         folder = self.data_dir / self.usual_names[0]
         arriving = folder.with_name(f".{folder.name}.download")
         arriving.mkdir(exist_ok=True)
@@ -202,7 +187,7 @@ class EventSource(Source[RecordingsT]):
         config = self.config
         with recordings_within(files, (*self.endings, READY), folder) as places:
             listing = self.list_recordings(places)
-            check_classes(listing.class_names, config, files.shown())
+            self.check_classes(listing.class_names, files.shown())
             missing = missing_in_splits(listing, files)
             refuse_bad_files([*listing.bad, *missing], config.on_bad_file)
             clips = [replace(clip, number=number) for number, clip in enumerate(listing.clips)]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional as TF
 
 Operation = tuple[str, float]
 """An operation and its magnitude in torchvision's units: shear as a fraction, translation in pixels, rotation in

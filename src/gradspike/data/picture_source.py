@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.cache import Prepared, find_prepared, prepared
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.data.files import Entry, Files, MissingSourceError, find_source, listing_by_class
+from gradspike.data.file_source import FileSource
+from gradspike.data.files import Entry, Files, MissingSourceError, listing_by_class
 from gradspike.data.fingerprint import fingerprint
 from gradspike.data.image_configs import PictureFilesConfig
 from gradspike.data.pictures import EXTENSIONS, PART_SIZE, PictureItem, channel_statistics, read_pictures
 from gradspike.data.preparation import BadFile, Names, build_in_parts, refuse_bad_files
-from gradspike.data.source import SPLITS, Samples, Source, Split, hold_out
-from gradspike.errors import ConfigError, UserError
+from gradspike.data.source import SPLITS, Samples, Split, hold_out
+from gradspike.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +43,15 @@ class PictureListing:
     bad: tuple[BadFile, ...]
 
 
-class PictureSource(Source[ConfigT]):
+class PictureSource(FileSource[ConfigT]):
     """A data set of picture files. A subclass says where they lie and what their names mean."""
 
-    what: ClassVar[str]
-    """The data set's name for messages."""
-    usual_names: ClassVar[tuple[str, ...]]
-    """Folders and archives that are looked for in data_dir."""
-    put: ClassVar[str]
-    """What to put there, for the message that nothing was found."""
     stored_size: ClassVar[int | None] = None
     """Height and width that every picture of the set has; None: any."""
 
     @abstractmethod
     def listing(self, files: Files) -> PictureListing:
         """Find the pictures and their labels. Raises UserError where nothing of that kind is there."""
-
-    def download(self) -> None:
-        """Fetch the official files into data_dir. Raises UserError."""
-        raise UserError(f"{self.what} cannot be downloaded by a program. Put there: {self.put}")
 
     def load(self) -> Samples:
         """Open the prepared pictures, preparing them first where needed."""
@@ -75,17 +65,6 @@ class PictureSource(Source[ConfigT]):
         from gradspike.data.encoded_source import load_encoded
 
         return load_encoded(self)
-
-    def files(self) -> Files:
-        """The folder or archive, downloaded first where that was asked for. Raises UserError."""
-        config = self.config
-        find = partial(find_source, config.source, self.data_dir, self.usual_names, self.what, self.put)
-        if config.download and config.source is None:
-            try:
-                return find()
-            except MissingSourceError:
-                self.download()
-        return find()
 
     def open(self, name: str, options: Mapping[str, Any], build: Any) -> Prepared:
         """The prepared set that belongs to `options` and the files: found, or built by `build(files, folder)`.
@@ -105,7 +84,7 @@ class PictureSource(Source[ConfigT]):
             key["source"] = fingerprint(files, self.data_dir, refresh=self.refresh)
             opened = prepared(self.data_dir, name, key, partial(build, files))
         refuse_bad_files([BadFile(*file) for file in opened.facts["bad"]], self.config.on_bad_file)
-        check_classes(opened.facts["class_names"], self.config, opened.facts["source"])
+        self.check_classes(opened.facts["class_names"], opened.facts["source"])
         return opened
 
     def _build(self, files: Files, folder: Path) -> dict[str, Any]:
@@ -129,7 +108,7 @@ class PictureSource(Source[ConfigT]):
     def checked_listing(self, files: Files) -> PictureListing:
         """The listing, once its classes are right and its bad files are refused or skipped."""
         listing = self.listing(files)
-        check_classes(listing.class_names, self.config, files.shown())
+        self.check_classes(listing.class_names, files.shown())
         refuse_bad_files(listing.bad, self.config.on_bad_file)
         return listing
 
@@ -190,16 +169,6 @@ class PictureSource(Source[ConfigT]):
             mean, std = channel_statistics(opened.arrays["inputs"], np.flatnonzero(splits == 0).astype(np.int64))
         samples = {split: int(np.count_nonzero(splits == number)) for number, split in enumerate(SPLITS)}
         return {"samples": samples, "mean": mean, "std": std}
-
-
-def check_classes(class_names: Sequence[str], config: DatasetConfig, shown: str) -> None:
-    """Raise ConfigError unless the configuration has as many classes as the files."""
-    if len(class_names) != config.classes:
-        some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
-        raise ConfigError(
-            f"{shown} has {len(class_names)} classes ({some}); set dataset.classes={len(class_names)} "
-            f"(it is {config.classes})."
-        )
 
 
 def list_class_folders(files: Files) -> PictureListing:
