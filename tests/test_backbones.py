@@ -11,13 +11,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from gradspike.channel_norm import ChannelNorm
 from gradspike.cli import load_config
 from gradspike.config import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.models.build import build_model
 from gradspike.models.layers import conv1x1, scaled
 from gradspike.models.residual import BasicBlock, SewBlock
-from gradspike.spiking_norm import ChannelNorm, SpikingNorm, undecayed_parameters
+from gradspike.spiking_norm import SpikingNorm, undecayed_parameters
 
 RESNETS = ["resnet19", "sew_resnet18", "sew_resnet34"]
 

@@ -19,6 +19,7 @@ from timm.layers import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradspike.channel_norm import ChannelNorm
 from gradspike.cli import load_config
 from gradspike.data.dataset_config import DatasetConfig
 from gradspike.errors import ConfigError, UserError
@@ -29,7 +30,7 @@ from gradspike.models.timm_convert import Conversion, convert
 from gradspike.models.timm_network import TimmNetwork
 from gradspike.models.timm_trace import NotTraceable, trace
 from gradspike.neuron_config import NeuronConfig, NormConfig
-from gradspike.spiking_norm import ChannelNorm, LayerContext, SpikingNorm, name_layers, undecayed_parameters
+from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers, undecayed_parameters
 from method_checks import method_config
 
 T, B, SIZE = 2, 4, 32

@@ -23,6 +23,7 @@ from pydantic import (
 
 from gradspike.data.dataset_config import DatasetConfig
 from gradspike.data.registry import DATASETS
+from gradspike.engine.registry import EngineName
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.methods.registry import METHODS, MethodConfig
 from gradspike.models.registry import MODELS, ModelConfig
@@ -189,7 +190,7 @@ class ExperimentConfig(Strict):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     time_steps: Annotated[int, Field(ge=1, le=1000)]
-    engine: Literal["eager"]
+    engine: EngineName
     data_dir: PathText
     runs_dir: PathText
     resume: PathText | None = None

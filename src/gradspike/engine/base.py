@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradspike.channel_norm import ChannelNorm
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.surrogate import Surrogate
 
@@ -49,19 +50,28 @@ class Engine(Protocol):
     """The signature of an engine."""
 
     def __call__(
-        self, x: Tensor, decay: Tensor, method: Method, facts: LayerFacts, options: EngineOptions
+        self,
+        x: Tensor,
+        decay: Tensor,
+        method: Method,
+        facts: LayerFacts,
+        options: EngineOptions,
+        norm: ChannelNorm | None = None,
     ) -> EngineOutput:
         """Run one layer over all its time steps.
 
         Args:
-            x: synaptic current [T, B, C, *space] of any floating dtype; its strides are kept and it is never copied
-                as a whole.
+            x: what the norm, if there is one, makes the synaptic current of, [T, B, C, *space] of any floating dtype;
+                [1, B, C, *space] where it is the same at every step. Its strides are kept and it is never copied as a
+                whole.
             decay: scalar, with gradient if it is learned.
             method: asked for its plan before the first step, or, if `method.measures(facts)`, before each step fires.
             facts: what the method may know of the layer.
             options: see EngineOptions.
+            norm: normalises over all of x in training mode, and then follows its statistics if `facts.updates`.
 
-        Gradients flow to x, decay, and those of the plan's thresholds and widths that require them.
+        Gradients flow to x, decay, the norm's parameters, and those of the plan's thresholds and widths that require
+        them.
         """
         ...
 
@@ -85,14 +95,19 @@ def over_channels(value: Tensor, step: Tensor) -> Tensor:
 def membrane_statistics(u: Tensor, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and unbiased std of all elements of u, as scalars; the std of a single element is 0.
 
-    Two passes, since a sum of squares in float32 loses a small spread beside a large mean. `across_ranks` takes the
-    elements of all ranks of torch.distributed (a no-op without it).
+    Two passes, since a sum of squares in float32 loses a small spread beside a large mean.
     """
     mean = u.mean()
-    squares = (u - mean).square().sum()
-    count = float(u.numel())
+    return unbiased(mean, (u - mean).square().sum(), u.numel(), across_ranks)
+
+
+def unbiased(mean: Tensor, squares: Tensor, count: int, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased std from the mean and the sum of squared deviations of `count` elements.
+
+    `across_ranks` takes the elements of all ranks of torch.distributed (a no-op without it).
+    """
     if across_ranks and dist.is_available() and dist.is_initialized():
-        own = torch.stack([torch.full_like(mean, count), mean, squares])
+        own = torch.stack([torch.full_like(mean, float(count)), mean, squares])
         ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
         dist.all_gather(ranks, own)
         return pooled_statistics(torch.stack(ranks))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradspike.channel_norm import ChannelNorm
 from gradspike.engine.base import (
     EngineOptions,
     EngineOutput,
@@ -24,9 +25,21 @@ from gradspike.methods.base import LayerFacts, Method
 from gradspike.neuron import charge, fire, membrane_adjoint, spike_adjoint
 
 
-def run(x: Tensor, decay: Tensor, method: Method, facts: LayerFacts, options: EngineOptions) -> EngineOutput:
+def run(
+    x: Tensor,
+    decay: Tensor,
+    method: Method,
+    facts: LayerFacts,
+    options: EngineOptions,
+    norm: ChannelNorm | None = None,
+) -> EngineOutput:
     """See `gradspike.engine.base.Engine`."""
     dtype = recursion_dtype(x.dtype)
+    copies = facts.time_steps // x.shape[0]
+    if norm is not None:
+        x = norm(x.flatten(0, 1), repeats=copies, update=facts.updates).unflatten(0, x.shape[:2])
+    if copies > 1:
+        x = x.expand(facts.time_steps, *x.shape[1:])
     plan = None if method.measures(facts) else method.planned(facts)
     thresholds = None if plan is None else plan.thresholds.to(dtype)
     widths = None if plan is None else plan.widths.to(dtype)

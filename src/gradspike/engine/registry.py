@@ -1,16 +1,21 @@
-"""Names of the engines, without importing them."""
+"""Names of the engines, without importing them, and the choice of one for a device."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, cast
+import logging
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
-ENGINES: dict[str, str] = {"eager": "gradspike.engine.eager:run"}
+log = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "eager", "compiled"]
+
+ENGINES: dict[str, str] = {"eager": "gradspike.engine.eager:run", "compiled": "gradspike.engine.compiled:run"}
 
 
 def load_engine(name: str) -> Engine:
@@ -20,3 +25,25 @@ def load_engine(name: str) -> Engine:
         raise ConfigError(f"There is no engine '{name}'.{did_you_mean(name, ENGINES)} Allowed: {allowed}.")
     module, _, attribute = ENGINES[name].partition(":")
     return cast("Engine", getattr(importlib.import_module(module), attribute))
+
+
+def choose_engine(name: EngineName, device: str) -> str:
+    """The engine to use on a device ("cpu" or "cuda"): `auto` takes the compiled one, and the reference, with a
+    warning that says why, where nothing can be compiled. Raises UserError where what was asked for cannot run.
+    """
+    from gradspike.engine.compiled import compiler_problem
+
+    if name == "eager":
+        return name
+    problem = compiler_problem(device)
+    if problem is None:
+        return "compiled" if name == "auto" else name
+    needed = "a C++ compiler" if device == "cpu" else "Triton"
+    message = f"nothing can be compiled for {device} here ({problem}); it needs {needed}"
+    if name != "auto":
+        raise UserError(f"engine={name}: {message}. engine=eager does without.")
+    log.warning("engine=auto: %s. Neurons run on engine=eager, slower.", message)
+    return "eager"
+
+
+assert set(get_args(EngineName)) == {"auto", *ENGINES}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradspike.channel_norm import ChannelNorm
 from gradspike.config import ExperimentConfig, short_name
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.data.random import CounterRandom
@@ -32,7 +33,6 @@ from gradspike.landscape.numbers import Point
 from gradspike.metrics import Meter
 from gradspike.module import SpikingClassifier
 from gradspike.runs import RunFolder
-from gradspike.spiking_norm import ChannelNorm
 
 if TYPE_CHECKING:
     from gradspike.landscape.command import LandscapeConfig

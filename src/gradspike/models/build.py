@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from gradspike.config import ExperimentConfig
+from gradspike.engine.registry import choose_engine
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
@@ -14,12 +16,13 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     """The backbone for the data set's channels, image size and classes, every spiking layer told its name for error
     messages.
     """
+    device = "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
     context = LayerContext(
         time_steps=config.time_steps,
         neuron=config.neuron,
         method=config.method,
         norm=config.norm,
-        engine=config.engine,
+        engine=choose_engine(config.engine, device),
         activation=config.model.activation,
     )
     model: nn.Module = MODELS.implementation(MODELS.part(dict(config.model)))(config.model, config.dataset, context)

@@ -1,0 +1,342 @@
+"""Norm and neuron of one layer over all its steps as one forward and one backward formula: what engines speed up.
+
+The backward pass computes the potential anew from the layer's input, so that nothing but the input has to be kept.
+Plain functions of plain tensors: torch.compile makes kernels of them, and tests run them as they are.
+
+Values come in one of two arrangements, both views of how a tensor lies in memory:
+
+    rows    [T, P, Q, C]   channels-last; a sum over Q, then over P, is one over all of a channel's values
+    planes  [T, P, C, S]   contiguous; a sum over S, then over P
+
+T is 1 where the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
+With gain g, bias b, mean m and inverse standard deviation r the current is x = (y - m) r g + b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradspike.neuron import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is fixed while a formula is compiled.
+
+    Attributes:
+        time_steps: T.
+        arrangement: of y, spikes and their gradients; see the module.
+        norm: batch: statistics of this batch | given: statistics come from elsewhere | none: y is the current.
+        eps: added to the variance of a norm.
+        surrogate: shape of the surrogate gradient.
+        detach_reset: no gradient through the reset.
+        smooth: emit the surrogate's primitive; see `neuron.fire`.
+        moments: mean and variance of u are wanted.
+    """
+
+    time_steps: int
+    arrangement: Literal["rows", "planes"]
+    norm: Literal["batch", "given", "none"]
+    eps: float
+    surrogate: Surrogate
+    detach_reset: bool = False
+    smooth: bool = False
+    moments: bool = False
+
+    def spread(self, value: Tensor) -> Tensor:
+        """A scalar or [C] tensor, so that it broadcasts against one step."""
+        return value.unsqueeze(-1) if value.ndim and self.arrangement == "planes" else value
+
+    def channel_sums(self, step: Tensor) -> Tensor:
+        """Sum over all but the channels, [C]: first within parts small enough for a cache, then over them."""
+        return step.sum(1 if self.arrangement == "rows" else 2).sum(0)
+
+    def first(self, step: Tensor) -> Tensor:
+        """The first value of each channel, [C]."""
+        return step[0, 0] if self.arrangement == "rows" else step[0, :, 0]
+
+    def count(self, values: Tensor) -> int:
+        """Values of one channel, over all steps there are."""
+        return values.shape[0] * values.shape[1] * values.shape[2 if self.arrangement == "rows" else 3]
+
+
+class Affine(NamedTuple):
+    """What the norm of a layer works with, each [C] or absent; see the module."""
+
+    gain: Tensor | None = None
+    bias: Tensor | None = None
+    mean: Tensor | None = None
+    inverse: Tensor | None = None
+
+
+class Fired(NamedTuple):
+    """What the forward pass gives: spikes [T, ...] and, where they were computed, statistics of the batch [C] and
+    mean and biased variance of u [T].
+    """
+
+    spikes: Tensor
+    batch_mean: Tensor | None
+    batch_variance: Tensor | None
+    u_mean: Tensor | None
+    u_variance: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """Of everything the forward pass was given; None where nobody asked."""
+
+    y: Tensor
+    gain: Tensor | None
+    bias: Tensor | None
+    decay: Tensor | None
+    thresholds: Tensor | None
+    widths: Tensor | None
+
+
+class Wanted(NamedTuple):
+    """Which gradients are wanted, besides that of y."""
+
+    affine: bool
+    decay: bool
+    thresholds: bool
+    widths: bool
+
+
+def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, [C], over all steps of y."""
+    first = spec.first(y[0]).to(dtype)
+    count = spec.count(y)
+    sums, squares = _shifted_sums([step.to(dtype) for step in y.unbind(0)], first, spec)
+    offset = sums / count
+    return first + offset, (squares / count - offset.square()).clamp_min(0)
+
+
+def forward(y: Tensor, affine: Affine, decay: Tensor, thresholds: Tensor, widths: Tensor, spec: Spec) -> Fired:
+    """All steps, where thresholds and widths are known before the first. `decay`: scalar, in the recursion's dtype."""
+    mean, variance = affine.mean, None
+    if spec.norm == "batch":
+        mean, variance = batch_statistics(y, decay.dtype, spec)
+        affine = affine._replace(mean=mean, inverse=inverse_std(variance, spec))
+    spikes: list[Tensor] = []
+    moments: list[tuple[Tensor, Tensor]] = []
+    u: Tensor | None = None
+    s: Tensor | None = None
+    first_u: Tensor | None = None
+    first_s: Tensor | None = None
+    for t in range(spec.time_steps):
+        x = _current(y, t, affine, decay.dtype, spec)
+        u = x if u is None or s is None else charge(x, u, s, decay)
+        s = _fire(u, thresholds[t], widths[t], spec)
+        spikes.append(s.to(y.dtype))
+        if spec.moments:
+            # u once more for one value a channel: taken out of u itself, it would have to wait for all of u.
+            first_x = _first_current(y, t, affine, decay.dtype, spec)
+            first_u = first_x if first_u is None or first_s is None else charge(first_x, first_u, first_s, decay)
+            first_s = fire(first_u, thresholds[t], widths[t], spec.surrogate, spec.smooth).to(decay.dtype)
+            moments.append(_moments(u, first_u, spec))
+    count = _step_count(y, spec)
+    return Fired(
+        torch.stack(spikes),
+        mean if spec.norm == "batch" else None,
+        variance,
+        torch.stack([mean for mean, _ in moments]) if moments else None,
+        torch.stack([squares for _, squares in moments]) / count if moments else None,
+    )
+
+
+def advance(
+    y: Tensor,
+    u: Tensor | None,
+    threshold: Tensor | None,
+    width: Tensor | None,
+    spikes: Tensor | None,
+    affine: Affine,
+    decay: Tensor,
+    spec: Spec,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step, where the threshold depends on the potential: fire the step before, then charge and measure.
+
+    Args:
+        y: input of the step, [1, ...].
+        u, threshold, width: of the step before; None before the first.
+        spikes: where the spikes of the step before go.
+
+    Returns u of this step in the recursion's dtype, and its mean and sum of squared deviations over all elements.
+    """
+    x = _current(y, 0, affine, decay.dtype, spec)
+    first_x = _first_current(y, 0, affine, decay.dtype, spec)
+    if u is None or threshold is None or width is None or spikes is None:
+        return x, *_moments(x, first_x, spec)
+    s = _fire(u, threshold, width, spec)
+    spikes.copy_(s)
+    first_u = spec.first(u)
+    first_s = fire(first_u, threshold, width, spec.surrogate, spec.smooth).to(decay.dtype)
+    charged = charge(x, u, s, decay)
+    return charged, *_moments(charged, charge(first_x, first_u, first_s, decay), spec)
+
+
+def finish(u: Tensor, threshold: Tensor, width: Tensor, spikes: Tensor, spec: Spec) -> None:
+    """Fire the last step of `advance` into `spikes`."""
+    spikes.copy_(_fire(u, threshold, width, spec))
+
+
+def backward(
+    grad_spikes: Tensor,
+    grad_u_mean: Tensor | None,
+    grad_u_variance: Tensor | None,
+    y: Tensor,
+    affine: Affine,
+    decay: Tensor,
+    thresholds: Tensor,
+    widths: Tensor,
+    u_mean: Tensor | None,
+    spec: Spec,
+    wanted: Wanted,
+) -> Gradients:
+    """Gradients of everything that `forward` (or `advance`, step by step) was given, u computed anew.
+
+    affine: with mean and inverse as the forward pass had them. u_mean: [T], where grad_u_variance is there.
+    """
+    dtype = decay.dtype
+    potentials: list[Tensor] = []
+    spikes: list[Tensor] = []
+    for t in range(spec.time_steps):
+        x = _current(y, t, affine, dtype, spec)
+        u = charge(x, potentials[-1], spikes[-1], decay) if potentials else x
+        potentials.append(u)
+        spikes.append(_fire(u, thresholds[t], widths[t], spec))
+
+    count = _step_count(y, spec)
+    grad_u: Tensor | None = None
+    grad_current: list[Tensor] = []
+    grad_decay: list[Tensor] = []
+    grad_thresholds: list[Tensor] = []
+    grad_widths: list[Tensor] = []
+    for t in reversed(range(spec.time_steps)):
+        u, s = potentials[t], spikes[t]
+        kappa = spec.spread(widths[t])
+        v = u - spec.spread(thresholds[t])
+        adjoint = spike_adjoint(grad_spikes[t].to(dtype), grad_u, u, decay, spec.detach_reset)
+        h = spec.surrogate.derivative(v, kappa)
+        if wanted.thresholds:
+            grad_thresholds.append(-_sum_like(adjoint * h, thresholds[t], spec))
+        if wanted.widths:
+            grad_widths.append(_sum_like(adjoint * spec.surrogate.width_derivative(v, kappa), widths[t], spec))
+        grad_u = membrane_adjoint(adjoint, grad_u, h, s, decay)
+        if grad_u_mean is not None:
+            grad_u = grad_u + grad_u_mean[t] / count
+        if grad_u_variance is not None and u_mean is not None:
+            grad_u = grad_u + grad_u_variance[t] * (2 / count) * (u - u_mean[t])
+        if wanted.decay and t > 0:
+            grad_decay.append(grad_u * potentials[t - 1] * (1 - spikes[t - 1]))
+        grad_current.append(grad_u)
+    grad_current.reverse()
+    if y.shape[0] == 1:
+        grad_current = [_sum(grad_current)]
+
+    grad_y, grad_gain, grad_bias = _norm_backward(grad_current, y, affine, spec, wanted.affine)
+    zero = torch.zeros_like(decay)
+    return Gradients(
+        grad_y,
+        grad_gain,
+        grad_bias,
+        (spec.channel_sums(_sum(grad_decay)).sum() if grad_decay else zero) if wanted.decay else None,
+        torch.stack(grad_thresholds[::-1]) if wanted.thresholds else None,
+        torch.stack(grad_widths[::-1]) if wanted.widths else None,
+    )
+
+
+def inverse_std(variance: Tensor, spec: Spec) -> Tensor:
+    """r = 1 / sqrt(variance + eps)."""
+    return torch.rsqrt(variance + spec.eps)
+
+
+def _norm_backward(
+    grad_current: list[Tensor], y: Tensor, affine: Affine, spec: Spec, wanted: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    if spec.norm == "none" or affine.gain is None or affine.mean is None:
+        return torch.stack(grad_current).to(y.dtype), None, None
+    dtype = grad_current[0].dtype
+    deviations = [step.to(dtype) - spec.spread(affine.mean) for step in y.unbind(0)]
+    gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
+    grad_bias = grad_gain = None
+    if wanted or spec.norm == "batch":
+        grad_bias = spec.channel_sums(_sum(grad_current))
+        grad_gain = spec.channel_sums(_sum([g * d for g, d in zip(grad_current, deviations, strict=True)]))
+        if affine.inverse is not None:
+            grad_gain = grad_gain * affine.inverse
+    if spec.norm == "given" or grad_gain is None or grad_bias is None or affine.inverse is None:
+        grad_y = [spec.spread(gain) * g for g in grad_current]
+    else:
+        # dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r))
+        count = spec.count(y)
+        offset = spec.spread(gain * grad_bias / count)
+        slope = spec.spread(gain * affine.inverse * grad_gain / count)
+        grad_y = [
+            spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)
+        ]
+    return torch.stack([g.to(y.dtype) for g in grad_y]), grad_gain, grad_bias
+
+
+def _current(y: Tensor, t: int, affine: Affine, dtype: torch.dtype, spec: Spec) -> Tensor:
+    """x[t] of one step, in the recursion's dtype."""
+    step = y[0 if y.shape[0] == 1 else t].to(dtype)
+    if affine.gain is None or affine.bias is None or affine.mean is None:
+        return step
+    gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
+    return (step - spec.spread(affine.mean)) * spec.spread(gain) + spec.spread(affine.bias)
+
+
+def _first_current(y: Tensor, t: int, affine: Affine, dtype: torch.dtype, spec: Spec) -> Tensor:
+    """x[t] of the first value of each channel, [C]."""
+    step = spec.first(y[0 if y.shape[0] == 1 else t]).to(dtype)
+    if affine.gain is None or affine.bias is None or affine.mean is None:
+        return step
+    gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
+    return (step - affine.mean) * gain + affine.bias
+
+
+def _fire(u: Tensor, threshold: Tensor, width: Tensor, spec: Spec) -> Tensor:
+    return fire(u, spec.spread(threshold), spec.spread(width), spec.surrogate, spec.smooth).to(u.dtype)
+
+
+def _moments(u: Tensor, first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Mean and sum of squared deviations of all elements of u.
+
+    Sums are those of differences to the first value of each channel, since a sum of squares in float32 loses a small
+    spread beside a large mean; the channels are then pooled (Chan, Golub and LeVeque, 1979).
+    """
+    count = u.numel() // first.numel()
+    sums, squares = _shifted_sums([u], first, spec)
+    means = first + sums / count
+    mean = means.mean()
+    within = (squares - sums.square() / count).clamp_min(0).sum()
+    return mean, within + count * (means - mean).square().sum()
+
+
+def _shifted_sums(steps: list[Tensor], first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
+    """Sums over the steps of the differences to `first` and of their squares, each [C]."""
+    shift = spec.spread(first)
+    differences = [step - shift for step in steps]
+    return spec.channel_sums(_sum(differences)), spec.channel_sums(_sum([d * d for d in differences]))
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _sum_like(step: Tensor, like: Tensor, spec: Spec) -> Tensor:
+    sums = spec.channel_sums(step)
+    return sums if like.ndim else sums.sum()
+
+
+def _step_count(y: Tensor, spec: Spec) -> int:
+    """Elements of one step, over all channels."""
+    return y.shape[1] * y.shape[2] * y.shape[3]

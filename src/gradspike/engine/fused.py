@@ -1,0 +1,256 @@
+"""Norm and neuron of a layer in one autograd function, which keeps the layer's input and nothing else of its size.
+
+It works with any set of kernels: `formulas` as they are, or what `compiled` and `triton` make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gradspike.channel_norm import ChannelNorm
+from gradspike.engine import eager
+from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
+from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, inverse_std
+from gradspike.methods.base import LayerFacts, Method
+
+PART = 16384
+"""Values of one step that a part may have: a part of several tensors fits in a core's cache."""
+
+
+class Kernels(Protocol):
+    """A module or an object with the functions of `formulas`."""
+
+    @property
+    def batch_statistics(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """See `formulas`, as for the others."""
+
+    @property
+    def forward(self) -> Callable[..., Fired]:
+        """All steps at once."""
+
+    @property
+    def advance(self) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+        """One step."""
+
+    @property
+    def finish(self) -> Callable[..., None]:
+        """The spikes of the last step."""
+
+    @property
+    def backward(self) -> Callable[..., Gradients]:
+        """All steps, backwards."""
+
+
+@dataclass(frozen=True)
+class FusedEngine:
+    """An engine (see `gradspike.engine.base.Engine`) made of kernels.
+
+    The reference engine computes what is rare: a look at the potential itself, a norm of a single value a channel, and
+    a network that torch.compile takes as a whole.
+    """
+
+    kernels: Kernels
+
+    def __call__(
+        self,
+        x: Tensor,
+        decay: Tensor,
+        method: Method,
+        facts: LayerFacts,
+        options: EngineOptions,
+        norm: ChannelNorm | None = None,
+    ) -> EngineOutput:
+        """See `gradspike.engine.base.Engine`."""
+        dtype = recursion_dtype(x.dtype)
+        batch_norm = norm is not None and norm.training
+        single = batch_norm and x.numel() == x.shape[2]
+        if options.keep_membrane or single or torch.compiler.is_compiling() or not x.is_floating_point():
+            return eager.run(x, decay, method, facts, options, norm)
+        spec = Spec(
+            time_steps=facts.time_steps,
+            arrangement=arrangement(x),
+            norm="none" if norm is None else "batch" if batch_norm else "given",
+            eps=0.0 if norm is None else norm.eps,
+            surrogate=options.surrogate,
+            detach_reset=options.detach_reset,
+            smooth=options.smooth,
+            moments=options.moments,
+        )
+        gain = bias = None
+        if norm is not None:
+            gain, bias = norm.gain.to(dtype), norm.bias.to(dtype)
+        thresholds = widths = None
+        if not method.measures(facts):
+            plan = method.planned(facts)
+            thresholds, widths = plan.thresholds.to(dtype), plan.widths.to(dtype)
+        call = _Call(self.kernels, spec, method, facts, norm)
+        spikes, used_thresholds, used_widths, *moments = _Layer.apply(
+            x, gain, bias, decay.to(dtype), thresholds, widths, call
+        )
+        mean, variance = moments if options.moments else (None, None)
+        return EngineOutput(
+            spikes=spikes,
+            thresholds=used_thresholds if thresholds is None else thresholds,
+            widths=used_widths if widths is None else widths,
+            mean=mean,
+            variance=variance,
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call has beside tensors with gradient."""
+
+    kernels: Kernels
+    spec: Spec
+    method: Method
+    facts: LayerFacts
+    norm: ChannelNorm | None
+
+    def affine(self, gain: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Affine:
+        """What the norm works with before the batch is seen."""
+        if self.norm is None or self.spec.norm == "batch":
+            return Affine(gain, bias)
+        variance = self.norm.running_var.to(dtype)
+        return Affine(gain, bias, self.norm.running_mean.to(dtype), inverse_std(variance, self.spec))
+
+    def normalised(self, affine: Affine, mean: Tensor, variance: Tensor, x: Tensor) -> Affine:
+        """`affine` with this batch's statistics, which the norm's running ones follow."""
+        if self.norm is not None and self.facts.updates:
+            copies = self.spec.time_steps // x.shape[0]
+            self.norm.record(mean, variance, x.numel() // x.shape[2] * copies)
+        return affine._replace(mean=mean, inverse=inverse_std(variance, self.spec))
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor | None,
+        bias: Tensor | None,
+        decay: Tensor,
+        thresholds: Tensor | None,
+        widths: Tensor | None,
+        call: _Call,
+    ) -> tuple[Tensor, ...]:
+        spec, kernels = call.spec, call.kernels
+        x, decay = x.detach(), decay.detach()
+        gain, bias, thresholds, widths = (
+            None if value is None else value.detach() for value in (gain, bias, thresholds, widths)
+        )
+        y = arranged(x, spec.arrangement)
+        affine = call.affine(gain, bias, decay.dtype)
+        if thresholds is None or widths is None:
+            if spec.norm == "batch":
+                affine = call.normalised(affine, *kernels.batch_statistics(y, decay.dtype, spec), x)
+            fired, thresholds, widths = _adapted(y, affine, decay, call)
+        else:
+            fired = kernels.forward(y, affine, decay, thresholds, widths, spec)
+            if fired.batch_mean is not None and fired.batch_variance is not None:
+                affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
+        if call.facts.gradients:
+            ctx.call = call
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(x, *affine, decay, thresholds, widths, fired.u_mean)
+        # What was planned comes back as it went in: as a copy, which an autograd function may give.
+        used_thresholds, used_widths = thresholds.clone(), widths.clone()
+        ctx.mark_non_differentiable(used_thresholds, used_widths)
+        outputs = [restored(fired.spikes, x, spec.arrangement), used_thresholds, used_widths]
+        if fired.u_mean is not None and fired.u_variance is not None:
+            outputs += [fired.u_mean, fired.u_variance]
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, grad_spikes: Tensor | None, _thresholds: None, _widths: None, *moments: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        call: _Call = ctx.call
+        spec = call.spec
+        x, gain, bias, mean, inverse, decay, thresholds, widths, u_mean = ctx.saved_tensors
+        _, needs_gain, needs_bias, needs_decay, needs_thresholds, needs_widths, _ = ctx.needs_input_grad
+        grad_u_mean, grad_u_variance = moments if moments else (None, None)
+        if grad_spikes is None:
+            grad_spikes = x.new_zeros(()).expand(spec.time_steps, *x.shape[1:])
+        gradients = call.kernels.backward(
+            arranged(grad_spikes, spec.arrangement),
+            grad_u_mean,
+            grad_u_variance,
+            arranged(x, spec.arrangement),
+            Affine(gain, bias, mean, inverse),
+            decay,
+            thresholds,
+            widths,
+            u_mean,
+            spec,
+            Wanted(needs_gain or needs_bias, needs_decay, needs_thresholds, needs_widths),
+        )
+        return (
+            restored(gradients.y, x, spec.arrangement),
+            gradients.gain if needs_gain else None,
+            gradients.bias if needs_bias else None,
+            gradients.decay,
+            gradients.thresholds,
+            gradients.widths,
+            None,
+        )
+
+
+def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fired, Tensor, Tensor]:
+    """All steps where the method sees the potential; and the thresholds and widths that it set.
+
+    One pass over the values a step: it fires the step before, charges and measures.
+    """
+    spec, method, facts, kernels = call.spec, call.method, call.facts, call.kernels
+    across_ranks = method.sync_stats and facts.training
+    spikes = y.new_empty(spec.time_steps, *y.shape[1:])
+    used: list[tuple[Tensor, Tensor]] = []
+    moments: list[tuple[Tensor, Tensor]] = []
+    u = threshold = width = None
+    for t in range(spec.time_steps):
+        step = y if y.shape[0] == 1 else y[t : t + 1]
+        before = spikes[t - 1] if t else None
+        u, mean, squares = kernels.advance(step, u, threshold, width, before, affine, decay, spec)
+        mean_std = unbiased(mean, squares, u.numel(), across_ranks)
+        threshold, width = (value.to(decay.dtype) for value in method.adapted(t, facts, *mean_std))
+        used.append((threshold, width))
+        moments.append((mean, squares / u.numel()))
+    kernels.finish(u, threshold, width, spikes[-1], spec)
+    thresholds, widths = (torch.stack(values) for values in zip(*used, strict=True))
+    fired = Fired(spikes, None, None, None, None)
+    if spec.moments:
+        u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
+        fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
+    return fired, thresholds, widths
+
+
+def arrangement(x: Tensor) -> Literal["rows", "planes"]:
+    """How [T, B, C, *space] lies in memory; see `formulas`."""
+    vectors = x.numel() == x.shape[0] * x.shape[1] * x.shape[2]
+    return "rows" if vectors or x.movedim(2, -1).is_contiguous() else "planes"
+
+
+def arranged(x: Tensor, how: Literal["rows", "planes"]) -> Tensor:
+    """[T, B, C, *space] as [T, P, Q, C] or [T, P, C, S]: a view, but of a tensor that lies in memory another way."""
+    steps, batch, channels = x.shape[:3]
+    if how == "planes":
+        return x.contiguous().view(steps, batch, channels, -1)
+    x = x.movedim(2, -1).contiguous()
+    if x.ndim > 3 and x.shape[-2] > 1 and x[0, 0].numel() > PART:
+        return x.view(steps, -1, x.shape[-2], channels)
+    return x.view(steps, batch, -1, channels) if x[0, 0].numel() > channels else x.view(steps, 1, batch, channels)
+
+
+def restored(values: Tensor, like: Tensor, how: Literal["rows", "planes"]) -> Tensor:
+    """The inverse of `arranged`: [T, B, C, *space], with B, C and space of `like`."""
+    batch, channels, *space = like.shape[1:]
+    if how == "planes":
+        return values.view(-1, batch, channels, *space)
+    return values.view(-1, batch, *space, channels).movedim(-1, 2)
