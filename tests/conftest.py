@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from engines import ENGINES
 from gradspike.cli import load_config
 from gradspike.config import ExperimentConfig
+from gradspike.engine.base import Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["model.width=4", "model.depth=2", "trainer.max_epochs=2", "trainer.progress=none", "trainer.accelerator=cpu"]
@@ -44,6 +46,14 @@ def tiny(data_dir: Path, tmp_path: Path) -> Callable[..., list[str]]:
 @pytest.fixture
 def tiny_config(tiny: Callable[..., list[str]]) -> Callable[..., ExperimentConfig]:
     return lambda *more: load_config(tiny(*more))
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine that a mark of `engines` names, which new layers take too."""
+    run = ENGINES[request.param]
+    monkeypatch.setattr("gradspike.spiking_norm.load_engine", lambda name: run)
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 from torch import nn
 
+from engines import compiled_slowly
+from gradspike.engine.base import Engine
 from gradspike.errors import ConfigError
 from gradspike.methods.registry import METHODS, MethodConfig, SurrogateName
 from gradspike.spiking_norm import collect_losses, name_layers
@@ -40,15 +42,17 @@ def config_of(name: str) -> MethodConfig:
     return method_config(**(composed(name) if name in YAMLS else {"name": name}))
 
 
+@compiled_slowly
 @pytest.mark.parametrize("name", sorted({*METHODS.names(), *YAMLS, *USERS}))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_contract(check: Callable[[MethodConfig], None], name: str) -> None:
+def test_contract(engine: Engine, check: Callable[[MethodConfig], None], name: str) -> None:
     check(config_of(name))
 
 
+@compiled_slowly
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 @pytest.mark.parametrize("name", [*METHODS.names(), *USERS])
-def test_any_method_trains_with_any_shape(name: str, surrogate: str) -> None:
+def test_any_method_trains_with_any_shape(engine: Engine, name: str, surrogate: str) -> None:
     layer = make_layer(method_config(name, surrogate=surrogate))
     y = make_input().requires_grad_()
     layer(y).square().sum().backward()
@@ -168,8 +172,11 @@ def user_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     sys.modules.pop("my_lab_rule", None)
 
 
+@compiled_slowly
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-def test_a_users_file_keeps_the_contract(check: Callable[[MethodConfig], None], user_module: str) -> None:
+def test_a_users_file_keeps_the_contract(
+    engine: Engine, check: Callable[[MethodConfig], None], user_module: str
+) -> None:
     check(method_config(f"{user_module}:Slope", slope=0.25))
 
 

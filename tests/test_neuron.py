@@ -9,8 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradspike.engine.base import EngineOptions, EngineOutput, empty_steps, membrane_statistics, pooled_statistics
-from gradspike.engine.eager import run
+from engines import compiled_slowly, every_engine
+from gradspike.engine import eager
+from gradspike.engine.base import (
+    Engine,
+    EngineOptions,
+    EngineOutput,
+    empty_steps,
+    membrane_statistics,
+    pooled_statistics,
+)
 from gradspike.engine.registry import load_engine
 from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, Plan
@@ -33,7 +41,9 @@ class Given(Method):
         return self.given
 
 
-def drive(x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor, **options: object) -> EngineOutput:
+def drive(
+    x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor, run: Engine = eager.run, **options: object
+) -> EngineOutput:
     shape = SURROGATES[str(options.pop("surrogate", "rectangular"))]
     facts = LayerFacts(x.shape[0], 1.0, decay.detach(), gradients=torch.is_grad_enabled())
     channels = x.shape[2]
@@ -46,15 +56,16 @@ def leaves(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
     return [(1.5 * x).requires_grad_(), *((0.7 + 0.2 * value.tanh()).requires_grad_() for value in rest)]
 
 
+@compiled_slowly
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
-def test_backward_is_the_gradient_of_the_smoothed_network(surrogate: str, per_channel: bool) -> None:
+def test_backward_is_the_gradient_of_the_smoothed_network(engine: Engine, surrogate: str, per_channel: bool) -> None:
     """float64 gradcheck of x, decay, thresholds and widths, through spikes and through mean and variance of u."""
     steps = (T, C) if per_channel else (T,)
     inputs = leaves((T, B, C, 2), (), steps, steps)
 
     def network(x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor) -> tuple[Tensor | None, ...]:
-        out = drive(x, decay, thresholds, widths, surrogate=surrogate, smooth=True, moments=True)
+        out = drive(x, decay, thresholds, widths, engine, surrogate=surrogate, smooth=True, moments=True)
         return out.spikes, out.mean, out.variance
 
     assert torch.autograd.gradcheck(network, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
@@ -70,11 +81,12 @@ def stepwise(x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor, surro
     return torch.stack(spikes)
 
 
+@compiled_slowly
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("surrogate", ["rectangular", "arctan", "gaussian"])
-def test_backward_equals_stepwise_autograd(surrogate: str, detach: bool) -> None:
+def test_backward_equals_stepwise_autograd(engine: Engine, surrogate: str, detach: bool) -> None:
     inputs = leaves((T, B, C, 3, 3), (), (T,), (T,), seed=3)
-    ours = drive(*inputs, surrogate=surrogate, smooth=True, detach_reset=detach).spikes
+    ours = drive(*inputs, engine, surrogate=surrogate, smooth=True, detach_reset=detach).spikes
     plain = stepwise(*inputs, surrogate=surrogate, detach=detach)
     torch.testing.assert_close(ours, plain)
     weights = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -84,30 +96,35 @@ def test_backward_equals_stepwise_autograd(surrogate: str, detach: bool) -> None
         torch.testing.assert_close(a, e)
 
 
-def test_detach_reset_changes_the_gradient_and_not_the_spikes() -> None:
+@compiled_slowly
+def test_detach_reset_changes_the_gradient_and_not_the_spikes(engine: Engine) -> None:
     inputs = leaves((T, B, C, 3, 3), (), (T,), (T,))
-    kept, cut = (drive(*inputs, detach_reset=detach).spikes for detach in (False, True))
+    kept, cut = (drive(*inputs, engine, detach_reset=detach).spikes for detach in (False, True))
     assert torch.equal(kept, cut)
     assert not torch.equal(*(torch.autograd.grad(s.square().sum(), inputs[0])[0] for s in (kept, cut)))
 
 
-def test_recursion_by_hand() -> None:
+@compiled_slowly
+def test_recursion_by_hand(engine: Engine) -> None:
     """One neuron, five steps: leak, fire at equality, hard reset to 0."""
     x = torch.tensor([0.6, 0.9, 0.5, 0.75, -1.0]).view(5, 1, 1)
     out = drive(x, torch.tensor(0.5), torch.ones(5), torch.ones(5), keep_membrane=True)
     assert out.membrane is not None
     torch.testing.assert_close(out.membrane.flatten(), torch.tensor([0.6, 1.2, 0.5, 1.0, -1.0]))
     assert out.spikes.flatten().tolist() == [0, 1, 0, 1, 0]
+    assert torch.equal(drive(x, torch.tensor(0.5), torch.ones(5), torch.ones(5), engine).spikes, out.spikes)
 
 
-def test_moments_are_those_of_the_membrane() -> None:
+@every_engine
+def test_moments_are_those_of_the_membrane(engine: Engine) -> None:
     x, decay, thresholds, widths = leaves((T, B, C, 3), (), (T,), (T,))
-    out = drive(x, decay, thresholds, widths, moments=True, keep_membrane=True)
-    assert out.membrane is not None
+    seen = drive(x, decay, thresholds, widths, keep_membrane=True)
+    assert seen.membrane is not None
+    out = drive(x, decay, thresholds, widths, engine, moments=True)
     assert out.mean is not None
     assert out.variance is not None
-    torch.testing.assert_close(out.mean.detach(), out.membrane.flatten(1).mean(1))
-    torch.testing.assert_close(out.variance.detach(), out.membrane.flatten(1).var(1, correction=0))
+    torch.testing.assert_close(out.mean.detach(), seen.membrane.flatten(1).mean(1))
+    torch.testing.assert_close(out.variance.detach(), seen.membrane.flatten(1).var(1, correction=0))
     (grad,) = torch.autograd.grad(out.mean.sum(), x)
     assert grad.abs().sum() > 0
 
@@ -133,8 +150,9 @@ def test_pooled_statistics_are_those_of_the_union() -> None:
     torch.testing.assert_close(std, union.std())
 
 
+@compiled_slowly
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_dtype_of_input_is_kept_and_the_recursion_is_float32_at_least(dtype: torch.dtype) -> None:
+def test_dtype_of_input_is_kept_and_the_recursion_is_float32_at_least(engine: Engine, dtype: torch.dtype) -> None:
     x, decay, thresholds, widths = (leaf.detach() for leaf in leaves((8, B, C, 3), (), (8,), (8,)))
     x, decay = x.to(dtype).requires_grad_(), torch.tensor(0.9, dtype=torch.float64)
     out = drive(x, decay, thresholds, widths, keep_membrane=True)
@@ -144,15 +162,19 @@ def test_dtype_of_input_is_kept_and_the_recursion_is_float32_at_least(dtype: tor
     assert exact.membrane is not None
     assert out.membrane.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(out.membrane.double(), exact.membrane, rtol=1e-5, atol=1e-5)
-    out.spikes.sum().backward()
+    same = drive(x, decay, thresholds, widths, engine).spikes
+    assert same.dtype == dtype
+    assert torch.equal(same, out.spikes)
+    same.sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == dtype
 
 
-def test_layout_of_a_step_is_kept() -> None:
+@every_engine
+def test_layout_of_a_step_is_kept(engine: Engine) -> None:
     y = torch.randn(T * B, C, 4, 5).contiguous(memory_format=torch.channels_last)
     x = y.unflatten(0, (T, B)).requires_grad_()
-    out = drive(x, torch.tensor(0.2), torch.ones(T), torch.ones(T))
+    out = drive(x, torch.tensor(0.2), torch.ones(T), torch.ones(T), engine)
     assert out.spikes.stride() == x.stride()
     out.spikes.sum().backward()
     assert x.grad is not None
@@ -182,6 +204,6 @@ def test_lif_keeps_its_decay_exactly_and_out_of_checkpoints() -> None:
 
 
 def test_unknown_engine_gets_the_nearest_name() -> None:
-    assert load_engine("eager") is run
+    assert load_engine("eager") is eager.run
     with pytest.raises(ConfigError, match="Did you mean 'eager'"):
         load_engine("eagre")

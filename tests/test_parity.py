@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradspike.engine.base import EngineOptions, EngineOutput
-from gradspike.engine.eager import run
+from engines import every_engine
+from gradspike.engine import eager
+from gradspike.engine.base import Engine, EngineOptions, EngineOutput
 from gradspike.methods.base import LayerFacts, Method, build_method
 from gradspike.methods.ds_atgo import DsAtgo
 from gradspike.methods.registry import MethodConfig
@@ -96,8 +98,15 @@ def decay_of(data: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def fire(
-    x: Tensor, decay: Tensor, method: Method, v_threshold: float, training: bool = True, gamma: Tensor | None = None
-) -> EngineOutput:
+    engine: Engine,
+    x: Tensor,
+    decay: Tensor,
+    method: Method,
+    v_threshold: float,
+    training: bool = True,
+    gamma: Tensor | None = None,
+) -> tuple[EngineOutput, Tensor]:
+    """What the engine gives, and the potential as the reference engine finds it."""
     facts = LayerFacts(
         time_steps=x.shape[0],
         v_threshold=v_threshold,
@@ -106,13 +115,17 @@ def fire(
         training=training,
         gradients=training,
     )
-    return run(x, decay, method, facts, EngineOptions(SURROGATES["rectangular"], keep_membrane=True))
+    options = EngineOptions(SURROGATES["rectangular"])
+    looking_on = replace(facts, updates=False)
+    seen = eager.run(x.detach(), decay.detach(), method, looking_on, replace(options, keep_membrane=True))
+    assert seen.membrane is not None
+    return engine(x, decay, method, facts, options), seen.membrane
 
 
-def check_step(data: dict[str, Tensor], output: EngineOutput, x: Tensor, logit: Tensor | None) -> None:
+def check_step(data: dict[str, Tensor], fired: tuple[EngineOutput, Tensor], x: Tensor, logit: Tensor | None) -> None:
     """Spikes forward, then the gradients of x and of the decay logit."""
-    assert output.membrane is not None
-    assert_spikes(output.spikes, time_first(data["spikes"]), output.membrane, output.thresholds)
+    output, membrane = fired
+    assert_spikes(output.spikes, time_first(data["spikes"]), membrane, output.thresholds)
     if "grad_spikes" not in data:
         return
     if logit is not None:
@@ -136,20 +149,23 @@ def test_every_case_of_the_files_is_tested(file: str, cases: set[str]) -> None:
     assert {key.split("/")[0] for key in load(file)} == cases
 
 
+@every_engine
 @pytest.mark.parametrize("name", NEURONS)
-def test_mpd_agl_neuron(name: str) -> None:
+def test_mpd_agl_neuron(engine: Engine, name: str) -> None:
     data = case("mpd_agl", name)
     v_threshold = float(data["v_threshold"])
     x = time_first(data["x"]).requires_grad_()
     decay, logit = decay_of(data)
     fixed = data["gamma_mean"] == -1
     method = build_method(method_config("fixed_sg" if fixed else "mpd_agl"), x.shape[0], x.shape[2])
-    check_step(data, fire(x, decay, method, v_threshold, gamma=None if fixed else data["gamma_mean"]), x, logit)
+    gamma = None if fixed else data["gamma_mean"]
+    check_step(data, fire(engine, x, decay, method, v_threshold, gamma=gamma), x, logit)
 
 
+@every_engine
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_mpd_agl_layer(name: str, static: bool) -> None:
+def test_mpd_agl_layer(engine: Engine, name: str, static: bool) -> None:
     """The whole layer; `static` checks the statistics' repeats with a first step that is fed T times."""
     data = case("mpd_agl", name)
     time_steps, channels = data["x"].shape[1], data["bn_weight"].numel()
@@ -210,8 +226,9 @@ def check_static(layer: SpikingNorm, y: Tensor) -> None:
         assert_close(layer.state_dict()[key], value, key)
 
 
+@every_engine
 @pytest.mark.parametrize("name", ATGO)
-def test_ds_atgo_neuron(name: str) -> None:
+def test_ds_atgo_neuron(engine: Engine, name: str) -> None:
     data = case("ds_atgo", name)
     shape = data["b0/x"].shape
     config = method_config("ds_atgo")
@@ -222,18 +239,18 @@ def test_ds_atgo_neuron(name: str) -> None:
     while f"b{batch}/x" in data:
         part = case("ds_atgo", f"{name}/b{batch}")
         x = time_first(part["x"]).requires_grad_()
-        output = fire(x, decay, method, config.v_threshold)
+        output, membrane = fire(engine, x, decay, method, config.v_threshold)
         assert_close(output.thresholds, part["thresholds"], "thresholds")
         assert_close(output.widths, part["widths"], "widths")
         assert_close(method.running_threshold, part["running_threshold"], "running_threshold")
-        check_step(part, output, x, logit)
+        check_step(part, (output, membrane), x, logit)
         batch += 1
     assert batch > 0
     part = case("ds_atgo", f"{name}/eval")
     x = time_first(part["x"])
-    output = fire(x, decay, method, config.v_threshold, training=False)
+    output, membrane = fire(engine, x, decay, method, config.v_threshold, training=False)
     assert torch.equal(output.thresholds, method.running_threshold)
-    check_step(part, output, x, None)
+    check_step(part, (output, membrane), x, None)
 
 
 class SmallNet(nn.Module):
@@ -268,6 +285,7 @@ def own_key(key: str) -> str:
     raise KeyError(key)
 
 
+@every_engine
 @pytest.mark.parametrize(
     ("file", "prefix", "method", "norm", "smoothing"),
     [
@@ -276,7 +294,7 @@ def own_key(key: str) -> str:
     ],
     ids=["mpd_agl", "ds_atgo"],
 )
-def test_training_trace(file: str, prefix: str, method: str, norm: str, smoothing: float) -> None:
+def test_training_trace(engine: Engine, file: str, prefix: str, method: str, norm: str, smoothing: float) -> None:
     init, final = case(file, f"{prefix}init"), case(file, f"{prefix}final")
     xs, ys, losses = (load(file)[prefix + key] for key in ("x", "y", "loss"))
     time_steps = xs.shape[2]

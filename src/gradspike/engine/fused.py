@@ -57,6 +57,10 @@ class FusedEngine:
 
     kernels: Kernels
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FusedEngine:
+        """Itself: a copied layer shares the kernels, which belong to no layer."""
+        return self
+
     def __call__(
         self,
         x: Tensor,
