@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -485,14 +484,23 @@ def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_converted_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("gradspike"), "propagate", False)
-    monkeypatch.setattr(logging.getLogger("gradspike"), "handlers", [caplog.handler])
-    caplog.set_level(logging.INFO, logger="gradspike")
-    model = build("test_efficientnet")
-    assert caplog.messages == [f"model: {line}" for line in model.report.lines()]
-    assert "spiking: 9 x batch norm + activation, 0 x activation alone" in caplog.text
-    assert "4 batch norms, 0 other norms, 2 activations of gates" in caplog.text
+def test_the_report_counts_what_was_converted() -> None:
+    lines = build("test_efficientnet").report.lines()
+    assert "spiking: 9 x batch norm + activation, 0 x activation alone" in lines
+    assert "as they were: 4 batch norms, 0 other norms, 2 activations of gates" in lines
+
+
+def test_what_was_converted_stands_once_in_a_runs_log(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal and in run.log."""
+    network = ["model=timm", "model.name=resnet10t", "+model.options.channels=[4,4,4,4]", "dataset=digits"]
+    cheap = ["time_steps=1", "dataset.batch_size=500", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    run, _ = train(load_config([*network, *cheap, f"data_dir={data_dir}", f"runs_dir={tmp_path}"]), None, [])
+    said = capsys.readouterr()
+    for text in (run.log.read_text(), said.out + said.err):
+        assert text.count("model: spiking: 7 x batch norm + activation, 4 x activation alone") == 1
+    assert "model: timm" in run.log.read_text()
 
 
 @pytest.mark.parametrize(("name", "woken"), [("darknet17", True), ("densenet121", False)])
