@@ -518,3 +518,30 @@ def test_layers_that_timm_starts_silent_are_woken(name: str, woken: bool) -> Non
     with torch.no_grad():
         model(images(batch=8))
     assert all(rate > 0.02 for rate in rates.values()), rates
+
+
+@pytest.mark.parametrize("norm", ["tdbn", "tdbn_gain"])
+@pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo", "psg"])
+def test_gradients_pass_blocks_whose_branch_timm_starts_closed(method: str, norm: str, tmp_path: Path) -> None:
+    """With the last gain of a branch at 0, as in timm, a neuron behind the sum sees spikes alone; of psg and ds_atgo no
+    gradient passed it. Gains that were loaded stay.
+    """
+    context = context_for(method, name=norm, alpha=1.5)
+    model = build("resnet18d", context)
+    done = model.report.conversion
+    assert done is not None
+    closed = [name for name, value in original("resnet18d").named_parameters() if "bn" in name and not value.any()]
+    assert [f"{name}.weight" for name in done.opened] == [name for name in closed if name.endswith("weight")]
+    assert len(done.opened) == 8
+    for name in done.opened:
+        gain = model.network.get_submodule(name).weight.detach()
+        torch.testing.assert_close(gain, torch.full_like(gain, 1.5 * context.method.v_threshold / 2**0.5))
+    F.cross_entropy(model(images()).mean(0), torch.arange(B)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.ndim != 4 or (parameter.grad is not None and parameter.grad.any()), name
+
+    torch.save(original("resnet18d").state_dict(), tmp_path / "w.pt")
+    loaded = build("resnet18d", context, pretrained=str(tmp_path / "w.pt"))
+    assert loaded.report.conversion is not None
+    assert loaded.report.conversion.opened == ()
+    assert not loaded.network.get_submodule(done.opened[0]).weight.any()

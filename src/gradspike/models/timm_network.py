@@ -44,6 +44,11 @@ class TimmReport:
             lines.append("no batch norm anywhere: nothing keeps the currents near the threshold")
         if done.woken:
             lines.append(f"start with gain 1 instead of timm's 0, at which nothing fires: {_named(done.woken)}")
+        if done.opened:
+            lines.append(
+                "start with gain alpha * V_th / sqrt(2) instead of timm's 0, at which gradients may not pass the sum "
+                f"behind: {_named(done.opened)}"
+            )
         if done.relays:
             lines.append(f"start with a mean current of 0.75 V_th, as they take pooled spikes: {_named(done.relays)}")
         lines.append(
