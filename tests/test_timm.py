@@ -475,6 +475,17 @@ def test_forwards_that_cannot_be_followed() -> None:
         trace(Branches(), 3, 8)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("checkpoint_path=w.pth", "model.pretrained=<file>"), ("pretrained=true", "model.pretrained=<file>")]
+    + [(f"{key}=5", "follows from the data set") for key in ("num_classes", "in_chans")],
+)
+def test_options_that_are_set_elsewhere_are_refused(option: str, said: str) -> None:
+    """timm would load weights of which the conversion, which keeps loaded gains, knows nothing."""
+    with pytest.raises(ConfigError, match=rf"model\.options=.*{option.partition('=')[0]} is not set here; .*{said}"):
+        load_config(["model=timm", f"+model.options.{option}"])
+
+
 def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: Path) -> None:
     words = ["model=timm", "dataset=digits", f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"]
     with pytest.raises(ConfigError, match="Nearest: mobilenetv2_100"):
