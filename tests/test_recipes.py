@@ -95,6 +95,9 @@ def test_published_numbers_belong_to_configurations_that_exist(name: str) -> Non
     changes = {"trainer.max_epochs": 3, "model.width": 0.25, "model.activation": "relu", "optimizer.lr": 0.05}
     for key, value in {**changes, "time_steps": 3, "dataset.train_per_class": 10}.items():
         assert published_for(edited(config, {key: value})) is None
+    groups = edited(config, {"optimizer.groups": {"head.*": {"lr": 10.0}}})
+    assert published_for(groups) is None
+    assert "optimizer.groups.head.*.lr=10, which it does not have" in deviations(groups)
     free = {"trainer.precision": "bf16", "dataset.workers": 2, "seed": 5, "runs_dir": "elsewhere"}
     assert published_for(edited(config, free)) == published_for(config)
 

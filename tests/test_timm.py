@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -477,6 +476,17 @@ def test_forwards_that_cannot_be_followed() -> None:
         trace(Branches(), 3, 8)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("checkpoint_path=w.pth", "model.pretrained=<file>"), ("pretrained=true", "model.pretrained=<file>")]
+    + [(f"{key}=5", "follows from the data set") for key in ("num_classes", "in_chans")],
+)
+def test_options_that_are_set_elsewhere_are_refused(option: str, said: str) -> None:
+    """timm would load weights of which the conversion, which keeps loaded gains, knows nothing."""
+    with pytest.raises(ConfigError, match=rf"model\.options=.*{option.partition('=')[0]} is not set here; .*{said}"):
+        load_config(["model=timm", f"+model.options.{option}"])
+
+
 def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: Path) -> None:
     words = ["model=timm", "dataset=digits", f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"]
     with pytest.raises(ConfigError, match="Nearest: mobilenetv2_100"):
@@ -486,14 +496,23 @@ def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_converted_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("gradspike"), "propagate", False)
-    monkeypatch.setattr(logging.getLogger("gradspike"), "handlers", [caplog.handler])
-    caplog.set_level(logging.INFO, logger="gradspike")
-    model = build("test_efficientnet")
-    assert caplog.messages == [f"model: {line}" for line in model.report.lines()]
-    assert "spiking: 9 x batch norm + activation, 0 x activation alone" in caplog.text
-    assert "4 batch norms, 0 other norms, 2 activations of gates" in caplog.text
+def test_the_report_counts_what_was_converted() -> None:
+    lines = build("test_efficientnet").report.lines()
+    assert "spiking: 9 x batch norm + activation, 0 x activation alone" in lines
+    assert "as they were: 4 batch norms, 0 other norms, 2 activations of gates" in lines
+
+
+def test_what_was_converted_stands_once_in_a_runs_log(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal and in run.log."""
+    network = ["model=timm", "model.name=resnet10t", "+model.options.channels=[4,4,4,4]", "dataset=digits"]
+    cheap = ["time_steps=1", "dataset.batch_size=500", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    run, _ = train(load_config([*network, *cheap, f"data_dir={data_dir}", f"runs_dir={tmp_path}"]), None, [])
+    said = capsys.readouterr()
+    for text in (run.log.read_text(), said.out + said.err):
+        assert text.count("model: spiking: 7 x batch norm + activation, 4 x activation alone") == 1
+    assert "model: timm" in run.log.read_text()
 
 
 @pytest.mark.parametrize(("name", "woken"), [("darknet17", True), ("densenet121", False)])
@@ -511,3 +530,30 @@ def test_layers_that_timm_starts_silent_are_woken(name: str, woken: bool) -> Non
     with torch.no_grad():
         model(images(batch=8))
     assert all(rate > 0.02 for rate in rates.values()), rates
+
+
+@pytest.mark.parametrize("norm", ["tdbn", "tdbn_gain"])
+@pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo", "psg"])
+def test_gradients_pass_blocks_whose_branch_timm_starts_closed(method: str, norm: str, tmp_path: Path) -> None:
+    """With the last gain of a branch at 0, as in timm, a neuron behind the sum sees spikes alone; of psg and ds_atgo no
+    gradient passed it. Gains that were loaded stay.
+    """
+    context = context_for(method, name=norm, alpha=1.5)
+    model = build("resnet18d", context)
+    done = model.report.conversion
+    assert done is not None
+    closed = [name for name, value in original("resnet18d").named_parameters() if "bn" in name and not value.any()]
+    assert [f"{name}.weight" for name in done.opened] == [name for name in closed if name.endswith("weight")]
+    assert len(done.opened) == 8
+    for name in done.opened:
+        gain = model.network.get_submodule(name).weight.detach()
+        torch.testing.assert_close(gain, torch.full_like(gain, 1.5 * context.method.v_threshold / 2**0.5))
+    F.cross_entropy(model(images()).mean(0), torch.arange(B)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.ndim != 4 or (parameter.grad is not None and parameter.grad.any()), name
+
+    torch.save(original("resnet18d").state_dict(), tmp_path / "w.pt")
+    loaded = build("resnet18d", context, pretrained=str(tmp_path / "w.pt"))
+    assert loaded.report.conversion is not None
+    assert loaded.report.conversion.opened == ()
+    assert not loaded.network.get_submodule(done.opened[0]).weight.any()

@@ -24,6 +24,7 @@ from gradspike.config import ExperimentConfig, TrainerConfig, short_name, valida
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.errors import Interrupted, UserError
+from gradspike.models.build import report_of
 from gradspike.module import SpikingClassifier
 from gradspike.processes import is_first_process
 from gradspike.recipes import start_lines
@@ -80,7 +81,7 @@ def _recorded(
         run.set_status("running")
         parts = (config.dataset.name, config.model.name, config.method.name)
         run.record_session(command, [name.partition(":")[0] for name in parts if ":" in name])
-        _tell(config, run, checkpoint)
+        _tell(config, run, module, checkpoint)
         summary = _fit_and_test(config, run, data, module, checkpoint, guard)
         run.write_summary(summary)
         run.set_status("finished")
@@ -100,9 +101,13 @@ def _recorded(
         run.unlock()
 
 
-def _tell(config: ExperimentConfig, run: RunFolder, checkpoint: dict[str, Any] | None) -> None:
-    """Say where the run lies, whose settings it has, and from where it goes on."""
+def _tell(
+    config: ExperimentConfig, run: RunFolder, module: SpikingClassifier, checkpoint: dict[str, Any] | None
+) -> None:
+    """Say where the run lies, what was made of a network of timm, whose settings it has, and from where it goes on."""
     log.info("run: %s", run.path)
+    for line in report_of(module.model):
+        log.info("model: %s", line)
     for line in start_lines(config):
         log.info("%s", line)
     if config.trainer.ema is not None:

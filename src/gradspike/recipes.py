@@ -60,20 +60,26 @@ def deviations(config: ExperimentConfig) -> list[str]:
     conditions = {key for published in recipe.published for key in published.when}
     actual = dict(flat(config.plain()))
     found = [f"{config.label()}, not {recipe.name}"] if config.label() != recipe.name else []
-    expected = {"time_steps": config.time_steps, **_defaults(config), **settings}
+    expected = {"time_steps": config.time_steps, **_defaults(config, actual), **settings}
     for key, value in actual.items():
         compared = key == "time_steps" or key.partition(".")[0] in SECTIONS
-        if compared and key not in FREE | conditions and value != expected.get(key, value):
+        if not compared or key in FREE | conditions:
+            continue
+        if key not in expected:  # an entry of a dictionary, such as optimizer.groups
+            found += [f"{key}={_shown(value)}, which it does not have"] if value is not None else []
+        elif value != expected[key]:
             found.append(f"{key}={_shown(value)} instead of {_shown(expected[key])}")
     return found
 
 
-def _defaults(config: ExperimentConfig) -> dict[str, Any]:
-    """Dotted keys of all sections and their defaults in the schema, where they have one."""
+def _defaults(config: ExperimentConfig, actual: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of all sections and their defaults in the schema; of one without a default its actual value."""
     defaults: dict[str, Any] = {}
     for section in SECTIONS:
         for key, field in type(getattr(config, section)).model_fields.items():
             if field.is_required():
+                name = f"{section}.{key}"
+                defaults[name] = actual[name]
                 continue
             value = field.get_default(call_default_factory=True)
             plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradspike.config import ExperimentConfig
-from gradspike.models.build import build_model
+from gradspike.models.build import build_model, report_of
 from gradspike.spiking_norm import NormReLU, SpikingNorm
 
 BATCH = 2  # training needs two samples to normalise over; the difference to three is what one sample costs
@@ -99,7 +99,7 @@ def measure(config: ExperimentConfig) -> Description:
         kind = _kind(module) if record.calls <= 1 else f"{_kind(module)}, {record.calls} times"
         layers.append(Layer(name, kind, steps, tuple(shape), parameters, record.flops // 2, kept))
     layers += [Layer(name, "not called", 0, (), count, 0, 0) for name, count in own.items() if count]
-    return Description(tuple(layers), _report(model))
+    return Description(tuple(layers), report_of(model))
 
 
 def _inputs(config: ExperimentConfig, batch: int) -> Tensor:
@@ -215,10 +215,3 @@ def _kind(module: nn.Module) -> str:
     kernel = "x".join(str(side) for side in module.kernel_size)
     stride = "" if set(module.stride) == {1} else f" /{module.stride[0]}"
     return f"{kind} {kernel}{stride}"
-
-
-def _report(model: nn.Module) -> tuple[str, ...]:
-    """What a network made from another one says of its making."""
-    from gradspike.models.timm_network import TimmNetwork
-
-    return tuple(model.report.lines()) if isinstance(model, TimmNetwork) else ()

@@ -12,6 +12,12 @@ from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
 
 
+def report_of(model: nn.Module) -> tuple[str, ...]:
+    """What a backbone that was made from another network says of its making: `report.lines()`, where it has that."""
+    lines = getattr(getattr(model, "report", None), "lines", None)
+    return tuple(lines()) if callable(lines) else ()
+
+
 def build_model(config: ExperimentConfig) -> nn.Module:
     """The backbone for the data set's channels, image size and classes, every spiking layer told its name for error
     messages.

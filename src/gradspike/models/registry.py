@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from gradspike.registry import Entry, Registry, Strict
 
@@ -95,6 +95,13 @@ class SewResNetConfig(ResidualConfig):
     stem: Literal["auto", "imagenet", "small"] = "auto"
 
 
+TIMM_OPTIONS_SET_ELSEWHERE = {
+    **dict.fromkeys(("pretrained", "checkpoint_path"), "weights are loaded with model.pretrained=<file>"),
+    "num_classes": "it follows from the data set",
+    "in_chans": "it follows from the data set",
+}
+
+
 class TimmConfig(ModelConfig):
     """Any convolutional network of timm as a spiking one; `name` is timm's name of it."""
 
@@ -105,6 +112,14 @@ class TimmConfig(ModelConfig):
     """Make the activations inside squeeze-excite and other gates spike too; they stay real-valued otherwise."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm.create_model, such as drop_path_rate; which there are depends on the network."""
+
+    @field_validator("options")
+    @classmethod
+    def _set_elsewhere(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for key in options:
+            if key in TIMM_OPTIONS_SET_ELSEWHERE:
+                raise ValueError(f"{key} is not set here; {TIMM_OPTIONS_SET_ELSEWHERE[key]}")
+        return options
 
 
 MODELS: Registry[ModelConfig] = Registry(

@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from gradspike.models import timm_kinds as kinds
 from gradspike.models.timm_sites import Site, check_graph, find_sites
@@ -28,6 +28,7 @@ class Conversion:
         other_norms: norms of other kinds.
         still: spiking layers that take the current of a still image, computed once.
         woken: pairs whose gain timm starts at 0 and that start at 1.
+        opened: other norms whose gain timm starts at 0 and that start at alpha * V_th / sqrt(2).
         relays: pairs that take max-pooled spikes and start with a mean current of 0.75 V_th.
     """
 
@@ -38,6 +39,7 @@ class Conversion:
     other_norms: tuple[str, ...]
     still: tuple[str, ...]
     woken: tuple[str, ...]
+    opened: tuple[str, ...]
     relays: tuple[str, ...]
 
 
@@ -78,6 +80,7 @@ def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, 
         other_norms=tuple(other_norms),
         still=tuple(calls[call] for call in still),
         woken=tuple(woken),
+        opened=() if trained else tuple(_open_branches(module, [*norms, *other_norms], context)),
         relays=tuple(relays),
     )
 
@@ -130,6 +133,22 @@ def take_over(layer: SpikingNorm, norm: kinds.BatchNorm) -> None:
         own.bias.copy_(norm.bias * own.scale * own.initial_gain)
     own.running_mean.copy_(norm.running_mean)
     own.running_var.copy_(norm.running_var)
+
+
+@torch.no_grad()
+def _open_branches(module: fx.GraphModule, norms: list[str], context: LayerContext) -> list[str]:
+    """Give each norm with a gain of 0 that of a current which is summed with another one, as in our basic block.
+    Returns their names.
+
+    At 0 the neuron behind the sum is given its shortcut alone. Where that are spikes its potential has two values, of
+    which neither may lie in the surrogate's window (psg, ds_atgo): no gradient passes, nor reaches the gain.
+    """
+    like = context.channel_norm(1, branches=2)
+    gains = {name: module.get_submodule(name).weight for name in norms}
+    closed = {name: gain for name, gain in gains.items() if isinstance(gain, Tensor) and not gain.any()}
+    for gain in closed.values():
+        gain.fill_(like.scale * like.initial_gain)
+    return list(closed)
 
 
 def _takes_pooled_spikes(module: fx.GraphModule, call: fx.Node, spiking: Set[fx.Node]) -> bool:

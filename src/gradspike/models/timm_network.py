@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from dataclasses import dataclass, field
 
 import timm
@@ -18,8 +17,6 @@ from gradspike.models.timm_sites import NotConvertible, check_kind
 from gradspike.models.timm_trace import DoesNotRun, NotTraceable, check_runs, trace
 from gradspike.models.timm_weights import load_pretrained
 from gradspike.spiking_norm import LayerContext
-
-log = logging.getLogger("gradspike")
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,11 @@ class TimmReport:
             lines.append("no batch norm anywhere: nothing keeps the currents near the threshold")
         if done.woken:
             lines.append(f"start with gain 1 instead of timm's 0, at which nothing fires: {_named(done.woken)}")
+        if done.opened:
+            lines.append(
+                "start with gain alpha * V_th / sqrt(2) instead of timm's 0, at which gradients may not pass the sum "
+                f"behind: {_named(done.opened)}"
+            )
         if done.relays:
             lines.append(f"start with a mean current of 0.75 V_th, as they take pooled spikes: {_named(done.relays)}")
         lines.append(
@@ -85,8 +87,6 @@ class TimmNetwork(nn.Module):
             raise ConfigError(f"model.name={config.name} {error}.") from error
         self.network = network
         self.report = TimmReport(config.name, conversion, config.pretrained, tuple(notes))
-        for line in self.report.lines():
-            log.info("model: %s", line)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [B, C, H, W] or frames [T, B, C, H, W] -> logits per step [T, B, K]."""
