@@ -17,6 +17,8 @@ from gradspike.engine.base import Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["model.width=4", "model.depth=2", "trainer.max_epochs=2", "trainer.progress=none", "trainer.accelerator=cpu"]
+# A kernel takes seconds to compile or load, a tiny training less; tests/test_engines.py trains with compiled ones.
+TINY += ["engine=eager"]
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from gradspike.models.build import build_model
 from gradspike.optim import build_optimizer, parameter_groups
 from gradspike.spiking_norm import collect_losses
 
-STEPS_BETWEEN_CHECKS = 50  # reading the loss on a GPU waits for it; on a CPU it costs nothing and is done every step
+STEPS_BETWEEN_CHECKS = {"cpu": 1}  # reading the loss elsewhere waits for the device, and is done every 50 steps
 
 
 class Diverged(UserError):
@@ -72,7 +72,7 @@ class SpikingClassifier(L.LightningModule):
             logits = self(inputs)
         loss: Tensor = self.criterion(logits, targets) + extra.mean()
         self.train_meter.update(loss, logits, labels)
-        if loss.device.type == "cpu" or (batch_idx + 1) % STEPS_BETWEEN_CHECKS == 0:
+        if (batch_idx + 1) % STEPS_BETWEEN_CHECKS.get(loss.device.type, 50) == 0:
             self._check_finite(float(self.train_meter.mean_loss()), batch_idx)
         return loss
 
@@ -112,7 +112,7 @@ class SpikingClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser with its parameter groups, and the schedule of its rate."""
-        optimizer = build_optimizer(self.config.optimizer, self.model)
+        optimizer = build_optimizer(self.config.optimizer, self.model, self.config.trainer.gradient_clip)
         schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
         total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
         warmup = schedule.warmup_epochs * total // epochs

@@ -39,12 +39,18 @@ def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[
     return [{"params": parameters, "weight_decay": decay, "lr": lr} for (decay, lr), parameters in groups.items()]
 
 
-def build_optimizer(config: SgdConfig | AdamWConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the groups of `parameter_groups`."""
+def build_optimizer(
+    config: SgdConfig | AdamWConfig, model: nn.Module, gradient_clip: float | None = None
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the groups of `parameter_groups`, each step one kernel for all parameters.
+
+    Lightning does not clip the gradients of such an optimiser: with `gradient_clip` it is torch's own choice of kernels.
+    """
     groups = parameter_groups(model, config)
+    fused = True if gradient_clip is None else None
     if isinstance(config, AdamWConfig):
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
 
 
 def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, GroupConfig]:
