@@ -193,3 +193,14 @@ def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
         opened.run("dispatchEvent(new Event('beforeprint'))")
         assert opened.run("document.documentElement.scrollWidth") <= a4_between_margins
         assert opened.complaints() == []
+
+
+def test_long_names_of_groups_widen_no_phone(report_file: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    text = report_file.read_text().replace("fixed_sg, T=", "a_method_with_a_long_name, T=")
+    file = tmp_path / "long.html"
+    file.write_text(text)
+    with Browser(file, tmp_path / "profile", width=390) as opened:
+        assert "a_method_with_a_long_name" in opened.run("document.getElementById('layers').textContent")
+        assert opened.run("document.documentElement.scrollWidth") <= 390
