@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from gradspike.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
-
-log = logging.getLogger("gradspike")
 
 
 @contextmanager
