@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gradspike.cli import load_config
-from gradspike.compare.energy import PJ_AC, PJ_MAC, energy_of
+from gradspike.describe.energy import PJ_AC, PJ_MAC, energy_of
 from gradspike.describe.measure import measure
 from gradspike.describe.synapses import measure_synapses
 from gradspike.models.build import build_model

@@ -161,3 +161,46 @@ def test_a_phone_need_not_scroll_sideways(browser: Browser) -> None:
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert browser.run("document.querySelector('#curves svg.chart').viewBox.baseVal.width") <= 390
     assert browser.complaints() == []
+
+
+def test_an_axis_says_no_number_twice(browser: Browser) -> None:
+    """Whatever is chosen, and however narrow the range of what is drawn."""
+    assert browser.run("[[1, 1.02], [0, 0], [35000, 35900], [-0.004, 0.003]].every(([from, to]) => {"
+        "const scale = linear(extent([from, to]), [0, 400]);"
+        "const texts = scale.ticks(8).map(scale.text);"
+        "return texts.length > 1 && new Set(texts).size === texts.length})")  # fmt: skip
+    assert browser.run("(() => { const scale = linear([-0.5, 0.5], [0, 400]); return scale.ticks(14).includes(0) })()")
+
+
+def test_cells_of_a_heat_map_have_all_their_numbers_or_none(browser: Browser) -> None:
+    counts = """[150, 400].map((width) => {
+        const host = document.createElement("div");
+        heatChart(host, width, [[0.09, 0.1], [0.1, 0.12]].map((row) => [...row, ...row, ...row]), {
+          rowNames: ["neurons.0", "neurons.1"], columnNames: ["t0", "t1", "t2", "t3", "t4", "t5"], most: 0.12,
+          text: (value) => percent(value, 0), tipTitle: () => "", label: ""});
+        return host.querySelectorAll("g > text").length;
+      })"""
+    assert browser.run(counts) == [0, 12]
+
+
+def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
+    """A page that is wider than the paper is shrunk as a whole, letters of figures and text by different amounts."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    a4_between_margins = 688
+    with Browser(report_file, tmp_path, width=a4_between_margins) as opened:
+        opened.call("Emulation.setEmulatedMedia", media="print")
+        opened.run("dispatchEvent(new Event('beforeprint'))")
+        assert opened.run("document.documentElement.scrollWidth") <= a4_between_margins
+        assert opened.complaints() == []
+
+
+def test_long_names_of_groups_widen_no_phone(report_file: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    text = report_file.read_text().replace("fixed_sg, T=", "a_method_with_a_long_name, T=")
+    file = tmp_path / "long.html"
+    file.write_text(text)
+    with Browser(file, tmp_path / "profile", width=390) as opened:
+        assert "a_method_with_a_long_name" in opened.run("document.getElementById('layers').textContent")
+        assert opened.run("document.documentElement.scrollWidth") <= 390

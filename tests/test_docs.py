@@ -1,4 +1,5 @@
-"""The documentation: add_a_method.md is followed as it is written, methods.md agrees with the code it describes.
+"""The documentation: add_a_method.md is followed as it is written, methods.md agrees with the code it describes,
+the commands of sweeps.md are accepted.
 
 Conventions of add_a_method.md: a block that begins with `# file: PATH` is that file, a diff that begins so changes it,
 and bash blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,9 +22,15 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from gradspike.cli import load_config
+from gradspike.compare import command as compare_command
+from gradspike.dashboard.command import dashboard
 from gradspike.methods.registry import METHODS, MethodConfig
 from gradspike.neuron_config import NeuronConfig, NormConfig
 from gradspike.surrogate import SURROGATES
+from gradspike.sweep import command as sweep_command
+from gradspike.sweep.file import read
+from gradspike.sweep.words import build
 
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
@@ -268,3 +276,35 @@ def test_a_diff_that_does_not_fit_is_noticed() -> None:
     assert patch("a\nb\nc\n", " a\n-b\n+x\n") == "a\nx\nc\n"
     with pytest.raises(AssertionError, match="not there once"):
         patch("a\nb\n", "-c\n+d\n")
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Every `python src/...` that stands alone on a line of a page's blocks, in words."""
+    parts = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = "\n".join(parts)
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python src/")]
+
+
+def test_commands_of_the_page_on_sweeps_are_accepted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is a dry run is run; the others are read as far as that goes without starting anything."""
+    monkeypatch.chdir(ROOT)
+    commands = commands_of(DOCS / "sweeps.md")
+    programs = [words[0] for words in commands]
+    assert {"src/sweep.py", "src/compare.py", "src/dashboard.py"} <= set(programs)
+    for program, *words in commands:
+        if program == "src/sweep.py" and "--dry-run" in words:
+            assert sweep_command.sweep(words) == 0
+            assert capsys.readouterr().out.count("python src/train.py") == 18  # as the page says
+        elif program == "src/sweep.py":
+            file, *_, typed, _ = sweep_command.parse(words)
+            assert load_config(build(read(file), typed).of({})).method_label()
+        elif program == "src/compare.py":
+            assert compare_command.parse(words).sweep == ["runs/sweeps/quick"]
+        elif program == "src/dashboard.py":
+            pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is an optional extra")
+            assert dashboard([*words, "--dry-run"]) == 0
+        else:
+            raise AssertionError(f"{program}: nothing tries this command")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from gradspike import experiment
 from gradspike.config import ExperimentConfig
 from gradspike.reporting.jsonl import JsonLines
-from gradspike.runs import RunFolder
+from wandb_records import final_summary, inspect
 
 Compose = Callable[..., ExperimentConfig]
 
@@ -24,18 +22,6 @@ def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/dev/null")
-
-
-def inspect(run: RunFolder) -> list[dict[str, Any]]:
-    """Every record of a run's W&B files, as W&B's own reader prints them."""
-    records = []
-    for file in sorted((run.path / "wandb").glob("offline-run-*/*.wandb")):
-        tool = Path(sys.executable).with_name("wandb")
-        result = subprocess.run(
-            [tool, "leet", "inspect", "--json", file], capture_output=True, text=True, timeout=120, check=True
-        )
-        records += [json.loads(line) for line in result.stdout.splitlines()]
-    return records
 
 
 def epochs(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,10 +43,7 @@ def test_wandb_offline_holds_everything(tiny_config: Compose) -> None:
     recorded = [json.loads(line) for line in run.metrics.read_text().splitlines() if "val/accuracy" in line]
     assert [entry["val/accuracy"] for entry in epochs] == [entry["val/accuracy"] for entry in recorded]
     assert {"train/loss", "train/accuracy", "val/loss", "val/firing_rate", "lr", "epoch"} <= epochs[0].keys()
-    final: dict[str, Any] = {}
-    for record in records:
-        if record["type"] == "summary":
-            final |= record["summary"]["update"]
+    final = final_summary(records)
     assert final["test/last/accuracy"] == summary["test"]["last"]["accuracy"]
     assert final["val/best/loss"] == summary["val"]["best"]["loss"]
     assert final["parameters"] == summary["parameters"]

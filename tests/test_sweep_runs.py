@@ -98,6 +98,7 @@ def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path
     os.kill(pids[0], signal.SIGKILL)
     os.kill(pids[1], signal.SIGCONT)
     wait_for(lambda: has(said[1], "trial 0  seed=0  goes on with runs/"), said[1])
+    assert has(said[1], "trial 0  seed=0  tried again (1 of 1): ended unseen")
     wait_for(lambda: has(folder.log(0), "resumed at epoch"), said[1])
     runner.send_signal(signal.SIGINT)
     assert runner.wait(PATIENCE) == 128 + signal.SIGINT, said[1].read_text()

@@ -237,6 +237,21 @@ def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
     return overrides
 
 
+def take_flags(words: list[str], flags: tuple[str, ...], usage: str) -> tuple[list[str], set[str]]:
+    """The words that are no flags, and which of `flags` are there. --help stays among the words; raises ConfigError for
+    any other flag.
+    """
+    rest, found = [], set()
+    for word in words:
+        if word in flags:
+            found.add(word)
+        elif word.startswith("-") and word not in ("-h", "--help"):
+            raise ConfigError(f"{word}: there is no such flag.{did_you_mean(word, [*flags, '--help'])}\n\n{usage}")
+        else:
+            rest.append(word)
+    return rest, found
+
+
 def parse_key_values(words: list[str], schema: type[Strict], usage: str) -> Any:
     """The `key=value` arguments of a command without config groups, validated by `schema`. Prints `usage` and exits on
     --help.

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-APART = ("compare", "landscape", "sweep")  # they start runs or look at them, and shape none
+APART = ("compare", "dashboard", "landscape", "sweep")  # they start runs or look at them, and shape none
 DIGITS = 12
 
 

@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 def compare(words: Sequence[str]) -> int:
     """Compare the runs that `words` name. Returns the exit code."""
-    options = _parse(words)
+    options = parse(words)
     outs = [_checked(word) for word in options.out]
     allow = _allowed(options.allow)
     found = _found(options)
@@ -69,7 +69,8 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What was typed. Raises ConfigError for what cannot be read."""
     parser = _Parser(prog="compare.py", allow_abbrev=False)
     parser.add_argument("paths", nargs="*")
     for flag in ("--sweep", "--out", "--where", "--allow"):

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from gradspike.compare import series
-from gradspike.compare.energy import Energy, energy_of
 from gradspike.compare.groups import Group, Grouping, text_of
 from gradspike.compare.run import Excluded, Run, number
 from gradspike.compare.statistics import ALPHA, Paired, Sample, describe, holm, paired, verdict
 from gradspike.config import ExperimentConfig, PublishedConfig, validate
+from gradspike.describe.energy import Energy, energy_of
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.recipes import deviations, flat, published_for
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gradspike.compare.groups import Group
 from gradspike.compare.run import Run, number
+from gradspike.reporting.probe_records import VALIDATION, layer_names, time_steps
 
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/firing_rate")
 HEATS = ("firing_rate", "gradient_available")
@@ -46,31 +46,14 @@ def _sd(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-_STEP = re.compile(r"(.+)/t(\d+)")
-_NETWORK = ("mean", "spread_layers", "spread_steps")
-
-
-def layer_names(records: Sequence[Mapping[str, Any]], prefix: str, quantity: str) -> list[str]:
-    """Layers with this quantity, in the order of the records, which is the network's."""
-    names: dict[str, None] = {}
-    for record in records:
-        for key in record:
-            if key.startswith(f"{prefix}/") and key.endswith(f"/{quantity}"):
-                names[key[len(prefix) + 1 : -len(quantity) - 1]] = None
-    return [name for name in names if name not in _NETWORK]
-
-
 def heat(group: Group, quantity: str) -> dict[str, Any] | None:
     """Layer x time step at the last validation, mean over seeds: {"layers": [...], "values": [[...], ...]}."""
     records = [run.validation for run in group.runs if run.validation]
-    names = layer_names(records, "probe_val", quantity)
-    rows = []
-    for name in names:
-        key = f"probe_val/{name}/{quantity}"
-        steps = sorted(
-            int(found[2]) for one in records[:1] for word in one if (found := _STEP.fullmatch(word)) and found[1] == key
-        )
-        rows.append([_mean([record.get(f"{key}/t{step}") for record in records]) for step in steps])
+    names = layer_names(records, VALIDATION, quantity)
+    rows = [
+        [_mean([record.get(key) for record in records]) for key in time_steps(records[0], VALIDATION, name, quantity)]
+        for name in names
+    ]
     return {"layers": names, "values": rows} if rows else None
 
 

@@ -50,9 +50,9 @@ def cells(row: Row) -> list[str]:
         spread_of(row.firing_rate, 100),
         spread_of(row.gradient, 100),
         spread_of(row.gradient_spread, 100),
-        DASH if row.energy is None else f"{row.energy.mean:,.4g}",
+        DASH if row.energy is None else amount(row.energy.mean),
         DASH if row.parameters is None else f"{row.parameters:,}",
-        DASH if row.seconds is None else f"{row.seconds.mean:,.3g}",
+        DASH if row.seconds is None else amount(row.seconds.mean),
         DASH if row.memory is None else f"{row.memory.mean:,.0f}",
         published,
     ]
@@ -64,6 +64,11 @@ def spread_of(sample: Sample | None, factor: float = 1) -> str:
         return DASH
     mean = f"{factor * sample.mean:.2f}"
     return mean if sample.sd is None else f"{mean} {PLUS_MINUS} {factor * sample.sd:.2f}"
+
+
+def amount(value: float) -> str:
+    """Three digits, or whole numbers where these are more: `23.5`, `37,099`."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def interval(sample: Sample | None, factor: float = 1, sign: str = "") -> str:

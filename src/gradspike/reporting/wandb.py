@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import netrc
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gradspike.callbacks.evaluation_record import LAYERS
 from gradspike.config import ExperimentConfig, WandbConfig
+from gradspike.reporting.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
+from gradspike.runs import RunFolder
+from gradspike.wandb_login import logged_in
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class WandbLogger(Logger):
 
         mode = os.environ.get("WANDB_MODE") or self.options.mode
         if mode == "auto":
-            mode = "online" if _logged_in() else "offline"
+            mode = "online" if logged_in() else "offline"
         for attempt in dict.fromkeys((mode, "offline")):
             try:
                 self._run = wandb.init(
@@ -86,12 +89,25 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def close(self, summary: dict[str, Any], failed: bool) -> None:
-        """Write the summary (nested keys joined by `/`) and end the W&B run, so that the next one in this process has
-        its own.
+        """Write the summary (nested keys joined by `/`) and what panels need besides (`reporting.closing`); end the W&B
+        run, so that the next one in this process has its own.
         """
-        self._attempt(lambda run: run.summary.update(_flat(summary)))
+        if not failed:
+            self._attempt(lambda run: run.summary.update({**_flat(summary), **self._energies()}))
+            self._attempt(self._log_layers)
         self._attempt(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
+
+    def _energies(self) -> dict[str, float]:
+        layers = json.loads((self.folder / LAYERS).read_text(encoding="utf-8"))
+        return energies(layers, self.config.model.activation == "relu")
+
+    def _log_layers(self, run: Any) -> None:
+        import wandb
+
+        validation = last_validation(RunFolder(self.folder).metrics)
+        if rows := layer_rows(validation, self.config.method_label(), self.config.seed):
+            run.log({LAYER_TABLE: wandb.Table(columns=list(LAYER_COLUMNS), data=rows)})
 
     def _attempt(self, action: Any) -> None:
         if self._run is None or self._failed:
@@ -101,17 +117,6 @@ class WandbLogger(Logger):
         except Exception as error:
             self._failed = True
             log.warning("W&B stopped working (%s); training goes on and the run's own files are complete.", error)
-
-
-def _logged_in() -> bool:
-    """Whether an API key for the W&B server is at hand, in the environment or in the netrc file; asks nobody."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
+from gradspike.cli import take_flags
 from gradspike.config import ExperimentConfig, explain
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.registry import Strict
@@ -97,14 +98,11 @@ def sweep(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> tuple[Path, SweepArguments, dict[str, str], list[str], bool]:
     """Sweep file, options, Slurm's options, overrides for the trials, and whether it is a dry run."""
-    files, values, slurm, typed, dry_run = [], {}, {}, [], False
-    for word in arguments:
+    files, values, slurm, typed = [], {}, {}, []
+    rest, flags = take_flags(arguments, ("--dry-run",), USAGE)
+    for word in rest:
         key, equals, value = word.partition("=")
-        if word == "--dry-run":
-            dry_run = True
-        elif word.startswith("-"):
-            raise ConfigError(f"{word}: there is no such flag.{did_you_mean(word, ['--dry-run', '--help'])}\n\n{USAGE}")
-        elif not equals:
+        if not equals:
             files.append(word)
         elif key in SweepArguments.model_fields:
             values[key] = value
@@ -125,7 +123,7 @@ def parse(arguments: list[str]) -> tuple[Path, SweepArguments, dict[str, str], l
         raise ConfigError(f"slurm.{next(iter(slurm))}: add executor=slurm")
     if options.executor != "local" and options.gpus:
         raise ConfigError("gpus: the cluster hands out its GPUs itself; use gpus_per_trial=1")
-    return Path(files[0]).expanduser(), options, slurm, typed, dry_run
+    return Path(files[0]).expanduser(), options, slurm, typed, "--dry-run" in flags
 
 
 def _not_meant_for_us(key: str) -> None:

@@ -115,7 +115,7 @@ def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | Non
     run = find_run(folder, record)
     update: dict[str, Any] = {"run": None if run is None else str(run.path.relative_to(folder.path))}
     if run is None:
-        update |= {"state": "failed", "reason": _last_words(folder, record) or f"ended with exit code {code}"}
+        update |= {"state": "failed", "reason": _end(folder, record, code)}
         return record.model_copy(update=update)
     state = run.state()
     if state == "finished":
@@ -130,8 +130,7 @@ def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | Non
     elif state == "failed":
         update |= {"state": "failed", "reason": _reason(run)}
     else:
-        killed = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else None
-        update |= {"state": "failed", "reason": killed or _last_words(folder, record) or "ended without a word"}
+        update |= {"state": "failed", "reason": _end(folder, record, code)}
     return record.model_copy(update=update)
 
 
@@ -156,9 +155,14 @@ def _reason(run: RunFolder) -> str:
         return run.state()
 
 
-def _last_words(folder: SweepFolder, record: Record) -> str | None:
-    """The error of the last attempt, from its log."""
+def _end(folder: SweepFolder, record: Record, code: int | None) -> str:
+    """Why a process ended that left no word in its run: the signal, an error in its log, or its last line."""
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
     said = log_end(folder, record.number, 50)
     starts = [index for index, line in enumerate(said) if line.startswith("# ") and " attempt " in line]
     last: Sequence[str] = said[starts[-1] + 1 :] if starts else said
-    return next((line for line in last if line.startswith("Error: ")), last[-1] if last else None)
+    if error := next((line for line in last if line.startswith("Error: ")), None):
+        return error
+    how = "ended unseen" if code is None else f"ended with exit code {code}"
+    return f"{how}; its last line: {last[-1]}" if last else how

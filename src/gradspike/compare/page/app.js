@@ -48,10 +48,10 @@ const COLUMNS = [
   { name: "best by validation (%)", text: (g) => spread(g.best, 100), value: (g) => g.best?.mean },
   { name: "firing rate (%)", text: (g) => spread(g.firing, 100, 1), value: (g) => g.firing?.mean },
   { name: "gradient available (%)", text: (g) => spread(g.gradient, 100, 1), value: (g) => g.gradient?.mean },
-  { name: "energy (nJ)", text: (g) => short(g.energy?.mean), value: (g) => g.energy?.mean },
-  { name: "MACs, dense", text: (g) => grouped(g.macs), value: (g) => g.macs },
+  { name: "energy (nJ)", text: (g) => amount(g.energy?.mean), value: (g) => g.energy?.mean },
+  { name: "MACs, dense", text: (g) => grouped(g.macs), value: (g) => g.macs, class: "screen" },
   { name: "parameters", text: (g) => grouped(g.parameters), value: (g) => g.parameters },
-  { name: "training (s)", text: (g) => short(g.seconds?.mean), value: (g) => g.seconds?.mean },
+  { name: "training (s)", text: (g) => amount(g.seconds?.mean), value: (g) => g.seconds?.mean },
   { name: "peak memory (MiB)", text: (g) => (g.memory ? [grouped(g.memory.mean), element("div", { class: "sub" }, g.memory_of)] : DASH), value: (g) => g.memory?.mean },
   { name: "published (%)", text: (g) => (g.published ? fixed(g.published[0]) + (g.published[1] === null ? "" : ` ± ${fixed(g.published[1])}`) : DASH), value: (g) => g.published?.[0] },
 ];
@@ -65,7 +65,7 @@ function results() {
   }));
   const header = columns.map((column) => {
     if (!column.value) return element("th", { class: column.class }, column.name);
-    const cell = element("th", {}, element("button", { type: "button" }, column.name));
+    const cell = element("th", { class: column.class }, element("button", { type: "button" }, column.name));
     cell.firstChild.addEventListener("click", () => sortBy(cell, column));
     return cell;
   });

@@ -15,7 +15,7 @@ function axes(made, x, y, box, { xTitle, yTitle, xTicks, whole }) {
     );
   }
   for (const tick of across) {
-    const [value, text] = Array.isArray(tick) ? tick : [tick, x.text(tick)];
+    const [value, text] = Array.isArray(tick) ? tick : [tick, whole ? String(tick) : x.text(tick)];
     made.append(
       svg("line", { class: "axis", x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4 }),
       svg("text", { x: x(value), y: box.bottom + 18, "text-anchor": "middle" }, text),
@@ -158,6 +158,8 @@ function heatChart(host, width, values, { rowNames, columnNames, most, text, tip
   const height = top + values.length * tall + (xTitle ? 36 : 20);
   const made = canvas(host, width, height, label);
   if (yTitle) made.append(svg("text", { x: 0, y: 11 }, yTitle));
+  // Numbers stand in all cells or in none: a few of them would look like the only ones measured.
+  const roomy = tall >= 14 && values.flat().every((value) => cell > text(value).length * 7 + 3);
   values.forEach((row, i) => {
     if (tall >= 11 || i % Math.ceil(12 / tall) === 0) made.append(svg("text", { x: left - 6, y: top + (i + 0.5) * tall + 4, "text-anchor": "end" }, rowNames[i]));
     row.forEach((value, k) => {
@@ -165,7 +167,7 @@ function heatChart(host, width, values, { rowNames, columnNames, most, text, tip
       const box = svg("rect", { x: left + k * cell, y: top + i * tall, width: Math.max(0.5, cell - 1), height: Math.max(0.5, tall - 1), rx: 2, style: `fill:color-mix(in oklab, var(--heat-high) ${(100 * share).toFixed(1)}%, var(--heat-low))` });
       const written = text(value);
       const group = svg("g", {}, box);
-      if (written && cell > written.length * 7 + 3 && tall >= 14)
+      if (written && roomy)
         group.append(svg("text", { x: left + (k + 0.5) * cell, y: top + (i + 0.5) * tall + 4, "text-anchor": "middle", style: `fill:var(--heat-ink-${share > 0.46 ? "high" : "low"});font-size:11px` }, written));
       made.append(pointed(group, tipTitle(i, k), () => [[null, "", text(value, true)]]));
     });
@@ -179,7 +181,7 @@ function heatChart(host, width, values, { rowNames, columnNames, most, text, tip
 function strip(index, group, domain) {
   const { colour, mark: kind } = styles[index];
   const x = linear(domain, [4, 136]);
-  const made = svg("svg", { width: 116, height: 18, viewBox: "0 0 140 18", role: "img", "aria-label": `${group.name}: ${percent(group.final.mean)} %` });
+  const made = svg("svg", { width: 104, height: 18, viewBox: "0 0 140 18", role: "img", "aria-label": `${group.name}: ${percent(group.final.mean)} %` });
   made.append(svg("line", { class: "axis", x1: 0, x2: 140, y1: 9, y2: 9 }));
   if (group.final.low !== null) made.append(svg("line", { x1: x(group.final.low), x2: x(group.final.high), y1: 9, y2: 9, stroke: colour, "stroke-width": 5, "stroke-opacity": 0.4 }));
   for (const value of group.values) made.append(svg("circle", { cx: x(value), cy: 9, r: 1.8, fill: "var(--soft)" }));

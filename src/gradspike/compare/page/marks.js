@@ -32,20 +32,32 @@ const spread = (sample, factor = 1, digits = 2) =>
 const range = (low, high, factor = 1, show = fixed) => (low === null ? DASH : `[${show(factor * low)}, ${show(factor * high)}]`);
 
 function short(value) {
-  // A number for an axis or a tip: three digits, whatever its size.
+  // A number for a tip: three digits, whatever its size.
   if (value === null || value === undefined) return DASH;
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1).replace("-", "−");
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
+const amount = (value) => (value >= 1000 ? grouped(value) : short(value));
+
 // --- scales ---
+
+// Numbers at an axis: as many decimals as its step needs to tell them apart.
+function tickText(step) {
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return (value) => (Math.abs(value) >= 1e6 || digits > 4 ? value.toExponential(2).replaceAll("-", "−") : fixed(value, digits));
+}
 
 function linear([from, to], [start, end]) {
   const place = (value) => start + ((value - from) / (to - from || 1)) * (end - start);
   place.back = (pixel) => from + ((pixel - start) / (end - start || 1)) * (to - from);
-  place.ticks = (count) => niceTicks(from, to, count);
-  place.text = short;
+  place.ticks = (count) => {
+    const step = niceStep(from, to, count);
+    place.text = tickText(step);
+    const [first, last] = [Math.ceil(from / step - 1e-9), Math.floor(to / step + 1e-9)];
+    return Array.from({ length: last - first + 1 }, (_, place) => Number(((first + place) * step).toPrecision(12)));
+  };
   return place;
 }
 
@@ -65,13 +77,10 @@ function logarithmic([from, to], [start, end]) {
   return place;
 }
 
-function niceTicks(from, to, count) {
+function niceStep(from, to, count) {
   const rough = (to - from) / Math.max(count, 1) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
-  const found = [];
-  for (let tick = Math.ceil(from / step - 1e-9) * step; tick <= to + step * 1e-9; tick += step) found.push(Number(tick.toPrecision(12)));
-  return found;
+  return [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
 }
 
 function extent(values, margin = 0.05) {

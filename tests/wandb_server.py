@@ -1,0 +1,78 @@
+"""A server that answers the few questions a dashboard asks of W&B, and remembers what it was sent.
+
+Only W&B itself can say whether it takes a workspace; here it is the way there that is tried, with W&B's own client.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "a" * 40
+USER = "somebody"
+
+
+class Server:
+    """`projects` are those of every entity; `sent` are the variables of each mutation by its name."""
+
+    def __init__(self, projects: list[str], refuses: str | None) -> None:
+        self.projects = projects
+        self.refuses = refuses
+        self.sent: dict[str, dict[str, Any]] = {}
+        self.address = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"WANDB_BASE_URL": self.address, "WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        query, variables = question.get("query", ""), question.get("variables")
+        if "mutation" in query:
+            kind = next(kind for kind in ("createCustomChart", "upsertView") if kind in query)
+            self.sent[kind] = variables or {}
+            if kind == self.refuses:
+                return {"errors": [{"message": "not today"}], "data": None}
+            if kind == "createCustomChart":
+                return {"data": {kind: {"chart": {"id": "c1"}}}}
+            return {"data": {kind: {"view": {"id": "v1", "name": (variables or {})["name"]}, "inserted": True}}}
+        if "query GetProjects" in query:
+            known = {"createdAt": "2026-01-01T00:00:00Z", "isBenchmark": False, "user": None}
+            nodes = [{"id": one, "name": one, "entityName": USER, **known} for one in self.projects]
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            return {"data": {"models": {"pageInfo": page, "edges": [{"node": node} for node in nodes]}}}
+        viewer = {"id": "u1", "entity": USER, "username": USER, "email": "", "flags": "{}", "teams": {"edges": []}}
+        return {"data": {"viewer": viewer}}
+
+
+@contextmanager
+def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Server]:
+    """A server at an address of this machine, for as long as the block lasts."""
+    server = Server(projects, refuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            answer = json.dumps(server.answer(json.loads(body)) if self.path == "/graphql" else {}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.address = f"http://127.0.0.1:{listening.server_port}"
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listening.shutdown()
+        listening.server_close()
+        thread.join()
