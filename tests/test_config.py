@@ -15,7 +15,7 @@ from gradspike.models.registry import MODELS
 def test_defaults_are_the_documented_ones() -> None:
     config = load_config([])
     assert (config.method.name, config.dataset.name, config.model.name) == ("mpd_agl", "digits", "spiking_cnn")
-    assert config.engine == "eager"
+    assert config.engine == "auto"
     assert config.recipe is None
 
 

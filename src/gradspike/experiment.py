@@ -232,6 +232,7 @@ def quieten() -> None:
     """Keep Lightning's hints and advice out of the output; errors still come through."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its finding CUDA's compiler but no GPU
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
     log.setLevel(logging.INFO if is_first_process() else logging.ERROR)

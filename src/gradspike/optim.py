@@ -44,7 +44,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the groups of `parameter_groups`, each step one kernel for all parameters.
 
-    Lightning does not clip the gradients of such an optimiser: with `gradient_clip` it is torch's own choice of kernels.
+    Lightning does not clip the gradients of such an optimiser: with `gradient_clip` torch chooses the kernels.
     """
     groups = parameter_groups(model, config)
     fused = True if gradient_clip is None else None

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+import torch._inductor.runtime.cache_dir_utils
 import torch.fx.experimental._config
 from torch import Tensor
 
@@ -124,8 +125,9 @@ class CompiledKernels:
         self, formula: Any, spec: Spec, arguments: tuple[tuple[Any, str], ...], constants: dict[str, Any]
     ) -> Callable[..., Any]:
         examples = [_example(value, names, spec.time_steps) for value, names in arguments]
-        what = f"{formula.__name__}, T = {spec.time_steps}, {spec.arrangement}, {_dtype_name(arguments[0][0])}"
-        log.info("Compiling for this machine: %s", what)
+        what = f"{formula.__name__}, {_described(spec, arguments[0][0])}"
+        if not self._compiled:
+            log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True)
         try:
@@ -138,7 +140,7 @@ class CompiledKernels:
                 function(*examples)
         except Exception as error:
             raise UserError(f"engine=compiled: '{what}' cannot be compiled here ({_first_line(error)}).") from error
-        log.info("Compiled in %.1f s: %s", time.perf_counter() - start, what)
+        log.info("  %4.1f s: %s", time.perf_counter() - start, what)
         return function
 
 
@@ -153,6 +155,11 @@ def compiler_problem(device: str) -> str | None:
     except Exception as error:
         return _first_line(error)
     return None
+
+
+def cache_dir() -> str:
+    """Where torch keeps what it compiled, TORCHINDUCTOR_CACHE_DIR."""
+    return torch._inductor.runtime.cache_dir_utils.cache_dir()
 
 
 def axes(spec: Spec) -> str:
@@ -208,8 +215,11 @@ def _example(value: Any, names: str, time_steps: int) -> Any:
     return value.new_zeros(shape)
 
 
-def _dtype_name(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+def _described(spec: Spec, first: Tensor) -> str:
+    norm = {"batch": "statistics of the batch", "given": "given statistics", "none": "no norm"}[spec.norm]
+    still = ["still input"] if first.ndim == 4 and first.shape[0] == 1 < spec.time_steps else []
+    layout = "channels-last" if spec.arrangement == "rows" else "contiguous"
+    return ", ".join([f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")])
 
 
 def _first_line(error: Exception) -> str:

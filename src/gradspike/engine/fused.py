@@ -51,8 +51,8 @@ class Kernels(Protocol):
 class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) made of kernels.
 
-    The reference engine computes what is rare: a look at the potential itself, a norm of a single value a channel, and
-    a network that torch.compile takes as a whole.
+    The reference engine computes what is rare: a look at the potential itself, a norm of a single value a channel, a
+    network that torch.compile takes as a whole, and a pass in which somebody counts operations.
     """
 
     kernels: Kernels
@@ -74,7 +74,7 @@ class FusedEngine:
         dtype = recursion_dtype(x.dtype)
         batch_norm = norm is not None and norm.training
         single = batch_norm and x.numel() == x.shape[2]
-        if options.keep_membrane or single or torch.compiler.is_compiling() or not x.is_floating_point():
+        if options.keep_membrane or single or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, decay, method, facts, options, norm)
         spec = Spec(
             time_steps=facts.time_steps,
@@ -233,6 +233,11 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
     return fired, thresholds, widths
+
+
+def is_watched() -> bool:
+    """Whether a dispatch mode (a counter of operations, fake tensors) sees every operation; nothing compiles then."""
+    return bool(torch._C._len_torch_dispatch_stack())
 
 
 def arrangement(x: Tensor) -> Literal["rows", "planes"]:
