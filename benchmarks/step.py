@@ -1,77 +1,289 @@
-"""Time per training step of each engine and method, against the ReLU twin (= 1.00) in the same run.
+"""Time and peak memory of a training step against the same network with ReLU (= 1.00), measured in the same run.
 
-    python benchmarks/step.py [method ...]
+    python benchmarks/step.py
+    python benchmarks/step.py --networks resnet19 --methods fixed_sg,psg --settings all --rounds 15
+    python benchmarks/step.py --write docs/performance.md
 
-The same small network on the same batch: forward, backward and optimiser step. Repeats of all candidates are
-interleaved, so that a machine that slows down slows all of them; median and spread (10th to 90th percentile) of the
-ratios to the twin are printed.
+Candidates: the ReLU twin as it is and through torch.compile, the faster of the two being 1.00; ours, each engine with
+each method; one autograd function a time step, as in released research code; SpikingJelly and snnTorch, where they are
+installed. Each has a process of its own. All stay alive and take turns, one at a time, in an order that moves on with
+each round, so that a machine that slows down slows all of them; a ratio is one of two numbers of the same round. Given
+are medians and the 10th and 90th percentile.
+
+A step is: gradients to None, forward, loss (cross entropy of the mean over time), backward, SGD with momentum. Frames
+differ from step to step, so that nobody gains from an input that stays the same; the row "still picture" shows what
+ours gains from one. Warm-up and compilation are not counted.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import contextlib
+import json
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import torch
+from rich.table import Table
 
-from gradspike.cli import load_config
-from gradspike.losses import build_loss
-from gradspike.models.build import build_model
-from gradspike.optim import build_optimizer
+import peers
+import step_worker
+from gradspike.cli import reporting_errors
+from gradspike.engine.registry import ENGINES
+from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.methods.registry import METHODS
+from gradspike.reporting.terminal import console
+from step_table import Measured, check_page, cpu_name, markdown, setting_named, table, write_page
+from step_worker import Candidate, Network, Setting
 
-REPEATS, STEPS, BATCH = 15, 3, 32
-SETTINGS = {
-    "digits_events, T = 6, fp32": ["dataset=digits_events"],
-    "digits_events, T = 6, bf16": ["dataset=digits_events", "trainer.precision=bf16"],
+NETWORKS = {
+    "resnet19": Network("ResNet-19", ("dataset=cifar10", "model=resnet19"), 2, 16, 0.5),
+    "vggsnn": Network("VGGSNN", ("dataset=cifar10dvs", "model=vggsnn"), 10, 4, 0.5),
 }
+SETTINGS = [f"{precision}-{layout}" for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last")]
+TWINS = ("ReLU twin", "ReLU twin, compiled")
+PEERS = ("spikingjelly", "snntorch")
 
 
-def stepper(words: list[str]) -> Callable[[], None]:
-    """A function that trains `STEPS` steps of the configuration's network on one random batch of event frames."""
-    config = load_config(words)
-    torch.manual_seed(0)
-    model = build_model(config).to(memory_format=torch.channels_last)
-    optimizer, criterion = build_optimizer(config.optimizer, model), build_loss(config.loss)
-    size = config.dataset.image_size
-    frames = torch.randint(0, 3, (config.time_steps, BATCH, config.dataset.channels, size, size)).float()
-    labels = torch.randint(0, config.dataset.classes, (BATCH,))
+def options_of(words: Sequence[str]) -> argparse.Namespace:
+    """The options, checked. Raises ConfigError."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of " + ", ".join(NETWORKS))
+    parser.add_argument("--methods", default="fixed_sg,mpd_agl,ds_atgo", help="of " + ", ".join(METHODS.names()))
+    parser.add_argument(
+        "--settings", default="fp32-contiguous,bf16-channels_last", help=f"of {', '.join(SETTINGS)}; or all"
+    )
+    parser.add_argument(
+        "--engines",
+        help=f"of {', '.join(ENGINES)}, each with every method. Not given: all of them, but eager, which is for "
+        "reference, with the first method only",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
+    parser.add_argument("--steps", type=int, help="training steps of a turn; not given: 1 on a CPU, 10 on CUDA")
+    parser.add_argument("--threads", type=int, help="CPU threads; not given: as torch has it (OMP_NUM_THREADS)")
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="SpikingJelly, snnTorch")
+    parser.add_argument("--compile", action="store_true", help="also ours and SpikingJelly through torch.compile as a "
+                        "whole, which takes minutes each")  # fmt: skip
+    parser.add_argument("--twin-compile", action=argparse.BooleanOptionalAction, default=True,
+                        help="measure the ReLU twin through torch.compile too")  # fmt: skip
+    parser.add_argument("--width", type=float, help="model.width; not given: 0.5")
+    parser.add_argument("--batch", type=int, help="samples; not given: 16 for resnet19, 4 for vggsnn")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="not given: cuda where there is one")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="keep the tables in this page, as docs/performance.md"
+    )
+    options = parser.parse_args(words)
+    options.networks = chosen("networks", options.networks, NETWORKS)
+    options.methods = chosen("methods", options.methods, METHODS.names())
+    options.settings = SETTINGS if options.settings == "all" else chosen("settings", options.settings, SETTINGS)
+    if options.engines is not None:
+        options.engines = chosen("engines", options.engines, ENGINES)
+    for name in ("rounds", "steps", "threads", "width", "batch"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name} {value}: must be greater than 0.")
+    if options.batch == 1:
+        raise ConfigError("--batch 1: batch norm needs two samples or more.")
+    if options.write is not None:
+        check_page(options.write)
+    return options
 
-    def steps() -> None:
-        for _ in range(STEPS):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.trainer.precision == "bf16"):
-                logits = model(frames)
-            criterion(logits, labels).backward()
-            optimizer.step()
 
-    return steps
+def chosen(option: str, words: str, allowed: Iterable[str]) -> list[str]:
+    """The words of a list with commas. Raises ConfigError for one that is not allowed."""
+    allowed = list(allowed)
+    found = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    if not found:
+        raise ConfigError(f"--{option}: choose from {', '.join(allowed)}.")
+    for word in found:
+        if word not in allowed:
+            raise ConfigError(
+                f"--{option} {word}: there is none.{did_you_mean(word, allowed)} Allowed: {', '.join(allowed)}"
+            )
+    return found
 
 
-def main(methods: list[str]) -> None:
-    """Print one table for each setting."""
-    for title, words in SETTINGS.items():
-        candidates = {"ReLU twin": stepper([*words, "model.activation=relu"])}
-        candidates |= {f"eager, {method}": stepper([*words, f"method={method}"]) for method in methods}
-        seconds: dict[str, list[float]] = {name: [] for name in candidates}
-        for repeat in range(REPEATS + 1):
-            for name, steps in candidates.items():
-                start = time.perf_counter()
-                steps()
-                if repeat:  # the first round warms up
-                    seconds[name].append((time.perf_counter() - start) / STEPS)
-        twin = seconds["ReLU twin"]
-        place = f"batch {BATCH}, {torch.get_num_threads()} threads"
-        print(f"\n{title}, {place}: twin {1000 * statistics.median(twin):.1f} ms a step")
-        for name, times in seconds.items():
-            ratios = [mine / its for mine, its in zip(times, twin, strict=True)]
-            low, *_, high = statistics.quantiles(ratios, n=10)
-            print(f"  {name:<24} {statistics.median(ratios):5.2f}   ({low:.2f} - {high:.2f})")
+def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
+    """Who is measured, in order of the rows."""
+    found = [Candidate(TWINS[0], "relu")]
+    if options.twin_compile:
+        found.append(Candidate(TWINS[1], "relu", compiled=True))
+    methods = options.methods
+    if options.engines is not None:
+        pairs = [(engine, method) for engine in options.engines for method in methods]
+    else:
+        engines = {engine: methods[:1] if engine == "eager" and len(ENGINES) > 1 else methods for engine in ENGINES}
+        pairs = [(engine, method) for engine, those in engines.items() for method in those]
+    ours = [Candidate(f"ours, {engine}, {method}", "ours", engine, method) for engine, method in pairs]
+    best = next((one for one in ours if one.engine == "compiled"), ours[0])
+    if options.compile:
+        ours.append(replace(best, name=f"{best.name}, trainer.compile", compiled=True))
+    found += [*ours, replace(best, name=f"{best.name}, still picture", still=True)]
+    found.append(Candidate("one autograd function a step", "research_code"))
+    if options.peers:
+        for backend in peers.SPIKINGJELLY_BACKENDS[device]:
+            found.append(Candidate(f"SpikingJelly, {backend}", "spikingjelly", backend=backend))
+        if options.compile:
+            found.append(replace(found[-1], name=f"{found[-1].name}, compiled", compiled=True))
+        found.append(Candidate("snnTorch", "snntorch"))
+    return found
+
+
+class Worker:
+    """A candidate's process."""
+
+    def __init__(self, network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
+        self.candidate = candidate
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            step_worker.command(network, candidate, device, threads),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Its answer, which has `error` where it could not do it."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its answer will say that it has ended
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next answer."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            found: dict[str, Any] = json.loads(line)
+            return found
+        self._said.seek(0)
+        last = [line for line in self._said.read().splitlines() if line.strip()][-1:]
+        return {"error": f"its process ended with code {self._process.wait()}: {' '.join(last)}"[:300]}
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=10)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._said.close()
+
+
+def measure(network: Network, setting: Setting, workers: list[Worker], rounds: int, steps: int) -> dict[str, Measured]:
+    """Prepare one after the other, then take turns."""
+    results = {worker.candidate.name: Measured() for worker in workers}
+    for worker in workers:
+        began = time.perf_counter()
+        answer = worker.ask(prepare=asdict(setting))
+        result = results[worker.candidate.name]
+        result.failure, result.peak_bytes = answer.get("error"), answer.get("peak_bytes", 0)
+        print(
+            f"  {worker.candidate.name}: {result.failure or 'ready'}, {time.perf_counter() - began:.0f} s", flush=True
+        )
+    running = [worker for worker in workers if results[worker.candidate.name].failure is None]
+    for turn in range(rounds):
+        first = turn % max(len(running), 1)
+        for worker in [*running[first:], *running[:first]]:
+            result = results[worker.candidate.name]
+            if result.failure is not None:
+                continue
+            answer = worker.ask(run=steps)
+            result.failure = answer.get("error")
+            result.seconds.append(answer.get("seconds", 0.0))
+    return results
+
+
+def missing_peers() -> dict[str, str]:
+    """Why a peer is left out, by its kind."""
+    return {package: "not installed" for package in PEERS if peers.version(package) is None}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, and write the page."""
+    import torch
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA device.")
+    steps = options.steps or (1 if device == "cpu" else 10)
+    names = candidates(options, device)
+    missing = missing_peers() if options.peers else {}
+    present = [one for one in names if one.kind not in missing]
+    for title in options.networks:
+        network = replace(
+            NETWORKS[title], batch=options.batch or NETWORKS[title].batch, width=options.width or NETWORKS[title].width
+        )
+        print(f"{network.described()}: starting {len(present)} processes", flush=True)
+        workers = [Worker(network, one, device, options.threads) for one in present]
+        try:
+            started = [worker.answer() for worker in workers]
+            for worker, answer in zip(workers, started, strict=True):
+                if "error" in answer:
+                    raise UserError(f"{worker.candidate.name}: {answer['error']}")
+            results: dict[str, dict[str, Measured]] = {}
+            for word in options.settings:
+                print(f"{network.title}, {word}", flush=True)
+                measured = measure(network, setting_named(word), workers, options.rounds, steps)
+                results[word] = {
+                    one.name: measured.get(one.name, Measured(failure=missing.get(one.kind))) for one in names
+                }
+        finally:
+            for worker in workers:
+                worker.close()
+        threads = started[0]["threads"]
+        report(options, network, results, device, threads, steps)
+    return 0
+
+
+def report(
+    options: argparse.Namespace,
+    network: Network,
+    results: dict[str, dict[str, Measured]],
+    device: str,
+    threads: int,
+    steps: int,
+) -> None:
+    """Print a network's table, and keep it in the page."""
+    import torch
+
+    head, rows, notes = table(results, [name for name in TWINS if name == TWINS[0] or options.twin_compile])
+    shown = Table(title=network.described(), title_justify="left")
+    for index, word in enumerate(head):
+        shown.add_column(word, justify="right" if index else "left")
+    for row in rows:
+        shown.add_row(*row)
+    out = console()
+    out.print(shown)
+    for note in notes:
+        out.print(note, highlight=False, markup=False)
+    machine = cpu_name() if device == "cpu" else torch.cuda.get_device_name()
+    machine += f", {threads} {'thread' if threads == 1 else 'threads'}" if device == "cpu" else ""
+    versions = [f"torch {torch.__version__}"]
+    versions += [f"{package} {peers.version(package)}" for package in PEERS if options.peers and peers.version(package)]
+    turns = f"{options.rounds} {'round' if options.rounds == 1 else 'rounds'}"
+    made = f"{turns} of {steps} {'step' if steps == 1 else 'steps'}, {time.strftime('%Y-%m-%d')}"
+    about = f"{machine}; {', '.join(versions)}; {made}."
+    out.print(about, highlight=False, markup=False)
+    if options.write is not None:
+        title = f"{network.described()}: {machine}"
+        write_page(options.write, title, f"### {title}\n\n{about}\n\n{markdown(head, rows, notes)}")
+        print(f"written: {options.write}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["fixed_sg", "mpd_agl", "ds_atgo", "psg"])
+    sys.exit(reporting_errors(lambda: run(options_of(sys.argv[1:]))))

@@ -43,10 +43,10 @@ def describe(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         print(USAGE, end="")
         return 0
-    words, config_dir = _take_config_dir(words)
+    words, config_dir = take_config_dir(words, USAGE)
     out = [word.partition("=")[2] for word in words if word.startswith("out=")]
     config = load_config([word for word in words if not word.startswith("out=")], config_dir)
-    path = _checked(out[-1]) if out else None
+    path = checked_file(out[-1]) if out else None
 
     from gradspike.describe.measure import measure
     from gradspike.describe.table import print_description
@@ -60,8 +60,8 @@ def describe(words: list[str]) -> int:
     return 0
 
 
-def _take_config_dir(words: list[str]) -> tuple[list[str], str | None]:
-    """The words without --config-dir and its folder."""
+def take_config_dir(words: list[str], usage: str) -> tuple[list[str], str | None]:
+    """The words without --config-dir, and its folder. Raises ConfigError for any other flag."""
     rest, folder, waiting = [], None, False
     for word in words:
         if waiting:
@@ -71,15 +71,15 @@ def _take_config_dir(words: list[str]) -> tuple[list[str], str | None]:
         elif word.startswith("--config-dir="):
             folder = word.partition("=")[2]
         elif word.startswith("-"):
-            raise ConfigError(f"{word}: there is no such flag.\n\n{USAGE}")
+            raise ConfigError(f"{word}: there is no such flag.\n\n{usage}")
         else:
             rest.append(word)
     if waiting:
-        raise ConfigError(f"--config-dir: which folder?\n\n{USAGE}")
+        raise ConfigError(f"--config-dir: which folder?\n\n{usage}")
     return rest, folder
 
 
-def _checked(out: str) -> Path:
+def checked_file(out: str) -> Path:
     """The file to write, known to be writable before anything is computed."""
     path = Path(out).expanduser()
     if not out or path.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +85,9 @@ def measure(config: ExperimentConfig) -> Description:
         model.eval()
         with torch.no_grad():
             counted = count_flops(model, _inputs(config, 1))
-        small, large = (_count_saved(config, model, batch) for batch in (BATCH, BATCH + 1))
+        small, large = (
+            count_saved(model, _inputs(config, batch), config.trainer.precision) for batch in (BATCH, BATCH + 1)
+        )
     own = _own_parameters(model)
     layers = []
     for name, record in counted.records.items():
@@ -131,10 +133,10 @@ def count_flops(model: nn.Module, inputs: Tensor) -> _Pass:
     return found
 
 
-def _count_saved(config: ExperimentConfig, model: nn.Module, batch: int) -> _Pass:
-    """A training pass of `batch` samples: bytes that autograd keeps, each storage once, parameters and buffers not."""
+def count_saved(model: nn.Module, inputs: Tensor, precision: str, apart: Sequence[Tensor] = ()) -> _Pass:
+    """A training pass: bytes that autograd keeps, each storage once; not those of parameters, buffers and `apart`."""
     found = _Pass()
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), *apart)}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -144,9 +146,9 @@ def _count_saved(config: ExperimentConfig, model: nn.Module, batch: int) -> _Pas
         return tensor  # which autograd holds until the backward, so that no storage is given out a second time
 
     model.train()
-    bf16 = torch.autocast("cpu", torch.bfloat16) if config.trainer.precision == "bf16" else nullcontext()
+    bf16 = torch.autocast(inputs.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with _following(model, found), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), bf16:
-        logits = model(_inputs(config, batch))
+        logits = model(inputs)
     del logits
     return found
 
@@ -176,7 +178,7 @@ def _following(model: nn.Module, found: _Pass, book: Any = lambda: None) -> Iter
 
         return hook
 
-    for name, module in _layers(model):
+    for name, module in layers_of(model):
         handles.append(module.register_forward_pre_hook(enter(name)))
         handles.append(module.register_forward_hook(leave(name)))
     try:
@@ -186,20 +188,20 @@ def _following(model: nn.Module, found: _Pass, book: Any = lambda: None) -> Iter
             handle.remove()
 
 
-def _layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def layers_of(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Modules below `model` by name; a norm with its neuron and method is one layer."""
     for child_name, child in model.named_children():
         full = f"{name}.{child_name}" if name else child_name
         yield full, child
         if not isinstance(child, SpikingNorm | NormReLU):
-            yield from _layers(child, full)
+            yield from layers_of(child, full)
 
 
 def _own_parameters(model: nn.Module) -> dict[str, int]:
     """Number of parameters of each layer, its inner layers' apart; each parameter once."""
     seen: set[int] = set()
     counts: dict[str, int] = {}
-    for name, module in [(OUTSIDE, model), *_layers(model)]:
+    for name, module in [(OUTSIDE, model), *layers_of(model)]:
         whole = isinstance(module, SpikingNorm | NormReLU)
         parameters = [one for one in module.parameters(recurse=whole) if id(one) not in seen]
         seen.update(id(one) for one in parameters)

@@ -1,0 +1,95 @@
+"""Our backbones with the neurons of SpikingJelly 2 and snnTorch 1, which are optional: `pip install gradspike[bench]`.
+
+Same layers, same weights, time folded into the batch, torch's batch norm. Each library's own way of keeping and
+resetting states is used. What differs from ours (method=fixed_sg, neuron=lif):
+
+- SpikingJelly: its multi-step operator knows no rectangular surrogate, so it has the triangular one (ours:
+  method.surrogate=triangular). Decay is computed as v - v / tau.
+- snnTorch: fires above the threshold rather than from it on, cuts the gradient through the reset (ours:
+  neuron.detach_reset=true), and gives spikes in fp32 also under autocast.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.spiking_norm import SpikingNorm
+from research_code import replace_spiking_layers
+
+# What the multi-step operator can run on; named by the variable SJ_LIF_CUDA_IMPLEMENTATION. A CPU has one.
+SPIKINGJELLY_BACKENDS = {"cpu": ("torch",), "cuda": ("cuda", "triton", "torch")}
+
+
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class _SpikingJellyLayer(nn.Module):
+    def __init__(self, norm: nn.Module, layer: SpikingNorm, width: float) -> None:
+        super().__init__()
+        from spikingjelly.activation_based import neuron, surrogate
+
+        self.norm = norm
+        self.time_steps = layer.time_steps
+        self.lif = neuron.LIFNode(
+            tau=1 / (1 - float(layer.neuron.decay)),
+            decay_input=False,
+            v_threshold=layer.v_threshold,
+            v_reset=0.0,
+            surrogate_function=surrogate.PiecewiseQuadratic(alpha=1 / width),
+            detach_reset=layer.detach_reset,
+            step_mode="m",
+        )
+
+    def forward(self, y: Tensor, static: bool = False) -> Tensor:
+        assert not static
+        self.lif.reset()
+        return self.lif(self.norm(y).unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+
+
+class _SnnTorchLayer(nn.Module):
+    def __init__(self, norm: nn.Module, layer: SpikingNorm, width: float) -> None:
+        super().__init__()
+        import snntorch
+        from snntorch.surrogate import custom_surrogate
+
+        def rectangular(v: Tensor, grad: Tensor, _spikes: Tensor) -> Tensor:
+            return grad * (v.abs() < width / 2) / width
+
+        self.norm = norm
+        self.time_steps = layer.time_steps
+        self.lif = snntorch.Leaky(
+            beta=float(layer.neuron.decay),
+            threshold=layer.v_threshold,
+            reset_mechanism="zero",
+            spike_grad=custom_surrogate(rectangular),
+        )
+
+    def forward(self, y: Tensor, static: bool = False) -> Tensor:
+        assert not static
+        x = self.norm(y).unflatten(0, (self.time_steps, -1))
+        potential = self.lif.reset_mem()
+        spikes = []
+        for t in range(self.time_steps):
+            spike, potential = self.lif(x[t], potential)
+            spikes.append(spike)
+        return torch.stack(spikes).flatten(0, 1)
+
+
+def spikingjelly_network(network: nn.Module, width: float, backend: str) -> nn.Module:
+    """`backend`: one of SPIKINGJELLY_BACKENDS; has to be chosen before the library is imported."""
+    os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = backend
+    return replace_spiking_layers(network, lambda norm, layer: _SpikingJellyLayer(norm, layer, width))
+
+
+def snntorch_network(network: nn.Module, width: float) -> nn.Module:
+    """Leaky neurons, one call a time step."""
+    return replace_spiking_layers(network, lambda norm, layer: _SnnTorchLayer(norm, layer, width))

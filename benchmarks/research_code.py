@@ -1,0 +1,92 @@
+"""A spiking network as released research code usually writes it: one autograd function a time step, a Python loop over
+T, torch's batch norm before it, samples first ([B, T, ...]).
+
+It computes what ours computes with method=fixed_sg, neuron=lif; tests/test_bench_step.py compares loss and gradients.
+In bf16 its recursion runs in bf16, as it does in such code under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.spiking_norm import SpikingNorm
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """torch's batch norm, of [N, C] as well as of [N, C, H, W]."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        assert input.ndim >= 2
+
+
+def replace_spiking_layers(model: nn.Module, build: Callable[[BatchNorm, SpikingNorm], nn.Module]) -> nn.Module:
+    """Put `build(batch norm, layer)` in the place of each SpikingNorm; weights and all other layers stay."""
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SpikingNorm)]
+    for name, layer in layers:
+        assert layer.norm is not None
+        assert layer.norm.scale == 1, "torch's batch norm has no factor beside its gain: V_th must be 1"
+        norm = BatchNorm(layer.channels, eps=layer.norm.eps, momentum=layer.norm.momentum)
+        norm.load_state_dict(layer.norm.state_dict())
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, build(norm, layer))
+    return model
+
+
+class _Spike(torch.autograd.Function):
+    """Step function with a rectangular surrogate of area 1."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, width: float) -> Tensor:
+        ctx.save_for_backward(v)
+        ctx.width = width
+        return (v >= 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (v,) = ctx.saved_tensors
+        inside = v.abs() < ctx.width / 2
+        return grad * inside.to(grad.dtype) / ctx.width, None
+
+
+class StepwiseLif(nn.Module):
+    """Batch norm of [B*T, C, ...] and LIF, step by step."""
+
+    def __init__(self, norm: nn.Module, layer: SpikingNorm, width: float) -> None:
+        super().__init__()
+        self.norm = norm
+        self.time_steps = layer.time_steps
+        self.decay = float(layer.neuron.decay)
+        self.threshold = layer.v_threshold
+        self.width = width
+
+    def forward(self, y: Tensor, static: bool = False) -> Tensor:
+        assert not static
+        x = self.norm(y).unflatten(0, (-1, self.time_steps))
+        potential: Tensor | float = 0.0
+        spikes = []
+        for t in range(self.time_steps):
+            potential = potential * self.decay + x[:, t]
+            spike = _Spike.apply(potential - self.threshold, self.width)
+            potential = (1 - spike) * potential
+            spikes.append(spike)
+        return torch.stack(spikes, dim=1).flatten(0, 1)
+
+
+class ResearchNetwork(nn.Module):
+    """Frames [T, B, C, H, W] that lie in memory as [B, T, ...] -> logits [T, B, K]."""
+
+    batch_first = True
+
+    def __init__(self, network: nn.Module, width: float) -> None:
+        super().__init__()
+        self.network = replace_spiking_layers(network, lambda norm, layer: StepwiseLif(norm, layer, width))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        # Our backbones unfold the first axis of [first * second, K], whatever it is.
+        self.network.time_steps = frames.shape[1]
+        logits: Tensor = self.network(frames.transpose(0, 1))
+        return logits.transpose(0, 1)

@@ -1,0 +1,326 @@
+"""One candidate of benchmarks/step.py in a process of its own: it does what it is told, and sleeps in between.
+
+Reads one JSON object a line from standard input and answers each with one: {"prepare": setting} builds network,
+optimiser and batch, warms up and measures a step's memory; {"run": steps} trains so many steps. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+WARM_UP = 1
+MEASURED = "measured step"
+FIXED_SG_WIDTH = 1.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained: overrides of the configuration, steps and samples. `width` is model.width."""
+
+    title: str
+    words: tuple[str, ...]
+    time_steps: int
+    batch: int
+    width: float
+
+    def described(self) -> str:
+        return f"{self.title}, T = {self.time_steps}, batch {self.batch}, width {self.width:g}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Precision (fp32, bf16) and memory layout (contiguous, channels_last)."""
+
+    precision: str
+    layout: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.precision}-{self.layout}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Who trains it. kind: relu, ours, research_code, spikingjelly, snntorch."""
+
+    name: str
+    kind: str
+    engine: str = "eager"
+    method: str = "fixed_sg"
+    compiled: bool = False
+    """torch.compile of the whole network."""
+    still: bool = False
+    """Fed one picture [B, C, H, W] instead of frames [T, B, C, H, W]."""
+    backend: str = ""
+
+
+class Training:
+    """Network, optimiser, loss and batch of one candidate in one setting."""
+
+    def __init__(self, network: Network, candidate: Candidate, setting: Setting, device_name: str) -> None:
+        import torch
+
+        from gradspike.losses import build_loss
+        from gradspike.optim import build_optimizer
+
+        self.device = torch.device(device_name)
+        self.autocast = setting.precision == "bf16"
+        config = configuration(network, candidate)
+        layout = torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
+        torch.manual_seed(0)
+        model = build_network(config, candidate).to(self.device, memory_format=layout)
+        # The same for all: the platform's optimiser, SGD with momentum.
+        self.optimizer, self.criterion = build_optimizer(config.optimizer, model), build_loss(config.loss)
+        self.inputs = frames(network, candidate, config.dataset, layout, self.device)
+        self.labels = torch.randint(0, config.dataset.classes, (network.batch,), device=self.device)
+        self.model: Any = compiled(model, candidate) if candidate.compiled else model
+        self.plain = model
+
+    def step(self) -> Any:
+        """One training step; gives the loss."""
+        import torch
+
+        from gradspike.spiking_norm import collect_losses
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), collect_losses() as extra:
+            logits = self.model(self.inputs)
+            loss = self.criterion(logits, self.labels) + extra.mean()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def seconds(self, steps: int) -> float:
+        """Seconds a step, over `steps` steps."""
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        self.wait()
+        return (time.perf_counter() - start) / steps
+
+    def wait(self) -> None:
+        """Until the device has done its work."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_bytes(self) -> int:
+        """The most bytes of tensors that live at one time during a step: weights, optimiser state and batch included.
+
+        On CUDA what torch's allocator counts. On a CPU the profiler records every allocation and release of torch's
+        allocator with its size; the highest point of their running sum in a step is added to what lives before it. So
+        the number is exact, and the same in each run. It leaves out what a library takes from the system behind
+        torch's back (oneDNN's scratch memory), for all candidates alike.
+        """
+        import torch
+        from torch.profiler import ProfilerActivity, profile, record_function
+
+        gc.collect()  # what an earlier setting left behind is not to be given back in the middle of this step
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            self.wait()
+            torch.cuda.reset_peak_memory_stats()
+            self.step()
+            self.wait()
+            return torch.cuda.max_memory_allocated()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            # The profiler knows sizes only of what was taken while it looked on. A peer keeps its neurons' states until
+            # its next step, so that the second of two steps is the one whose releases are all known.
+            self.step()
+            gc.collect()
+            gc.disable()  # a collection at a moment of its own would make the number another one each time
+            try:
+                with record_function(MEASURED):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    self.step()
+            finally:
+                gc.enable()
+        return self.living_bytes() + highest_sum(*allocations(profiler))
+
+    def living_bytes(self) -> int:
+        """Bytes of weights, persistent buffers, optimiser state and batch, each storage once."""
+        tensors = [*self.plain.state_dict().values(), self.inputs, self.labels]
+        for state in self.optimizer.state.values():
+            tensors += [value for value in state.values() if hasattr(value, "untyped_storage")]
+        storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+        return sum(storages.values())
+
+
+def allocations(profiler: Any) -> tuple[list[int], list[int]]:
+    """Bytes taken (positive) and given back (negative) in order of time: before the measured step, and in it.
+
+    Of what was given back only what was taken under the profiler counts. It has a size for other blocks too where an
+    earlier profile saw one at the same address.
+    """
+    from torch._C._profiler import _EventType
+
+    todo = list(profiler.profiler.kineto_results.experimental_event_tree())
+    events = []
+    while todo:
+        events.append(todo.pop())
+        todo += events[-1].children
+    begin = next(event.start_time_ns for event in events if event.name == MEASURED)
+    changes: tuple[list[int], list[int]] = ([], [])
+    held = set()
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        if event.tag != _EventType.Allocation:
+            continue
+        pointer, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            held.add(pointer)
+        elif pointer not in held:
+            continue
+        else:
+            held.remove(pointer)
+        changes[event.start_time_ns >= begin].append(size)
+    return changes
+
+
+def highest_sum(before: list[int], changes: list[int]) -> int:
+    """The highest value that the running sum reaches from the end of `before` to that of `changes`."""
+    level = highest = sum(before)
+    for change in changes:
+        level += change
+        highest = max(highest, level)
+    return highest
+
+
+def configuration(network: Network, candidate: Candidate) -> Any:
+    """The candidate's configuration. Peers compute fixed_sg with a constant decay, which ours then has too; other
+    methods have the platform's neuron, with a learned decay.
+    """
+    from gradspike.cli import load_config
+
+    words = [*network.words, f"model.width={network.width}", f"time_steps={network.time_steps}", "recipe=none"]
+    words += [f"method={candidate.method}", f"engine={candidate.engine}", "optimizer=sgd", "optimizer.lr=0.01"]
+    words += ["neuron=lif"] if candidate.method == "fixed_sg" else []
+    words += [f"method.width={FIXED_SG_WIDTH}"] if candidate.method == "fixed_sg" else []
+    words += ["model.activation=relu"] if candidate.kind == "relu" else []
+    return load_config(words)
+
+
+def build_network(config: Any, candidate: Candidate) -> Any:
+    """Ours, or ours with its spiking layers replaced."""
+    from gradspike.models.build import build_model
+
+    network = build_model(config)
+    if candidate.kind == "research_code":
+        from research_code import ResearchNetwork
+
+        return ResearchNetwork(network, FIXED_SG_WIDTH)
+    if candidate.kind == "spikingjelly":
+        from peers import spikingjelly_network
+
+        return spikingjelly_network(network, FIXED_SG_WIDTH, candidate.backend)
+    if candidate.kind == "snntorch":
+        from peers import snntorch_network
+
+        return snntorch_network(network, FIXED_SG_WIDTH)
+    return network
+
+
+def frames(network: Network, candidate: Candidate, dataset: Any, layout: Any, device: Any) -> Any:
+    """Counts of events [T, B, C, H, W], new at each step; [B, C, H, W] for a still picture.
+
+    Folded into [T * B, C, H, W] (samples first where the candidate has them so) it has the layout asked for.
+    """
+    import torch
+
+    steps, batch = (1 if candidate.still else network.time_steps), network.batch
+    generator = torch.Generator().manual_seed(1)
+    shape = (steps, batch, dataset.channels, dataset.image_size, dataset.image_size)
+    counts = torch.randint(0, 3, shape, generator=generator).float()
+    swapped = candidate.kind == "research_code"
+    counts = counts.transpose(0, 1) if swapped else counts
+    folded = counts.flatten(0, 1).to(device, memory_format=layout)
+    unfolded = folded.unflatten(0, counts.shape[:2])
+    if candidate.still:
+        return unfolded[0]
+    return unfolded.transpose(0, 1) if swapped else unfolded
+
+
+def compiled(model: Any, candidate: Candidate) -> Any:
+    """torch.compile of the whole network, as trainer.compile=true does it."""
+    import torch
+
+    from gradspike.compiled import CompiledNetwork
+
+    torch._dynamo.reset()
+    if candidate.kind in ("relu", "ours"):
+        return CompiledNetwork(model)
+    return torch.compile(model, dynamic=False)
+
+
+def serve(network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
+    """Answer requests until there are no more."""
+    # Libraries may print; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    training: Training | None = None
+
+    def answer(work: Callable[[], dict[str, Any]]) -> None:
+        try:
+            result = work()
+        except Exception as error:
+            result = {"error": reason(error)}
+        print(json.dumps(result), file=answers, flush=True)
+
+    def start() -> dict[str, Any]:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return {"threads": torch.get_num_threads(), "torch": torch.__version__}
+
+    def prepare(setting: Setting) -> dict[str, Any]:
+        nonlocal training
+        training = None
+        began = time.perf_counter()
+        training = Training(network, candidate, setting, device)
+        for _ in range(WARM_UP):
+            loss = training.step()
+        peak = training.peak_bytes()
+        return {"peak_bytes": peak, "seconds": time.perf_counter() - began, "loss": float(loss)}
+
+    def run(steps: int) -> dict[str, Any]:
+        assert training is not None
+        return {"seconds": training.seconds(steps)}
+
+    answer(start)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "prepare" in request:
+            setting = Setting(**request["prepare"])
+            answer(lambda setting=setting: prepare(setting))
+        else:
+            answer(lambda steps=request["run"]: run(steps))
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}"[:200] if lines else type(error).__name__
+
+
+def command(network: Network, candidate: Candidate, device: str, threads: int | None) -> list[str]:
+    """The command line of a worker."""
+    task = {"network": asdict(network), "candidate": asdict(candidate), "device": device, "threads": threads}
+    return [sys.executable, str(Path(__file__).resolve()), json.dumps(task)]
+
+
+if __name__ == "__main__":
+    task = json.loads(sys.argv[1])
+    network = Network(**task["network"])
+    serve(network, Candidate(**task["candidate"]), task["device"], task["threads"])
