@@ -25,6 +25,7 @@ from gradspike.module import SpikingClassifier
 from gradspike.runs import RunFolder
 from gradspike.spiking_norm import SpikingNorm, collect_losses
 from method_checks import SIDE, B, C, T, make_input, make_layer, method_config
+from test_accumulation import at_batch
 from test_training import assert_same_run, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -222,19 +223,19 @@ def test_200_steps_of_training_agree(method: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> None:
-    """Stopped within an epoch, at a batch of another size than the first, and gone on with in a fresh cache."""
+    """Stopped within an epoch, and gone on with in a process that has compiled nothing."""
     words = ["engine=compiled", "method=ds_atgo", "dataset=digits_events", "time_steps=2", "trainer.max_epochs=2"]
-    words += ["dataset.train_per_class=20", "dataset.batch_size=48", "checkpoint.every_n_steps=2"]
+    words += ["dataset.batch_size=400", "checkpoint.every_n_steps=2"]
     unbroken = train(tiny_config(*words))
     eager = train(tiny_config(*words, "engine=eager"))
     for one, other in zip(epoch_records(unbroken), epoch_records(eager), strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], rel=0.02)
 
-    def fail(*_: object) -> None:
+    def fail() -> None:
         raise OSError("the disk is gone")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SpikingClassifier, "on_validation_epoch_start", fail)
+        at_batch(patch, 3 + 2, fail)
         with pytest.raises(OSError, match="the disk is gone"):
             train(tiny_config(*words, f"runs_dir={unbroken.path.parent / 'crashed'}"))
     run = RunFolder(next((unbroken.path.parent / "crashed").glob("2*")))

@@ -43,11 +43,25 @@ class CompiledKernels:
         return self._call(formulas.batch_statistics, spec, (y, axes(spec)), dtype=dtype)  # type: ignore[no-any-return]
 
     def forward(
-        self, y: Tensor, affine: Affine, decay: Tensor, thresholds: Tensor, widths: Tensor, spec: Spec
+        self,
+        y: Tensor,
+        affine: Affine,
+        decay: Tensor,
+        thresholds: Tensor,
+        widths: Tensor,
+        shifts: Tensor | None,
+        spec: Spec,
     ) -> Fired:
         """See `formulas.forward`."""
         return self._call(  # type: ignore[no-any-return]
-            formulas.forward, spec, (y, axes(spec)), (affine, "C"), (decay, ""), (thresholds, "TC"), (widths, "TC")
+            formulas.forward,
+            spec,
+            (y, axes(spec)),
+            (affine, "C"),
+            (decay, ""),
+            (thresholds, "TC"),
+            (widths, "TC"),
+            (shifts, "TC"),
         )
 
     def advance(

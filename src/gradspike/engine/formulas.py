@@ -36,7 +36,6 @@ class Spec:
         surrogate: shape of the surrogate gradient.
         detach_reset: no gradient through the reset.
         smooth: emit the surrogate's primitive; see `neuron.fire`.
-        moments: mean and variance of u are wanted.
     """
 
     time_steps: int
@@ -46,7 +45,6 @@ class Spec:
     surrogate: Surrogate
     detach_reset: bool = False
     smooth: bool = False
-    moments: bool = False
 
     def spread(self, value: Tensor) -> Tensor:
         """A scalar or [C] tensor, so that it broadcasts against one step."""
@@ -115,33 +113,59 @@ def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor,
     return first + offset, (squares / count - offset.square()).clamp_min(0)
 
 
-def forward(y: Tensor, affine: Affine, decay: Tensor, thresholds: Tensor, widths: Tensor, spec: Spec) -> Fired:
-    """All steps, where thresholds and widths are known before the first. `decay`: scalar, in the recursion's dtype."""
-    mean, variance = affine.mean, None
-    if spec.norm == "batch":
+def first_potentials(
+    y: Tensor, affine: Affine, decay: Tensor, thresholds: Tensor, widths: Tensor, spec: Spec
+) -> Tensor:
+    """u of the first value of each channel at each step, [T, C]: what sums over u are shifted by. A few small
+    operations, which are not worth compiling.
+    """
+    potentials: list[Tensor] = []
+    u = s = torch.zeros_like(spec.first(y[0]), dtype=decay.dtype)
+    for t in range(spec.time_steps):
+        u = charge(_first_current(y, t, affine, decay.dtype, spec), u, s, decay)
+        s = fire(u, thresholds[t], widths[t], spec.surrogate, spec.smooth).to(u.dtype)
+        potentials.append(u)
+    return torch.stack(potentials)
+
+
+def forward(
+    y: Tensor,
+    affine: Affine,
+    decay: Tensor,
+    thresholds: Tensor,
+    widths: Tensor,
+    shifts: Tensor | None,
+    spec: Spec,
+) -> Fired:
+    """All steps, where thresholds and widths are known before the first.
+
+    Args:
+        y: input.
+        affine: of the norm; with `spec.norm` "batch", mean and inverse are worked out if they are absent.
+        decay: scalar, in the recursion's dtype.
+        thresholds, widths: [T] or [T, C].
+        shifts: of `first_potentials`, where mean and variance of u are wanted.
+        spec: see Spec.
+    """
+    mean = variance = None
+    if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, decay.dtype, spec)
         affine = affine._replace(mean=mean, inverse=inverse_std(variance, spec))
     spikes: list[Tensor] = []
     moments: list[tuple[Tensor, Tensor]] = []
     u: Tensor | None = None
     s: Tensor | None = None
-    first_u: Tensor | None = None
-    first_s: Tensor | None = None
     for t in range(spec.time_steps):
         x = _current(y, t, affine, decay.dtype, spec)
         u = x if u is None or s is None else charge(x, u, s, decay)
         s = _fire(u, thresholds[t], widths[t], spec)
         spikes.append(s.to(y.dtype))
-        if spec.moments:
-            # u once more for one value a channel: taken out of u itself, it would have to wait for all of u.
-            first_x = _first_current(y, t, affine, decay.dtype, spec)
-            first_u = first_x if first_u is None or first_s is None else charge(first_x, first_u, first_s, decay)
-            first_s = fire(first_u, thresholds[t], widths[t], spec.surrogate, spec.smooth).to(decay.dtype)
-            moments.append(_moments(u, first_u, spec))
+        if shifts is not None:
+            moments.append(_moments(u, shifts[t], spec))
     count = _step_count(y, spec)
     return Fired(
         torch.stack(spikes),
-        mean if spec.norm == "batch" else None,
+        mean,
         variance,
         torch.stack([mean for mean, _ in moments]) if moments else None,
         torch.stack([squares for _, squares in moments]) / count if moments else None,
@@ -168,6 +192,7 @@ def advance(
     Returns u of this step in the recursion's dtype, and its mean and sum of squared deviations over all elements.
     """
     x = _current(y, 0, affine, decay.dtype, spec)
+    # u once more for one value a channel: taken out of u itself, it would have to wait for all of u.
     first_x = _first_current(y, 0, affine, decay.dtype, spec)
     if u is None or threshold is None or width is None or spikes is None:
         return x, *_moments(x, first_x, spec)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from gradspike.channel_norm import ChannelNorm
 from gradspike.engine import eager
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
-from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, inverse_std
+from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, first_potentials, inverse_std
 from gradspike.methods.base import LayerFacts, Method
 
 PART = 16384
@@ -84,7 +84,6 @@ class FusedEngine:
             surrogate=options.surrogate,
             detach_reset=options.detach_reset,
             smooth=options.smooth,
-            moments=options.moments,
         )
         gain = bias = None
         if norm is not None:
@@ -93,7 +92,7 @@ class FusedEngine:
         if not method.measures(facts):
             plan = method.planned(facts)
             thresholds, widths = plan.thresholds.to(dtype), plan.widths.to(dtype)
-        call = _Call(self.kernels, spec, method, facts, norm)
+        call = _Call(self.kernels, spec, method, facts, norm, options.moments)
         spikes, used_thresholds, used_widths, *moments = _Layer.apply(
             x, gain, bias, decay.to(dtype), thresholds, widths, call
         )
@@ -116,6 +115,7 @@ class _Call:
     method: Method
     facts: LayerFacts
     norm: ChannelNorm | None
+    moments: bool
 
     def affine(self, gain: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Affine:
         """What the norm works with before the batch is seen."""
@@ -151,12 +151,13 @@ class _Layer(torch.autograd.Function):
         )
         y = arranged(x, spec.arrangement)
         affine = call.affine(gain, bias, decay.dtype)
+        if spec.norm == "batch" and (thresholds is None or call.moments):
+            affine = call.normalised(affine, *kernels.batch_statistics(y, decay.dtype, spec), x)
         if thresholds is None or widths is None:
-            if spec.norm == "batch":
-                affine = call.normalised(affine, *kernels.batch_statistics(y, decay.dtype, spec), x)
             fired, thresholds, widths = _adapted(y, affine, decay, call)
         else:
-            fired = kernels.forward(y, affine, decay, thresholds, widths, spec)
+            shifts = first_potentials(y, affine, decay, thresholds, widths, spec) if call.moments else None
+            fired = kernels.forward(y, affine, decay, thresholds, widths, shifts, spec)
             if fired.batch_mean is not None and fired.batch_variance is not None:
                 affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
         if call.facts.gradients:
@@ -229,7 +230,7 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
     kernels.finish(u, threshold, width, spikes[-1], spec)
     thresholds, widths = (torch.stack(values) for values in zip(*used, strict=True))
     fired = Fired(spikes, None, None, None, None)
-    if spec.moments:
+    if call.moments:
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
     return fired, thresholds, widths

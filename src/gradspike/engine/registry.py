@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -42,8 +43,13 @@ def choose_engine(name: EngineName, device: str) -> str:
     message = f"nothing can be compiled for {device} here ({problem}); it needs {needed}"
     if name != "auto":
         raise UserError(f"engine={name}: {message}. engine=eager does without.")
-    log.warning("engine=auto: %s. Neurons run on engine=eager, slower.", message)
+    _warn_once(f"engine=auto: {message}. Neurons run on engine=eager, slower.")
     return "eager"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 assert set(get_args(EngineName)) == {"auto", *ENGINES}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gradspike.callbacks.probe import Probe
+from gradspike.channel_norm import ChannelNorm
 from gradspike.config import ExperimentConfig
 from gradspike.data.datamodule import DataModule
 from gradspike.describe.measure import layers_of
@@ -24,7 +25,7 @@ from gradspike.module import SpikingClassifier
 from gradspike.profile.clock import Clock, Part
 from gradspike.profile.memory import memory_of
 from gradspike.reporting.jsonl import JsonLines
-from gradspike.spiking_norm import ChannelNorm, NormReLU, SpikingNorm
+from gradspike.spiking_norm import NormReLU, SpikingNorm
 
 PRODUCTS, NORM, LOSS, OPTIMISER = "conv, linear", "norm + neuron", "loss", "optimiser"
 DATA, PROBE, OTHER = "data", "probe", "other"
