@@ -28,7 +28,7 @@ def build_model(config: ExperimentConfig) -> nn.Module:
         neuron=config.neuron,
         method=config.method,
         norm=config.norm,
-        engine=choose_engine(config.engine, device),
+        engine="eager" if config.model.activation == "relu" else choose_engine(config.engine, device),
         activation=config.model.activation,
     )
     model: nn.Module = MODELS.implementation(MODELS.part(dict(config.model)))(config.model, config.dataset, context)
