@@ -23,12 +23,14 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     messages.
     """
     device = "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+    # The ANN twin has no neurons to compute.
+    engine = "eager" if config.model.activation == "relu" else choose_engine(config.engine, device)
     context = LayerContext(
         time_steps=config.time_steps,
         neuron=config.neuron,
         method=config.method,
         norm=config.norm,
-        engine="eager" if config.model.activation == "relu" else choose_engine(config.engine, device),
+        engine=engine,
         activation=config.model.activation,
     )
     model: nn.Module = MODELS.implementation(MODELS.part(dict(config.model)))(config.model, config.dataset, context)
