@@ -29,18 +29,27 @@ from gradspike.surrogate import SURROGATES
 WIDEST = 128
 """Channels of a tile of rows: a whole cache line in any dtype."""
 
-MANY_STEPS = 4
-"""Beyond them tiles are half as large: the potentials of all steps stay in registers during the backward pass."""
+SMALLEST = 128
+"""Values of a tile that give each thread of a program one."""
+
+KEPT = 6
+"""Tensors of the size of a whole tile that a program may keep, 8 registers each in float32; of more, tiles are smaller."""
+
+MOST_STEPS = 48
+"""Kernels unroll all steps and keep their potentials in registers; beyond this many, compiled ones take over."""
+
+WIDE_FROM = 2**31 - 2**24
+"""Elements from which on their offsets take 64 bits; some room is left for the last tile."""
 
 
 @dataclass(frozen=True)
 class TritonKernels:
     """The functions of `formulas` as Triton kernels.
 
-    A surrogate that is not one of `SURROGATES` has no kernel here: what depends on it is compiled instead.
+    A surrogate that is not one of `SURROGATES` has no kernel here, nor have very many steps: they are compiled instead.
 
     Attributes:
-        tile: values of a tile at few steps, a power of 2.
+        tile: values of a whole tile, a power of 2.
         programs: at most about so many programs sum parts of one thing. It does not depend on the device, so that the
             order of summation does not either.
     """
@@ -65,7 +74,7 @@ class TritonKernels:
         if spec.norm == "batch":
             mean, variance = self.batch_statistics(y, decay.dtype, spec)
             affine = affine._replace(mean=mean, inverse=inverse_std(variance, spec))
-        tiling = self._tiling(y, spec, summed=spec.moments)
+        tiling = self._tiling(y, spec, summed=spec.moments, kept=2 * spec.time_steps * spec.moments)
         spikes = y.new_empty(spec.time_steps, *y.shape[1:])
         partials = None
         if spec.moments:
@@ -189,16 +198,20 @@ class TritonKernels:
 
         sums = None
         if rows.count:
-            tiling = self._tiling(y, spec, summed=True)
+            summed_steps = wanted.thresholds + wanted.widths
+            tiling = self._tiling(y, spec, summed=True, kept=spec.time_steps * (1 + summed_steps))
             partials = decay.new_empty(rows.count, tiling.parts, tiling.channels)
             launch(tiling, None, partials, rows, write=spec.norm != "batch")
             sums = partials.sum(1)
         if spec.norm == "batch" or sums is None:
-            tiling = self._tiling(y, spec, summed=False)
+            tiling = self._tiling(y, spec, summed=False, kept=spec.time_steps)
             launch(tiling, sums if spec.norm == "batch" else None, None, _Rows(), write=True)
         return rows.gradients(grad_y, sums, affine, decay, thresholds, widths, spec, wanted)
 
-    def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, all_steps: bool = False) -> Tiling:
+    def _tiling(
+        self, values: Tensor, spec: Spec, *, summed: bool, all_steps: bool = False, kept: int = 0
+    ) -> Tiling:
+        """Of one step of `values`, or of all as one; `kept` tensors of a tile's size stay while a program runs."""
         steps = values.shape[0] if all_steps else 1
         if spec.arrangement == "rows":
             _, parts, rows, channels = values.shape
@@ -206,7 +219,7 @@ class TritonKernels:
         else:
             _, parts, channels, plane = values.shape
             size = steps * parts * plane
-        tile = self.tile if spec.time_steps <= MANY_STEPS else self.tile // 2
+        tile = max(self.tile // _power_of_2(math.ceil(kept / KEPT)), min(self.tile, SMALLEST))
         block_c = 1 if spec.arrangement == "planes" else min(WIDEST, tile, _power_of_2(channels))
         block_m = min(tile // block_c, _power_of_2(size))
         tiles, blocks = math.ceil(size / block_m), math.ceil(channels / block_c)
@@ -252,10 +265,6 @@ class Tiling:
             "BLOCK_C": self.block_c,
             "WIDE": self.step > WIDE_FROM,
         }
-
-
-WIDE_FROM = 2**31 - 2**24
-"""Elements from which on their offsets take 64 bits; some room is left for the last tile."""
 
 
 @dataclass(frozen=True)
@@ -361,7 +370,8 @@ def _sum_like(sums: Tensor, like: Tensor) -> Tensor:
 
 def _has_kernels(spec: Spec) -> bool:
     name = spec.surrogate.name
-    return name in triton_surrogates.NAMES and SURROGATES.get(name) == spec.surrogate
+    ours = name in triton_surrogates.NAMES and SURROGATES.get(name) == spec.surrogate
+    return ours and spec.time_steps <= MOST_STEPS
 
 
 @functools.cache
@@ -376,8 +386,8 @@ def _dtype(dtype: torch.dtype) -> tl.dtype:
 
 
 def _power_of_2(number: int) -> int:
-    """The next one."""
-    return 1 << (number - 1).bit_length()
+    """The first that is not below `number`."""
+    return 1 << max(number - 1, 0).bit_length()
 
 
 run = FusedEngine(TritonKernels())

@@ -44,18 +44,18 @@ def derivative(v, kappa, NAME: tl.constexpr):
         s = _sigmoid(4 * z)
         shape = 4 * s * (1 - s)
     elif NAME == "arctan":
-        shape = 1 / (1 + (PI * z) * (PI * z))
+        shape = 1 / (1 + (z * PI) * (z * PI))
     elif NAME == "fast_sigmoid":
         root = 1 + 2 * tl.abs(z)
         shape = 1 / (root * root)
     elif NAME == "gaussian":
-        shape = tl.exp(-PI * z * z)
+        shape = tl.exp(-(z * z * PI))
     elif NAME == "piecewise_exponential":
         shape = tl.exp(-2 * tl.abs(z))
     else:
         tl.static_assert(NAME == "dspike")
         # 1 - tanh(x)^2 = 4 sig(2x) (1 - sig(2x))
-        s = _sigmoid(2 * DSPIKE_SLOPE * z)
+        s = _sigmoid(z * DSPIKE_SLOPE * 2)
         shape = tl.where(tl.abs(z) < DSPIKE_HALF_SUPPORT, 4 * s * (1 - s), 0.0)
     return shape / kappa
 
@@ -72,18 +72,18 @@ def primitive(v, kappa, NAME: tl.constexpr):
     elif NAME == "sigmoid":
         integral = _sigmoid(4 * z)
     elif NAME == "arctan":
-        integral = _arctan(PI * z) / PI + 0.5
+        integral = _arctan(z * PI) / PI + 0.5
     elif NAME == "fast_sigmoid":
         integral = 0.5 + z / (1 + 2 * tl.abs(z))
     elif NAME == "gaussian":
-        integral = 0.5 + 0.5 * tl.erf(ROOT_PI * z)
+        integral = 0.5 + 0.5 * tl.erf(z * ROOT_PI)
     elif NAME == "piecewise_exponential":
         tail = 0.5 * tl.exp(-2 * tl.abs(z))
         integral = tl.where(z < 0, tail, 1 - tail)
     else:
         tl.static_assert(NAME == "dspike")
         # tanh(x) = 2 sig(2x) - 1
-        integral = _clamp((2 * _sigmoid(2 * DSPIKE_SLOPE * z) - 1) / DSPIKE_SLOPE + 0.5, 0.0, 1.0)
+        integral = _clamp((2 * _sigmoid(z * DSPIKE_SLOPE * 2) - 1) / DSPIKE_SLOPE + 0.5, 0.0, 1.0)
     return integral
 
 
