@@ -59,7 +59,9 @@ def test_every_method_as_the_reference(name: str, layout: str, training: bool, s
     expected, actual = results(layer, y, static), results(twin, y, static)
     assert actual.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(actual[key], value, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            actual[key], value, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}"
+        )
         assert actual[key].stride() == value.stride(), key
 
 

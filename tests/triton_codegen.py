@@ -52,7 +52,9 @@ def compile_only(self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **
     print(self.fn.__name__, registers, spilled)
 
 
-def forward_and_backward(kernels: Any, time_steps: int, how: Any, dtype: torch.dtype, shape: str, **options: Any) -> None:
+def forward_and_backward(
+    kernels: Any, time_steps: int, how: Any, dtype: torch.dtype, shape: str, **options: Any
+) -> None:
     y = torch.zeros(time_steps, 16, 64, 64, dtype=dtype)
     spec = Spec(time_steps, how, "batch", 1e-5, SURROGATES[shape], **options)
     channel, decay = torch.zeros(CHANNELS), torch.tensor(0.5)

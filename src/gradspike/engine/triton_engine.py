@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ SMALLEST = 128
 """Values of a tile that give each thread of a program one."""
 
 KEPT = 6
-"""Tensors of the size of a whole tile that a program may keep, 8 registers each in float32; of more, tiles are smaller."""
+"""Tensors of a whole tile's size that a program may keep, 8 registers each in float32; of more, tiles are smaller."""
 
 MOST_STEPS = 48
 """Kernels unroll all steps and keep their potentials in registers; beyond this many, compiled ones take over."""
@@ -208,9 +209,7 @@ class TritonKernels:
             launch(tiling, sums if spec.norm == "batch" else None, None, _Rows(), write=True)
         return rows.gradients(grad_y, sums, affine, decay, thresholds, widths, spec, wanted)
 
-    def _tiling(
-        self, values: Tensor, spec: Spec, *, summed: bool, all_steps: bool = False, kept: int = 0
-    ) -> Tiling:
+    def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, all_steps: bool = False, kept: int = 0) -> Tiling:
         """Of one step of `values`, or of all as one; `kept` tensors of a tile's size stay while a program runs."""
         steps = values.shape[0] if all_steps else 1
         if spec.arrangement == "rows":
@@ -224,7 +223,9 @@ class TritonKernels:
         block_m = min(tile // block_c, _power_of_2(size))
         tiles, blocks = math.ceil(size / block_m), math.ceil(channels / block_c)
         parts = min(tiles, max(1, self.programs // blocks)) if summed else tiles
-        return Tiling(size, channels, plane, parts, math.ceil(tiles / parts), block_m, block_c, blocks, spec.arrangement)
+        return Tiling(
+            size, channels, plane, parts, math.ceil(tiles / parts), block_m, block_c, blocks, spec.arrangement
+        )
 
 
 @dataclass(frozen=True)
@@ -325,8 +326,13 @@ def _launch(kernel: Any, tiling: Tiling, *arguments: Any, dtype: torch.dtype, **
         raise UserError(f"engine=triton: {problem}.")
     # Without fused multiply-adds: the backward pass has to find the very spikes of the forward pass, and where the
     # compiler fuses may differ from kernel to kernel. Memory is what these kernels wait for.
-    with torch.cuda.device_of(values):
+    with _on_device(values):
         kernel[(tiling.programs,)](*arguments, DT=_dtype(dtype), **constants, enable_fp_fusion=False)
+
+
+def _on_device(values: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current GPU, which need not be the tensor's."""
+    return torch.cuda.device(values.device) if values.is_cuda else nullcontext()
 
 
 def _pooled(partials: Tensor, divide: bool) -> tuple[Tensor, Tensor]:
@@ -334,7 +340,7 @@ def _pooled(partials: Tensor, divide: bool) -> tuple[Tensor, Tensor]:
     _, parts, count = partials.shape
     mean, squares = partials.new_empty(2, count).unbind(0)
     block = min(16, _power_of_2(count))
-    with torch.cuda.device_of(partials):
+    with _on_device(partials):
         triton_kernels.pool[(math.ceil(count / block),)](
             *(partials, mean, squares, parts, count),
             DIVIDE=divide,

@@ -1,7 +1,7 @@
 """Norm and neuron of one layer over all its steps as Triton kernels; `triton_engine` launches them.
 
-They repeat, for one tile of values, what `gradspike.neuron` and `gradspike.engine.formulas` say for whole tensors, since
-a kernel can call neither; tests hold them together.
+They repeat, for one tile of values, what `gradspike.neuron` and `gradspike.engine.formulas` say for whole tensors,
+since a kernel can call neither; tests hold them together.
 
 A tile is [BLOCK_M, BLOCK_C]: values of one step by channels. `rows` [M, C] have their channels along the fast axis and
 tiles as wide as that allows; `planes` [P, C, S] have M = P * S values a channel, and tiles of a single channel. Program
@@ -278,7 +278,8 @@ def backward_steps(
                 deviation = 0.0
                 if AFFINE_ROW >= 0 or CORRECT:
                     # Loaded once more rather than kept: it is in the cache, and T of them would fill the registers.
-                    deviation = tl.load(_at(y, 0 if STATIC else T - 1 - back, STEP) + offsets, mask=mask, other=0.0).to(DT) - center
+                    place = _at(y, 0 if STATIC else T - 1 - back, STEP) + offsets
+                    deviation = tl.load(place, mask=mask, other=0.0).to(DT) - center
                 if AFFINE_ROW >= 0:
                     sum_x += grad_x
                     sum_xy += grad_x * deviation
@@ -288,8 +289,8 @@ def backward_steps(
                         out = scale * out
                     if CORRECT:
                         out = out - slope * deviation - offset
-                    place = _at(grad_y, 0 if STATIC else T - 1 - back, STEP) + offsets
-                    tl.store(place, out.to(grad_y.dtype.element_ty), mask=mask)
+                    target = _at(grad_y, 0 if STATIC else T - 1 - back, STEP) + offsets
+                    tl.store(target, out.to(grad_y.dtype.element_ty), mask=mask)
         sum_thresholds = new_thresholds
         sum_widths = new_widths
 
