@@ -1,7 +1,7 @@
 """The engines a test runs over: parametrise with one of the marks below and ask for the fixture `engine`.
 
-With TRITON_INTERPRET=1 it is the Triton engine alone, interpreted: `test_engine_triton.py` runs tests so in a process
-of their own, since Triton reads the variable when it is imported, and torch.compile imports it too.
+With TRITON_INTERPRET=1 the marks name the Triton engine alone, interpreted: `test_engine_triton.py` runs tests so in
+a process of their own, since Triton reads the variable when it is imported, and torch.compile imports it too.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ ENGINES: dict[str, Engine] = {
     "compiled": compiled.run,
 }
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-if INTERPRETED:
+NAMES = list(ENGINES)
+if os.environ.get("TRITON_INTERPRET") == "1":
     from gradspike.engine import triton_engine
 
-    ENGINES = {"triton": triton_engine.run}
+    ENGINES["triton"] = triton_engine.run
+    NAMES = ["triton"]
 
-every_engine = pytest.mark.parametrize("engine", list(ENGINES), indirect=True)
+every_engine = pytest.mark.parametrize("engine", NAMES, indirect=True)
 
 # Where each of many variants would be compiled for itself: minutes.
 compiled_slowly = pytest.mark.parametrize(
     "engine",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "compiled" else []) for name in ENGINES],
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "compiled" else []) for name in NAMES],
     indirect=True,
 )

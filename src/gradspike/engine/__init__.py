@@ -1,4 +1,5 @@
 """Engines: the neuron's forward and backward over all time steps, the same numbers at different speed.
 
-`base.py` the signature they share, `registry.py` their names, `eager.py` the reference.
+`base.py` the signature they share, `registry.py` their names, `eager.py` the reference. `fused.py` makes an engine of
+kernels: `formulas.py` as they stand, `compiled.py` through torch.compile, `triton_engine.py` written by hand for CUDA.
 """

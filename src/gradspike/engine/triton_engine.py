@@ -36,8 +36,9 @@ SMALLEST = 128
 KEPT = 6
 """Tensors of a whole tile's size that a program may keep, 8 registers each in float32; of more, tiles are smaller."""
 
-MOST_STEPS = 48
-"""Kernels unroll all steps and keep their potentials in registers; beyond this many, compiled ones take over."""
+MOST_STEPS = 32
+"""Kernels unroll all steps and keep their potentials in registers: at 24 steps one takes seconds to compile, at 48
+steps 40 s, and registers no longer suffice. Beyond this many, compiled kernels take over."""
 
 WIDE_FROM = 2**31 - 2**24
 """Elements from which on their offsets take 64 bits; some room is left for the last tile."""
