@@ -36,7 +36,7 @@ from rich.table import Table
 import peers
 import step_worker
 from gradspike.cli import reporting_errors
-from gradspike.engine.registry import ENGINES
+from gradspike.engine.registry import ENGINES, triton_problem
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.methods.registry import METHODS
 from gradspike.reporting.terminal import console
@@ -64,8 +64,8 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--engines",
-        help=f"of {', '.join(ENGINES)}, each with every method. Not given: all of them, but eager, which is for "
-        "reference, with the first method only",
+        help=f"of {', '.join(ENGINES)}, each with every method. Not given: all that run on the device, but "
+        "eager, which is for reference, with the first method only",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     parser.add_argument("--steps", type=int, help="training steps of a turn; not given: 1 on a CPU, 10 on CUDA")
@@ -121,7 +121,8 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
     if options.engines is not None:
         pairs = [(engine, method) for engine in options.engines for method in methods]
     else:
-        engines = {engine: methods[:1] if engine == "eager" and len(ENGINES) > 1 else methods for engine in ENGINES}
+        running = [engine for engine in ENGINES if engine != "triton" or triton_problem(device) is None]
+        engines = {engine: methods[:1] if engine == "eager" else methods for engine in running}
         pairs = [(engine, method) for engine, those in engines.items() for method in those]
     ours = [Candidate(f"ours, {engine}, {method}", "ours", engine, method) for engine, method in pairs]
     best = next((one for one in ours if one.engine == "compiled"), ours[0])

@@ -1,6 +1,12 @@
-"""The engines a test runs over: parametrise with one of the marks below and ask for the fixture `engine`."""
+"""The engines a test runs over: parametrise with one of the marks below and ask for the fixture `engine`.
+
+With TRITON_INTERPRET=1 the marks name the Triton engine alone, interpreted: `test_engine_triton.py` runs tests so in
+a process of their own, since Triton reads the variable when it is imported, and torch.compile imports it too.
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
@@ -15,9 +21,18 @@ ENGINES: dict[str, Engine] = {
     "compiled": compiled.run,
 }
 
-every_engine = pytest.mark.parametrize("engine", list(ENGINES), indirect=True)
+NAMES = list(ENGINES)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    from gradspike.engine import triton_engine
+
+    ENGINES["triton"] = triton_engine.run
+    NAMES = ["triton"]
+
+every_engine = pytest.mark.parametrize("engine", NAMES, indirect=True)
 
 # Where each of many variants would be compiled for itself: minutes.
 compiled_slowly = pytest.mark.parametrize(
-    "engine", ["eager", "formulas", pytest.param("compiled", marks=pytest.mark.slow)], indirect=True
+    "engine",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "compiled" else []) for name in NAMES],
+    indirect=True,
 )

@@ -126,7 +126,8 @@ class _MultiStep(torch.autograd.Function):
 
         grad_u: Tensor | None = None
         for t in reversed(range(len(membrane))):
-            u, s = membrane[t], spikes[t]
+            # In its own dtype: a scalar times a shorter tensor is as short, and would round the decay.
+            u, s = membrane[t], spikes[t].to(decay.dtype)
             theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
             v = u - theta
             grad_s = torch.zeros_like(u) if grad_spikes is None else grad_spikes[t].to(u.dtype)

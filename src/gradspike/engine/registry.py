@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import logging
+import os
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from gradspike.errors import ConfigError, UserError, did_you_mean
@@ -14,9 +16,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "eager", "compiled"]
+EngineName = Literal["auto", "eager", "compiled", "triton"]
 
-ENGINES: dict[str, str] = {"eager": "gradspike.engine.eager:run", "compiled": "gradspike.engine.compiled:run"}
+ENGINES: dict[str, str] = {
+    "eager": "gradspike.engine.eager:run",
+    "compiled": "gradspike.engine.compiled:run",
+    "triton": "gradspike.engine.triton_engine:run",
+}
 
 
 def load_engine(name: str) -> Engine:
@@ -31,11 +37,18 @@ def load_engine(name: str) -> Engine:
 def choose_engine(name: EngineName, device: str) -> str:
     """The engine to use on a device ("cpu" or "cuda"): `auto` takes the compiled one, and the reference, with a
     warning that says why, where nothing can be compiled. Raises UserError where what was asked for cannot run.
-    """
-    from gradspike.engine.compiled import compiler_problem
 
+    `auto` does not take the hand-written Triton kernels, on CUDA either: nobody has measured them on a GPU yet.
+    """
     if name == "eager":
         return name
+    if name == "triton":
+        problem = triton_problem(device)
+        if problem is not None:
+            raise UserError(f"engine=triton: {problem}. engine=auto takes what this machine has.")
+        return name
+    from gradspike.engine.compiled import compiler_problem
+
     problem = compiler_problem(device)
     if problem is None:
         return "compiled" if name == "auto" else name
@@ -50,6 +63,15 @@ def choose_engine(name: EngineName, device: str) -> str:
 @functools.cache
 def _warn_once(message: str) -> None:
     log.warning("%s", message)
+
+
+def triton_problem(device: str) -> str | None:
+    """Why the Triton engine cannot run on "cpu" or "cuda" here, in a line; None where it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed (it comes with torch on Linux)"
+    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"its kernels are for CUDA, not for {device} (TRITON_INTERPRET=1 interprets them, very slowly)"
+    return None
 
 
 assert set(get_args(EngineName)) == {"auto", *ENGINES}
