@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ from engines import ENGINES, every_engine
 from gradspike.config import ExperimentConfig
 from gradspike.engine import compiled, registry
 from gradspike.engine.base import Engine
-from gradspike.engine.fused import arranged, arrangement, restored
+from gradspike.engine.fused import FusedEngine, arranged, arrangement, restored
 from gradspike.errors import UserError
 from gradspike.module import SpikingClassifier
 from gradspike.runs import RunFolder
@@ -111,8 +112,11 @@ def test_other_sizes_compile_nothing() -> None:
         layer._run = compiled.run
         y = torch.randn(T * batch, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
         layer(y).sum().backward()
+        layer.eval()
         with torch.no_grad():
-            layer.eval()(y)
+            layer(y)
+        with torch.inference_mode():
+            layer(y.detach().clone())
 
     passes(C, B, SIDE)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -154,19 +158,22 @@ def test_under_autocast_the_recursion_is_float32() -> None:
 
 
 @contextmanager
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_compiler() -> Iterator[None]:
     missing = {"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}
     compiled.compiler_problem.cache_clear()
-    with torch._inductor.config.patch(missing):
-        yield
-    compiled.compiler_problem.cache_clear()
+    try:
+        with torch._inductor.config.patch(missing):
+            yield
+    finally:
+        compiled.compiler_problem.cache_clear()
 
 
 def test_without_a_compiler_auto_falls_back_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(registry.log, "propagate", True)
-    with no_compiler(monkeypatch):
+    assert registry.choose_engine("compiled", "cpu") == "compiled"
+    with no_compiler():
         assert registry.choose_engine("auto", "cpu") == "eager"
         assert registry.choose_engine("auto", "cpu") == "eager"
         with pytest.raises(UserError, match=r"engine=compiled: .*/no/such/compiler.*engine=eager does without"):
@@ -175,6 +182,42 @@ def test_without_a_compiler_auto_falls_back_and_says_why(
     (warning,) = [record for record in caplog.records if "engine=auto" in record.message]
     assert "/no/such/compiler" in warning.getMessage()
     assert registry.choose_engine("auto", "cpu") == "compiled"
+
+
+def test_a_kernel_that_cannot_be_compiled_later_is_told() -> None:
+    layer = make_layer(method_config("mpd_agl", surrogate="gaussian"), time_steps=3)
+    layer._run = FusedEngine(compiled.CompiledKernels())
+    told = r"'forward, T = 3.*/no/such/compiler.*engine=eager does without"
+    with no_compiler(), pytest.raises(UserError, match=told):
+        layer(make_input(time_steps=3))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"], indirect=True)
+def test_a_layer_that_has_run_can_be_copied_and_pickled(engine: Engine) -> None:
+    layer = make_layer(method_config("mpd_agl"))
+    layer(make_input())
+    layer.eval()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(make_input()), layer(make_input()))
+
+
+@every_engine
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("static", [False, True], ids=["moving", "still"])
+def test_layouts_give_the_same_gradients(engine: Engine, static: bool, samples: int) -> None:
+    """Of a single sample too, whose batch axis may have any stride."""
+    y = make_input(batch=samples)[: samples if static else None].double()
+    grads = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer = make_layer(method_config("mpd_agl")).double()
+        x = y.clone(memory_format=layout).requires_grad_()
+        conv = F.conv2d(x, torch.eye(C, dtype=torch.float64)[:, :, None, None])
+        spikes = layer(conv.contiguous(memory_format=layout), static=static)
+        weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        (spikes * weights).sum().backward()
+        grads.append([x.grad, *(p.grad for p in layer.parameters())])
+    for contiguous, channels_last in zip(*grads, strict=True):
+        torch.testing.assert_close(channels_last, contiguous)
 
 
 class Curve(nn.Module):

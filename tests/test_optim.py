@@ -114,6 +114,30 @@ def test_the_logged_rate_is_that_of_no_group(tiny_config: Callable[..., Experime
     assert epoch["lr"] == config.optimizer.lr
 
 
+SGD = "optimizer=sgd"
+
+
+@pytest.mark.parametrize("words", [[SGD], [SGD, "optimizer.nesterov=true"], ["optimizer=adamw"]])
+def test_one_kernel_for_all_parameters_steps_as_torchs_own(words: list[str]) -> None:
+    """Also where a parameter gets its first gradient later than the others of its group."""
+    config = load_config([*words, "model.width=4", "engine=eager"])
+    results = []
+    for clip in (None, 1.0):
+        torch.manual_seed(0)
+        model = build_model(config)
+        optimizer = build_optimizer(config.optimizer, model, gradient_clip=clip)
+        assert bool(optimizer.param_groups[0]["fused"]) == (clip is None)
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            for index, parameter in enumerate(model.parameters()):
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = None if index % 3 == 0 and step == 0 else gradient
+            optimizer.step()
+        results.append(list(model.parameters()))
+    for fused, own in zip(*results, strict=True):
+        torch.testing.assert_close(fused, own, rtol=1e-5, atol=1e-6)
+
+
 def test_cosine_with_warm_up() -> None:
     schedule = SchedulerConfig(name="cosine", warmup_epochs=1, final_fraction=0.1)
     rates = [rate_fraction(schedule, now, warmup=4, total=24) for now in range(25)]

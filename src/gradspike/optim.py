@@ -50,7 +50,13 @@ def build_optimizer(
     fused = True if gradient_clip is None else None
     if isinstance(config, AdamWConfig):
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    if fused and config.momentum:
+        # The kernel takes all parameters of a group alike: one that gets its first gradient later than the others would
+        # have no momentum yet where they have. From a momentum of 0 its first step is the same.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, GroupConfig]:

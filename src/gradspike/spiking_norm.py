@@ -187,7 +187,7 @@ class SpikingNorm(nn.Module):
             raise ValueError(
                 f"layer '{self.layer_name}': {y.shape[0]} inputs do not divide into T = {self.time_steps} time steps."
             )
-        steps = torch.unflatten(y, 0, (1 if static else self.time_steps, -1))
+        steps = y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
         options = EngineOptions(
             surrogate=self.surrogate, detach_reset=self.detach_reset, moments=moments, keep_membrane=keep_membrane
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import torch
 import torch._inductor.runtime.cache_dir_utils
 import torch.fx.experimental._config
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from gradspike.engine import formulas
 from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted
@@ -34,6 +36,10 @@ SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
 
 class CompiledKernels:
     """The functions of `formulas`, compiled when they are first needed."""
+
+    def __reduce__(self) -> str:
+        """Copied and pickled layers share the kernels, which belong to no layer."""
+        return "KERNELS"
 
     def __init__(self) -> None:
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
@@ -127,19 +133,23 @@ class CompiledKernels:
     def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, str], **constants: Hashable) -> Any:
         """The formula of tensors (or tuples of them) and their axes; `constants` are compiled in."""
         values = [value for value, _ in arguments]
-        key = (formula.__name__, spec, *constants.values(), *(_kind(value) for value in values))
+        # What torch.compile would compile anew for, at the sizes of the moment.
+        state = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.get_default_dtype())
+        key = (formula.__name__, spec, *state, *constants.values(), *(_kind(value) for value in values))
         function = self._compiled.get(key)
         if function is None:
             function = self._compile(formula, spec, arguments, constants)
             self._compiled[key] = function
         with without_autocast(values[0].device.type):
-            return function(*values)
+            try:
+                return function(*values)
+            except TorchDynamoException as error:
+                raise _failure(formula.__name__, spec, values[0], error) from error
 
     def _compile(
         self, formula: Any, spec: Spec, arguments: tuple[tuple[Any, str], ...], constants: dict[str, Any]
     ) -> Callable[..., Any]:
         examples = [_example(value, names, spec.time_steps) for value, names in arguments]
-        what = f"{formula.__name__}, {_described(spec, arguments[0][0])}"
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
@@ -153,19 +163,24 @@ class CompiledKernels:
             ):
                 function(*examples)
         except Exception as error:
-            raise UserError(f"engine=compiled: '{what}' cannot be compiled here ({_first_line(error)}).") from error
+            raise _failure(formula.__name__, spec, examples[0], error) from error
+        what = _described(formula.__name__, spec, examples[0])
         log.info("  %4.1f s: %s", time.perf_counter() - start, what)
         return function
 
 
-run = FusedEngine(CompiledKernels())
+KERNELS = CompiledKernels()
+run = FusedEngine(KERNELS)
 
 
 @functools.cache
 def compiler_problem(device: str) -> str | None:
     """Why torch.compile cannot make a kernel for "cpu" or "cuda" here, in a line; None where it can. Tries it once."""
+    # The device of this process: another one would take memory there for every process of a node.
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else torch.device(device)
     try:
-        torch.compile(_trial, fullgraph=True)(torch.ones(64, device=device))
+        trial: Any = torch.compile(_own(_trial), fullgraph=True)
+        trial(torch.ones(64, device=place))
     except Exception as error:
         return _first_line(error)
     return None
@@ -199,8 +214,7 @@ def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[...,
     """The formula with its constants, as a function of its own: torch.compile counts the variants of a function's
     code and gives up beyond a few.
     """
-    code = formula.__code__.replace(co_name=f"{formula.__name__}_compiled")
-    own = FunctionType(code, formula.__globals__, formula.__name__, formula.__defaults__, formula.__closure__)
+    own = _own(formula)
 
     def fixed(*values: Any) -> Any:
         return own(*values, spec=spec, **constants)
@@ -209,13 +223,19 @@ def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[...,
     return fixed
 
 
+def _own(function: Any) -> Any:
+    """The same function with code of its own."""
+    code = function.__code__.replace(co_name=f"{function.__name__}_compiled")
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+
+
 def _kind(value: Any) -> Hashable:
-    """What a kernel depends on in a tensor: its dtype, device, and which sizes are 1."""
+    """What a kernel depends on in a tensor: its dtype, device, inference mode, and which sizes are 1."""
     if value is None:
         return None
     if isinstance(value, tuple):
         return tuple(_kind(part) for part in value)
-    return value.dtype, value.device, tuple(size == 1 for size in value.shape)
+    return value.dtype, value.device, value.is_inference(), tuple(size == 1 for size in value.shape)
 
 
 def _example(value: Any, names: str, time_steps: int) -> Any:
@@ -226,14 +246,20 @@ def _example(value: Any, names: str, time_steps: int) -> Any:
         return type(value)(*(_example(part, names, time_steps) for part in value))
     sizes = {**SIZES, "T": time_steps}
     shape = [1 if size == 1 else sizes[name] for size, name in zip(value.shape, names, strict=False)]
-    return value.new_zeros(shape)
+    with torch.inference_mode(value.is_inference()):
+        return value.new_zeros(shape)
 
 
-def _described(spec: Spec, first: Tensor) -> str:
+def _described(formula: str, spec: Spec, first: Tensor) -> str:
     norm = {"batch": "statistics of the batch", "given": "given statistics", "none": "no norm"}[spec.norm]
     still = ["still input"] if first.ndim == 4 and first.shape[0] == 1 < spec.time_steps else []
     layout = "channels-last" if spec.arrangement == "rows" else "contiguous"
-    return ", ".join([f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")])
+    return ", ".join([formula, f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")])
+
+
+def _failure(formula: str, spec: Spec, first: Tensor, error: Exception) -> UserError:
+    what = _described(formula, spec, first)
+    return UserError(f"'{what}' cannot be compiled here ({_first_line(error)}). engine=eager does without.")
 
 
 def _first_line(error: Exception) -> str:

@@ -36,8 +36,11 @@ def run(
     """See `gradspike.engine.base.Engine`."""
     dtype = recursion_dtype(x.dtype)
     copies = facts.time_steps // x.shape[0]
-    if norm is not None:
-        x = norm(x.flatten(0, 1), repeats=copies, update=facts.updates).unflatten(0, x.shape[:2])
+    if norm is not None and len(x) == 1:
+        # Not by flatten: it gives the batch axis of a single sample a stride that batch norm's backward misreads.
+        x = norm(x.squeeze(0), repeats=copies, update=facts.updates).unsqueeze(0)
+    elif norm is not None:
+        x = norm(x.flatten(0, 1), update=facts.updates).unflatten(0, x.shape[:2])
     if copies > 1:
         x = x.expand(facts.time_steps, *x.shape[1:])
     plan = None if method.measures(facts) else method.planned(facts)

@@ -74,7 +74,8 @@ class FusedEngine:
         dtype = recursion_dtype(x.dtype)
         batch_norm = norm is not None and norm.training
         single = batch_norm and x.numel() == x.shape[2]
-        if options.keep_membrane or single or torch.compiler.is_compiling() or is_watched():
+        rare = options.keep_membrane or single or not x.numel()
+        if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, decay, method, facts, options, norm)
         spec = Spec(
             time_steps=facts.time_steps,
@@ -122,7 +123,8 @@ class _Call:
         if self.norm is None or self.spec.norm == "batch":
             return Affine(gain, bias)
         variance = self.norm.running_var.to(dtype)
-        return Affine(gain, bias, self.norm.running_mean.to(dtype), inverse_std(variance, self.spec))
+        # A copy of the mean: it is kept for the backward, before which the norm may see another batch.
+        return Affine(gain, bias, self.norm.running_mean.to(dtype, copy=True), inverse_std(variance, self.spec))
 
     def normalised(self, affine: Affine, mean: Tensor, variance: Tensor, x: Tensor) -> Affine:
         """`affine` with this batch's statistics, which the norm's running ones follow."""

@@ -35,7 +35,7 @@ def load_engine(name: str) -> Engine:
 
 
 def choose_engine(name: EngineName, device: str) -> str:
-    """The engine to use on a device ("cpu" or "cuda"): `auto` takes the compiled one, and the reference, with a
+    """The engine to use on a device ("cpu", "cuda" or "mps"): `auto` takes the compiled one, and the reference, with a
     warning that says why, where nothing can be compiled. Raises UserError where what was asked for cannot run.
 
     `auto` does not take the hand-written Triton kernels, on CUDA either: nobody has measured them on a GPU yet.
@@ -52,8 +52,8 @@ def choose_engine(name: EngineName, device: str) -> str:
     problem = compiler_problem(device)
     if problem is None:
         return "compiled" if name == "auto" else name
-    needed = "a C++ compiler" if device == "cpu" else "Triton"
-    message = f"nothing can be compiled for {device} here ({problem}); it needs {needed}"
+    needed = {"cpu": "; it needs a C++ compiler", "cuda": "; it needs Triton"}.get(device, "")
+    message = f"nothing can be compiled for {device} here ({problem}){needed}"
     if name != "auto":
         raise UserError(f"engine={name}: {message}. engine=eager does without.")
     _warn_once(f"engine=auto: {message}. Neurons run on engine=eager, slower.")

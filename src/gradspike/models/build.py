@@ -22,7 +22,9 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     """The backbone for the data set's channels, image size and classes, every spiking layer told its name for error
     messages.
     """
-    device = "cpu" if config.trainer.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+    device = "cpu"
+    if config.trainer.accelerator != "cpu":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     # The ANN twin has no neurons to compute.
     engine = "eager" if config.model.activation == "relu" else choose_engine(config.engine, device)
     context = LayerContext(
