@@ -115,7 +115,7 @@ def test_recursion_by_hand(engine: Engine) -> None:
     assert torch.equal(drive(x, torch.tensor(0.5), torch.ones(5), torch.ones(5), engine).spikes, out.spikes)
 
 
-@every_engine
+@compiled_slowly
 def test_moments_are_those_of_the_membrane(engine: Engine) -> None:
     x, decay, thresholds, widths = leaves((T, B, C, 3), (), (T,), (T,))
     seen = drive(x, decay, thresholds, widths, keep_membrane=True)

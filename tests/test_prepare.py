@@ -139,7 +139,7 @@ def test_mistakes_and_help_need_nothing_heavy() -> None:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A part of 1,000 small pictures, then 200 that take long enough to decode for a signal to come in time."""
     archive = tmp_path_factory.mktemp("large") / "large.zip"
-    small, large = (encoded(np.full((size, size, 3), 90, dtype=np.uint8), "JPEG") for size in (32, 600))
+    small, large = (encoded(np.full((size, size, 3), 90, dtype=np.uint8), "JPEG") for size in (32, 1200))
     with zipfile.ZipFile(archive, "w") as file:
         for number in range(1200):
             split = "test" if number == 1199 else "train"

@@ -52,7 +52,11 @@ def test_every_interval_has_one_part() -> None:
 def test_residual_network_and_its_twin(tiny_config: Callable[..., ExperimentConfig], method: str) -> None:
     words = ["dataset=digits", "model=resnet19", "model.width=0.02", f"method={method}", "dataset.batch_size=8"]
     data_dir = tiny_config("dataset=digits").data_dir
-    config = load_config([*words, "time_steps=2", f"data_dir={data_dir}", "trainer.accelerator=cpu"])
+    # The compiled engine keeps what the twin's norm keeps; the twin keeps the output of its ReLU besides, the reference
+    # the potential.
+    engine = "compiled" if method == "ds_atgo" else "eager"
+    words += ["time_steps=2", f"data_dir={data_dir}", "trainer.accelerator=cpu", f"engine={engine}"]
+    config = load_config(words)
     mine, twin = measured(config, twin_of(config))
     for one in (mine, twin):
         assert sum(one.kind(kind) for kind in KINDS) == pytest.approx(one.total())
@@ -63,7 +67,8 @@ def test_residual_network_and_its_twin(tiny_config: Callable[..., ExperimentConf
             assert one.layer(name, "forward") > 0, name
             assert one.layer(name, "backward") > 0, name
         assert one.waits is None
-    assert mine.memory["kept by norm + neuron"] > twin.memory["kept by norm + neuron"]
+    kept = [one.memory["kept by norm + neuron"] for one in (mine, twin)]
+    assert kept[0] < kept[1] if engine == "compiled" else kept[0] > kept[1]
     assert mine.memory["batch"] == twin.memory["batch"]
     assert mine.memory["optimiser state"] == mine.memory["gradients"]
 
