@@ -37,7 +37,7 @@ def test_spiking_cnn_by_hand() -> None:
     neuron = layers["neurons.1"]
     assert (neuron.steps, neuron.output, neuron.parameters, neuron.macs) == (3, (8, 4, 4), 2 * 8 + 1, 0)
     assert first.kind == "Conv2d 3x3"
-    # Norm input, potential and spikes, and at most the current besides; the compiled engine keeps the norm's input alone.
+    # Norm input, potential and spikes, and at most the current besides; compiled, the norm's input alone.
     numbers = 3 * 8 * 16
     assert 3 * numbers * FLOAT <= neuron.kept_bytes <= 4 * numbers * FLOAT
     compiled = by_name(measure(digits("method=fixed_sg", "engine=compiled")))
