@@ -310,19 +310,19 @@ def _norm_backward(
 def _current(y: Tensor, t: int, affine: Affine, dtype: torch.dtype, spec: Spec) -> Tensor:
     """x[t] of one step, in the recursion's dtype."""
     step = y[0 if y.shape[0] == 1 else t].to(dtype)
-    if affine.gain is None or affine.bias is None or affine.mean is None:
-        return step
-    gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
-    return (step - spec.spread(affine.mean)) * spec.spread(gain) + spec.spread(affine.bias)
+    return _normalised(step, Affine(*(None if value is None else spec.spread(value) for value in affine)))
 
 
 def _first_current(y: Tensor, t: int, affine: Affine, dtype: torch.dtype, spec: Spec) -> Tensor:
     """x[t] of the first value of each channel, [C]."""
-    step = spec.first(y[0 if y.shape[0] == 1 else t]).to(dtype)
+    return _normalised(spec.first(y[0 if y.shape[0] == 1 else t]).to(dtype), affine)
+
+
+def _normalised(value: Tensor, affine: Affine) -> Tensor:
     if affine.gain is None or affine.bias is None or affine.mean is None:
-        return step
+        return value
     gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
-    return (step - affine.mean) * gain + affine.bias
+    return (value - affine.mean) * gain + affine.bias
 
 
 def _fire(u: Tensor, threshold: Tensor, width: Tensor, spec: Spec) -> Tensor:
