@@ -37,17 +37,17 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as TF
 
-from gradspike.cli import load_config
-from gradspike.data.cifar import Cifar
+from gradspike.config.compose import load_config
 from gradspike.data.datamodule import DataModule
-from gradspike.data.encoded_source import encode
-from gradspike.data.image_configs import CIFAR_MEAN, CIFAR_STD, Cifar10Config
-from gradspike.data.recordings import read_recording
+from gradspike.data.events.recordings import read_recording
+from gradspike.data.options.pictures import CIFAR_MEAN, CIFAR_STD, Cifar10Config
+from gradspike.data.pictures.encoded_source import encode
+from gradspike.data.sets.cifar import Cifar
 from gradspike.data.source import Samples
 from gradspike.errors import UserError
-from gradspike.losses import build_loss
-from gradspike.models.build import build_model
-from gradspike.optim import build_optimizer
+from gradspike.training.build import build_model
+from gradspike.training.losses import build_loss
+from gradspike.training.optim import build_optimizer
 
 BATCH = 100
 BATCHES_A_ROUND = {"ours": 60, "theirs": 6}

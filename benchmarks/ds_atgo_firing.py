@@ -19,10 +19,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from gradspike.experiment import build_data, load_checkpoint
-from gradspike.module import SpikingClassifier
-from gradspike.runs import RunFolder
+from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import SpikingNorm
+from gradspike.training.evaluate import build_data, load_checkpoint
+from gradspike.training.module import SpikingClassifier
 
 SAMPLE = 20_000  # of the membrane potentials of a layer and step, for the distance
 

@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import lightning as L
 
-from gradspike.callbacks.probe import Probe
-from gradspike.cli import load_config
-from gradspike.config import ExperimentConfig, ProbeConfig
-from gradspike.experiment import build_data, build_trainer, quieten
-from gradspike.module import SpikingClassifier
-from gradspike.reporting.jsonl import JsonLines
+from gradspike.config.compose import load_config
+from gradspike.config.schema import ExperimentConfig, ProbeConfig
+from gradspike.loggers.jsonl import JsonLines
+from gradspike.training.evaluate import build_data
+from gradspike.training.module import SpikingClassifier
+from gradspike.training.probe.probe import Probe
+from gradspike.training.trainer import build_trainer, quieten
 
 SETTINGS = {
     "spiking_cnn, digits_events": ["dataset=digits_events"],

@@ -35,11 +35,11 @@ from rich.table import Table
 
 import peers
 import step_worker
-from gradspike.cli import reporting_errors
+from gradspike.cli.arguments import reporting_errors
 from gradspike.engine.registry import ENGINES, triton_problem
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.methods.registry import METHODS
-from gradspike.reporting.terminal import console
+from gradspike.terminal.tables import console
 from step_table import Measured, check_page, cpu_name, markdown, setting_named, table, write_page
 from step_worker import Candidate, Network, Setting
 

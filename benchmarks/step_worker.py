@@ -70,8 +70,8 @@ class Training:
     def __init__(self, network: Network, candidate: Candidate, setting: Setting, device_name: str) -> None:
         import torch
 
-        from gradspike.losses import build_loss
-        from gradspike.optim import build_optimizer
+        from gradspike.training.losses import build_loss
+        from gradspike.training.optim import build_optimizer
 
         self.device = torch.device(device_name)
         self.autocast = setting.precision == "bf16"
@@ -201,7 +201,7 @@ def configuration(network: Network, candidate: Candidate) -> Any:
     """The candidate's configuration. Peers compute fixed_sg with a constant decay, which ours then has too; other
     methods have the platform's neuron, with a learned decay.
     """
-    from gradspike.cli import load_config
+    from gradspike.config.compose import load_config
 
     words = [*network.words, f"model.width={network.width}", f"time_steps={network.time_steps}", "recipe=none"]
     words += [f"method={candidate.method}", f"engine={candidate.engine}", "optimizer=sgd", "optimizer.lr=0.01"]
@@ -213,7 +213,7 @@ def configuration(network: Network, candidate: Candidate) -> Any:
 
 def build_network(config: Any, candidate: Candidate) -> Any:
     """Ours, or ours with its spiking layers replaced."""
-    from gradspike.models.build import build_model
+    from gradspike.training.build import build_model
 
     network = build_model(config)
     if candidate.kind == "research_code":
@@ -255,7 +255,7 @@ def compiled(model: Any, candidate: Candidate) -> Any:
     """torch.compile of the whole network, as trainer.compile=true does it."""
     import torch
 
-    from gradspike.compiled import CompiledNetwork
+    from gradspike.training.whole_network import CompiledNetwork
 
     torch._dynamo.reset()
     if candidate.kind in ("relu", "ours"):

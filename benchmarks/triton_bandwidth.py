@@ -94,7 +94,7 @@ def main(words: list[str], clock: Callable[[Callable[[], object], int], float] =
     if device == "cuda" and not torch.cuda.is_available():
         print("This needs a CUDA device: the interpreter's times on a CPU say nothing. There is none.", file=sys.stderr)
         return 1
-    from gradspike.engine import triton_engine
+    from gradspike.engine.triton import engine as triton_engine
 
     engines: dict[str, Kernels] = {"triton": triton_engine.run.kernels, "compiled": compiled.run.kernels}
     where = torch.cuda.get_device_name() if device == "cuda" else "no GPU"

@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.compare.command import compare
+from gradspike.cli.arguments import reporting_errors
+from gradspike.tools.compare.command import compare
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: compare(sys.argv[1:])))

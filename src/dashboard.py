@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.dashboard.command import dashboard
+from gradspike.cli.arguments import reporting_errors
+from gradspike.tools.dashboard.command import dashboard
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: dashboard(sys.argv[1:])))

@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.describe.command import describe
+from gradspike.cli.arguments import reporting_errors
+from gradspike.tools.describe.command import describe
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: describe(sys.argv[1:])))

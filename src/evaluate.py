@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.launch import evaluate
+from gradspike.cli.arguments import reporting_errors
+from gradspike.cli.train import evaluate
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: evaluate(sys.argv[1:])))

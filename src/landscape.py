@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.landscape.command import landscape
+from gradspike.cli.arguments import reporting_errors
+from gradspike.tools.landscape.command import landscape
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: landscape(sys.argv[1:])))

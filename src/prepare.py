@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.prepare import prepare
+from gradspike.cli.arguments import reporting_errors
+from gradspike.cli.prepare import prepare
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: prepare(sys.argv[1:])))

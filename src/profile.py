@@ -7,8 +7,8 @@ src/ before the standard library. Imported as a module, this file therefore give
 import sys
 
 if __name__ == "__main__":
-    from gradspike.cli import reporting_errors
-    from gradspike.profile.command import profile
+    from gradspike.cli.arguments import reporting_errors
+    from gradspike.tools.profile.command import profile
 
     sys.exit(reporting_errors(lambda: profile(sys.argv[1:])))
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import reporting_errors
-from gradspike.sweep.command import sweep
+from gradspike.cli.arguments import reporting_errors
+from gradspike.tools.sweep.command import sweep
 
 if __name__ == "__main__":
     sys.exit(reporting_errors(lambda: sweep(sys.argv[1:])))

@@ -2,8 +2,8 @@
 
 import sys
 
-from gradspike.cli import run
-from gradspike.launch import print_trials, train
+from gradspike.cli.hydra import run
+from gradspike.cli.train import print_trials, train
 
 if __name__ == "__main__":
     sys.exit(run(train, print_trials))

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from engines import ENGINES
-from gradspike.cli import load_config
-from gradspike.config import ExperimentConfig
+from gradspike.config.compose import load_config
+from gradspike.config.schema import ExperimentConfig
 from gradspike.engine.base import Engine
-
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ["model.width=4", "model.depth=2", "trainer.max_epochs=2", "trainer.progress=none", "trainer.accelerator=cpu"]
-# A kernel takes seconds to compile or load, a tiny training less; tests/test_engines.py trains with compiled ones.
-TINY += ["engine=eager"]
+from helpers.command import ROOT, TINY
+from helpers.engines import ENGINES
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +58,7 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> P
 
     For tests to read; those that break runs copy it.
     """
-    from gradspike import experiment
+    from gradspike.training import run as experiment
 
     folder = tmp_path_factory.mktemp("compared")
     options = [*TINY, "model.pool=max", "trainer.max_epochs=2", "time_steps=2", "probe.every_n_steps=15"]
@@ -74,18 +68,3 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> P
             typed = [*options, *words, f"seed={seed}"]
             experiment.train(load_config(typed), None, ["src/train.py", *typed])
     return folder / "runs"
-
-
-def command(
-    *words: str, timeout: float = 240, cwd: Path = ROOT, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands as a user would, `command("src/train.py", "seed=1")`."""
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": os.devnull, **environment},
-    )

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradspike.channel_norm import ChannelNorm
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
 from gradspike.methods.registry import MethodConfig
-from gradspike.neuron import build_neuron
-from gradspike.neuron_config import NeuronConfig, NormConfig
+from gradspike.neurons.lif import build_neuron
+from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.norms.tdbn import ChannelNorm
 from gradspike.surrogate import SURROGATES
 
 

@@ -8,17 +8,10 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from gradspike.data.augment import BatchTransform
-from gradspike.data.data_dir import check_data_dir
-from gradspike.data.dataset_config import DatasetConfig, FilesConfig
-from gradspike.data.loader import (
-    EpochLoader,
-    Indices,
-    evaluation_batches,
-    in_memory,
-    training_batches,
-    training_order,
-)
+from gradspike.data.augment.batch import BatchTransform
+from gradspike.data.files.data_dir import check_data_dir
+from gradspike.data.loader import EpochLoader, Indices, evaluation_batches, in_memory, training_batches, training_order
+from gradspike.data.options.base import DatasetConfig, FilesConfig
 from gradspike.data.registry import DATASETS
 from gradspike.data.source import Samples, Source, Split
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gradspike.data.draws import Draw
-from gradspike.data.encoded import EncodedPictures
-from gradspike.data.random import CounterRandom
+from gradspike.data.augment.counter_random import CounterRandom
+from gradspike.data.augment.draws import Draw
+from gradspike.data.pictures.encoded import EncodedPictures
 from gradspike.data.source import Samples
 from gradspike.errors import ConfigError
 

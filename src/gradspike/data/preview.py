@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gradspike.data.augment import BatchTransform
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.data.random import CounterRandom
+from gradspike.data.augment.batch import BatchTransform
+from gradspike.data.augment.counter_random import CounterRandom
+from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
 
 MOST_CLASSES = 20

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.data.event_configs import (
+from gradspike.data.options.base import DatasetConfig
+from gradspike.data.options.events import (
     Cifar10DvsConfig,
     Cifar10DvsSimConfig,
     DigitsEventsConfig,
@@ -11,7 +11,7 @@ from gradspike.data.event_configs import (
     EventFolderConfig,
     NMnistConfig,
 )
-from gradspike.data.image_configs import (
+from gradspike.data.options.pictures import (
     Cifar10Config,
     Cifar100Config,
     DigitsConfig,
@@ -24,17 +24,17 @@ from gradspike.registry import Entry, Registry
 DATASETS: Registry[DatasetConfig] = Registry(
     "dataset",
     {
-        "digits": Entry(DigitsConfig, "gradspike.data.digits:Digits"),
-        "digits_events": Entry(DigitsEventsConfig, "gradspike.data.digits_events:DigitsEvents"),
-        "cifar10": Entry(Cifar10Config, "gradspike.data.cifar:Cifar"),
-        "cifar100": Entry(Cifar100Config, "gradspike.data.cifar:Cifar"),
-        "tiny_imagenet": Entry(TinyImageNetConfig, "gradspike.data.tiny_imagenet:TinyImageNet"),
-        "imagenet": Entry(ImageNetConfig, "gradspike.data.imagenet:ImageNet"),
-        "image_folder": Entry(ImageFolderConfig, "gradspike.data.image_folder:ImageFolder"),
-        "cifar10dvs": Entry(Cifar10DvsConfig, "gradspike.data.cifar10dvs:Cifar10Dvs"),
-        "cifar10dvs_sim": Entry(Cifar10DvsSimConfig, "gradspike.data.cifar10dvs_sim:Cifar10DvsSim"),
-        "dvs_gesture": Entry(DvsGestureConfig, "gradspike.data.dvs_gesture:DvsGesture"),
-        "nmnist": Entry(NMnistConfig, "gradspike.data.nmnist:NMnist"),
-        "event_folder": Entry(EventFolderConfig, "gradspike.data.event_folder:EventFolder"),
+        "digits": Entry(DigitsConfig, "gradspike.data.sets.digits:Digits"),
+        "digits_events": Entry(DigitsEventsConfig, "gradspike.data.sets.digits_events:DigitsEvents"),
+        "cifar10": Entry(Cifar10Config, "gradspike.data.sets.cifar:Cifar"),
+        "cifar100": Entry(Cifar100Config, "gradspike.data.sets.cifar:Cifar"),
+        "tiny_imagenet": Entry(TinyImageNetConfig, "gradspike.data.sets.tiny_imagenet:TinyImageNet"),
+        "imagenet": Entry(ImageNetConfig, "gradspike.data.sets.imagenet:ImageNet"),
+        "image_folder": Entry(ImageFolderConfig, "gradspike.data.sets.image_folder:ImageFolder"),
+        "cifar10dvs": Entry(Cifar10DvsConfig, "gradspike.data.sets.cifar10dvs:Cifar10Dvs"),
+        "cifar10dvs_sim": Entry(Cifar10DvsSimConfig, "gradspike.data.sets.cifar10dvs_sim:Cifar10DvsSim"),
+        "dvs_gesture": Entry(DvsGestureConfig, "gradspike.data.sets.dvs_gesture:DvsGesture"),
+        "nmnist": Entry(NMnistConfig, "gradspike.data.sets.nmnist:NMnist"),
+        "event_folder": Entry(EventFolderConfig, "gradspike.data.sets.event_folder:EventFolder"),
     },
 )

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.data.random import CounterRandom
+from gradspike.data.augment.counter_random import CounterRandom
+from gradspike.data.options.base import DatasetConfig
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]

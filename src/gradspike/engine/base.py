@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gradspike.channel_norm import ChannelNorm
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.norms.tdbn import ChannelNorm
 from gradspike.surrogate import Surrogate
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradspike.channel_norm import ChannelNorm
 from gradspike.engine.base import (
     EngineOptions,
     EngineOutput,
@@ -22,7 +21,8 @@ from gradspike.engine.base import (
     recursion_dtype,
 )
 from gradspike.methods.base import LayerFacts, Method
-from gradspike.neuron import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.neurons.lif import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.norms.tdbn import ChannelNorm
 
 
 def run(

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gradspike.neuron import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.neurons.lif import charge, fire, membrane_adjoint, spike_adjoint
 from gradspike.surrogate import Surrogate
 
 
@@ -301,9 +301,7 @@ def _norm_backward(
         count = spec.count(y)
         offset = spec.spread(gain * grad_bias / count)
         slope = spec.spread(gain * affine.inverse * grad_gain / count)
-        grad_y = [
-            spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)
-        ]
+        grad_y = [spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)]
     return torch.stack([g.to(y.dtype) for g in grad_y]), grad_gain, grad_bias
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradspike.channel_norm import ChannelNorm
 from gradspike.engine import eager
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
 from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, first_potentials, inverse_std
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.norms.tdbn import ChannelNorm
 
 PART = 16384
 """Values of one step that a part may have: a part of several tensors fits in a core's cache."""

@@ -21,7 +21,7 @@ EngineName = Literal["auto", "eager", "compiled", "triton"]
 ENGINES: dict[str, str] = {
     "eager": "gradspike.engine.eager:run",
     "compiled": "gradspike.engine.compiled:run",
-    "triton": "gradspike.engine.triton_engine:run",
+    "triton": "gradspike.engine.triton.engine:run",
 }
 
 

@@ -131,6 +131,6 @@ MODELS: Registry[ModelConfig] = Registry(
         "sew_resnet34": Entry(SewResNetConfig, "gradspike.models.sew_resnet:SewResNet34"),
         "vggsnn": Entry(VggSnnConfig, "gradspike.models.vgg:VggSnn"),
         "vgg13": Entry(Vgg13Config, "gradspike.models.vgg:Vgg13"),
-        "timm": Entry(TimmConfig, "gradspike.models.timm_network:TimmNetwork"),
+        "timm": Entry(TimmConfig, "gradspike.models.timm.network:TimmNetwork"),
     },
 )

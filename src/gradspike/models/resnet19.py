@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.models.layers import conv3x3, fold_time, initialise, scaled, unfold_time
+from gradspike.data.options.base import DatasetConfig
+from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
 from gradspike.models.registry import ResidualConfig
 from gradspike.models.residual import residual_stages
 from gradspike.spiking_norm import LayerContext

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gradspike.data.dataset_config import DatasetConfig
-from gradspike.models.layers import conv3x3, fold_time, initialise, unfold_time
+from gradspike.data.options.base import DatasetConfig
+from gradspike.models.blocks import conv3x3, fold_time, initialise, unfold_time
 from gradspike.models.registry import SpikingCnnConfig
 from gradspike.spiking_norm import LayerContext
 

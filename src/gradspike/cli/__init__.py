@@ -1,0 +1,1 @@
+"""The command line: `arguments` for `key=value` commands, `hydra` for training, `train` and `prepare`."""

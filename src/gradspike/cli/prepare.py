@@ -1,0 +1,189 @@
+"""The command `src/prepare.py`: prepares a data set, sums it up, and on request checks it and draws a contact sheet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from gradspike.cli.arguments import parse_key_values
+from gradspike.config.compose import GROUPS, load_config
+from gradspike.config.schema import ExperimentConfig
+from gradspike.data.files.data_dir import check_data_dir
+from gradspike.data.registry import DATASETS
+from gradspike.errors import ConfigError, Interrupted, UserError, did_you_mean
+from gradspike.registry import Strict
+from gradspike.terminal.printer import LogPrinter
+
+if TYPE_CHECKING:
+    from gradspike.data.prepared.cache import Prepared
+    from gradspike.data.source import Samples, Source
+
+USAGE = """\
+Prepare a data set once, so that training opens it in milliseconds. Training does it by itself where that has not been
+done.
+
+  python src/prepare.py dataset=cifar10 data_dir=data
+  python src/prepare.py dataset=image_folder dataset.source=pictures.zip dataset.image_size=64 dataset.classes=5
+  python src/prepare.py dataset=cifar10 data_dir=data preview=cifar10.png
+
+  dataset      which data set; with its options, as dataset.source=... dataset.on_bad_file=skip
+  data_dir     where the files are looked for, and where the prepared set is kept    (data)
+  time_steps   frames of an event recording                                          (the data set's)
+  workers      processes that prepare                                                (4, or the number of cores)
+  preview      a PNG file to draw samples of each class in, raw and augmented
+  verify       true: compare every byte with its checksum                            (false)
+  export       cifar10dvs_sim: a folder to write the recordings into, laid out as CIFAR10-DVS; nothing else is done
+  export_format   aedat (AEDAT 2.0) | npz                                            (aedat)
+
+All other keys of src/train.py are accepted and change nothing but the preview (seed).
+"""
+
+
+def _png(path: str) -> str:
+    if not path.lower().endswith(".png"):
+        raise ValueError("must end in .png")
+    return path
+
+
+class PrepareConfig(Strict):
+    """Arguments of src/prepare.py beside those of src/train.py."""
+
+    workers: int | None = Field(default=None, ge=1, le=256)
+    preview: Annotated[str, AfterValidator(_png)] | None = None
+    verify: bool = False
+    export: str | None = None
+    export_format: Literal["aedat", "npz"] = "aedat"
+
+
+def prepare(words: list[str]) -> int:
+    """Prepare the data set that the command line names. Returns the exit code."""
+    if any(word in ("-h", "--help") for word in words):
+        print(USAGE, end="")
+        return 0
+    own = [word for word in words if word.partition("=")[0] in PrepareConfig.model_fields]
+    arguments: PrepareConfig = parse_key_values(own, PrepareConfig, USAGE)
+    others = [word for word in words if word not in own]
+    for word in others:
+        _check_word(word)
+    config = load_config(others)
+    data_dir = check_data_dir(config.data_dir)
+    if arguments.preview is not None:
+        _check_place(Path(arguments.preview).expanduser())
+
+    _speak()
+    signal.signal(signal.SIGTERM, _end)
+    source: Source[Any] = DATASETS.implementation(config.dataset.name)(config.dataset, config.time_steps, data_dir)
+    source.refresh = True
+    if arguments.workers is not None:
+        source.prepare_workers = arguments.workers
+    try:
+        if arguments.export is not None:
+            return _export(source, Path(arguments.export).expanduser(), arguments.export_format)
+        samples = source.load()
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    opened = prepared_set(samples)
+    print_summary(config, samples, opened)
+    if arguments.verify:
+        _verify(opened)
+    if arguments.preview is not None:
+        from gradspike.data.preview import draw_preview
+
+        path = Path(arguments.preview).expanduser()
+        draw_preview(path, config.dataset, samples, config.seed)
+        print(f"preview    {path}")
+    return 0
+
+
+def _export(source: Source[Any], folder: Path, form: Literal["aedat", "npz"]) -> int:
+    """Write simulated recordings as files."""
+    if source.config.name != "cifar10dvs_sim":
+        raise ConfigError(f"export={folder}: is for dataset=cifar10dvs_sim; {source.config.name} has files already.")
+    from gradspike.data.sets.export import export
+
+    print(f"exported   {export(source, folder, form):,} recordings to {folder}")  # type: ignore[arg-type]
+    return 0
+
+
+def _check_word(word: str) -> None:
+    """Refuse what this command does not take, and find a mistyped key of its own."""
+    key, equals, _ = word.partition("=")
+    if word.startswith("-"):
+        raise ConfigError(f"{word}: there is no such flag. Write key=value.\n\n{USAGE}")
+    known = {*PrepareConfig.model_fields, *ExperimentConfig.model_fields, *GROUPS}
+    if equals and "." not in key and key.lstrip("+~") not in known:
+        raise ConfigError(f"{key}: there is no such key.{did_you_mean(key, known)}\n\n{USAGE}")
+
+
+def _check_place(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"preview={path}: cannot be written; name a file in a folder that exists and is writable.")
+
+
+def _speak() -> None:
+    """What the package logs goes to standard output, as in training."""
+    logger = logging.getLogger("gradspike")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [LogPrinter()]
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted(signum, saved=True)
+
+
+def prepared_set(samples: Samples) -> Prepared | None:
+    """The set on the disk that samples were opened from; None where they lie in memory only."""
+    from gradspike.data.prepared.cache import open_folder
+
+    for array in (samples.inputs, samples.labels):
+        filename = getattr(array, "filename", None)
+        if filename is not None:
+            return open_folder(Path(filename).parent)
+    return None
+
+
+def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared | None) -> None:
+    """Where the set lies and what is in it."""
+    from gradspike.data.prepared.disk import size_text
+    from gradspike.data.prepared.parts import SHOWN
+    from gradspike.data.source import SPLITS
+
+    counts = {split: len(samples.indices(split)) for split in SPLITS}
+    inputs = samples.inputs
+    shape = "x".join(str(size) for size in inputs.shape[1:]) if hasattr(inputs, "shape") else "compressed"
+    names = ", ".join(samples.class_names[:10]) + (", ..." if len(samples.class_names) > 10 else "")
+    print(f"data set   {config.dataset.name}")
+    if opened is not None:
+        size = sum(file.stat().st_size for file in opened.folder.iterdir())
+        print(f"prepared   {opened.folder}  ({size_text(size)})")
+    print(f"samples    {', '.join(f'{split} {count:,}' for split, count in counts.items())}  of {shape}")
+    print(f"classes    {config.dataset.classes}" + (f": {names}" if names else ""))
+    bad = opened.facts.get("bad", []) if opened is not None else []
+    if bad and opened is not None:
+        print(f"left out   {len(bad)} that cannot be used (all of them stand in {opened.folder / 'meta.json'}):")
+        for path, problem in bad[:SHOWN]:
+            print(f"  {path}: {problem}")
+
+
+def _verify(opened: Prepared | None) -> None:
+    from gradspike.data.prepared.cache import DamagedError
+
+    if opened is None:
+        return
+    try:
+        opened.verify()
+    except DamagedError as error:
+        raise UserError(
+            f"{opened.folder} is damaged: {error}. Delete the folder and prepare the set again; check the disk."
+        ) from error
+    print(f"verified   {len(opened.arrays)} arrays have their checksums")

@@ -1,0 +1,1 @@
+"""The configuration: `schema` (every key), `validate` (mistakes in words), `compose` (Hydra), `recipes`."""

@@ -1,0 +1,185 @@
+"""Recipes: what was published for a configuration, where a configuration leaves its recipe, what is said at the start.
+
+Light: imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from gradspike.config.schema import ExperimentConfig, PublishedConfig
+from gradspike.errors import ConfigError
+
+RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
+
+# Groups whose options a recipe may overwrite; method, data set and model choose the recipe and come before it.
+CHOICES = ("neuron", "loss", "optimizer", "scheduler", "trainer", "logger")
+
+SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
+
+# How a run is computed, where its files lie, what it is called: no part of what a paper says.
+FREE = {
+    *(f"dataset.{key}" for key in ("source", "download", "on_bad_file", "workers", "eval_batch_size")),
+    *(f"dataset.{key}" for key in ("storage", "shorter_side")),
+    "method.label",
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "compile")),
+    *(f"trainer.{key}" for key in ("channels_last", "deterministic", "progress")),
+}
+
+
+def published_for(config: ExperimentConfig) -> PublishedConfig | None:
+    """The published accuracy that belongs to this very configuration, or None.
+
+    All of the number's own conditions hold, and nothing else that shapes the result differs from the recipe.
+    """
+    if config.recipe is None or deviations(config):
+        return None
+    values = dict(flat(config.plain()))
+    for published in config.recipe.published:
+        if all(values.get(key) == value for key, value in published.when.items()):
+            return published
+    return None
+
+
+def deviations(config: ExperimentConfig) -> list[str]:
+    """Where a configuration differs from its recipe, as `trainer.max_epochs=3 instead of 150`.
+
+    What the recipe does not set is compared with its default. Keys to which some published number has a condition
+    are left out. Empty without a recipe, and for one that is not among ours.
+    """
+    recipe = config.recipe
+    file = RECIPES / f"{recipe.name}.yaml" if recipe is not None else None
+    if recipe is None or file is None or not file.is_file():
+        return []
+    settings = dict(flat(_settings(file)))
+    conditions = {key for published in recipe.published for key in published.when}
+    actual = dict(flat(config.plain()))
+    found = [f"{config.label()}, not {recipe.name}"] if config.label() != recipe.name else []
+    expected = {"time_steps": config.time_steps, **_defaults(config, actual), **settings}
+    for key, value in actual.items():
+        compared = key == "time_steps" or key.partition(".")[0] in SECTIONS
+        if not compared or key in FREE | conditions:
+            continue
+        if key not in expected:  # an entry of a dictionary, such as optimizer.groups
+            found += [f"{key}={_shown(value)}, which it does not have"] if value is not None else []
+        elif value != expected[key]:
+            found.append(f"{key}={_shown(value)} instead of {_shown(expected[key])}")
+    return found
+
+
+def _defaults(config: ExperimentConfig, actual: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of all sections and their defaults in the schema; of one without a default its actual value."""
+    defaults: dict[str, Any] = {}
+    for section in SECTIONS:
+        for key, field in type(getattr(config, section)).model_fields.items():
+            if field.is_required():
+                name = f"{section}.{key}"
+                defaults[name] = actual[name]
+                continue
+            value = field.get_default(call_default_factory=True)
+            plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            defaults.update(flat({section: {key: list(plain) if isinstance(plain, tuple) else plain}}))
+    return defaults
+
+
+def start_lines(config: ExperimentConfig) -> Iterator[str]:
+    """What is said of the recipe when a training starts."""
+    recipe = config.recipe
+    if recipe is None:
+        others = related(config)
+        hint = f"; to use one: {' or '.join(f'recipe={name}' for name in others)}" if others else ""
+        yield f"recipe: none for {config.label()}; the groups' defaults hold{hint}"
+        return
+    yield f"recipe: {recipe.name} ({recipe.source})"
+    published = published_for(config)
+    if published is not None:
+        yield f"  published: {percent(published)}"
+    else:
+        reasons = deviations(config)
+        why = f": {', '.join(reasons)}" if reasons else ""
+        yield f"  published: no number for this configuration{why}"
+    for note in recipe.notes:
+        yield f"  note: {note}"
+
+
+def percent(published: PublishedConfig) -> str:
+    """`96.91 +- 0.12 %`."""
+    spread = f" +- {published.spread:.2f}" if published.spread is not None else ""
+    return f"{published.accuracy:.2f}{spread} %"
+
+
+def related(config: ExperimentConfig) -> list[str]:
+    """Recipes for the method of which the configuration's is a variant, on its data set and model."""
+    ending = config.label().removeprefix(config.method_label())
+    bases = (file.stem.removesuffix(ending) for file in sorted(RECIPES.glob(f"*{ending}.yaml")))
+    return [f"{base}{ending}" for base in bases if config.method_label().startswith(f"{base}_")]
+
+
+def unequal_recipes(configs: Sequence[ExperimentConfig]) -> str | None:
+    """A warning where trials on the same data set and model have different recipes, or some have none."""
+    recipes: dict[str, set[str]] = {}
+    for config in configs:
+        place = f"{config.dataset.name} with {config.model.name}"
+        recipes.setdefault(place, set()).add(config.recipe.name if config.recipe else "none")
+    for place, found in recipes.items():
+        if len(found) > 1:
+            return (
+                f"trials on {place} have different recipes ({', '.join(sorted(found))}), so not only their methods "
+                f"differ. One budget for all: recipe=none, or one recipe, recipe={min(found - {'none'})}"
+            )
+    return None
+
+
+def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: list[Path]) -> None:
+    """Raises ConfigError where a group that was typed (`optimizer=adamw`) is overwritten by the recipe.
+
+    A recipe comes after all groups, so its values would win over the option's without a word.
+    """
+    recipe = composed.get("recipe")
+    name = recipe.get("name") if isinstance(recipe, Mapping) else None
+    if name is None:
+        return
+    settings = dict(flat(_read(config_dirs, "recipe", str(name))))
+    for word in words:
+        group, _, option = word.lstrip("+").partition("=")
+        if group not in CHOICES:
+            continue
+        typed = dict(flat({group: _read(config_dirs, group, option)}))
+        lost = [key for key, value in typed.items() if key in settings and settings[key] != value]
+        if lost:
+            raise ConfigError(
+                f"{word}: the recipe {name} sets {', '.join(f'{key}={_shown(settings[key])}' for key in lost)} after "
+                f"it. Set single values, as in {lost[0]}={_shown(typed[lost[0]])}, or leave the recipe out: recipe=none"
+            )
+
+
+def _read(config_dirs: list[Path], group: str, option: str) -> dict[str, Any]:
+    """What the YAML file of a group's option says by itself; the last folder that has one counts."""
+    files = [folder / group / f"{option}.yaml" for folder in config_dirs]
+    found = [file for file in files if file.is_file()]
+    return _settings(found[-1]) if found else {}
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {key: value for key, value in values.items() if key not in ("defaults", "recipe")}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + str(key), value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,225 @@
+"""The schema of the composed configuration: every key, its type, its range, and what must agree with what.
+
+Light on purpose (pydantic only): a mistake is answered before torch is imported. Options of methods, models and data
+sets are validated by the classes their registries name.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from gradspike.data.options.base import DatasetConfig
+from gradspike.engine.registry import EngineName
+from gradspike.methods.registry import MethodConfig
+from gradspike.models.registry import ModelConfig
+from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.registry import Strict
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LossConfig(Strict):
+    """The loss over the logits o[t], and the mixing of samples that softens its labels.
+
+    One flat schema for all losses, since a recipe can set values but not switch groups. ce: cross entropy of the mean
+    over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
+    """
+
+    name: Literal["ce", "tet"]
+    label_smoothing: Fraction = 0.0
+    tet_lambda: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    tet_target: float = 1.0
+    mixup: NonNegativeFloat = 0.0
+    """alpha of mixup (Zhang et al., ICLR 2018); 0 for none."""
+    cutmix: NonNegativeFloat = 0.0
+    """alpha of CutMix (Yun et al., ICCV 2019); 0 for none. With both, each batch draws one of them."""
+    mix_probability: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the batches that are mixed, where mixup or cutmix is on."""
+
+
+class GroupConfig(Strict):
+    """What is different for the parameters whose names match a pattern; of several patterns the last one counts."""
+
+    lr: PositiveFloat = 1.0
+    """Factor on the learning rate."""
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay of these parameters; null: as elsewhere."""
+
+
+class SgdConfig(Strict):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    decay_all: bool = False
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SgdConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs a momentum above 0")
+        return self
+
+
+class AdamWConfig(Strict):
+    """torch.optim.AdamW."""
+
+    name: Literal["adamw"]
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    decay_all: bool = False
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+
+
+class SchedulerConfig(Strict):
+    """Learning rate over training, as a fraction of the optimiser's: linear warm-up, then cosine or constant."""
+
+    name: Literal["cosine", "constant"]
+    warmup_epochs: NonNegativeInt = 0
+    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    interval: Literal["step", "epoch"] = "step"
+
+
+class TrainerConfig(Strict):
+    """How long, on what, and how exactly."""
+
+    max_epochs: PositiveInt
+    accumulate: PositiveInt = 1
+    """Parts into which a batch is cut, one after the other through the network; the optimiser sees the whole batch."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, which is then what is evaluated. A plain mean of
+    all steps until it reaches that far back."""
+    compile: bool = False
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    gradient_clip: PositiveFloat | None = None
+    deterministic: bool = True
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that train together."""
+        return self.devices * self.num_nodes
+
+
+class FilesLoggerConfig(Strict):
+    """Only the files of the run's folder."""
+
+    name: Literal["files"]
+
+
+class TensorBoardConfig(Strict):
+    """TensorBoard event files inside the run's folder."""
+
+    name: Literal["tensorboard"]
+
+
+class WandbConfig(Strict):
+    """Weights & Biases."""
+
+    name: Literal["wandb"]
+    project: Annotated[str, Field(min_length=1)] = "gradspike"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class CheckpointConfig(Strict):
+    """When to save besides the end of each epoch."""
+
+    every_n_steps: PositiveInt | None = None
+
+
+class ProbeConfig(Strict):
+    """How often, and on how many samples, spiking layers are measured while they train; see `callbacks.probe`."""
+
+    enabled: bool = True
+    every_n_steps: PositiveInt = 100
+    samples: PositiveInt = 16
+    histogram_bins: Annotated[int, Field(ge=0, le=256)] = 16
+
+
+class PublishedConfig(Strict):
+    """A published accuracy (percent), its spread over seeds where known, and the settings it was reached with."""
+
+    accuracy: float
+    spread: float | None = None
+    when: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    """Dotted keys of the configuration and their values, as {time_steps: 2}."""
+
+
+class RecipeConfig(Strict):
+    """Where a recipe's settings come from, and what accuracies were published with them."""
+
+    name: str
+    source: str
+    published: tuple[PublishedConfig, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+OptimizerConfig = Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
+LoggerConfig = Annotated[FilesLoggerConfig | TensorBoardConfig | WandbConfig, Field(discriminator="name")]
+
+
+class ExperimentConfig(Strict):
+    """One run, completely. Everything that shapes its result is in here."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    time_steps: Annotated[int, Field(ge=1, le=1000)]
+    engine: EngineName
+    data_dir: PathText
+    runs_dir: PathText
+    resume: PathText | None = None
+    recipe: RecipeConfig | None = None
+    dataset: DatasetConfig
+    model: ModelConfig
+    method: MethodConfig
+    neuron: NeuronConfig
+    norm: NormConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    scheduler: SchedulerConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    checkpoint: CheckpointConfig
+    probe: ProbeConfig = ProbeConfig()
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain dicts, lists and scalars, the form in which it is saved."""
+        plain: dict[str, Any] = self.model_dump(mode="json", serialize_as_any=True)
+        return plain
+
+    def label(self) -> str:
+        """`<method>_<dataset>_<model>`, the middle of a run's name."""
+        return f"{self.method_label()}_{short_name(self.dataset.name)}_{short_name(self.model.name)}"
+
+    def method_label(self) -> str:
+        """The name under which runs are grouped: a variant's label, else the method's name; `relu` for the ANN twin."""
+        if self.model.activation == "relu":
+            return "relu"
+        return self.method.label or short_name(self.method.name)
+
+
+def short_name(name: str) -> str:
+    """A part's name as it can stand in a file name: the class alone of an import path."""
+    return name.rpartition(":")[2]

@@ -1,0 +1,168 @@
+"""Check a composed configuration: every mistake on one line, with the key, the value and the nearest match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.data.registry import DATASETS
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.methods.registry import METHODS
+from gradspike.models.registry import MODELS
+from gradspike.registry import Registry, Strict
+
+_PLUGGABLE: dict[str, Registry[Any]] = {"dataset": DATASETS, "model": MODELS, "method": METHODS}
+
+
+def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
+    """Check a composed configuration (plain containers).
+
+    Raises ConfigError that lists every mistake: the key, the value, what is allowed and the nearest match.
+    """
+    problems: list[str] = []
+    sections: dict[str, Any] = dict(raw)
+    for section, registry in _PLUGGABLE.items():
+        options = raw.get(section)
+        if not isinstance(options, Mapping) or "name" not in options:
+            problems.append(
+                f"{section}: choose one of {', '.join(registry.names())}, as in {section}={registry.names()[0]}"
+            )
+            continue
+        try:
+            sections[section] = registry.config_class(registry.part(options)).model_validate(options)
+        except ConfigError as error:
+            problems.append(f"{section}.name: {error}")
+        except ValidationError as error:
+            problems.extend(_describe(error, options, registry.config_class(registry.part(options)), f"{section}."))
+    try:
+        # A section that failed above is checked no further, so that one mistake is told once.
+        config = ExperimentConfig.model_validate(sections)
+    except ValidationError as error:
+        failed = {name for name in _PLUGGABLE if not isinstance(sections.get(name), Strict)}
+        problems.extend(_describe(error, sections, ExperimentConfig, "", skip=failed))
+    if not problems:
+        problems.extend(_disagreements(config))
+    if problems:
+        raise ConfigError("The configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return config
+
+
+def _disagreements(config: ExperimentConfig) -> Iterator[str]:
+    """What is allowed by itself but not together."""
+    try:
+        config.dataset.check_time_steps(config.time_steps)
+    except ValueError as error:
+        yield f"time_steps={config.time_steps}: {error}"
+    try:
+        config.model.check_image_size(config.dataset.image_size)
+    except ValueError as error:
+        yield f"model={config.model.name} with dataset={config.dataset.name}: {error}"
+    if config.scheduler.warmup_epochs >= config.trainer.max_epochs:
+        yield (
+            f"scheduler.warmup_epochs={config.scheduler.warmup_epochs}: must be less than trainer.max_epochs="
+            f"{config.trainer.max_epochs}"
+        )
+    parts = config.trainer.world_size * config.trainer.accumulate
+    if config.dataset.batch_size % parts:
+        yield (
+            f"dataset.batch_size={config.dataset.batch_size}: is what an optimiser step sees, over all devices and "
+            f"accumulated parts together, and must be a multiple of their number, {parts}"
+        )
+    yield from _encoder_problems(config)
+
+
+def _encoder_problems(config: ExperimentConfig) -> Iterator[str]:
+    """Spikes made from values want values of 0 to 1; event frames are spikes already."""
+    encoder = config.model.encoder
+    if encoder == "direct":
+        return
+    if config.dataset.kind == "frames":
+        yield f"model.encoder={encoder}: is for still pictures; '{config.dataset.name}' are frames. Use direct"
+    elif getattr(config.dataset, "normalize", "unit") != "unit":
+        yield f"model.encoder={encoder}: wants values of 0 to 1; add dataset.normalize=unit"
+
+
+def _describe(
+    error: ValidationError,
+    values: Any,
+    schema: type[Strict],
+    prefix: str,
+    skip: frozenset[str] | set[str] = frozenset(),
+) -> Iterator[str]:
+    """One line for each mistake of a pydantic error."""
+    for detail in error.errors(include_url=False):
+        path = [str(part) for part in detail["loc"]]
+        if path and path[0] in skip:
+            continue
+        # pydantic puts the chosen member of a union into the path: optimizer.sgd.lr -> optimizer.lr
+        if len(path) > 1 and _lookup(values, path[:2]) is _MISSING and _lookup(values, [path[0], "name"]) == path[1]:
+            path.pop(1)
+        key = prefix + ".".join(path)
+        if detail["type"] == "extra_forbidden":
+            siblings = sorted(_fields(schema, values, path[:-1]))
+            yield f"{key}: there is no such key.{did_you_mean(path[-1], siblings)} Allowed: {', '.join(siblings)}"
+        else:
+            named = path and detail["type"] != "missing"
+            shown = f"{key}={_shown(detail['input'])}" if named else key.rstrip(".")
+            yield f"{shown}: {explain(detail)}"
+
+
+_MISSING = object()
+
+
+def _lookup(values: Any, path: list[str]) -> Any:
+    for part in path:
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        else:
+            return _MISSING
+    return values
+
+
+def _fields(schema: type[Strict], values: Any, path: list[str]) -> set[str]:
+    """Names allowed beside each other at `path` below `schema`."""
+    if not path:
+        return set(schema.model_fields)
+    if path[0] not in schema.model_fields:
+        # A key of a dictionary whose values have this schema, such as a pattern of optimizer.groups.
+        return _fields(schema, _lookup(values, path[:1]), path[1:])
+    chosen = _lookup(values, path)
+    for candidate in _classes_of(schema.model_fields[path[0]]):
+        if len(path) > 1:
+            return _fields(candidate, _lookup(values, path[:1]), path[1:])
+        name = candidate.model_fields.get("name")
+        allowed = getattr(name.annotation, "__args__", ()) if name is not None else ()
+        if not allowed or not isinstance(chosen, Mapping) or chosen.get("name") in allowed:
+            return set(candidate.model_fields)
+    return set()
+
+
+def _classes_of(field: Any) -> list[type[Strict]]:
+    """The config classes a field's annotation names."""
+    options = getattr(field.annotation, "__args__", (field.annotation,))
+    return [option for option in options if isinstance(option, type) and issubclass(option, Strict)]
+
+
+def _shown(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def explain(detail: Any) -> str:
+    """Pydantic's sentence in the words of the command line, with the nearest match where a word is wanted."""
+    context = detail.get("ctx", {})
+    if detail["type"] == "missing" or detail["input"] == "???":
+        return "must be given"
+    if detail["type"] == "literal_error":
+        allowed = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]
+        return f"must be one of {', '.join(allowed)}.{did_you_mean(str(detail['input']), allowed)}"
+    if detail["type"] == "union_tag_invalid":
+        allowed = [word.strip(" '") for word in str(context["expected_tags"]).split(",")]
+        return f"name must be one of {', '.join(allowed)}.{did_you_mean(str(context['tag']), allowed)}"
+    if detail["type"] == "value_error":
+        return str(context["error"])
+    message = str(detail["msg"]).replace("Input should be", "must be")
+    return message.partition(", unable to parse")[0].replace("a valid integer", "an integer").replace("valid ", "")

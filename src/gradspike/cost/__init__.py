@@ -1,0 +1,1 @@
+"""What a network costs: `counting` of operations and kept tensors, `synapses`, `energy`."""

@@ -1,0 +1,97 @@
+"""What arrives at a network's synapses: how many inputs of each layer are not zero, and whether they are whole numbers.
+
+A weight that meets a spike is added, no more: an accumulate (AC). A weight that meets any other number is multiplied
+and added: a multiply-accumulate (MAC). Which of the two a layer does is measured on what it is given, not assumed: the
+first layer of a network that is fed pictures, or one behind average pooling, is given real numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.cost.counting import OUTSIDE, count_flops
+
+CHUNK = 16  # samples that go through the network together
+DIGITS = 6
+
+_MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+@dataclass
+class _Inputs:
+    """Sums over the elements of a layer's inputs, per time step."""
+
+    elements: int = 0
+    whole: bool = True
+    nonzero: list[Tensor] = field(default_factory=list)
+    magnitude: list[Tensor] = field(default_factory=list)
+
+    def add(self, x: Tensor, samples: int) -> None:
+        """Count inputs [steps * samples, ...]."""
+        steps = torch.unflatten(x.detach(), 0, (-1, samples)).flatten(1)
+        self.elements += steps.shape[1]
+        self.whole = self.whole and bool((steps == steps.round()).all())
+        self.nonzero.append((steps != 0).sum(1, dtype=torch.float64))
+        self.magnitude.append(steps.abs().sum(1, dtype=torch.float64))
+
+    def mean(self, sums: list[Tensor]) -> list[float]:
+        """Per time step, of all elements."""
+        total = torch.stack(sums).sum(0) / self.elements
+        return [float(f"{value:.{DIGITS}g}") for value in total.tolist()]
+
+
+@torch.no_grad()
+def measure_synapses(model: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
+    """One record for each layer that multiplies by weights, in the order in which they are computed.
+
+    Args:
+        model: a backbone; it is evaluated, and left in the mode it was in.
+        inputs: samples, [B, C, H, W] or [T, B, C, H, W].
+
+    `macs` is for one sample and all time steps, dense; `steps` is how often the layer is computed for a sample;
+    `input` is `whole` (spikes and counts of spikes) or `real`; `nonzero` is the share of inputs that are not zero and
+    `magnitude` the mean of their absolute value, both per step. A product of two activations (attention) has no
+    `nonzero`, since it has no weights.
+    """
+    was_training = model.training
+    model.eval()
+    batch_axis = inputs.ndim - 4
+    flops = count_flops(model, inputs.narrow(batch_axis, 0, 1))
+    found: dict[str, _Inputs] = {}
+    handles = []
+    samples = 0
+
+    def count(name: str, _layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        found.setdefault(name, _Inputs()).add(arguments[0], samples)
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, _MULTIPLIES):
+            handles.append(layer.register_forward_pre_hook(partial(count, name)))
+    try:
+        for chunk in torch.split(inputs, CHUNK, batch_axis):
+            samples = chunk.shape[batch_axis]
+            model(chunk)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    layers: list[dict[str, Any]] = []
+    for name, record in flops.records.items():
+        if not record.flops:
+            continue
+        kind = type(model if name == OUTSIDE else model.get_submodule(name)).__name__
+        layer_record: dict[str, Any] = {"name": name, "kind": kind, "macs": record.flops // 2}
+        if name in found:
+            seen = found[name]
+            nonzero = seen.mean(seen.nonzero)
+            layer_record |= {"steps": len(nonzero), "input": "whole" if seen.whole else "real"}
+            layer_record |= {"nonzero": nonzero, "magnitude": seen.mean(seen.magnitude)}
+        else:
+            layer_record |= {"steps": 1, "input": "real"}
+        layers.append(layer_record)
+    return layers

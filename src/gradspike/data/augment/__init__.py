@@ -1,0 +1,1 @@
+"""Augmentations of a batch on its device, reproducible from (seed, epoch, sample)."""

@@ -1,0 +1,140 @@
+"""From stored uint8 samples to network input, a batch at a time, on whatever device the batch is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradspike.data.augment.autoaugment import AutoAugment
+from gradspike.data.augment.counter_random import CounterRandom
+from gradspike.data.augment.draws import Draw
+from gradspike.data.augment.nda import neuromorphic
+from gradspike.data.augment.resample import mirror, roll, shift, square
+from gradspike.data.options.base import AugmentConfig, DatasetConfig
+from gradspike.data.options.events import EventAugmentConfig, EventsConfig, RecordingsConfig
+from gradspike.data.options.pictures import ImageAugmentConfig, ImageConfig
+
+HostIndex = NDArray[np.int64]
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, one thread for many small operations: at the end of each, several threads wait for the slowest.
+
+    Where other processes are busy too, as in a sweep, that costs a hundred times what the operations do.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class BatchTransform:
+    """Augmentation (training only), conversion to float, normalisation. Epoch and sample index decide.
+
+    Pictures: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in the code of DeVries &
+    Taylor 2017). Frames: shift, flip, roll, NDA, cutout, division. (A random resized crop comes first of all, where
+    pictures are decoded: encoded.py.)
+    """
+
+    def __init__(
+        self, config: DatasetConfig, seed: int, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        if isinstance(config, ImageConfig) and config.normalize == "fixed":
+            mean, std = config.mean or (), config.std or ()
+        self.mean, self.std = mean, std
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None = None) -> Tensor:
+        """Turn uint8 [B, C, H, W] into float32 of that shape, or frames [B, T, C, H, W] into float32 [T, B, C, H, W].
+
+        Frames are uint8 or, where a count exceeds 255, int16. index: int64 [B], the samples; host_index: the same in
+        the host's memory, which spares waiting for the device. epoch: None leaves the samples as they are (evaluation).
+        """
+        with _one_thread(inputs.device):
+            return self._transform(inputs, index, epoch, host_index)
+
+    def _transform(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None) -> Tensor:
+        peak = inputs.flatten(1).amax(1).clamp_(min=1) if self._by_peak() else None
+        keep = None
+        if epoch is not None:
+            inputs = augment(inputs, index, self.config.augment, self.seed, epoch, host_index)
+            if self.config.augment.cutout:
+                random = CounterRandom.per_sample(self.seed, epoch, index)
+                draws = (Draw.CUTOUT_Y, Draw.CUTOUT_X)
+                keep = ~square(random, draws, self.config.augment.cutout, *inputs.shape[-2:])[:, None]
+        if self.config.kind == "frames":
+            inputs = inputs.transpose(0, 1)
+        values = self._normalise(inputs.to(torch.float32, memory_format=torch.contiguous_format), peak)
+        return values if keep is None else values.mul_(keep)
+
+    def _by_peak(self) -> bool:
+        return isinstance(self.config, RecordingsConfig) and self.config.normalize == "peak"
+
+    def _normalise(self, values: Tensor, peak: Tensor | None) -> Tensor:
+        if peak is not None:
+            return values.div_(peak.view(-1, 1, 1, 1))
+        if isinstance(self.config, EventsConfig):
+            of_unit = isinstance(self.config, RecordingsConfig) and self.config.resize == "tet"  # stored times 255
+            scale = self.config.count_scale * (255 if of_unit else 1)
+            return values if scale == 1.0 else values.div_(scale)
+        if isinstance(self.config, ImageConfig) and self.config.normalize != "unit":
+            mean, std = self._statistics(values.device)
+            return values.sub_(mean).div_(std)
+        return values.div_(255)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the stored values, [C, 1, 1]; kept, as each copy to a GPU would cost time."""
+        if device not in self._on_device:
+            mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
+            self._on_device[device] = mean, std
+        return self._on_device[device]
+
+
+def augment(
+    inputs: Tensor,
+    index: Tensor,
+    config: AugmentConfig,
+    seed: int,
+    epoch: int,
+    host_index: HostIndex | None = None,
+) -> Tensor:
+    """Change each sample of [B, ..., H, W] at random; all leading dimensions of a sample (time, channels) alike."""
+    random = CounterRandom.per_sample(seed, epoch, index)
+    mirrored = random.uniform(Draw.FLIP) < 0.5 if config.flip else None
+    if config.shift:
+        rows = random.integers(Draw.SHIFT_Y, -config.shift, config.shift)
+        columns = random.integers(Draw.SHIFT_X, -config.shift, config.shift)
+        inputs = shift(inputs, rows, columns, config.shift, mirrored)
+    elif mirrored is not None:
+        inputs = mirror(inputs, mirrored)
+    if isinstance(config, ImageAugmentConfig) and config.autoaugment is not None:
+        on_host = index.cpu().numpy() if host_index is None else host_index
+        policy = _autoaugment(config.autoaugment, *inputs.shape[-2:])
+        inputs = policy(inputs, CounterRandom.per_sample(seed, epoch, on_host))
+    if isinstance(config, EventAugmentConfig):
+        if config.roll:
+            rows = random.integers(Draw.ROLL_Y, -config.roll, config.roll)
+            columns = random.integers(Draw.ROLL_X, -config.roll, config.roll)
+            inputs = roll(inputs, rows, columns, config.roll)
+        if config.nda:
+            inputs = neuromorphic(inputs, random)
+    return inputs
+
+
+@lru_cache(maxsize=8)
+def _autoaugment(policy: str, height: int, width: int) -> AutoAugment:
+    return AutoAugment(policy, height, width)

@@ -1,0 +1,1 @@
+"""A simulated event camera and the scenes moved before it."""

@@ -1,0 +1,1 @@
+"""Event recordings: decoders of file formats, windows, frames."""

@@ -1,0 +1,55 @@
+"""AEDAT 3.1: how cAER writes events, and how DVS128 Gesture was published.
+
+After the header, packets: 28 bytes of header, then events of a fixed size, all little-endian (iniVation's description
+of the format; libcaer). A polarity event is 32 bits of data and a 31-bit timestamp in microseconds, whose upper part
+stands in the packet's header:
+
+    bit 0        1 for an event that counts
+    bit 1        1 for ON (brighter)
+    bits 2-16    y, from the top
+    bits 17-31   x, from the left
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from gradspike.data.events.aedat2 import header_of
+from gradspike.data.events.recording import BadRecordingError, Recording
+
+POLARITY = 1
+_PACKET = struct.Struct("<hhiiiiii")
+
+
+def read_aedat3(data: bytes) -> Recording:
+    """The polarity events of an AEDAT 3.1 file, in the order of the file. Raises BadRecordingError.
+
+    Events of other types (special, frame, inertial) are counted as special.
+    """
+    lines, start = header_of(data)
+    if b"#!END-HEADER" not in lines:
+        raise BadRecordingError("the line #!END-HEADER is missing from its header")
+    packets, special = [], 0
+    while start < len(data):
+        if start + _PACKET.size > len(data):
+            raise BadRecordingError("truncated inside the header of a packet")
+        kind, _, size, _, overflow, _, number, _ = _PACKET.unpack_from(data, start)
+        start += _PACKET.size
+        if size < 0 or number < 0 or start + size * number > len(data):
+            raise BadRecordingError(f"truncated inside a packet of {number} events")
+        if kind == POLARITY:
+            words = np.frombuffer(data, dtype="<u4", count=number * size // 4, offset=start).reshape(number, size // 4)
+            packets.append((words, overflow))
+        else:
+            special += number
+        start += size * number
+    word = np.concatenate([words[:, 0] for words, _ in packets]) if packets else np.zeros(0, np.uint32)
+    t = [words[:, 1].astype(np.int64) + (overflow << 31) for words, overflow in packets]
+    time = np.concatenate(t) if t else np.zeros(0, np.int64)
+    valid = (word & 1).astype(np.bool_)
+    special += len(word) - int(np.count_nonzero(valid))
+    word, time = word[valid], time[valid]
+    x, y = (word >> 17).astype(np.int16), (word >> 2 & 0x7FFF).astype(np.int16)
+    return Recording(time, x, y, (word >> 1 & 1).astype(np.bool_), special)

@@ -1,0 +1,92 @@
+"""Events to frames: counts for each bin of time, polarity and pixel, without losing an event.
+
+tonic's own equal bins (ToFrame(n_time_bins=...), n_event_bins) round the width of a bin down and so lose the events at
+the end, in every recording at least the last one by time. Therefore the bin of each event is found here, in exact
+integers, and all of a recording is counted by one `bincount`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradspike.data.events.recording import Recording
+
+LARGEST = 2**15 - 1
+
+
+def to_frames(
+    events: Recording | NDArray[Any],
+    sensor_size: tuple[int, int],
+    time_steps: int,
+    bins: Literal["equal_time", "equal_count"] = "equal_time",
+    span_us: tuple[int, int] | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
+    binning: Literal["count", "binary"] = "count",
+) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """Count the events of a recording: [time_steps, 2 (OFF, ON), height, width], uint8, or int16 where one exceeds 255.
+
+    events: a Recording, or tonic's structured array (t, x, y, p); sorted by time. sensor_size: (width, height). bins:
+    equal_time cuts the span [start, end) of microseconds (default: from the first event to the last) into equal parts;
+    equal_count gives every frame the same number of events, to within one. image_size: (width, height) of the frames
+    where it is not the sensor's: an event goes to the pixel that covers its place (column * width // sensor width), so
+    none is lost. binning: binary makes 1 of any count. Raises ValueError for an event outside span or sensor, and for a
+    count above 32,767.
+    """
+    (t, x, y, p) = _columns(events)
+    width, height = sensor_size
+    columns, rows = image_size if image_size is not None else sensor_size
+    shape = (time_steps, 2, rows, columns)
+    if not len(t):
+        return np.zeros(shape, dtype=np.uint8)
+    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
+        raise ValueError(f"an event lies outside the sensor of {width} x {height} pixels")
+    if bins == "equal_time":
+        start, end = span_us if span_us is not None else (int(t[0]), int(t[-1]) + 1)
+        if t[0] < start or t[-1] >= end:
+            raise ValueError(f"an event lies outside the recording, {start} to {end} us")
+        step = (t.astype(np.int64) - start) * time_steps // (end - start)
+    else:
+        step = np.arange(len(t)) * time_steps // len(t)
+    # Tables of places are far smaller than the recording: one look-up an event instead of a division.
+    column = (np.arange(width) * columns // width)[x]
+    row = (np.arange(height) * rows // height * columns)[y]
+    counts = np.bincount(
+        step * (2 * rows * columns) + p * np.int64(rows * columns) + row + column, minlength=int(np.prod(shape))
+    ).reshape(shape)
+    largest = int(counts.max())
+    if binning == "binary":
+        return (counts > 0).astype(np.uint8)
+    if largest > LARGEST:
+        raise ValueError(
+            f"a pixel has {largest:,} events in one frame, and {LARGEST:,} can be counted: use more time steps, "
+            "windows, or binning=binary"
+        )
+    return counts.astype(np.uint8) if largest <= 255 else counts.astype(np.int16)
+
+
+def tet_resize(values: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+    """Frames [T, 2, H, W] of 0 to 1 to uint8 [T, 2, size, size], 255 times the input of the released code of TET.
+
+    Deng et al., ICLR 2022, data_loaders.py: ToPILImage, Resize((size, size)), ToTensor. What that does, and is done
+    here: values are multiplied by 255 and rounded down, and a picture of two channels is to PIL one of brightness (OFF)
+    and opacity (ON), which it resizes bilinearly over all the pixels that a new one covers, brightness weighted by
+    opacity. So ON is interpolated, while OFF becomes its mean over the pixels that have ON, and is lost elsewhere.
+    """
+    from PIL import Image
+
+    levels = (values * 255).astype(np.uint8)
+    resized = np.empty((len(levels), 2, size, size), dtype=np.uint8)
+    for frame, out in zip(levels, resized, strict=True):
+        picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))  # of mode LA
+        out[:] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    return resized
+
+
+def _columns(events: Recording | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    if isinstance(events, Recording):
+        return events.t, events.x, events.y, events.p
+    return events["t"], events["x"], events["y"], events["p"]

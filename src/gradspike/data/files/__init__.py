@@ -1,0 +1,1 @@
+"""Files of a data set: folders, archives, fingerprints, downloads."""

@@ -1,0 +1,164 @@
+"""What lies in a folder, a zip or a tar file: the list of its files, and the file that is kept open to read them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from gradspike.data.files.bad_file import BadFile
+from gradspike.errors import UserError
+
+IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
+"""Files and folders that systems leave behind; names that begin with a dot are ignored as well."""
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file: its `name` (parts joined by "/"), its size in bytes, and what changes with its content.
+
+    mark: the CRC-32 of a zip's member; the modification time in nanoseconds elsewhere. offset: where the bytes begin in
+    a tar file.
+    """
+
+    name: str
+    size: int
+    mark: int
+    offset: int = 0
+
+
+def _ignored(parts: Sequence[str]) -> bool:
+    return any((part.startswith(".") and part not in (".", "..")) or part in IGNORED for part in parts)
+
+
+def _unsafe(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name[:2]
+
+
+def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
+    """The files of a folder below `root` ("" or "folder/"), links followed."""
+    entries: list[Entry] = []
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root.rstrip("/"), ())]
+    while pending:
+        below, around = pending.pop()
+        folder = path / below
+        status = folder.stat()
+        place = (status.st_dev, status.st_ino)
+        if place in around:  # a link to a folder that it lies in
+            continue
+        with os.scandir(folder) as listing:
+            for item in listing:
+                name = f"{below}/{item.name}" if below else item.name
+                if _ignored([item.name]):
+                    continue
+                if item.is_dir():
+                    pending.append((name, (*around, place)))
+                elif item.is_file():
+                    facts = item.stat()
+                    entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
+                else:
+                    entries.append(Entry(name, 0, 0))  # a link to nothing: reading it gives the reason
+    return entries, []
+
+
+def list_zip(path: Path, shown: str) -> tuple[list[Entry], list[BadFile]]:
+    """The members of a zip file; `shown` is its path for messages. Raises UserError where it is encrypted."""
+    entries: dict[str, Entry] = {}
+    bad: dict[str, BadFile] = {}
+    for info in open_zip(path).infolist():
+        if info.is_dir() or _ignored(PurePosixPath(info.filename).parts):
+            continue
+        if info.flag_bits & 1:
+            raise UserError(f"{shown} is encrypted (as {info.filename} is): unpack it with its password first.")
+        _enter(shown, Entry(info.filename, info.file_size, info.CRC), entries, bad)
+    return list(entries.values()), list(bad.values())
+
+
+def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], list[BadFile]]:
+    """The members of a tar file. Raises tarfile.TarError where its end is missing."""
+    entries: dict[str, Entry] = {}
+    bad: dict[str, BadFile] = {}
+    last: tarfile.TarInfo | None = None
+    for info in open_tar(path):
+        name = info.name.removeprefix("./")
+        last = info
+        if info.isdir() or _ignored(PurePosixPath(name).parts):
+            continue
+        if not info.isreg():
+            bad[name] = BadFile(shown + "/" + name, "is a link or a device inside an archive")
+            continue
+        _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
+    if last is not None and not compressed and not last.issparse():
+        # A tar that is cut off between two files reads as a shorter one, but for the block of zeros at its end.
+        file = open_plain(path)
+        file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
+        if file.read(BLOCK) != bytes(BLOCK):
+            raise tarfile.ReadError("it ends before its end mark")
+    return list(entries.values()), list(bad.values())
+
+
+def _enter(shown: str, entry: Entry, entries: dict[str, Entry], bad: dict[str, BadFile]) -> None:
+    """Add a member of an archive, or find that its name will not do."""
+    if _unsafe(entry.name):
+        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "has a name that leads out of the archive")
+    elif entry.name in entries or entry.name in bad:
+        entries.pop(entry.name, None)
+        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "stands in the archive more than once")
+    else:
+        entries[entry.name] = entry
+
+
+Opened = tuple[Path, int, int, int]
+
+
+def _now(path: Path) -> Opened:
+    """What an open file is kept for: a changed file is another one, and so is one that a forked worker shares."""
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns, os.getpid()
+
+
+@lru_cache(maxsize=4)
+def _zip(*opened: *Opened) -> zipfile.ZipFile:
+    return zipfile.ZipFile(opened[0])
+
+
+@lru_cache(maxsize=4)
+def _tar(*opened: *Opened) -> tarfile.TarFile:
+    return tarfile.open(opened[0])
+
+
+@lru_cache(maxsize=4)
+def _plain(*opened: *Opened) -> IO[bytes]:
+    return opened[0].open("rb")
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip file, kept open: its directory takes long to read."""
+    return _zip(*_now(path))
+
+
+def open_tar(path: Path) -> tarfile.TarFile:
+    """A tar file, compressed or not, kept open."""
+    return _tar(*_now(path))
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """A file as it is, kept open."""
+    return _plain(*_now(path))
+
+
+def opener(path: Path) -> Any:
+    """What opens a file for reading decompressed bytes, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    return next((opener for magic, opener in openers.items() if start.startswith(magic)), open)

@@ -1,0 +1,70 @@
+"""Whether the files of a data set are still the ones it was prepared from, answered without looking at all of them.
+
+A fingerprint covers every file's name, size and mark. Reading a million names takes longer than opening a prepared set
+may, so the fingerprint is kept together with a stamp that is cheap to take again: size and time of an archive, or the
+times of the folders down to the classes, which change when a file is added, removed or renamed. A folder with few files
+is always looked through. `refresh` looks at everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from gradspike.data.files.files import Files
+
+FEW = 20_000
+"""Files of a folder that are looked through every time (some 0.1 s)."""
+LEVELS = 4
+
+
+def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
+    """The fingerprint of `files`, from data_dir/prepared where it is known and nothing has changed."""
+    name = hashlib.sha256(f"{files.path.resolve()}\0{files.root}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    record = data_dir / "prepared" / f".source-{name}.json"
+    stamp = _stamp(files)
+    try:
+        known = json.loads(record.read_text())
+        if not refresh and known["stamp"] == stamp and (files.kind != "folder" or known["files"] > FEW):
+            return str(known["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    found = {"stamp": stamp, "files": len(files.entries()), "fingerprint": files.fingerprint()}
+    try:
+        record.parent.mkdir(exist_ok=True)
+        temporary = record.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(found))
+        temporary.replace(record)
+    except OSError:
+        pass  # a read-only data_dir can be used as well, a little slower
+    return str(found["fingerprint"])
+
+
+def _stamp(files: Files) -> str:
+    if files.kind != "folder":
+        status = files.path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    digest = hashlib.sha256()
+    level = [files.path / files.root]
+    for depth in range(LEVELS):
+        below = []
+        for folder in level:
+            digest.update(f"{folder}\0{folder.stat().st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            if depth < LEVELS - 1:
+                below += _folders_in(folder)
+        level = sorted(below)
+    return digest.hexdigest()
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that begins with folders; pictures are not searched for more of them."""
+    found = []
+    with os.scandir(folder) as listing:
+        for count, item in enumerate(listing):
+            if item.is_dir():
+                found.append(Path(item.path))
+            elif count > 100 and not found:
+                break
+    return found

@@ -1,0 +1,157 @@
+"""Options of data sets of still pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
+
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2023, 0.1994, 0.2010)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageAugmentConfig(AugmentConfig):
+    """Random changes of pictures, in this order: resized crop, shift, flip, AutoAugment, cutout."""
+
+    autoaugment: Literal["cifar10", "imagenet"] | None = None
+    """A learned policy of AutoAugment (Cubuk et al., CVPR 2019), drawn anew for each sample."""
+    resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Smallest share of the area that a random resized crop keeps (Inception's crop, aspect 3/4 to 4/3); null for
+    none."""
+
+
+class ImageConfig(DatasetConfig):
+    """Options of still pictures."""
+
+    kind: ClassVar[Literal["image", "frames"]] = "image"
+    max_time_steps: ClassVar[int] = 64
+
+    normalize: Literal["standard", "unit", "fixed"] = "standard"
+    """standard: zero mean, unit variance per channel, measured on the training split; unit: 0 to 1; fixed: `mean` and
+    `std` as given."""
+    mean: tuple[float, ...] | None = None
+    """Mean per channel of the pictures at 0 to 1, for normalize=fixed."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Standard deviation per channel, for normalize=fixed."""
+    augment: ImageAugmentConfig = ImageAugmentConfig()
+
+    @model_validator(mode="after")
+    def _fixed_needs_its_numbers(self) -> ImageConfig:
+        if self.normalize == "fixed":
+            for key, values in (("mean", self.mean), ("std", self.std)):
+                if values is None or len(values) != self.channels:
+                    raise ValueError(
+                        f"normalize=fixed needs {key} with {self.channels} numbers, as in dataset.{key}="
+                        f"[{','.join(['0.5'] * self.channels)}]"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _resized_crop_needs_whole_pictures(self) -> ImageConfig:
+        if self.augment.resized_crop is not None and getattr(self, "storage", "pixels") == "pixels":
+            raise ValueError(
+                "augment.resized_crop cuts from whole pictures, which only dataset.storage=encoded keeps (imagenet, "
+                "image_folder): set that, or dataset.augment.resized_crop=null"
+            )
+        return self
+
+
+class DigitsConfig(ImageConfig):
+    """scikit-learn's 1,797 scanned digits of 8x8 pixels."""
+
+    channels: ClassVar[int] = 1
+
+    name: Literal["digits"] = "digits"
+    image_size: Literal[8] = 8
+    classes: Literal[10] = 10
+    augment: ImageAugmentConfig = ImageAugmentConfig(shift=1)
+
+
+class PictureFilesConfig(ImageConfig, FilesConfig):
+    """Options of colour pictures in files; grey ones become colour."""
+
+    channels: ClassVar[int] = 3
+
+    storage: Literal["pixels", "encoded"] = "pixels"
+    """What the prepared set holds. pixels: every picture at image_size, ready to use; encoded: compressed pictures
+    decoded while training, for sets that would not fit on the disk otherwise, or that are cropped at random."""
+
+
+class Cifar10Config(PictureFilesConfig):
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 pictures of 32x32 pixels, 10 classes."""
+
+    name: Literal["cifar10"] = "cifar10"
+    image_size: PositiveInt = 32
+    classes: PositiveInt = 10
+    batch_size: PositiveInt = 100
+    storage: Literal["pixels"] = "pixels"
+    normalize: Literal["standard", "unit", "fixed"] = "fixed"
+    mean: tuple[float, ...] | None = CIFAR_MEAN
+    std: tuple[PositiveFloat, ...] | None = CIFAR_STD
+    augment: ImageAugmentConfig = ImageAugmentConfig(shift=4, flip=True, autoaugment="cifar10")
+
+
+class Cifar100Config(Cifar10Config):
+    """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 pictures of 32x32 pixels, 100 classes."""
+
+    name: Literal["cifar100"] = "cifar100"  # type: ignore[assignment]
+    classes: PositiveInt = 100
+
+
+class TinyImageNetConfig(PictureFilesConfig):
+    """Tiny-ImageNet-200: 100,000 + 10,000 pictures of 64x64 pixels, 200 classes; its `val` is the test split."""
+
+    name: Literal["tiny_imagenet"] = "tiny_imagenet"
+    image_size: PositiveInt = 64
+    classes: PositiveInt = 200
+    batch_size: PositiveInt = 100
+    storage: Literal["pixels"] = "pixels"
+    augment: ImageAugmentConfig = ImageAugmentConfig(shift=8, flip=True)
+
+
+class ImageNetConfig(PictureFilesConfig):
+    """ImageNet-1k (ILSVRC 2012): 1.28 million pictures, 1,000 classes; its `val` is the test split."""
+
+    name: Literal["imagenet"] = "imagenet"
+    image_size: PositiveInt = 224
+    classes: PositiveInt = 1000
+    batch_size: PositiveInt = 256
+    workers: int = Field(default=8, ge=0, le=256)
+    val_fraction: float = Field(default=0.01, ge=0, lt=1)
+    storage: Literal["pixels", "encoded"] = "encoded"
+    shorter_side: PositiveInt = 352
+    """Pictures whose shorter side is longer are scaled down to it once, when the set is prepared (encoded only)."""
+    eval_shorter_side: PositiveInt = 256
+    """In evaluation the shorter side is brought to this and the middle is cut out at image_size (encoded only)."""
+    normalize: Literal["standard", "unit", "fixed"] = "fixed"
+    mean: tuple[float, ...] | None = IMAGENET_MEAN
+    std: tuple[PositiveFloat, ...] | None = IMAGENET_STD
+    augment: ImageAugmentConfig = ImageAugmentConfig(flip=True, resized_crop=0.08)
+
+    @model_validator(mode="after")
+    def _middle_lies_inside(self) -> ImageNetConfig:
+        if self.storage == "encoded" and self.eval_shorter_side < self.image_size:
+            raise ValueError(
+                f"eval_shorter_side={self.eval_shorter_side} is smaller than image_size={self.image_size}, which is "
+                f"cut out of it: choose at least {self.image_size}"
+            )
+        return self
+
+
+class ImageFolderConfig(ImageNetConfig):
+    """Anyone's own pictures: `split/class/name.ext` in a folder, a zip or a tar file; PNG, JPEG or WebP."""
+
+    name: Literal["image_folder"] = "image_folder"  # type: ignore[assignment]
+    image_size: PositiveInt
+    classes: PositiveInt
+    workers: int = Field(default=0, ge=0, le=256)
+    val_fraction: float = Field(default=0.1, ge=0, lt=1)
+    storage: Literal["pixels", "encoded"] = "pixels"
+    normalize: Literal["standard", "unit", "fixed"] = "standard"
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
+    augment: ImageAugmentConfig = ImageAugmentConfig(shift=4, flip=True)

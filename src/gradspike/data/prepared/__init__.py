@@ -1,0 +1,1 @@
+"""Prepared data sets on the disk: parts, workers, the cache."""

@@ -1,0 +1,249 @@
+"""Preparing many files in parts: by several processes, each finished part kept, so that a kill costs one part only.
+
+A part is a folder `parts/<number>` of the partial set: one .npy file for each array and, written last, part.json. When
+all are there, each array is joined into one .npy file; a part's array is deleted once it has been copied, so no more
+than one part lies on the disk twice, and its absence says that it has been copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.prepared.disk import check_free_space, free_space, is_full, size_text
+from gradspike.data.prepared.work_pool import run_tasks
+from gradspike.errors import UserError
+from gradspike.terminal.work_bar import WorkBar
+
+ItemT = TypeVar("ItemT")
+PARTS = "parts"
+SHOWN = 10
+"""How many bad files an error names before it stops looking for more."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of some items: arrays to be joined along their first axis, and the files that were no good."""
+
+    arrays: dict[str, NDArray[Any]]
+    bad: tuple[BadFile, ...] = ()
+
+
+Work = Callable[[Sequence[ItemT]], Part]
+
+
+def build_in_parts(
+    folder: Path,
+    items: Sequence[ItemT],
+    work: Work[ItemT],
+    *,
+    part_size: int,
+    workers: int,
+    title: str,
+    on_bad_file: Literal["error", "skip"],
+    bytes_per_item: int = 0,
+) -> tuple[BadFile, ...]:
+    """Write folder/<array>.npy: what `work` makes of `items`, in their order. Returns the files that were left out.
+
+    `work` gets up to `part_size` items at a time, in one of `workers` processes, so it must be picklable (a function of
+    a module, or functools.partial of one) and depend on nothing but its items. What an earlier call of the same items
+    finished in `folder` is not done again. An array's type is the widest that one of the parts has. With
+    `bytes_per_item` (of the result) the free space is checked first.
+
+    Raises UserError for a disk too small, for bad files with on_bad_file=error (several at once), and where nothing is
+    left; OSError where the disk refuses.
+    """
+    chunks = [items[start : start + part_size] for start in range(0, len(items), part_size)]
+    parts = folder / PARTS
+    _keep_only_the_same_plan(parts, items, part_size)
+    missing = [number for number in range(len(chunks)) if not _finished(parts / _name(number), folder)]
+    check_free_space(folder, bytes_per_item * sum(len(chunks[number]) for number in missing))
+    bad = [file for number in range(len(chunks)) if number not in set(missing) for file in _bad(parts / _name(number))]
+    done = len(items) - sum(len(chunks[number]) for number in missing)
+    with WorkBar(title, total=len(items), done=done) as bar:
+        tasks = ((number, partial(_make_part, parts, number, chunks[number], work)) for number in missing)
+        try:
+            for number in run_tasks(tasks, min(workers, len(missing))):
+                bar.advance(len(chunks[number]))
+                bad += _bad(parts / _name(number))
+                if on_bad_file == "error" and len(bad) >= SHOWN:
+                    break
+        except OSError as error:
+            if is_full(error):
+                raise UserError(_no_space(error, folder, parts, bar.done, len(items))) from error
+            raise
+    refuse_bad_files(bad, on_bad_file)
+    _join(folder, [parts / _name(number) for number in range(len(chunks))])
+    return tuple(file for number in range(len(chunks)) for file in _bad(parts / _name(number)))
+
+
+def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip"]) -> None:
+    """Raise UserError that names up to SHOWN of the `bad` files, unless there are none or they are to be skipped."""
+    if not bad or on_bad_file == "skip":
+        return
+    lines = [f"  {file.path}: {file.problem}" for file in bad[:SHOWN]]
+    if len(bad) >= SHOWN:
+        lines.append("  ... there may be more")
+    count = "One file" if len(bad) == 1 else f"{min(len(bad), SHOWN)} files"
+    raise UserError(
+        f"{count} cannot be used:\n" + "\n".join(lines) + "\nReplace or remove them, or add "
+        "dataset.on_bad_file=skip to leave them out; what has been prepared so far is kept."
+    )
+
+
+class Names(Sequence[str]):
+    """File names read as they are asked for, from bytes [N] of UTF-8 (`encode_names`): a million open in no time."""
+
+    def __init__(self, stored: NDArray[np.bytes_]) -> None:
+        self._stored = stored
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return Names(self._stored[index])
+        return bytes(self._stored[index]).decode("utf-8", "surrogateescape")
+
+
+def encode_names(names: Iterable[str]) -> NDArray[np.bytes_]:
+    """Names as a fixed-width array of UTF-8 bytes, which is a plain .npy file."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    return np.array(encoded, dtype=f"S{max((len(name) for name in encoded), default=1) or 1}")
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}"
+
+
+def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int) -> None:
+    """Drop parts that belong to other items, which only a changed program can have left under the same key."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr(item).encode("utf-8", "surrogatepass") + b"\n")
+    plan = {"items": len(items), "part_size": part_size, "sha256": digest.hexdigest()}
+    file = parts / "plan.json"
+    try:
+        if json.loads(file.read_text()) == plan:
+            return
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(parts, ignore_errors=True)
+    for array in parts.parent.glob("*.npy*"):
+        array.unlink()
+    parts.mkdir()
+    file.write_text(json.dumps(plan))
+
+
+def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[ItemT]) -> None:
+    """Do the work on some items and leave its part; the folder takes its name when it is complete."""
+    part = work(items)
+    temporary = parts / f".{_name(number)}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        arrays = {}
+        for name, array in part.arrays.items():
+            with (temporary / f"{name}.npy").open("wb") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                _settle(file)
+            size = (temporary / f"{name}.npy").stat().st_size
+            arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": size}
+        record = {"arrays": arrays, "bad": [asdict(file) for file in part.bad]}
+        (temporary / "part.json").write_text(json.dumps(record))
+        place = parts / _name(number)
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.rename(place)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _settle(file: Any) -> None:
+    """Have the bytes on the disk before anything is renamed or deleted because of them."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _record(part: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((part / "part.json").read_text())
+    return record
+
+
+def _bad(part: Path) -> list[BadFile]:
+    return [BadFile(**file) for file in _record(part)["bad"]]
+
+
+def _finished(part: Path, folder: Path) -> bool:
+    """Whether a part is there whole: each array in its own file, or copied into the joined one already."""
+    try:
+        for name, facts in _record(part)["arrays"].items():
+            own = part / f"{name}.npy"
+            joined = (folder / f"{name}.npy").is_file() or (folder / f"{name}.npy.joining").is_file()
+            if own.stat().st_size != facts["bytes"] if own.is_file() else not joined:
+                return False
+    except (OSError, ValueError, LookupError):
+        return False
+    return True
+
+
+def _no_space(error: OSError, folder: Path, parts: Path, done: int, total: int) -> str:
+    """What is needed beyond what there was, judged by the parts that are done."""
+    records = [_record(file.parent)["arrays"] for file in parts.glob("[0-9]*/part.json")]
+    written = sum(array["bytes"] for arrays in records for array in arrays.values())
+    needed = f"about {size_text(written / done * (total - done))} more are needed, " if done else ""
+    return (
+        f"{error.strerror or 'No space left on device'}, in {folder.parent}: {done:,} of {total:,} are prepared, "
+        f"{needed}{free_space(folder)} are free. What is done is kept: free some space and start again, or choose "
+        f"another folder with data_dir=... and delete {folder}."
+    )
+
+
+def _join(folder: Path, parts: list[Path]) -> None:
+    """Copy every array of the parts, in order, into one file each. Goes on where an earlier call was stopped."""
+    records = [_record(part)["arrays"] for part in parts]
+    if not any(fact["shape"][0] for arrays in records for fact in arrays.values()):
+        raise UserError("Nothing is left to prepare: every file is missing or cannot be used.")
+    for name in dict.fromkeys(name for arrays in records for name in arrays):
+        if (folder / f"{name}.npy").is_file():
+            continue
+        having = [number for number, arrays in enumerate(records) if name in arrays]
+        # A part without a good item may not know the shape of one.
+        used = [number for number in having if records[number][name]["shape"][0] > 0] or having
+        facts = [records[number][name] for number in used]
+        shapes = {tuple(fact["shape"][1:]) for fact in facts}
+        assert len(shapes) == 1, f"{name}: parts of different shapes {shapes}"
+        dtype = np.result_type(*(np.dtype(fact["dtype"]) for fact in facts))
+        shape = (sum(fact["shape"][0] for fact in facts), *shapes.pop())
+        temporary = folder / f"{name}.npy.joining"
+        temporary.touch()
+        with temporary.open("r+b") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            )
+            place = file.tell()
+            for number, fact in zip(used, facts, strict=True):
+                own = parts[number] / f"{name}.npy"
+                if own.is_file():
+                    file.seek(place)
+                    file.write(np.load(own, allow_pickle=False).astype(dtype, copy=False).tobytes())
+                    _settle(file)
+                    own.unlink()
+                place += math.prod(fact["shape"]) * dtype.itemsize
+        temporary.rename(folder / f"{name}.npy")

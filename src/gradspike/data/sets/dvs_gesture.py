@@ -1,0 +1,141 @@
+"""DVS128 Gesture (Amir et al., CVPR 2017): 11 hand gestures of 29 people, under three lights, seen by a DVS128.
+
+Taken as published (`user01_led.aedat`, AEDAT 3.1, beside `user01_led_labels.csv`, which says from when to when each
+gesture lasts), or as tonic distributes it (`ibmGestureTrain/user01_led/0.npy`: one gesture a file, columns x, y, p, t
+with t in milliseconds). People 1 to 23 are the training split, 24 to 29 the test split; validation is held out by
+person as well. Without the class "other gestures" the label 10 is left out: dataset.classes=10.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from gradspike.data.events.aedat2 import SIZE
+from gradspike.data.events.clips import Clip
+from gradspike.data.events.recording import BadRecordingError, Recording
+from gradspike.data.events.recordings import load_npy, read_npy, read_recording
+from gradspike.data.events.source import EventSource, Listing, RemoteFile
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.containers import Entry
+from gradspike.data.files.files import Files
+from gradspike.data.options.base import DatasetConfig
+from gradspike.data.options.events import DvsGestureConfig
+from gradspike.data.source import Split
+from gradspike.errors import UserError
+
+CLASS_NAMES = (
+    "hand clapping",
+    "right hand wave",
+    "left hand wave",
+    "right arm clockwise",
+    "right arm counter-clockwise",
+    "left arm clockwise",
+    "left arm counter-clockwise",
+    "arm roll",
+    "air drums",
+    "air guitar",
+    "other gestures",
+)
+FIRST_TEST_PERSON = 24
+_PUBLISHED = re.compile(r"(?:.*/)?user(\d+)_[^/]+\.aedat")
+_EXTRACTED = re.compile(r"(?:.*/)?user(\d+)_[^/]+/(\d+)\.npy")
+
+
+def read_gesture(name: str, data: bytes) -> Recording:
+    """As `read_recording`; .npy as tonic has them, whose order of columns is x, y, p, t, with t in milliseconds."""
+    if not name.lower().endswith(".npy") or not data:
+        return read_recording(name, data)
+    array = load_npy(data)
+    if array.dtype.names:
+        return read_npy(data)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise BadRecordingError(f"holds an array of shape {array.shape}; tonic's are [E, 4]: x, y, p, t")
+    x, y, p, milliseconds = array.astype(np.int64).T
+    return Recording(milliseconds * 1000, x.astype(np.int16), y.astype(np.int16), p > 0)
+
+
+class DvsGesture(EventSource[DvsGestureConfig]):
+    """Gestures of people, one clip each."""
+
+    Config: ClassVar[type[DatasetConfig]] = DvsGestureConfig
+    what = "DVS128 Gesture"
+    usual_names = ("DVSGesture", "DvsGesture", "dvs_gesture", "DvsGesture.tar.gz", "DVSGesture.zip", "dvs_gesture.zip")
+    put = (
+        "DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/, or, in a folder DVSGesture, the two "
+        "archives of tonic, ibmGestureTrain.tar.gz (https://figshare.com/ndownloader/files/38022171) and "
+        "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584); they need not be unpacked"
+    )
+    reader = (read_gesture,)
+    endings = (".aedat", ".npy")
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return SIZE, SIZE
+
+    def remote_files(self) -> tuple[RemoteFile, ...]:
+        """Where tonic fetches them."""
+        from tonic.datasets import DVSGesture as Facts
+
+        return (
+            RemoteFile(Facts.train_url, Facts.train_md5, Facts.train_filename),
+            RemoteFile(Facts.test_url, Facts.test_md5, Facts.test_filename),
+        )
+
+    def list_recordings(self, places: Sequence[Files]) -> Listing:
+        """One clip for each gesture: a file of tonic's, or a line of a published file's labels."""
+        clips: list[Clip] = []
+        bad = [file for files in places for file in files.bad()]
+        for files in places:
+            for entry in files.entries():
+                if found := _EXTRACTED.fullmatch(entry.name):
+                    clips.append(Clip(files, entry, int(found[2]), _split(found[1]), group=int(found[1])))
+                elif found := _PUBLISHED.fullmatch(entry.name):
+                    try:
+                        clips += _labelled(files, entry, found[1])
+                    except (OSError, ValueError) as error:
+                        bad.append(BadFile(files.shown(_labels_of(entry)), str(error)))
+        if not clips and not bad:
+            raise UserError(
+                f"{places[0].shown()}: holds neither user<number>_<light>.aedat nor user<number>_<light>/<label>.npy."
+            )
+        without_others = self.config.classes == len(CLASS_NAMES) - 1
+        names = CLASS_NAMES[:-1] if without_others else CLASS_NAMES
+        kept = [clip for clip in clips if clip.label < len(names)]
+        kept.sort(key=lambda clip: (clip.entry.name, clip.begin_us or 0))
+        return Listing(tuple(kept), names, tuple(bad))
+
+    def key_of_files(self) -> dict[str, object]:
+        """Whether the class of other gestures is among them."""
+        return {"classes": self.config.classes}
+
+
+def _split(person: str) -> Split:
+    return "test" if int(person) >= FIRST_TEST_PERSON else "train"
+
+
+def _labels_of(entry: Entry) -> str:
+    return f"{entry.name.removesuffix('.aedat')}_labels.csv"
+
+
+def _labelled(files: Files, entry: Entry, person: str) -> list[Clip]:
+    """The clips of a published recording. Raises ValueError where its labels cannot be used."""
+    labels = files.find(_labels_of(entry))
+    if labels is None:
+        raise ValueError(f"is missing; it has the labels of {entry.name}")
+    clips = []
+    for row in csv.DictReader(io.StringIO(files.read(labels).decode("utf-8-sig"))):
+        try:
+            label, begin, end = int(row["class"]) - 1, int(row["startTime_usec"]), int(row["endTime_usec"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError("has not the columns class, startTime_usec, endTime_usec of whole numbers") from error
+        if not 0 <= label < len(CLASS_NAMES) or end <= begin:
+            raise ValueError(f"has a line with class {label + 1} from {begin} to {end} us")
+        clips.append(Clip(files, entry, label, _split(person), group=int(person), begin_us=begin, end_us=end))
+    return clips

@@ -1,0 +1,103 @@
+"""Own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}`, or one recording a class, `split/class.aedat`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from gradspike.data.events.clips import Clip
+from gradspike.data.events.source import EventSource, Listing
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.containers import Entry
+from gradspike.data.files.files import ClassListing, Files, listing_by_class
+from gradspike.data.options.base import DatasetConfig
+from gradspike.data.options.events import EventFolderConfig
+from gradspike.data.source import SPLITS, Split
+from gradspike.errors import UserError
+
+Folders = Mapping[Split, Sequence[str]]
+
+
+class EventFolder(EventSource[EventFolderConfig]):
+    """Recordings in a folder, zip or tar, by split and class."""
+
+    Config: ClassVar[type[DatasetConfig]] = EventFolderConfig
+    what = "The event folder"
+    usual_names = ("event_folder", "event_folder.zip", "event_folder.tar")
+    put = "your recordings as event_folder/train/<class>/<name>.aedat and event_folder/test/<class>/<name>.aedat"
+
+    @property
+    def sensor(self) -> tuple[int, int]:
+        """Width and height of the sensor in pixels."""
+        size = self.config.sensor_size
+        return (size, size) if isinstance(size, int) else size
+
+    def list_recordings(self, places: Sequence[Files]) -> Listing:
+        """By the folders that the configuration names."""
+        config = self.config
+        folders: dict[Split, tuple[str, ...]] = {"train": (config.train_folder,), "test": (config.test_folder,)}
+        if config.val_folder is not None:
+            folders["val"] = (config.val_folder,)
+        return list_by_folder(places, self.endings, folders)
+
+    def key_of_files(self) -> dict[str, Any]:
+        """Which folder is which split."""
+        config = self.config
+        return {"folders": [config.train_folder, config.val_folder, config.test_folder]}
+
+
+def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Folders) -> Listing:
+    """The recordings `split/class/...` (or `split/class.ending`); labels by sorted class names. Raises UserError."""
+    listings = [_by_class(files, endings, folders) for files in places]
+    found = {split for listing in listings for split in listing.splits}
+    for split in ("train", "test"):
+        if split not in found:
+            tops = sorted({entry.name.partition("/")[0] for files in places for entry in files.entries()})
+            raise UserError(
+                f"{places[0].shown()}: has no recordings in a folder {' or '.join(folders[split])} for the {split} "
+                f"split; found {', '.join(tops[:8])}. Expected {folders[split][0]}/<class>/<name> with "
+                f"{', '.join(endings)}."
+            )
+    class_names = tuple(sorted({name for listing in listings for name in listing.class_names()}))
+    clips = numbered(
+        [
+            Clip(listing.files, entry, class_names.index(name), split, group=0)
+            for listing in listings
+            for split in SPLITS
+            for name, entries in listing.splits.get(split, {}).items()
+            for entry in entries
+        ]
+    )
+    bad = [file for listing in listings for file in listing.bad]
+    first: dict[str, Clip] = {}
+    for clip in clips:
+        same = first.setdefault(clip.entry.name.rpartition(".")[0], clip)
+        if same is not clip:
+            bad.append(BadFile(clip.path, f"has the name of {same.path}, so it may be the same recording"))
+    return Listing(tuple(numbered(list(first.values()))), class_names, tuple(bad))
+
+
+def numbered(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips sorted by their files' names, each file a group of its own."""
+    ordered = sorted(clips, key=lambda clip: (clip.entry.name, clip.files.shown()))
+    return [replace(clip, group=group) for group, clip in enumerate(ordered)]
+
+
+def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassListing:
+    """As `listing_by_class`; where no split folder has class folders, a file's name without its ending is the class."""
+    wanted = {name: split for split, names in folders.items() for name in names}
+    files = files.within_single_folder(*wanted)
+    inside = [entry for entry in files.entries() if entry.name.partition("/")[0] in wanted and "/" in entry.name]
+    recordings = [entry for entry in inside if entry.name.lower().endswith(tuple(endings))]
+    if not recordings or any(entry.name.count("/") > 1 for entry in inside):
+        return listing_by_class(files, endings, folders)
+    splits: dict[Split, dict[str, tuple[Entry, ...]]] = {}
+    for entry in recordings:
+        folder, _, name = entry.name.partition("/")
+        classes = splits.setdefault(wanted[folder], {})
+        of_class = name.rpartition(".")[0]
+        classes[of_class] = (*classes.get(of_class, ()), entry)
+    others = [entry for entry in inside if entry not in recordings]
+    bad = [BadFile(files.shown(entry.name), f"is of another kind than {', '.join(endings)}") for entry in others]
+    return ClassListing(files, splits, (*files.bad(), *bad))

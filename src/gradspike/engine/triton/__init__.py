@@ -1,0 +1,1 @@
+"""The spiking layer as hand-written Triton kernels for CUDA."""

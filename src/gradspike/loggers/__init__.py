@@ -1,0 +1,1 @@
+"""Where numbers go besides the terminal: JSON lines, W&B."""

@@ -1,0 +1,168 @@
+"""From a traced timm network to a spiking one."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from gradspike.models.timm import kinds
+from gradspike.models.timm.sites import Site, check_graph, find_sites
+from gradspike.models.timm.time import begin_time
+from gradspike.spiking_norm import LayerContext, SpikingNorm
+
+RELAY = 0.75  # of V_th
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Which modules became what, by name.
+
+    Attributes:
+        pairs: batch norm and activation, now one SpikingNorm.
+        neurons: activations without a batch norm of their own, now a spiking layer without norm (gamma_mean = 1).
+        gates: activations that stay real-valued.
+        norms: batch norms that stay as they are.
+        other_norms: norms of other kinds.
+        still: spiking layers that take the current of a still image, computed once.
+        woken: pairs whose gain timm starts at 0 and that start at 1.
+        opened: other norms whose gain timm starts at 0 and that start at alpha * V_th / sqrt(2).
+        relays: pairs that take max-pooled spikes and start with a mean current of 0.75 V_th.
+    """
+
+    pairs: tuple[str, ...]
+    neurons: tuple[str, ...]
+    gates: tuple[str, ...]
+    norms: tuple[str, ...]
+    other_norms: tuple[str, ...]
+    still: tuple[str, ...]
+    woken: tuple[str, ...]
+    opened: tuple[str, ...]
+    relays: tuple[str, ...]
+
+
+def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, trained: bool) -> Conversion:
+    """Rewrite the graph in place. Its forward then is (x, static): images [B, C, H, W] and True, or frames
+    [T*B, C, H, W] and False; its output is [T*B, K].
+
+    `trained`: the weights are not random, and every gain and bias stays what it is. Raises NotConvertible.
+    """
+    check_graph(module)
+    sites, gates = find_sites(module, spiking_gates)
+    paired = {site.norm for site in sites}
+    layers = {node: kinds.called_module(module, node) for node in module.graph.nodes if node not in paired}
+    norms = [str(node.target) for node, layer in layers.items() if isinstance(layer, kinds.BatchNorm)]
+    other_norms = [str(node.target) for node, layer in layers.items() if isinstance(layer, kinds.OTHER_NORMS)]
+    calls: dict[fx.Node, str] = {}
+    woken, relays = [], []
+    for site in sites:
+        call = _place(module, site, context)
+        layer = module.get_submodule(site.name)
+        if isinstance(layer, SpikingNorm) and layer.norm is not None and not trained:
+            if not layer.norm.weight.any():
+                nn.init.constant_(layer.norm.weight, layer.norm.initial_gain)
+                woken.append(site.name)
+            if _takes_pooled_spikes(module, call, calls.keys()):
+                nn.init.constant_(layer.norm.bias, RELAY * layer.v_threshold)
+                relays.append(site.name)
+        calls[call] = site.name
+    still = begin_time(module, calls.keys(), context.time_steps)
+    module.graph.lint()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return Conversion(
+        pairs=tuple(site.name for site in sites if site.norm is not None),
+        neurons=tuple(site.name for site in sites if site.norm is None),
+        gates=tuple(gates),
+        norms=tuple(norms),
+        other_norms=tuple(other_norms),
+        still=tuple(calls[call] for call in still),
+        woken=tuple(woken),
+        opened=() if trained else tuple(_open_branches(module, [*norms, *other_norms], context)),
+        relays=tuple(relays),
+    )
+
+
+def _place(module: fx.GraphModule, site: Site, context: LayerContext) -> fx.Node:
+    """Put the spiking layer where the activation is called. Returns its call."""
+    own = kinds.called_module(module, site.activation)
+    stays = site.norm is None and own is not None and kinds.inner_activation(own) is not None
+    if site.norm is not None:
+        norm = kinds.batch_norm(module, site.norm)
+        layer = context.layer(site.channels)
+        assert norm is not None
+        assert isinstance(layer, SpikingNorm)
+        take_over(layer, norm)
+        module.add_submodule(site.name, layer)
+    else:
+        module.add_submodule(site.name, context.neuron_layer(site.channels))
+    current = site.activation if stays else (site.norm or site.activation).args[0]
+    assert isinstance(current, fx.Node)
+    graph = module.graph
+    with graph.inserting_after(site.activation):
+        moved = graph.call_method("movedim", (current, -1, 1)) if site.channels_last else current
+    with graph.inserting_after(site.activation if moved is current else moved):
+        call = spikes = graph.call_module(site.name, (moved,))
+    if site.channels_last:
+        with graph.inserting_after(call):
+            spikes = graph.call_method("movedim", (call, 1, -1))
+    site.activation.replace_all_uses_with(spikes, delete_user_cb=lambda user: user not in (moved, call))
+    if stays:
+        setattr(own, "act", nn.Identity())  # noqa: B010  (own is known as a Module only)
+        return call
+    graph.erase_node(site.activation)
+    if site.norm is not None and site.norm is not site.activation:
+        graph.erase_node(site.norm)
+    return call
+
+
+@torch.no_grad()
+def take_over(layer: SpikingNorm, norm: kinds.BatchNorm) -> None:
+    """Give a spiking layer the gain, bias, statistics and eps of a batch norm: its current is alpha * V_th times what
+    the norm gives, whichever parametrisation it has.
+    """
+    own = layer.norm
+    assert own is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    own.eps = norm.eps
+    if norm.affine:
+        own.weight.copy_(norm.weight * own.initial_gain)
+        own.bias.copy_(norm.bias * own.scale * own.initial_gain)
+    own.running_mean.copy_(norm.running_mean)
+    own.running_var.copy_(norm.running_var)
+
+
+@torch.no_grad()
+def _open_branches(module: fx.GraphModule, norms: list[str], context: LayerContext) -> list[str]:
+    """Give each norm with a gain of 0 that of a current which is summed with another one, as in our basic block.
+    Returns their names.
+
+    At 0 the neuron behind the sum is given its shortcut alone. Where that are spikes its potential has two values, of
+    which neither may lie in the surrogate's window (psg, ds_atgo): no gradient passes, nor reaches the gain.
+    """
+    like = context.channel_norm(1, branches=2)
+    gains = {name: module.get_submodule(name).weight for name in norms}
+    closed = {name: gain for name, gain in gains.items() if isinstance(gain, Tensor) and not gain.any()}
+    for gain in closed.values():
+        gain.fill_(like.scale * like.initial_gain)
+    return list(closed)
+
+
+def _takes_pooled_spikes(module: fx.GraphModule, call: fx.Node, spiking: Set[fx.Node]) -> bool:
+    """Whether a norm's input are max-pooled spikes.
+
+    If a share p > 1/2 of them is 1, as it is after pooling, their normalised value sqrt((1 - p) / p) stays below V_th,
+    and the layer, and with it everything behind it, never fires.
+    """
+    source, pooled = call.args[0], False
+    assert isinstance(source, fx.Node)
+    while True:
+        is_pool = isinstance(kinds.called_module(module, source), nn.MaxPool2d)
+        lone = source.target is torch.cat and len(source.all_input_nodes) == 1  # of a DenseNet's first layer
+        if not is_pool and not lone:
+            break
+        source, pooled = source.all_input_nodes[0], pooled or is_pool
+    return pooled and source in spiking

@@ -1,0 +1,123 @@
+"""Any convolutional network of timm: as a spiking one, or as it is for the ANN twin."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+import timm
+from torch import Tensor, nn
+
+from gradspike.data.options.base import DatasetConfig
+from gradspike.errors import ConfigError
+from gradspike.models.blocks import fold_time, unfold_time
+from gradspike.models.registry import TimmConfig
+from gradspike.models.timm.convert import Conversion, convert
+from gradspike.models.timm.sites import NotConvertible, check_kind
+from gradspike.models.timm.trace import DoesNotRun, NotTraceable, check_runs, trace
+from gradspike.models.timm.weights import load_pretrained
+from gradspike.spiking_norm import LayerContext
+
+
+@dataclass(frozen=True)
+class TimmReport:
+    """What was made of a timm network. `conversion` is None for the ANN twin, which is timm's network itself."""
+
+    name: str
+    conversion: Conversion | None
+    pretrained: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """The report in a few lines of text."""
+        source = f"weights of {self.pretrained}" if self.pretrained else "random weights"
+        lines = [f"timm {timm.__version__} {self.name}, {source}", *self.notes]
+        done = self.conversion
+        if done is None:
+            return [*lines, "the ANN twin: timm's network as it is"]
+        lines += [
+            f"spiking: {len(done.pairs)} x batch norm + activation, {len(done.neurons)} x activation alone",
+            f"as they were: {len(done.norms)} batch norms, {len(done.other_norms)} other norms, {len(done.gates)} "
+            "activations of gates",
+        ]
+        if not done.pairs and not done.norms:
+            lines.append("no batch norm anywhere: nothing keeps the currents near the threshold")
+        if done.woken:
+            lines.append(f"start with gain 1 instead of timm's 0, at which nothing fires: {_named(done.woken)}")
+        if done.opened:
+            lines.append(
+                "start with gain alpha * V_th / sqrt(2) instead of timm's 0, at which gradients may not pass the sum "
+                f"behind: {_named(done.opened)}"
+            )
+        if done.relays:
+            lines.append(f"start with a mean current of 0.75 V_th, as they take pooled spikes: {_named(done.relays)}")
+        lines.append(
+            f"a still image is computed once as far as {_named(done.still)}"
+            if done.still
+            else "a still image is repeated in time before it reaches the first spiking layer"
+        )
+        return lines
+
+
+class TimmNetwork(nn.Module):
+    """timm's network with its activations made spiking layers, or as it is where `model.activation=relu`.
+
+    Attributes:
+        network: the converted graph, forward(x, static), or timm's own module.
+        report: what was converted and what was left.
+    """
+
+    def __init__(self, config: TimmConfig, dataset: DatasetConfig, context: LayerContext) -> None:
+        super().__init__()
+        self.time_steps = context.time_steps
+        self.spiking = context.activation == "spike"
+        network = create(config, dataset)
+        conversion = None
+        try:
+            if self.spiking:
+                check_kind(network)
+            check_runs(network, dataset.channels, dataset.image_size, dataset.classes)
+            notes = load_pretrained(network, config.pretrained) if config.pretrained else []
+            if self.spiking:
+                network = graph = trace(network, dataset.channels, dataset.image_size)
+                conversion = convert(graph, context, config.spiking_gates, trained=config.pretrained is not None)
+        except (NotTraceable, NotConvertible) as error:
+            raise ConfigError(f"model.name={config.name} cannot be made a spiking network: {error}.") from error
+        except DoesNotRun as error:
+            raise ConfigError(f"model.name={config.name} {error}.") from error
+        self.network = network
+        self.report = TimmReport(config.name, conversion, config.pretrained, tuple(notes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [B, C, H, W] or frames [T, B, C, H, W] -> logits per step [T, B, K]."""
+        x, static = fold_time(inputs)
+        if self.spiking:
+            return unfold_time(self.network(x, static), self.time_steps)
+        logits = self.network(x)
+        # The twin of a still image is the same at every step: computed once, and seen T times without a copy.
+        return logits.expand(self.time_steps, *logits.shape) if static else unfold_time(logits, self.time_steps)
+
+
+def create(config: TimmConfig, dataset: DatasetConfig) -> nn.Module:
+    """timm's network for the data set's channels and classes. Raises ConfigError for an unknown name or option."""
+    if not timm.is_model(config.name):
+        close = difflib.get_close_matches(config.name, timm.list_models(), n=5, cutoff=0.5)
+        near = f" Nearest: {', '.join(close)}." if close else ""
+        raise ConfigError(
+            f"There is no network '{config.name}' in timm {timm.__version__}.{near} All names: "
+            "python -c 'import timm; print(*timm.list_models())'."
+        )
+    try:
+        network: nn.Module = timm.create_model(
+            config.name, pretrained=False, num_classes=dataset.classes, in_chans=dataset.channels, **config.options
+        )
+    except Exception as error:  # whatever a network's code says to an option, a size or a number of channels
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"model.name={config.name} model.options={config.options}: timm cannot make it ({reason})."
+        ) from error
+    return network
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

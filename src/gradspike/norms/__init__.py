@@ -1,0 +1,1 @@
+"""Norms before the neuron, one file each."""

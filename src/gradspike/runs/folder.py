@@ -1,0 +1,157 @@
+"""One run's folder: its name, its files, and what state it is in. Imports nothing heavy.
+
+    config.yaml        the whole configuration
+    environment.json   versions, machine, git and command, one entry a session
+    status.json        running | finished | failed | interrupted, and why
+    metrics.jsonl      every logged number
+    timing.jsonl       seconds, samples/s and memory, apart because they never repeat
+    summary.json       the result
+    confusion.json     who was taken for whom in the test, and
+    layers.json        what each layer was given (see callbacks.evaluation_record)
+    run.log            what was said
+    checkpoints/       best.ckpt and last.ckpt
+
+metrics.jsonl and summary.json hold nothing that depends on the clock, so that two runs that should be equal are equal
+byte for byte.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.config.validate import validate
+from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.runs.environment import environment
+from gradspike.runs.files import _write_json, finite, write_atomically
+
+
+class RunFolder:
+    """Paths and small files of one run. Made by `create` or `open`; `lock` keeps a second process out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.metrics = path / "metrics.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.log = path / "run.log"
+        self._lock: IO[str] | None = None
+
+    @property
+    def id(self) -> str:
+        """The random end of the folder's name, used as the run's id elsewhere (W&B)."""
+        return self.path.name.rpartition("_")[2]
+
+    @classmethod
+    def create(cls, config: ExperimentConfig) -> RunFolder:
+        """Make `<date>_<time>_<method>_<dataset>_<model>_s<seed>_<id>` in `runs_dir`. Raises UserError where nothing
+        can be written.
+        """
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        path = Path(config.runs_dir) / f"{stamp}_{config.label()}_s{config.seed}_{secrets.token_hex(4)}"
+        run = cls(path)
+        try:
+            run.checkpoints.mkdir(parents=True)
+            run.set_status("running")
+            write_atomically(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"runs_dir={config.runs_dir}: cannot write there: {error.strerror or error}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str) -> RunFolder:
+        """An existing run. Raises ConfigError when the folder is none, naming the nearest that is."""
+        run = cls(Path(path).expanduser())
+        if not (run.path / "config.yaml").is_file():
+            siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
+            raise ConfigError(
+                f"{path}: is not a run's folder (it has no config.yaml).{did_you_mean(run.path.name, siblings)}"
+            )
+        return run
+
+    def config(self) -> ExperimentConfig:
+        """The configuration the run was started with. Raises ConfigError when it cannot be read."""
+        file = self.path / "config.yaml"
+        try:
+            raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file}: cannot be read: {error}") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{file}: is damaged; it does not hold a configuration.")
+        return validate(raw)
+
+    def set_status(self, state: str, reason: str | None = None) -> None:
+        """Write status.json: `state` is running, finished, failed or interrupted."""
+        _write_json(
+            self.path / "status.json", {"state": state, "reason": reason, "pid": os.getpid(), "host": platform.node()}
+        )
+
+    def state(self) -> str:
+        """The state of status.json, or `unknown`."""
+        try:
+            return str(json.loads((self.path / "status.json").read_text(encoding="utf-8"))["state"])
+        except (OSError, ValueError, KeyError):
+            return "unknown"
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        _write_json(self.path / "summary.json", finite(summary))
+
+    def write_evaluation(self, split: str, results: dict[str, dict[str, float]]) -> Path:
+        """Write evaluation_<split>.json. Raises UserError where the folder does not allow it."""
+        file = self.path / f"evaluation_{split}.json"
+        try:
+            _write_json(file, finite(results))
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror}).") from error
+        return file
+
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json. Raises UserError when it is missing or damaged."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
+        return content
+
+    def record_session(self, command: list[str], modules: Iterable[str] = ()) -> None:
+        """Add this process to environment.json: versions, machine, git state, digest of the source and command.
+
+        `modules` are imported modules outside the package that shape the result.
+        """
+        file = self.path / "environment.json"
+        try:
+            sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        except ValueError:
+            sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
+        _write_json(file, [*sessions, environment(command, modules)])
+
+    def lock(self) -> None:
+        """Keep the run to this process until it ends. Raises UserError when another one is training it."""
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{self.path}: another process is training this run.") from error
+
+    def unlock(self) -> None:
+        """Let other processes in again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+CONFUSION = "confusion.json"
+LAYERS = "layers.json"

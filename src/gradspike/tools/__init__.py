@@ -1,0 +1,1 @@
+"""Commands built on the library. None imports another."""

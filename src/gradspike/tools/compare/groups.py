@@ -1,0 +1,273 @@
+"""What differs between runs: which of them are one group, and what must not be compared.
+
+A group is a method (or the ReLU twin) with one setting of everything that was swept; its runs differ in the seed alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradspike.config.recipes import flat
+from gradspike.errors import ConfigError
+from gradspike.tools.compare.run import Excluded, Run
+
+# What repeats a result, where things lie, how they are computed and shown: none of it shapes the result.
+FREE = (
+    *("seed", "data_dir", "runs_dir", "resume", "recipe", "engine", "logger", "checkpoint", "probe", "method.label"),
+    *(f"dataset.{key}" for key in ("source", "download", "on_bad_file", "workers", "eval_batch_size")),
+    *(f"trainer.{key}" for key in ("progress", "accelerator", "devices", "num_nodes", "channels_last")),
+    *(f"trainer.{key}" for key in ("deterministic", "compile", "accumulate")),
+)
+
+# The ANN twin has neither neurons nor a method.
+NOT_IN_ANN = ("method", "neuron")
+
+SPLIT = ("val_fraction", "train_per_class", "folds", "test_fold", "train_folder", "val_folder", "test_folder")
+BUDGET = ("trainer.max_epochs", "dataset.batch_size")
+
+WHAT = {
+    "data": "data sets or how their samples are made",
+    "split": "splits into training, validation and test samples",
+    "budget": "training budgets",
+    "code": "versions of the code",
+}
+
+SHORT = {"time_steps": "T", "trainer.max_epochs": "epochs", "model.name": "model", "dataset.name": "dataset"}
+MISSING = "not there"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed alone, in the order of their seeds."""
+
+    name: str
+    label: str
+    settings: dict[str, Any]
+    """The swept keys and their values."""
+    runs: tuple[Run, ...]
+
+    def by_seed(self) -> dict[int, Run]:
+        """The runs by their seed."""
+        return {run.seed: run for run in self.runs}
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups, and what is to be told about them."""
+
+    groups: tuple[Group, ...]
+    swept: tuple[str, ...]
+    """Keys that differ within a method."""
+    short: dict[str, str]
+    """The swept keys' names in a label."""
+    excluded: tuple[Excluded, ...]
+    notes: tuple[str, ...]
+
+
+def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grouping:
+    """Group runs. Raises ConfigError for runs that must not be compared, unless `allow` names what they differ in."""
+    settings = {run.id: shaping(run) for run in runs}
+    refuse(runs, settings, allow)
+    differing = _differing(settings)
+    swept = [key for key in differing if _varies_within(runs, settings, key) or kind_of(key) is not None]
+    short = _short_names(swept)
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        chosen = {key: settings[run.id][key] for key in swept if key in settings[run.id]}
+        found.setdefault((run.label, json.dumps(chosen, sort_keys=True)), []).append(run)
+    excluded: list[Excluded] = []
+    groups = []
+    for (label, chosen_text), members in found.items():
+        chosen = json.loads(chosen_text)
+        shown = {key: chosen[key] for key in swept if key in chosen and _told(runs, settings, label, key)}
+        name = ", ".join([label, *(f"{short[key]}={text_of(value)}" for key, value in shown.items())])
+        groups.append(Group(name, label, chosen, tuple(_one_per_seed(name, members, excluded))))
+    return Grouping(
+        groups=tuple(_ordered(groups, swept)),
+        swept=tuple(swept),
+        short=short,
+        excluded=tuple(excluded),
+        notes=tuple(_notes(runs, settings, [key for key in differing if key not in swept], allow)),
+    )
+
+
+def shaping(run: Run) -> dict[str, Any]:
+    """The dotted keys of the configuration that shape a run's result, the method's own options included."""
+    values = dict(flat(run.config))
+    dropped = [*FREE, *(NOT_IN_ANN if run.is_ann else ())]
+    return {
+        key: value
+        for key, value in values.items()
+        if not key.startswith("_") and not any(key == free or key.startswith(f"{free}.") for free in dropped)
+    }
+
+
+def kind_of(key: str) -> str | None:
+    """data, split or budget, for a key in which runs must not differ unless that is allowed."""
+    if key in BUDGET:
+        return "budget"
+    section, _, option = key.partition(".")
+    if section != "dataset" or option.startswith("augment"):
+        return None
+    return "split" if option in SPLIT else "data"
+
+
+def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow: frozenset[str]) -> None:
+    """Raises ConfigError for runs that differ in what nobody has allowed: what it is, who has which, and what to do."""
+    problems = []
+    kinds = []
+    for key in _differing(settings):
+        kind = kind_of(key)
+        if kind is not None and kind not in allow:
+            values = {run.id: _text(settings[run.id], key) for run in runs}
+            problems.append(f"  {WHAT[kind]}: {key} is {_who(runs, values)}")
+            kinds.append(kind)
+    versions = {run.id: run.code or "not recorded" for run in runs}
+    if "code" not in allow and len(set(versions.values())) > 1:
+        problems.append(f"  {WHAT['code']}: {_who(runs, versions)}")
+        kinds.append("code")
+    for module in sorted({name for run in runs for name in run.modules}):
+        users = [run for run in runs if module in run.modules]
+        versions = {run.id: run.modules[module] for run in users}
+        if "code" not in allow and len(set(versions.values())) > 1:
+            problems.append(f"  {WHAT['code']}: {module} is {_who(users, versions)}")
+            kinds.append("code")
+    if problems:
+        chosen = ",".join(dict.fromkeys(kinds))
+        raise ConfigError(
+            "These runs must not be averaged or compared as they are; they differ in\n" + "\n".join(problems) + "\n"
+            f"If that is what you want to see:  --allow {chosen}  (other data, splits and budgets then stand as "
+            "groups of their own).\nTo take some of them only:  --where KEY=VALUE, as in  --where dataset.name=digits  "
+            "or  --where code=<its beginning>"
+        )
+
+
+def _who(runs: Sequence[Run], values: Mapping[str, str]) -> str:
+    """`64 in 17 runs, 32 in 1 run (runs/x)`; the rarer ones are named."""
+    counts = Counter(values.values()).most_common()
+    parts = []
+    for index, (value, count) in enumerate(counts):
+        names = [run.path for run in runs if values[run.id] == value]
+        named = f" ({', '.join(names[:2])}{', ...' if count > 2 else ''})" if index else ""
+        parts.append(f"{value} in {count} run{'s' if count > 1 else ''}{named}")
+    return ", ".join(parts)
+
+
+def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Keys that have several values. What only goes with another data set (its image size) goes without saying."""
+    every = settings.values()
+    keys = sorted({key for one in every for key in one})
+    found = [key for key in keys if len({_text(one, key) for one in every}) > 1]
+    if "dataset.name" not in found:
+        return found
+
+    def follows(key: str) -> bool:
+        by_name: dict[str, set[str]] = {}
+        for one in every:
+            by_name.setdefault(_text(one, "dataset.name"), set()).add(_text(one, key))
+        return all(len(values) == 1 for values in by_name.values())
+
+    return [
+        key for key in found if key == "dataset.name" or not (key.startswith(("dataset.", "model.")) and follows(key))
+    ]
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    return text_of(values[key]) if key in values else MISSING
+
+
+def text_of(value: Any) -> str:
+    """A value as it is typed on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(text_of(one) for one in value) + "]"
+    return "null" if value is None else str(value)
+
+
+def _varies_within(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], key: str) -> bool:
+    """Whether a key has several values in the runs of some method, rather than one for each method."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        if key in settings[run.id]:
+            found.setdefault(run.label, set()).add(_text(settings[run.id], key))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _told(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], label: str, key: str) -> bool:
+    """Whether a swept key stands in the names of a method's groups: a method's own option only where it varies."""
+    if not key.startswith("method."):
+        return True
+    return len({_text(settings[run.id], key) for run in runs if run.label == label}) > 1
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key, or the whole key where two have the same."""
+    last = {key: SHORT.get(key, key.rpartition(".")[2]) for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
+
+
+def _one_per_seed(name: str, members: Sequence[Run], excluded: list[Excluded]) -> list[Run]:
+    """The newest run of each seed; older ones are told, and whether they came to another number."""
+    kept: dict[int, Run] = {}
+    for run in sorted(members, key=lambda run: (run.started, run.path), reverse=True):
+        first = kept.setdefault(run.seed, run)
+        if first is not run:
+            same = first.final("last") == run.final("last")
+            outcome = "with the same accuracy" if same else "with ANOTHER accuracy: they did not repeat each other"
+            excluded.append(
+                Excluded(run.path, f"seed {run.seed} of {name} is there again, newer: {first.path}, {outcome}")
+            )
+    return [kept[seed] for seed in sorted(kept)]
+
+
+def _ordered(groups: list[Group], swept: Sequence[str]) -> list[Group]:
+    """By mean accuracy, best first; where something was swept, method by method and along the sweep."""
+
+    def accuracy(members: Sequence[Group]) -> float:
+        values = [run.final("last") or 0.0 for group in members for run in group.runs]
+        return sum(values) / len(values)
+
+    def place(group: Group) -> tuple[Any, ...]:
+        of_label = [one for one in groups if one.label == group.label]
+        along = tuple(_sortable(group.settings.get(key)) for key in swept)
+        return (-accuracy(of_label), group.label, along)
+
+    return sorted(groups, key=place)
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, float(value), "")
+    return (1, 0.0, text_of(value))
+
+
+def _notes(
+    runs: Sequence[Run],
+    settings: Mapping[str, Mapping[str, Any]],
+    with_method: Sequence[str],
+    allow: frozenset[str],
+) -> list[str]:
+    notes = []
+    told = [key for key in with_method if not key.startswith(("method.", "model.activation"))]
+    for key in told:
+        by_label = {run.label: _text(settings[run.id], key) for run in runs if key in settings[run.id]}
+        if len(set(by_label.values())) > 1:
+            listed = ", ".join(f"{value} for {label}" for label, value in sorted(by_label.items()))
+            notes.append(f"Methods differ in {key} too: {listed}.")
+    versions = {run.code for run in runs}
+    if "code" in allow and len(versions) > 1:
+        notes.append(f"Runs of {len(versions)} versions of the code are averaged and compared, as was allowed.")
+    if None in versions:
+        count = sum(run.code is None for run in runs)
+        notes.append(f"The version of the code is not recorded for {count} of {len(runs)} runs.")
+    if any("uncommitted" in (run.commit or "") for run in runs):
+        notes.append("Some runs were made with uncommitted changes: git alone cannot bring their code back.")
+    return notes

@@ -1,0 +1,48 @@
+"""The runs of a sweep: those its trials made, and what became of the trials that have none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gradspike.errors import ConfigError
+from gradspike.tools.compare.gather import Gathered, gather, shown
+from gradspike.tools.compare.run import Excluded
+
+
+def gather_sweep(folder: Path) -> Gathered:
+    """The finished runs of a sweep's trials; a run that belongs to no trial is left out. Raises ConfigError for a
+    folder that is not a sweep's.
+    """
+    if not (folder / "sweep.json").is_file():
+        raise ConfigError(f"--sweep {folder}: is not a sweep's folder (it has no sweep.json).")
+    runs = folder / "runs"
+    found = gather([runs]) if runs.is_dir() else Gathered((), ())
+    records = dict(_records(folder))
+    claimed = {str((folder / str(record["run"])).resolve()) for record in records.values() if record.get("run")}
+    excluded = list(found.excluded)
+    kept = []
+    for run in found.runs:
+        if str(Path(run.path).resolve()) in claimed:
+            kept.append(run)
+        else:
+            excluded.append(Excluded(run.path, "belongs to no trial of the sweep"))
+    known = {str(Path(one.path).resolve()) for one in excluded}
+    for number, record in sorted(records.items()):
+        place = record.get("run")
+        if record.get("state") == "finished" or (place and str((folder / str(place)).resolve()) in known):
+            continue
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        excluded.append(Excluded(f"{shown(folder.resolve())}, trial {number}", f"{record.get('state')}{reason}"))
+    return Gathered(tuple(kept), tuple(excluded))
+
+
+def _records(folder: Path) -> Any:
+    """What each trial's file says, by its number; one that cannot be read says that."""
+    for file in sorted((folder / "trials").glob("*/trial.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = {"state": "unknown", "reason": "its trial.json is damaged"}
+        yield int(file.parent.name), record

@@ -1,0 +1,219 @@
+"""The main table: for a terminal, as Markdown, as LaTeX and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from gradspike.tools.compare.report import Comparison, Row
+from gradspike.tools.compare.statistics import Sample
+
+HEAD = (
+    "method",
+    "n",
+    "test (%)",
+    "95 % interval",
+    "best by val (%)",
+    "difference",
+    "p (Holm)",
+    "firing (%)",
+    "gradient (%)",
+    "over layers (%)",
+    "energy (nJ)",
+    "parameters",
+    "training (s)",
+    "peak memory (MiB)",
+    "published (%)",
+)
+PLUS_MINUS = "±"
+DASH = "–"  # noqa: RUF001
+
+
+def cells(row: Row) -> list[str]:
+    """One row as text."""
+    published = DASH
+    if row.published is not None:
+        spread = "" if row.published.spread is None else f" {PLUS_MINUS} {row.published.spread:.2f}"
+        published = f"{row.published.accuracy:.2f}{spread}"
+    return [
+        row.group.name,
+        str(row.final.n),
+        spread_of(row.final, 100),
+        interval(row.final, 100),
+        spread_of(row.best, 100),
+        DASH if row.paired is None else f"{100 * row.paired.sample.mean:+.2f} {interval(row.paired.sample, 100, '+')}",
+        DASH if row.paired is None or row.corrected_p is None else f"{row.paired.p:.3g} ({row.corrected_p:.3g})",
+        spread_of(row.firing_rate, 100),
+        spread_of(row.gradient, 100),
+        spread_of(row.gradient_spread, 100),
+        DASH if row.energy is None else amount(row.energy.mean),
+        DASH if row.parameters is None else f"{row.parameters:,}",
+        DASH if row.seconds is None else amount(row.seconds.mean),
+        DASH if row.memory is None else f"{row.memory.mean:,.0f}",
+        published,
+    ]
+
+
+def spread_of(sample: Sample | None, factor: float = 1) -> str:
+    """`94.60 ± 0.64`; of a single value the value alone."""
+    if sample is None:
+        return DASH
+    mean = f"{factor * sample.mean:.2f}"
+    return mean if sample.sd is None else f"{mean} {PLUS_MINUS} {factor * sample.sd:.2f}"
+
+
+def amount(value: float) -> str:
+    """Three digits, or whole numbers where these are more: `23.5`, `37,099`."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def interval(sample: Sample | None, factor: float = 1, sign: str = "") -> str:
+    """`[94.1, 95.2]`, the bootstrap interval."""
+    if sample is None or sample.low is None or sample.high is None:
+        return DASH
+    return f"[{factor * sample.low:{sign}.2f}, {factor * sample.high:{sign}.2f}]"
+
+
+def shown_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows without the columns that nobody fills."""
+    rows = [cells(row) for row in comparison.rows]
+    kept = [place for place in range(len(HEAD)) if any(row[place] != DASH for row in rows)]
+    return [HEAD[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def caption(comparison: Comparison) -> str:
+    """What the numbers are, in a sentence or two."""
+    sentences = [
+        "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval "
+        "of the mean; no epoch or run is chosen by test results."
+    ]
+    if comparison.baseline is not None:
+        sentences.append(f"Differences are to {comparison.baseline}, over shared seeds, in percentage points.")
+    if any(row.gradient is not None for row in comparison.rows):
+        sentences.append(
+            "Gradient: share of neurons with |u - theta| < kappa / 2 at the last validation, and its standard "
+            "deviation over layers."
+        )
+    return " ".join(sentences)
+
+
+def print_comparison(comparison: Comparison, out: Console) -> None:
+    """The table in two parts, where it would be too wide in one, and all that has to be said."""
+    head, rows = shown_columns(comparison)
+    first = [place for place, name in enumerate(head) if HEAD.index(name) < HEAD.index("firing (%)")]
+    second = [0, *(place for place in range(len(head)) if place not in first)]
+    for part, title in ((first, "Test accuracy"), (second, "Inside, cost, and published numbers")):
+        if len(part) < 2:
+            continue
+        table = Table(title=title, title_justify="left")
+        for place in part:
+            table.add_column(head[place], justify="left" if place == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[place] for place in part))
+        out.print(table)
+    out.print(caption(comparison), highlight=False)
+    if comparison.verdict:
+        out.print(comparison.verdict, highlight=False)
+    for note in comparison.notes:
+        out.print(f"Note: {note}", highlight=False, markup=False)
+    if comparison.excluded:
+        out.print(f"Left out ({len(comparison.excluded)}):", highlight=False)
+        for one in comparison.excluded:
+            out.print(f"  {one.path}: {one.reason}", highlight=False, markup=False, soft_wrap=True)
+
+
+def markdown(comparison: Comparison) -> str:
+    """A GitHub table with what has to be said below it."""
+    head, rows = shown_columns(comparison)
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    lines += [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(_said(comparison)) + "\n"
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+
+
+def _said(comparison: Comparison) -> list[str]:
+    return [
+        caption(comparison),
+        *([comparison.verdict] if comparison.verdict else []),
+        *comparison.notes,
+        *([f"{len(comparison.excluded)} runs were left out."] if comparison.excluded else []),
+    ]
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    PLUS_MINUS: r"$\pm$",
+    DASH: "--",
+}
+
+
+def escape_latex(text: str) -> str:
+    """`text` with everything that means something to LaTeX escaped."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def latex(comparison: Comparison) -> str:
+    """A table environment that needs the package booktabs."""
+    head, rows = shown_columns(comparison)
+    body = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in [head, *rows]]
+    note = [f"  % {line}" for line in _said(comparison)[1:]]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{escape_latex(caption(comparison))}}}",
+            *note,
+            rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"    \toprule",
+            f"    {body[0]}",
+            r"    \midrule",
+            *(f"    {line}" for line in body[1:]),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Numbers, unrounded, one row a group."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    samples = ("final", "best", "firing_rate", "gradient", "gradient_spread", "energy", "seconds", "memory")
+    parts = ("mean", "sd", "low", "high", "t_low", "t_high")
+    differences = [f"difference_{part}" for part in parts]
+    writer.writerow(
+        ["group", "method", *comparison.grouping.swept, "n", "seeds"]
+        + [f"{sample}_{part}" for sample in samples for part in parts]
+        + ["parameters", "against", *differences, "p", "p_holm", "published", "published_spread"]
+    )
+    for row in comparison.rows:
+        numbers = [getattr(sample, part, None) for name in samples for sample in [getattr(row, name)] for part in parts]
+        pair = row.paired
+        writer.writerow(
+            [row.group.name, row.group.label]
+            + [row.group.settings.get(key) for key in comparison.grouping.swept]
+            + [row.final.n, " ".join(str(run.seed) for run in row.group.runs), *numbers, row.parameters]
+            + [None if row.against is None else row.against.name]
+            + [getattr(pair.sample, part) if pair else None for part in parts]
+            + [pair.p if pair else None, row.corrected_p]
+            + ([row.published.accuracy, row.published.spread] if row.published else [None, None])
+        )
+    return out.getvalue()

@@ -1,0 +1,100 @@
+"""A run out of W&B's offline files, where its own folder is not at hand: configuration, summary and curves.
+
+W&B does not keep timings, confusion or what layers were given, so these are missing in a comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradspike.errors import UserError
+from gradspike.tools.compare.run import Run
+
+SECONDS = 120
+
+
+def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
+    """A run from all files of its id (a resumed one has several), and whether it ended well.
+
+    Raises UserError where the files cannot be read.
+    """
+    start: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    history: dict[int, dict[str, Any]] = {}
+    sessions: list[dict[str, Any]] = []
+    exit_code = None
+    for file in files:
+        exit_code = None
+        for record in _records(file):
+            kind = record.get("type")
+            content = record.get(str(kind)) or {}
+            if kind == "run":
+                start = content
+                config |= content.get("config", {}).get("update", {})
+            elif kind == "summary":
+                summary |= content.get("update", {})
+            elif kind == "history":
+                item = content["item"]
+                # A resumed run writes the steps after its last checkpoint once more.
+                history[int(item["_step"])] = item
+            elif kind == "environment" and "started_at" in content:
+                command = [content.get("code_path", ""), *content.get("args", [])]
+                session = {"started": content["started_at"], "command": command, "git": content.get("git")}
+                sessions.append({**session, "host": content.get("host")})
+            elif kind == "exit":
+                exit_code = content.get("exit_code", 0)
+    records = [{"step": step, **item} for step, item in sorted(history.items())]
+    validations = [record for record in records if any(key.startswith("probe_val/") for key in record)]
+    run = Run(
+        id=str(start.get("run_id", files[0].stem)),
+        path=shown,
+        source="wandb",
+        config=config,
+        summary=_nested(summary),
+        epochs=tuple(record for record in records if "train/loss" in record),
+        probes=tuple(record for record in records if any(key.startswith("probe/") for key in record)),
+        validation=validations[-1] if validations else {},
+        sessions=tuple(sessions),
+    )
+    return run, exit_code == 0
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    tool = Path(sys.executable).with_name("wandb")
+    try:
+        result = subprocess.run(
+            [str(tool), "leet", "inspect", "--json", str(file)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        return [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"W&B cannot read it ({reason})") from error
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise UserError(f"cannot be read with {tool} leet inspect ({error})") from error
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"test/last/loss": 1} as {"test": {"last": {"loss": 1}}}; W&B's summary also has every metric's last value."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split("/")
+        if path and path[0] not in ("test", "val"):
+            continue
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                break
+        else:
+            place[last] = value
+    return nested

@@ -1,0 +1,86 @@
+"""`python src/dashboard.py`: options and order of work. Imports nothing heavy before every mistake is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Annotated
+
+from pydantic import Field
+
+from gradspike.cli.arguments import parse_key_values, take_flags
+from gradspike.data.registry import DATASETS
+from gradspike.errors import UserError
+from gradspike.loggers.wandb_login import logged_in
+from gradspike.registry import Strict
+
+DRY_RUN = "--dry-run"
+
+USAGE = """\
+Save a W&B workspace that compares the methods of a project: accuracy, curves, layers and time steps, energy.
+
+  python src/dashboard.py project=gradspike
+  python src/dashboard.py project=gradspike entity=my_team dataset=cifar10dvs
+  python src/dashboard.py project=gradspike --dry-run        print the specification, ask nobody
+
+  project    the W&B project the runs were logged to (logger.project)
+  entity     whose project it is, a user or a team                       (your default)
+  dataset    only runs on this data set                                  (all)
+  name       what the workspace is called                                (Methods)
+  --dry-run  print what would be saved as JSON; needs neither login nor network
+
+Runs are grouped by method (W&B's group). Each call saves a new workspace and prints its address; saved ones stay as
+they are. It needs the package wandb-workspaces and a login. docs/sweeps.md has more.
+"""
+
+
+class DashboardArguments(Strict):
+    """Arguments of src/dashboard.py."""
+
+    project: Annotated[str, Field(min_length=1)]
+    entity: Annotated[str, Field(min_length=1)] | None = None
+    dataset: str | None = None
+    name: Annotated[str, Field(min_length=1)] = "Methods"
+
+
+def dashboard(words: list[str]) -> int:
+    """Save the workspace, or print it. Returns the exit code."""
+    rest, flags = take_flags(words, (DRY_RUN,), USAGE)
+    options = parse_key_values(rest, DashboardArguments, USAGE)
+    dry_run = DRY_RUN in flags
+    if options.dataset is not None and ":" not in options.dataset:
+        DATASETS.config_class(options.dataset)  # refuses a name that it does not know
+    if not dry_run and not logged_in():
+        raise UserError(f"Nobody is logged in to W&B: wandb login, or WANDB_API_KEY=... ({DRY_RUN} needs no login.)")
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("A dashboard needs the package wandb-workspaces: pip install 'gradspike[dashboard]'")
+    if dry_run:
+        print(json.dumps(specification(options), indent=2))
+        return 0
+
+    from gradspike.tools.dashboard.server import Server
+    from gradspike.tools.dashboard.workspace import workspace
+
+    server = Server(options.entity)
+    server.require_project(options.project)
+    assert server.entity is not None
+    made = workspace(server.entity, options.project, options.name, options.dataset, server.keep_chart())
+    print(f"saved: {server.save(made)}")
+    return 0
+
+
+def specification(options: DashboardArguments) -> dict[str, object]:
+    """What would be sent to W&B: the view, and the chart that its heat maps are drawn with."""
+    from gradspike.tools.dashboard import heat_map
+    from gradspike.tools.dashboard.workspace import view, workspace
+
+    entity = options.entity or "<your default entity>"
+    chart = f"{entity}/{heat_map.name()}"
+    made = workspace(entity, options.project, options.name, options.dataset, chart)
+    return {
+        "entity": options.entity,
+        "project": options.project,
+        "name": options.name,
+        "view": view(made),
+        "chart": {"id": chart, "specification": heat_map.SPECIFICATION},
+    }

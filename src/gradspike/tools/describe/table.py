@@ -1,0 +1,61 @@
+"""The table of a network's layers for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.terminal.tables import console
+from gradspike.tools.describe.measure import Description
+
+WIDE = 100
+
+
+def print_description(
+    config: ExperimentConfig, network: Description, twins: list[tuple[str, Description]], published: str | None
+) -> None:
+    """Layers, totals and the twins' totals; for a converted network also what was converted."""
+    out = console()
+    size = config.dataset.image_size
+    out.print(
+        f"{config.model.name} on {config.dataset.name} ({config.dataset.channels}x{size}x{size}), method "
+        f"{config.method_label()}, T = {config.time_steps}, {config.trainer.precision}",
+        highlight=False,
+    )
+    out.print(
+        "One sample, all time steps. MACs: evaluation pass. Kept: activations that a training pass keeps for its "
+        "backward.",
+        highlight=False,
+    )
+    total = network.totals()
+    # Small networks in small units, so that no row is all zeros.
+    macs_unit = (1e3, "k") if total["macs"] < 1e7 else (1e6, "M")
+    kept_unit = (2**10, "KiB") if total["kept_bytes"] < 2**23 else (2**20, "MiB")
+
+    def cost(parameters: int, macs: int, kept_bytes: int) -> tuple[str, str, str]:
+        return (
+            f"{parameters:,}" if parameters else "",
+            f"{macs / macs_unit[0]:,.2f}" if macs else "",
+            f"{kept_bytes / kept_unit[0]:,.2f}" if kept_bytes else "",
+        )
+
+    wide = out.width >= WIDE
+    caption = None if wide else f"type of each layer: in a terminal of {WIDE} columns"
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("layer", overflow="fold")
+    if wide:
+        table.add_column("type", overflow="fold")
+    for column in ("steps", "output", "parameters", f"MACs ({macs_unit[1]})", f"kept ({kept_unit[1]})"):
+        table.add_column(column, justify="right")
+    for layer in network.layers:
+        shape = "x".join(str(side) for side in layer.output)
+        numbers = cost(layer.parameters, layer.macs, layer.kept_bytes)
+        table.add_row(layer.name, *([layer.kind] if wide else []), str(layer.steps or "-"), shape, *numbers)
+    table.add_section()
+    for name, one in (("total", network), *twins):
+        table.add_row(name, *([""] if wide else []), "", "", *cost(**one.totals()))
+    out.print(table)
+    for line in network.report:
+        out.print(line, highlight=False, markup=False)
+    if published is not None:
+        out.print(published, highlight=False)

@@ -1,0 +1,128 @@
+"""`python src/landscape.py`: arguments, order of work, and what is said meanwhile. Imports nothing heavy by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gradspike.cli.arguments import parse_key_values
+from gradspike.errors import UserError
+from gradspike.runs.folder import RunFolder
+from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
+from gradspike.tools.landscape.options import LandscapeConfig
+from gradspike.tools.landscape.points import PointsFile, writing
+
+LINES = 10  # where there is no terminal: a line for every tenth of the points
+
+
+USAGE = """\
+Loss and accuracy on a plane of weights around a trained network, along two random filter-normalised directions.
+
+  python src/landscape.py run=runs/<run>
+
+  run              a run's folder
+  checkpoint       last | best (by validation accuracy)          (last)
+  split            val | train | test                            (val; see below)
+  points           grid points along each direction, odd         (21)
+  extent           reach of the grid to both sides; at 1 every
+                   filter is displaced by its own norm           (1.0)
+  seed             of the two directions                         (0)
+  samples          use only so many, evenly by class             (null: the whole split)
+  batch_size       samples computed at a time                    (null: the run's dataset.eval_batch_size)
+  norm_statistics  stored (running statistics) | batch           (stored)
+  accelerator      auto | cpu | gpu                              (auto)
+  data_dir         where the data lies now, if it has moved
+  out              folder of the result                          (<run>/landscape_<checkpoint>_<split>_s<seed>)
+  restart          true: forget the points that are there        (false)
+
+Not the test split unless asked: pictures are looked at to choose among methods and settings, and what was chosen on
+the test split is no longer tested by it.
+A command that was stopped goes on with its finished points when it is typed again.
+"""
+
+
+def landscape(words: list[str]) -> int:
+    """Compute the points that are missing, then write landscape.json, .csv and .png. Returns the exit code."""
+    arguments: LandscapeConfig = parse_key_values(words, LandscapeConfig, USAGE)
+    run = RunFolder.open(arguments.run)
+    checkpoint = {"last": run.last, "best": run.best}[arguments.checkpoint]
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: there is no such checkpoint; the run is {run.state()}.")
+    out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
+    run.config()  # a damaged one is answered before torch is imported
+
+    from gradspike.tools.landscape.plot import draw
+    from gradspike.tools.landscape.surface import open_surface
+
+    opened = open_surface(run, checkpoint, arguments)
+    axis = grid_axis(arguments.points, arguments.extent)
+    with PointsFile(out, opened.settings, len(axis) ** 2, arguments.restart) as file:
+        print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} done before")
+        _compute(opened.surface.at, axis, file)
+        numbers = Numbers(run.path.name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
+        with writing(out):
+            files = [*write_numbers(out, numbers), draw(out / "landscape.png", numbers)]
+    _print_result(numbers, files)
+    return 0
+
+
+def _folder_name(arguments: LandscapeConfig) -> str:
+    return f"landscape_{arguments.checkpoint}_{arguments.split}_s{arguments.seed}"
+
+
+def _compute(at: Callable[[float, float], Point], axis: list[float], file: PointsFile) -> None:
+    """Every point that the file lacks, in order, row by row."""
+    missing = [index for index in range(len(axis) ** 2) if index not in file.done]
+    with _progress(len(axis) ** 2, len(file.done)) as advance:
+        for index in missing:
+            row, column = divmod(index, len(axis))
+            file.add(index, at(axis[row], axis[column]))
+            advance()
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
+    """A function to call after each point: a bar with the time left in a terminal, a few plain lines elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from gradspike.terminal.tables import console
+
+    out = console()
+    if out.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=out) as bar:
+            task = bar.add_task("loss surface, points", total=total, completed=done)
+            yield lambda: bar.advance(task)
+        return
+    started, count, said = time.perf_counter(), done, done * LINES // total
+
+    def advance() -> None:
+        nonlocal count, said
+        count += 1
+        if count * LINES // total > said:
+            said = count * LINES // total
+            left = (time.perf_counter() - started) / (count - done) * (total - count)
+            print(f"points {count}/{total}  {left:.0f} s left", flush=True)
+
+    yield advance
+
+
+def _print_result(numbers: Numbers, files: list[Path]) -> None:
+    flatness: dict[str, Any] = numbers.flatness()
+    centre = numbers.centre
+    loss = "not finite" if centre.loss is None else f"{centre.loss:.4f}"
+    print(f"trained weights: loss {loss}, accuracy {100 * centre.accuracy:.2f} %")
+    print(f"share of the plane with less than twice that loss: {_shown(flatness['share_below_twice_centre'], '.3f')}")
+    print(f"median increase of the loss at half the extent: {_shown(flatness['median_increase_at_half'], '.4f')}")
+    print(f"cosine of the two directions: {numbers.cosine:+.4f}")
+    if numbers.not_finite:
+        print(f"the loss is not a finite number at {numbers.not_finite} points (null in landscape.json)")
+    for file in files:
+        print(f"written: {file}")
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)

@@ -1,0 +1,131 @@
+"""The file of finished points: settings on its first line, then a line a point, written as soon as it is known."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from gradspike.errors import UserError
+from gradspike.tools.landscape.numbers import Point
+
+NAME = "points.jsonl"
+
+
+class PointsFile:
+    """`done` maps the number of a finished point to its values. Use as a context; only one process may at a time.
+
+    A kill can cut the last line short; what is left of it is dropped. Raises UserError for a file that is damaged
+    otherwise, that was made with other settings, that another process writes, or that cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], total: int, restart: bool) -> None:
+        self.path = folder / NAME
+        self.total = total
+        self.done: dict[int, Point] = {}
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = self.path.open("a+b")
+        try:
+            self._lock()
+            if restart:
+                self._file.truncate(0)
+            self._read(settings)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> PointsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, index: int, point: Point) -> None:
+        """Keep a finished point."""
+        self._write({"point": index, "loss": point.loss, "accuracy": point.accuracy})
+        self.done[index] = point
+
+    def grid(self) -> list[Point]:
+        """All points in order. Only when none is missing."""
+        return [self.done[index] for index in range(self.total)]
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{self.path}: another process is computing this landscape.") from error
+
+    def _read(self, settings: dict[str, Any]) -> None:
+        self._file.seek(0)
+        whole, newline, torn = self._file.read().rpartition(b"\n")
+        if not newline:
+            # Killed while it wrote its first line, or not ours at all.
+            if not _line(settings).startswith(torn):
+                raise self._damaged()
+            self._file.truncate(0)
+            self._write(settings)
+            return
+        try:
+            first, *lines = [json.loads(line) for line in whole.split(b"\n")]
+        except ValueError as error:
+            raise self._damaged() from error
+        if not isinstance(first, dict):
+            raise self._damaged()
+        differences = [
+            f"  {key}: was {json.dumps(first.get(key))}, is now {json.dumps(settings.get(key))}"
+            for key in sorted(first.keys() | settings.keys())
+            if first.get(key) != settings.get(key)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.path}: holds points of a landscape with other settings:\n" + "\n".join(differences) + "\n"
+                "Start anew with restart=true, or keep both with out=<another folder>."
+            )
+        for line in lines:
+            index, point = self._point(line)
+            self.done[index] = point
+        self._file.truncate(len(whole) + len(newline))
+
+    def _point(self, line: Any) -> tuple[int, Point]:
+        if not isinstance(line, dict) or line.keys() != {"point", "loss", "accuracy"}:
+            raise self._damaged()
+        index, loss, accuracy = line["point"], line["loss"], line["accuracy"]
+        if not (isinstance(index, int) and 0 <= index < self.total and _finite(accuracy)):
+            raise self._damaged()
+        if not (loss is None or _finite(loss)):
+            raise self._damaged()
+        return index, Point(loss, accuracy)
+
+    def _write(self, value: dict[str, Any]) -> None:
+        with writing(self.path.parent):
+            self._file.write(_line(value))
+            self._file.flush()
+
+    def _damaged(self) -> UserError:
+        return UserError(f"{self.path}: is damaged. Start anew with restart=true.")
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises UserError where what is done inside the block cannot write to `folder`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: cannot be written to ({reason}). Choose another with out=...") from error
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,213 @@
+"""Two random directions in the space of the weights, and a network's loss and accuracy on the plane they span."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gradspike.config.schema import ExperimentConfig, short_name
+from gradspike.data.augment.counter_random import CounterRandom
+from gradspike.data.loader import EpochLoader, evaluation_batches
+from gradspike.norms.tdbn import ChannelNorm
+from gradspike.runs.folder import RunFolder
+from gradspike.tools.landscape.numbers import Point
+from gradspike.training.evaluate import as_evaluated, build_data, load_checkpoint, require_samples
+from gradspike.training.metrics import Meter
+from gradspike.training.module import SpikingClassifier
+from gradspike.training.trainer import build_trainer, check_device, quieten
+
+if TYPE_CHECKING:
+    from gradspike.tools.landscape.options import LandscapeConfig
+
+Direction = dict[str, Tensor]
+Forward = Callable[[Tensor], Tensor]
+HELD_BYTES = 2**30  # inputs up to this size are prepared once and stay on the device; others are read at every point
+
+
+def filter_normalised(noise: Tensor, weight: Tensor) -> Tensor:
+    """`noise` with every filter, an index of the first dimension, rescaled to the norm of the filter of `weight`.
+
+    Both [filters, ...] (at least two dimensions); same shape, in the dtype of `noise` (Li et al., section 4).
+    """
+    lengths = noise.double().flatten(1).norm(dim=1)
+    wanted = weight.double().flatten(1).norm(dim=1)
+    scale = torch.where(lengths > 0, wanted / lengths, torch.zeros_like(wanted))
+    return (noise.double() * scale.view(-1, *[1] * (noise.ndim - 1))).to(noise.dtype)
+
+
+def random_direction(model: nn.Module, generator: torch.Generator) -> Direction:
+    """A Gaussian direction in all weights of two or more dimensions, filter-normalised.
+
+    All other parameters (gains and biases of norms, biases, decay logits, surrogate widths) stay where they are, as in
+    the paper; since they take no random numbers, networks that differ only in them share their noise. The noise is made
+    on the CPU, so that every device has the same.
+    """
+    direction = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim >= 2:
+            noise = torch.randn(weight.shape, generator=generator)
+            normalised = filter_normalised(noise, weight.detach().cpu())
+            # The weight's memory format too: sums in another order would move the numbers in the last digits.
+            direction[name] = torch.empty_like(weight, requires_grad=False).copy_(normalised)
+    return direction
+
+
+def cosine(first: Direction, second: Direction) -> float:
+    """Cosine of the angle between two directions; 0.0 where one has no length."""
+
+    def dot(one: Direction, other: Direction) -> float:
+        return sum(float((one[name].cpu().double() * other[name].cpu().double()).sum()) for name in one)
+
+    lengths = math.sqrt(dot(first, first) * dot(second, second))
+    return dot(first, second) / lengths if lengths else 0.0
+
+
+class Surface:
+    """Loss and accuracy at (weights + alpha * first + beta * second). The model itself never changes.
+
+    `measure` gets a function that maps inputs to the displaced network's output, and returns the point's values.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, measure: Callable[[Forward], Point]) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.model = model
+        self.measure = measure
+        self.first = random_direction(model, generator)
+        self.second = random_direction(model, generator)
+        self.cosine = cosine(self.first, self.second)
+
+    @torch.no_grad()
+    def at(self, alpha: float, beta: float) -> Point:
+        """The values at one point of the plane; (0, 0) is exactly the trained network."""
+        parameters = dict(self.model.named_parameters())
+        # Copies of the buffers: norms that use the batch's statistics write to theirs.
+        tensors: dict[str, Tensor] = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        for name, first in self.first.items():
+            tensors[name] = parameters[name] + alpha * first + beta * self.second[name]
+        return self.measure(lambda inputs: functional_call(self.model, tensors, (inputs,)))
+
+
+@dataclass(frozen=True)
+class OpenedSurface:
+    """A run's surface; `settings` is everything its points depend on, `labels` is for readers."""
+
+    surface: Surface
+    settings: dict[str, Any]
+    labels: dict[str, Any]
+
+
+def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
+    """Load a run's network and data. Raises UserError for everything the user can mend."""
+    quieten()
+    config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator)
+    check_device(config.trainer)
+    content = load_checkpoint(checkpoint)
+    data, module = build_data(config), SpikingClassifier(config)
+    module.load_state_dict(content["state_dict"])
+    # Lightning's trainer decides device, precision and determinism, so that the centre is what src/evaluate.py reports.
+    trainer = build_trainer(config, loggers=[], callbacks=[])
+    device = trainer.strategy.root_device
+    module.to(device).eval()
+    if arguments.norm_statistics == "batch":
+        use_batch_statistics(module.model)
+
+    data.prepare_data()
+    data.setup()
+    require_samples(data, arguments.split)
+    samples = data.samples
+    chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
+    batch_size = arguments.batch_size or config.dataset.eval_batch_size
+    plan = evaluation_batches(chosen, batch_size)
+    loader = EpochLoader(samples, lambda: plan, len(plan), config.dataset.workers)
+
+    def batches() -> Iterable[dict[str, Tensor]]:
+        for batch in loader:
+            yield data.on_after_batch_transfer({key: value.to(device) for key, value in batch.items()}, 0)
+
+    size = 4 * len(chosen) * math.prod(samples.inputs.shape[1:])
+    held = list(batches()) if size <= HELD_BYTES else None
+    meter = Meter(config.dataset.classes).to(device)
+
+    def measure(forward: Forward) -> Point:
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            for batch in held or batches():
+                logits = forward(batch["input"])
+                meter.update(module.criterion(logits, batch["label"]), logits, batch["label"])
+        values = meter.results("at")
+        loss = values["at/loss"]
+        return Point(loss if math.isfinite(loss) else None, values["at/accuracy"])
+
+    settings = {
+        "checkpoint_sha256": state_hash(content["state_dict"]),
+        "config_sha256": _config_hash(config),
+        "split": arguments.split,
+        "points": arguments.points,
+        "extent": arguments.extent,
+        "seed": arguments.seed,
+        "samples": arguments.samples,
+        "batch_size": batch_size,
+        "norm_statistics": arguments.norm_statistics,
+        "device": device.type,
+    }
+    labels = {
+        "method": config.method_label(),
+        "dataset": config.dataset.name,
+        "model": short_name(config.model.name),
+        "seed": config.seed,
+        "checkpoint": arguments.checkpoint,
+        "epoch": int(content["epoch"]) + 1,
+        "samples": len(chosen),
+    }
+    return OpenedSurface(Surface(module.model, arguments.seed, measure), settings, labels)
+
+
+def use_batch_statistics(model: nn.Module) -> None:
+    """Let all batch norms normalise by the batch at hand; everything else (thresholds too) stays in evaluation mode."""
+    for layer in model.modules():
+        if isinstance(layer, ChannelNorm | nn.modules.batchnorm._BatchNorm):
+            layer.train()
+
+
+def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """At most `limit` of the samples `split`, evenly by class, in ascending order; the same on every machine.
+
+    labels: int64 [N], of all samples of the data set. The samples of a smaller limit are among those of a larger one.
+    """
+    if limit is None or limit >= len(split):
+        return split
+    keys = CounterRandom.per_sample(0, 0, split).bits(0)
+    rank = np.zeros_like(split)  # a sample's place among those of its class
+    for label in np.unique(labels[split]):
+        members = np.flatnonzero(labels[split] == label)
+        rank[members[np.argsort(keys[members], kind="stable")]] = np.arange(len(members))
+    return np.sort(split[np.lexsort((keys, rank))[:limit]])
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values of a state dict; a file's bytes may differ for the same weights."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _config_hash(config: ExperimentConfig) -> str:
+    """SHA-256 of what shapes the network's output: not of folders, loggers and the like."""
+    plain = config.plain()
+    shaping = {key: plain[key] for key in ("time_steps", "engine", "model", "method", "neuron", "norm", "loss")}
+    shaping["dataset"] = {key: value for key, value in plain["dataset"].items() if key != "workers"}
+    shaping["trainer"] = {key: plain["trainer"][key] for key in ("precision", "channels_last")}
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,195 @@
+"""A W&B sweep file: its schema, and every mistake told before anything starts. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt, StrictInt, ValidationError
+
+from gradspike.config.validate import explain
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.registry import Strict
+from gradspike.tools.sweep.parameters import Parameter, distribution_of
+
+METRICS = ("accuracy", "loss", "firing_rate")
+UNSUPPORTED = {
+    "controller": "the search runs where src/sweep.py runs",
+    "scheduler": "the search is chosen by `method`",
+    "metrics": "one metric only; write `metric`",
+    "job": "name the script as `program`",
+    "image_uri": "name the script as `program`",
+    "apiVersion": "leave it out",
+    "kind": "leave it out",
+}
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+class Metric(Strict):
+    """What is compared: a number of the validation split, under the name W&B has for it."""
+
+    name: str
+    goal: Literal["maximize", "minimize"]
+
+    @property
+    def checkpoint(self) -> Literal["last", "best"]:
+        """Whose value counts: the last epoch's, or the best checkpoint's."""
+        return "best" if self.name.startswith("val/best/") else "last"
+
+    @property
+    def quantity(self) -> str:
+        """accuracy, loss or firing_rate."""
+        return self.name.rpartition("/")[2]
+
+
+class EarlyTerminate(Strict):
+    """W&B's hyperband: at min_iter, min_iter * eta, ... epochs only the best 1/eta of the trials go on."""
+
+    type: Literal["hyperband"]
+    min_iter: PositiveInt
+    eta: Annotated[StrictInt, Field(ge=2)] = 3
+
+
+class SweepOptions(Strict):
+    """The file but for its parameters."""
+
+    program: str
+    method: Literal["grid", "random", "bayes"]
+    command: list[str]
+    metric: Metric = Metric(name="val/accuracy", goal="maximize")
+    early_terminate: EarlyTerminate | None = None
+    run_cap: PositiveInt | None = None
+    name: str | None = None
+    description: str | None = None
+    project: str | None = None
+    entity: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A validated sweep file."""
+
+    path: Path
+    text: str
+    options: SweepOptions
+    parameters: dict[str, Parameter]
+    raw_parameters: dict[str, Any]
+
+
+class _NoDuplicates(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML in which a key that stands twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value} stands twice.")
+            seen.add(key.value)
+        return dict(super().construct_mapping(node, deep))
+
+
+def read(path: Path) -> SweepFile:
+    """Read and check a sweep file. Raises ConfigError that lists every mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.load(text, Loader=_NoDuplicates)
+    except OSError as error:
+        names = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).{did_you_mean(str(path), names)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}: is not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: does not hold a sweep (program, method, parameters, command).")
+    raw = {str(key): value for key, value in raw.items()}
+    listed = raw.pop("parameters", None)
+    problems: list[str] = []
+    parameters = dict(_parameters(listed, raw.get("method"), problems))
+    try:
+        options = SweepOptions.model_validate(raw)
+    except ValidationError as error:
+        problems += _problems(error)
+    else:
+        problems += _disagreements(options, parameters)
+    if problems:
+        raise ConfigError(f"{path} is not a valid sweep:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return SweepFile(path, text, options, parameters, dict(listed))
+
+
+def _parameters(listed: Any, method: Any, problems: list[str]) -> Iterator[tuple[str, Parameter]]:
+    if not isinstance(listed, dict) or not listed:
+        problems.append("parameters: must be given, as in  parameters: {seed: {values: [0, 1, 2]}}")
+        return
+    for key, options in listed.items():
+        name = str(key)
+        try:
+            if not NAME.fullmatch(name):
+                raise ConfigError(f"parameters.{name}: W&B allows letters, digits and . _ - in a name.")
+            if not isinstance(options, dict):
+                raise ConfigError(f"parameters.{name}: write {{value: {options}}} or {{values: [...]}}")
+            schema = distribution_of(name, options)
+            parameter = schema.model_validate(options)
+        except ConfigError as error:
+            problems.append(str(error))
+        except ValidationError as error:
+            lines = [_describe(detail, schema, f"parameters.{name}") for detail in error.errors()]
+            problems.extend(dict.fromkeys(lines))  # each member of a union complains
+        else:
+            problem = _unfit(parameter, method)
+            if problem:
+                problems.append(f"parameters.{name}: {problem}")
+            yield name, parameter
+
+
+def _unfit(parameter: Parameter, method: Any) -> str | None:
+    """Why a parameter cannot be searched by a method, or None."""
+    if method == "grid" and parameter.grid() is None:
+        return "a grid needs values; list them, or use method: random"
+    if method == "bayes" and (not parameter.searchable or getattr(parameter, "probabilities", None)):
+        return "method: bayes needs value, values, uniform, q_uniform, int_uniform or log_uniform_values"
+    return None
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        path = [str(part) for part in detail["loc"]]
+        parts: dict[str, type[Strict]] = {"metric": Metric, "early_terminate": EarlyTerminate}
+        schema = parts.get(path[0]) if len(path) > 1 else SweepOptions
+        if detail["loc"] == ("command",) and detail["type"] == "missing":
+            yield (
+                "command: must be given, since W&B's own default writes --key=value, which Hydra does not read. Write\n"
+                "    command: ['${env}', '${interpreter}', '${program}', logger=wandb, '${args_no_hyphens}']"
+            )
+        elif detail["loc"] == ("metric", "goal") and detail["type"] == "missing":
+            yield "metric.goal: must be given, maximize or minimize; W&B would minimize without it"
+        else:
+            yield _describe(detail, schema or SweepOptions, path[0] if len(path) > 1 else "")
+
+
+def _describe(detail: Any, schema: type[Strict], prefix: str) -> str:
+    # Of the path inside a parameter only its first part is the file's own; the rest are pydantic's unions and places.
+    leaf = str(detail["loc"][0 if prefix.startswith("parameters.") else -1]) if detail["loc"] else ""
+    key = f"{prefix}.{leaf}" if prefix and leaf else prefix or leaf
+    if detail["type"] == "extra_forbidden":
+        if not prefix and leaf in UNSUPPORTED:
+            return f"{leaf}: W&B knows it, this runner does not; {UNSUPPORTED[leaf]}."
+        allowed = [*schema.model_fields, *(["parameters"] if schema is SweepOptions else [])]
+        return f"{key}: there is no such key here.{did_you_mean(leaf, allowed)} Allowed: {', '.join(allowed)}"
+    if detail["type"] in ("float_type", "int_type") and isinstance(detail["input"], str):
+        hint = " (YAML takes 1e-3 for a word; write 1.0e-3)" if re.match(r"[-+]?\d+e", detail["input"]) else ""
+        return f"{key}={detail['input']}: must be a number{hint}"
+    return f"{key}: {explain(detail)}"
+
+
+def _disagreements(options: SweepOptions, parameters: dict[str, Parameter]) -> Iterator[str]:
+    name = options.metric.name
+    allowed = [f"val/{part}{quantity}" for part in ("", "last/", "best/") for quantity in METRICS]
+    if name not in allowed:
+        why = " Trials are compared on validation data; the test split is for the end." if "test" in name else ""
+        yield f"metric.name={name}: must be one of {', '.join(allowed)}.{why or did_you_mean(name, allowed)}"
+    for name in ("resume", "runs_dir"):
+        if name in parameters:
+            yield f"parameters.{name}: is set by the sweep itself"

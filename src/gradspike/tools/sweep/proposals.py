@@ -1,0 +1,100 @@
+"""Which trials a sweep consists of: every point of a grid, seeded random draws, or places for a search to fill."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.errors import ConfigError
+from gradspike.tools.sweep.file import SweepFile
+from gradspike.tools.sweep.parameters import Constant, Parameter
+from gradspike.tools.sweep.words import Words, check
+
+MOST_TRIALS = 10_000
+MOST_CHECKED = 32
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One trial. `key` is the same on every machine and at every start; `values` is None until a search fills it."""
+
+    key: str
+    values: dict[str, Any] | None
+
+
+def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> list[Proposal]:
+    """All trials of a sweep, in the order in which they are started. Raises ConfigError."""
+    method = file.options.method
+    cap = file.options.run_cap
+    swept = swept_parameters(file)
+    if method == "grid":
+        if trials is not None:
+            raise ConfigError(f"trials={trials}: a grid has as many trials as points; for fewer, write run_cap: in it.")
+        points = list(itertools.islice(_grid(swept), cap or MOST_TRIALS + 1))
+        if len(points) > MOST_TRIALS:
+            raise ConfigError(f"{file.path}: more than {MOST_TRIALS} points. Use method: random, or write run_cap:")
+        return [_proposal(point, words) for point in points]
+    count = trials or cap
+    if count is None:
+        raise ConfigError(f"{file.path}: method: {method} never ends by itself. Add trials=20, or run_cap: 20 in it.")
+    if count > MOST_TRIALS:
+        raise ConfigError(f"trials={count}: at most {MOST_TRIALS}")
+    if method == "bayes":
+        return [Proposal(f"search {index}", None) for index in range(count)]
+    return [_proposal(point, words) for point in _random(swept, count, seed)]
+
+
+def swept_parameters(file: SweepFile) -> dict[str, Parameter]:
+    """The parameters that are not constant."""
+    return {name: item for name, item in file.parameters.items() if not isinstance(item, Constant)}
+
+
+def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list[ExperimentConfig]:
+    """Compose trials so that mistakes are told before anything starts; their configurations. Raises ConfigError.
+
+    All of them where they are few. Of many: each value (or end of a range) at least once, then an even choice; the rest
+    is checked when its turn comes.
+    """
+    swept = swept_parameters(file)
+    chosen: dict[str, dict[str, Any]] = {}
+    for point in _each_value_once(swept):
+        chosen.setdefault(str(point), point)
+    known = [proposal.values for proposal in listed if proposal.values is not None]
+    step = max(1, len(known) // MOST_CHECKED)
+    for point in known[::step]:
+        chosen.setdefault(str(point), point)
+    return [check(words.of(point), words) for point in chosen.values()]
+
+
+def _grid(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:
+    """Every combination; what stands first in the file changes slowest."""
+    axes = [parameter.grid() or [] for parameter in swept.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(swept, values, strict=True))
+
+
+def _random(swept: dict[str, Parameter], count: int, seed: int) -> list[dict[str, Any]]:
+    """`count` different points; the first n are the same whatever `count` is."""
+    random = Random(seed)
+    points: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * count):
+        point = {name: parameter.draw(random) for name, parameter in swept.items()}
+        points.setdefault(str(point), point)
+        if len(points) == count:
+            return list(points.values())
+    raise ConfigError(f"trials={count}: the parameters have only about {len(points)} different combinations.")
+
+
+def _each_value_once(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:
+    examples = {name: parameter.examples() for name, parameter in swept.items()}
+    for index in range(max((len(values) for values in examples.values()), default=1)):
+        yield {name: values[index % len(values)] for name, values in examples.items()}
+
+
+def _proposal(point: dict[str, Any], words: Words) -> Proposal:
+    return Proposal(json.dumps(sorted(words.shaping(point))), point)

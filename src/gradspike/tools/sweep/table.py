@@ -1,0 +1,184 @@
+"""What the person at the terminal sees of a sweep: a live table, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from gradspike.errors import UserError
+from gradspike.runs.folder import RunFolder
+from gradspike.terminal.tables import console, percent
+from gradspike.tools.sweep.file import Metric
+from gradspike.tools.sweep.folder import Record, SweepFolder, shown
+from gradspike.tools.sweep.trial import log_end
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from gradspike.tools.sweep.running import Active
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Table:
+    """`with table:` around the sweep; `show` redraws, `tell` says one thing for good."""
+
+    def __init__(self, metric: Metric, total: int, restart: str) -> None:
+        self.metric = metric
+        self.total = total
+        self.restart = restart
+        self._out = console()
+        self._live = Live(console=self._out, auto_refresh=False) if self._out.is_terminal else None
+        self._durations: list[float] = []
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Table:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.update(Text(), refresh=True)
+            self._live.stop()
+
+    def tell(self, record: Record, what: str) -> None:
+        """One line about a trial."""
+        if record.state in ("finished", "pruned"):
+            if record.state == "finished" and record.started:
+                self._durations.append(time.time() - record.started)
+            what = f"{what}, {self.metric.name} {self._shown(record.value)}"
+        line = f"{time.strftime('%H:%M:%S')}  trial {record.number}  {described(record.parameters)}  {what}"
+        self._out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def stopping(self, trials: int, signals: int) -> None:
+        """A signal was passed on."""
+        more = "once more stops at once" if signals == 1 else "once more kills"
+        text = f"Stopping: {trials} trials finish their step and save; {more}." if trials else "Stopping."
+        self._out.print(text, highlight=False)
+
+    def show(
+        self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], again: Mapping[int, Record], workers: int
+    ) -> None:
+        """How things stand now."""
+        line = self._overview(trials, active, workers)
+        if self._live is None:
+            if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+                self._said = time.monotonic()
+                self._out.print(f"{time.strftime('%H:%M:%S')}  {line}", highlight=False, soft_wrap=True)
+            return
+        table = RichTable(title_justify="left")
+        for column in ("trial", "parameters", "state", "epoch", self.metric.name, "left"):
+            table.add_column(column, justify="left" if column in ("parameters", "state") else "right")
+        for number, one in sorted(active.items()):
+            state = "stopping" if one.stopping_since is not None else "running" if one.progress else "starting"
+            done = one.progress.done if one.progress else 0
+            latest = one.progress.latest if one.progress else None
+            left = one.progress.left(one.epochs) if one.progress else None
+            table.add_row(
+                str(number), described(one.record.parameters), state, f"{done}/{one.epochs}", self._shown(latest),
+                duration(left),
+            )  # fmt: skip
+        for number, record in sorted(again.items()):
+            table.add_row(str(number), described(record.parameters), "to be tried again", "", "", "")
+        self._live.update(Group(table, Text(line)), refresh=True)
+
+    def closing(
+        self, folder: SweepFolder, trials: Sequence[FrozenTrial], elsewhere: Sequence[FrozenTrial], signals: list[int]
+    ) -> None:
+        """The table of all trials, what failed and why, and how to go on."""
+        records = [record for trial in trials if (record := folder.record(trial.number)) is not None]
+        table = RichTable(title=f"{folder.path.name}: {self._counted(trials)}", title_justify="left")
+        for column in ("trial", "parameters", "state", self.metric.name, "test accuracy (last)"):
+            table.add_column(column, justify="left" if column in ("parameters", "state") else "right")
+        for record in sorted(records, key=lambda record: record.number):
+            table.add_row(
+                str(record.number), described(record.parameters), record.state, self._shown(record.value),
+                _test_accuracy(folder.path, record),
+            )  # fmt: skip
+        self._out.print(table)
+        for record in records:
+            if record.state == "failed":
+                self._out.print(
+                    f"\ntrial {record.number} failed after {record.attempts} attempts: {record.reason}",
+                    highlight=False, markup=False, soft_wrap=True,
+                )  # fmt: skip
+                for line in log_end(folder, record.number):
+                    self._out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+                self._out.print(f"  all of it: {shown(folder.log(record.number))}", highlight=False, soft_wrap=True)
+        if elsewhere:
+            numbers = ", ".join(f"{trial.number} ({trial.user_attrs.get('place', '?')})" for trial in elsewhere)
+            self._out.print(f"Not ended, and in other hands: trial {numbers}", highlight=False, soft_wrap=True)
+        self._out.print(f"sweep: {shown(folder.path)}", highlight=False, soft_wrap=True)
+        if signals or any(record.state in ("failed", "interrupted") for record in records):
+            self._out.print(f"Go on with: {self.restart}", highlight=False, soft_wrap=True, markup=False)
+
+    def _overview(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> str:
+        left = self._left(trials, active, workers)
+        about = f", about {duration(left)} left" if left is not None else ""
+        under_way = ", ".join(
+            f"trial {number} epoch {one.progress.done if one.progress else 0}/{one.epochs}"
+            for number, one in sorted(active.items())
+        )
+        return f"{self._counted(trials)}{about}{': ' + under_way if under_way and self._live is None else ''}"
+
+    def _counted(self, trials: Sequence[FrozenTrial]) -> str:
+        names = {"COMPLETE": "finished", "RUNNING": "under way", "WAITING": "waiting", "PRUNED": "pruned"}
+        counts = Counter(
+            "failed" if trial.user_attrs.get("state") == "failed" and trial.state.name == "RUNNING"
+            else names.get(trial.state.name, trial.state.name.lower())
+            for trial in trials
+        )  # fmt: skip
+        order = ("finished", "pruned", "failed", "under way", "waiting")
+        return f"{len(trials)} trials: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+
+    def _left(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> float | None:
+        """Seconds until all is done, from the trials that are done or at least under way."""
+        lefts = [one.progress.left(one.epochs) if one.progress else None for one in active.values()]
+        known = [left for left in lefts if left is not None]
+        if self._durations:
+            usual = sum(self._durations) / len(self._durations)
+        elif known and len(known) == len(lefts):
+            usual = max(time.monotonic() - one.since for one in active.values()) + max(known)
+        else:
+            return None
+        waiting = sum(trial.state.name == "WAITING" for trial in trials)
+        return (sum(usual if left is None else left for left in lefts) + waiting * usual) / max(1, workers)
+
+    def _shown(self, value: float | None) -> str:
+        return percent(value) if self.metric.quantity != "loss" else "-" if value is None else f"{value:.4f}"
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """`method=psg seed=0`."""
+    return " ".join(f"{key}={value}" for key, value in parameters.items())
+
+
+def duration(seconds: float | None) -> str:
+    """`1:05 h`, `4 min` or `35 s`."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def _test_accuracy(folder: Path, record: Record) -> str:
+    if record.state != "finished" or record.run is None:
+        return ""
+    try:
+        return percent(RunFolder(folder / record.run).summary()["test"]["last"]["accuracy"])
+    except (UserError, KeyError, TypeError):
+        return "-"

@@ -1,0 +1,174 @@
+"""What stands on a trial's command line, and whether our configuration accepts it.
+
+A trial of this runner has the very words that W&B's agent would write (`<name>=<value>`, Python's str), so that both
+train the same thing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradspike.config.compose import CONF_DIR, load_config
+from gradspike.config.schema import ExperimentConfig
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.runs.resume import FREE_ON_RESUME
+from gradspike.tools.sweep.file import SweepFile
+from gradspike.tools.sweep.parameters import Constant
+
+ROOT = CONF_DIR.parent
+MACROS = ("${env}", "${interpreter}", "${program}", "${args_no_hyphens}")
+ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The parts of every trial's command line.
+
+    `fixed` and `constants` are the file's, `typed` what the user added; of two words for one key the later wins.
+    """
+
+    program: Path
+    environment: dict[str, str]
+    config_dir: str | None
+    fixed: tuple[str, ...]
+    constants: tuple[str, ...]
+    typed: tuple[str, ...]
+
+    def of(self, values: dict[str, Any]) -> list[str]:
+        """The overrides of a trial with these parameter values, each key once."""
+        written = [f"{name}={value}" for name, value in values.items()]
+        return merged([*self.fixed, *self.constants, *written, *self.typed])
+
+    def shaping(self, values: dict[str, Any]) -> list[str]:
+        """Those of them that make the trial what it is: without what may change on resume, unless it is swept."""
+        return [word for word in self.of(values) if not is_free(word) or key_of(word) in values]
+
+    @property
+    def free(self) -> list[str]:
+        """What was typed and may also be given to a run that is resumed."""
+        return [word for word in self.typed if is_free(word)]
+
+    def command(self, overrides: Sequence[str]) -> list[str]:
+        """The command that trains with `overrides`."""
+        folder = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        return [sys.executable, str(self.program), *folder, *overrides]
+
+
+def build(file: SweepFile, typed: Sequence[str]) -> Words:
+    """The words of a sweep. Raises ConfigError for a command that is not `src/train.py key=value ...`."""
+    program = _program(file)
+    environment, rest = _split_command(file)
+    config_dir, fixed = _config_dir(rest, file)
+    swept = {name for name, parameter in file.parameters.items() if not isinstance(parameter, Constant)}
+    for word in typed:
+        key = key_of(word)
+        if key in swept:
+            raise ConfigError(f"{word}: {file.path} sweeps {key}; change it there.")
+        if key in ("runs_dir", "resume"):
+            raise ConfigError(f"{word}: the sweep sets {key} itself. Its folder is chosen with folder=...")
+    constants = [f"{name}={item.value}" for name, item in file.parameters.items() if isinstance(item, Constant)]
+    return Words(
+        program,
+        environment,
+        config_dir,
+        # W&B's agent needs logger=wandb to learn the result; here it is asked for by typing it.
+        tuple(_without_logger(fixed)),
+        tuple(_without_logger(constants)),
+        tuple(merged(typed)),
+    )
+
+
+def key_of(word: str) -> str:
+    """The key of an override."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def merged(words: Iterable[str]) -> list[str]:
+    """Each key once, in the order of first mention, with the value mentioned last."""
+    return list({key_of(word): word for word in words}.values())
+
+
+def is_free(word: str) -> bool:
+    """Whether an override may change when a run is resumed."""
+    key = key_of(word)
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+
+
+def path_word(key: str, path: Path | str) -> str:
+    """`key=path` as Hydra reads it, whatever the path holds."""
+    text = str(path)
+    if re.fullmatch(r"[\w./:@%+-]+", text, re.ASCII):
+        return f"{key}={text}"
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'") if "'" in text else text
+    return f"{key}='{escaped}'"
+
+
+def shell(command: Sequence[str]) -> str:
+    """A command as it can be pasted into a shell, with this Python as `python`."""
+    return shlex.join(["python" if word == sys.executable else word for word in command])
+
+
+def check(overrides: list[str], words: Words) -> ExperimentConfig:
+    """The configuration of a trial. Raises ConfigError that names the trial."""
+    try:
+        return load_config(overrides, words.config_dir)
+    except ConfigError as error:
+        raise ConfigError(f"The trial  {shlex.join(overrides)}\n{error}") from error
+
+
+def _program(file: SweepFile) -> Path:
+    program = Path(file.options.program)
+    found = next((place for place in (program, ROOT / program) if place.is_file()), None)
+    if found is None or found.resolve() != ROOT / "src" / "train.py":
+        raise ConfigError(f"{file.path}: program={program}: must be src/train.py")
+    return found
+
+
+def _split_command(file: SweepFile) -> tuple[dict[str, str], list[str]]:
+    """Variables set before the interpreter, and the words after the program but for the parameters."""
+    command = [ENVIRONMENT.sub(lambda found: os.environ.get(found[1], found[1]), word) for word in file.options.command]
+    for word in command:
+        if word.startswith("${") and word not in MACROS:
+            raise ConfigError(
+                f"{file.path}: command: {word}: Hydra reads key=value, which is ${{args_no_hyphens}}."
+                f"{did_you_mean(word, MACROS)} Allowed: {', '.join(MACROS)}, ${{envvar:NAME}}"
+            )
+    for macro in ("${program}", "${args_no_hyphens}"):
+        if command.count(macro) != 1:
+            raise ConfigError(f"{file.path}: command: must hold {macro} once.")
+    before, after = command[: command.index("${program}")], command[command.index("${program}") + 1 :]
+    environment = {}
+    for word in before:
+        if word in ("${env}", "${interpreter}", "python"):
+            continue
+        if not ASSIGNMENT.fullmatch(word):
+            raise ConfigError(f"{file.path}: command: {word}: before ${{program}} only NAME=value may stand.")
+        name, _, value = word.partition("=")
+        environment[name] = value
+    return environment, [word for word in after if word != "${args_no_hyphens}"]
+
+
+def _config_dir(words: list[str], file: SweepFile) -> tuple[str | None, list[str]]:
+    folder, rest = None, []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag == "--config-dir":
+            folder = value if equals else next(remaining, "")
+        elif word.startswith("-") or not equals:
+            raise ConfigError(f"{file.path}: command: {word}: write key=value; the only flag allowed is --config-dir.")
+        else:
+            rest.append(word)
+    return folder, rest
+
+
+def _without_logger(words: Iterable[str]) -> list[str]:
+    return [word for word in words if key_of(word).partition(".")[0] != "logger"]

@@ -1,0 +1,1 @@
+"""From a validated configuration to a trained, tested and recorded network."""

@@ -1,0 +1,68 @@
+"""How long each epoch takes, kept apart from the metrics since it never repeats."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from gradspike.training.peak_memory import peak_mb, reset_peak
+
+
+class Timing(L.Callback):
+    """Appends a line to timing.jsonl after each epoch.
+
+    It holds epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb.
+    `samples_per_second` counts training alone, `epoch_seconds` validation and saving too. Peak memory is the GPU's,
+    null on a CPU; peak RSS is the process's since the training began. Of an epoch that was resumed in its middle only
+    the part since then is timed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.samples_per_second = 0.0
+        self._samples = 0
+        self._started = 0.0
+        self._train_seconds = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; a run resumed within an epoch is not told that the epoch starts."""
+        reset_peak()
+        self._start()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock anew."""
+        self._start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count."""
+        self._samples += len(batch["label"]) * trainer.world_size
+        self._train_seconds = time.perf_counter() - self._started
+        self.samples_per_second = self._samples / self._train_seconds
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the line."""
+        if not trainer.is_global_zero:
+            return
+        on_gpu = pl_module.device.type == "cuda"
+        line = {
+            "epoch": trainer.current_epoch,
+            "train_seconds": round(self._train_seconds, 3),
+            "samples_per_second": round(self.samples_per_second, 1),
+            "epoch_seconds": round(time.perf_counter() - self._started, 3),
+            "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
+            "peak_rss_mb": round(peak_mb(), 1),
+        }
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _start(self) -> None:
+        self._samples, self._started = 0, time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()

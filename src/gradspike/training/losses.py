@@ -1,0 +1,50 @@
+"""Losses over logits [T, B, K]. Labels are classes [B] or, of mixed samples, shares of the classes [B, K]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradspike.config.schema import LossConfig
+
+
+class TimeMeanCrossEntropy(nn.Module):
+    """Cross entropy of the logits' mean over time, CE(mean_t o[t], y)."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of logits [T, B, K] and labels [B] or [B, K]."""
+        return F.cross_entropy(logits.float().mean(0), labels, label_smoothing=self.label_smoothing)
+
+
+class TemporalEfficientTraining(nn.Module):
+    """TET (Deng et al., ICLR 2022), (1 - weight) mean_t CE(o[t], y) + weight mean((o - target)^2).
+
+    As in the released code the pull is the mean over all elements of o, and `target` one number for all of them.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, weight: float = 1e-3, target: float = 1.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.weight = weight
+        self.target = target
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of logits [T, B, K] and labels [B] or [B, K]."""
+        logits = logits.float()
+        # Steps have equally many samples, so that the mean over all of them is the mean of the steps' means.
+        every_step = labels.expand(len(logits), *labels.shape).flatten(0, 1)
+        entropy = F.cross_entropy(logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing)
+        pull = F.mse_loss(logits, torch.full_like(logits, self.target))
+        return (1 - self.weight) * entropy + self.weight * pull
+
+
+def build_loss(config: LossConfig) -> nn.Module:
+    """The loss a configuration names; the same for training, validation and test."""
+    if config.name == "tet":
+        return TemporalEfficientTraining(config.label_smoothing, config.tet_lambda, config.tet_target)
+    return TimeMeanCrossEntropy(config.label_smoothing)

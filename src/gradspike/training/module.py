@@ -1,0 +1,164 @@
+"""The LightningModule: loss, metrics and optimiser around any backbone. It knows no method by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.errors import UserError
+from gradspike.spiking_norm import collect_losses
+from gradspike.training.build import build_model
+from gradspike.training.firing_rate import FiringRate
+from gradspike.training.losses import build_loss
+from gradspike.training.metrics import Meter
+from gradspike.training.mixing import build_mixing
+from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
+from gradspike.training.whole_network import CompiledNetwork
+
+STEPS_BETWEEN_CHECKS = {"cpu": 1}  # reading the loss elsewhere waits for the device, and is done every 50 steps
+
+
+class Diverged(UserError):
+    """The loss is no longer a finite number."""
+
+
+class SpikingClassifier(L.LightningModule):
+    """A classifier whose backbone maps [B, C, H, W] images or [T, B, C, H, W] frames to logits [T, B, K].
+
+    A batch is {"input", "label" [B], "index" [B]}. Numbers of the epoch that ends are in `epoch_metrics` from
+    `on_train_epoch_end` on, those of a test in `test_metrics`. Without a validation they are those of training alone.
+    Raises ConfigError for a network or an optimiser that cannot be.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = build_model(config)
+        if config.trainer.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        parameter_groups(self.model, config.optimizer)  # a mistake in a pattern is answered before anything else starts
+        self.criterion = build_loss(config.loss)
+        self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
+        self._compiled = CompiledNetwork(self.model) if config.trainer.compile else None
+        self.train_meter = Meter(config.dataset.classes)
+        self.val_meter = Meter(config.dataset.classes)
+        self.test_meter = Meter(config.dataset.classes)
+        self.firing_rate = FiringRate(self.model)
+        self.epoch_metrics: dict[str, float] = {}
+        self.test_metrics: dict[str, float] = {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits per time step, [T, B, K]."""
+        logits: Tensor = self.model(inputs) if self._compiled is None else self._compiled(inputs)
+        return logits
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch, the method's own loss included.
+
+        The accuracy of mixed samples is counted against the class that has the larger share of them.
+        """
+        inputs, labels = batch["input"], batch["label"]
+        targets = labels
+        if self.mixing is not None:
+            inputs, targets = self.mixing(inputs, labels, self.current_epoch, batch_idx, self.global_rank)
+            labels = targets.argmax(1)
+        with collect_losses() as extra:
+            logits = self(inputs)
+        loss: Tensor = self.criterion(logits, targets) + extra.mean()
+        self.train_meter.update(loss, logits, labels)
+        if (batch_idx + 1) % STEPS_BETWEEN_CHECKS.get(loss.device.type, 50) == 0:
+            self._check_finite(float(self.train_meter.mean_loss()), batch_idx)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Count spikes from here on."""
+        self.firing_rate.start()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count one batch of the validation split."""
+        self._evaluate(batch, self.val_meter)
+
+    def on_validation_epoch_end(self) -> None:
+        """Close the epoch with the numbers of training and validation."""
+        val = self.val_meter.results("val")
+        # A last step that blew the weights up shows in the validation only.
+        self._close_epoch({**val, **self.firing_rate.stop("val")}, val["val/loss"])
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Close the epoch after its last batch where no validation follows."""
+        if not self.trainer.enable_validation and batch_idx + 1 == self.trainer.num_training_batches:
+            # Squares, which are not finite for weights (from 2e19 on) with which a loss would not be either.
+            squares = [parameter.detach().float().square().sum() for parameter in self.model.parameters()]
+            self._close_epoch({}, float(torch.stack(squares).sum()))
+
+    def on_test_epoch_start(self) -> None:
+        """Count spikes from here on."""
+        self.firing_rate.start()
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Count one batch of the split that is evaluated, whichever it is; gives the predicted classes [B]."""
+        return self._evaluate(batch, self.test_meter).detach().float().mean(0).argmax(1)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the numbers of the evaluation."""
+        values = self.test_meter.results("test") | self.firing_rate.stop("test")
+        self.test_metrics = {key.removeprefix("test/"): value for key, value in values.items()}
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser with its parameter groups, and the schedule of its rate."""
+        optimizer = build_optimizer(self.config.optimizer, self.model, self.config.trainer.gradient_clip)
+        schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
+        total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
+        warmup = schedule.warmup_epochs * total // epochs
+        scheduler = LambdaLR(optimizer, lambda now: rate_fraction(schedule, now, warmup, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed or evaluated run needs: configuration, random state, and the counts of an unfinished
+        epoch.
+        """
+        checkpoint["config"] = self.config.plain()
+        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["train_meter"] = self.train_meter.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` added."""
+        torch.set_rng_state(checkpoint["random_state"].cpu())
+        if self.trainer.is_global_zero:
+            self.train_meter.restore(checkpoint["train_meter"])
+
+    def _evaluate(self, batch: dict[str, Tensor], meter: Meter) -> Tensor:
+        """Count a batch; gives its logits [T, B, K]."""
+        logits: Tensor = self(batch["input"])
+        meter.update(self.criterion(logits, batch["label"]), logits, batch["label"])
+        return logits
+
+    def _close_epoch(self, val: dict[str, float], judged: float) -> None:
+        """Gather the epoch's numbers and hand them to the loggers as one record; `judged` must be finite."""
+        train = self.train_meter.results("train")
+        # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
+        # saved.
+        self._check_finite(train["train/loss"] + judged, int(self.trainer.num_training_batches) - 1)
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        # That of a parameter of which neither its method nor its group wants another.
+        rate = self.config.optimizer.lr * schedule.lr_lambdas[0](schedule.last_epoch)
+        self.epoch_metrics = {"epoch": self.current_epoch, "lr": rate, **train, **val}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(self.epoch_metrics, self.global_step)
+
+    def _check_finite(self, loss: float, batch_idx: int) -> None:
+        # One process decides; a loss that is lost on one is lost on all of them a step later, through the gradients.
+        if not math.isfinite(loss) and self.trainer.is_global_zero:
+            batch = batch_idx // self.trainer.accumulate_grad_batches
+            raise Diverged(
+                f"The loss is no longer finite (epoch {self.current_epoch}, batch {batch}). Try a smaller "
+                f"optimizer.lr (now {self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, "
+                "trainer.gradient_clip=1 or trainer.precision=fp32."
+            )

@@ -1,0 +1,96 @@
+"""The optimiser and its parameter groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradspike.config.schema import AdamWConfig, GroupConfig, SchedulerConfig, SgdConfig
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.spiking_norm import lr_multipliers, undecayed_parameters
+
+
+def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[dict[str, Any]]:
+    """Parameters grouped by weight decay and learning rate.
+
+    Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: it would pull them
+    towards 0, where a gain makes its layer silent and a width divides by zero. A method may ask for its own multiple of
+    the rate. `config.groups` comes on top: of the patterns that match a parameter's name the last one counts, its
+    factor times the method's, its weight decay instead of any other.
+
+    Raises ConfigError for a pattern that matches no parameter, naming the nearest that would.
+    """
+    undecayed = set() if config.decay_all else undecayed_parameters(model)
+    multipliers = lr_multipliers(model)
+    special = _special(config.groups, [name for name, _ in model.named_parameters()])
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        options = special.get(name, GroupConfig())
+        decay = 0.0 if name in undecayed else config.weight_decay
+        key = (
+            decay if options.weight_decay is None else options.weight_decay,
+            config.lr * multipliers.get(name, 1.0) * options.lr,
+        )
+        groups.setdefault(key, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay, "lr": lr} for (decay, lr), parameters in groups.items()]
+
+
+def build_optimizer(
+    config: SgdConfig | AdamWConfig, model: nn.Module, gradient_clip: float | None = None
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the groups of `parameter_groups`, each step one kernel for all parameters.
+
+    Lightning does not clip the gradients of such an optimiser: with `gradient_clip` torch chooses the kernels.
+    """
+    groups = parameter_groups(model, config)
+    fused = True if gradient_clip is None else None
+    if isinstance(config, AdamWConfig):
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    if fused and config.momentum:
+        # The kernel takes all parameters of a group alike: one that gets its first gradient later than the others would
+        # have no momentum yet where they have. From a momentum of 0 its first step is the same.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, GroupConfig]:
+    """The options of every parameter that a pattern matches."""
+    special: dict[str, GroupConfig] = {}
+    for pattern, options in groups.items():
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        if not matching:
+            known = list(_patterns(names))
+            heads = [word for word in known if "." not in word.removesuffix(".*")]
+            raise ConfigError(
+                f"optimizer.groups: no parameter's name matches '{pattern}'.{did_you_mean(pattern, known)} "
+                f"The network's parts: {', '.join(heads)}"
+            )
+        special |= dict.fromkeys(matching, options)
+    return special
+
+
+def _patterns(names: Iterable[str]) -> Iterable[str]:
+    """Each name, and `part.*` for each part of the network that holds parameters; without repetition, in order."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        found |= dict.fromkeys(".".join([*parts[:depth], "*"]) for depth in range(1, len(parts)))
+        found[name] = None
+    return found
+
+
+def rate_fraction(schedule: SchedulerConfig, now: int, warmup: int, total: int) -> float:
+    """Learning rate at step or epoch `now` of `total`, as a fraction of the optimiser's rate."""
+    if now < warmup:
+        return (now + 1) / (warmup + 1)
+    if schedule.name == "constant":
+        return 1.0
+    progress = min((now - warmup) / max(total - warmup, 1), 1.0)
+    return schedule.final_fraction + (1 - schedule.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))

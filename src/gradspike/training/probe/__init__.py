@@ -1,0 +1,1 @@
+"""The probe: what every spiking layer does while it trains."""

@@ -1,0 +1,362 @@
+"""Engines beside each other, and what only the compiled one does: kernels shared by layers, memory, falling back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch._dynamo
+import torch._inductor.config
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.engine import compiled, registry
+from gradspike.engine.base import Engine
+from gradspike.engine.fused import FusedEngine, arranged, arrangement, restored
+from gradspike.errors import UserError
+from gradspike.runs.folder import RunFolder
+from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.training.module import SpikingClassifier
+from helpers.engines import ENGINES, every_engine
+from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
+from helpers.runs import assert_same_run, at_batch, epoch_records, train
+
+Compose = Callable[..., ExperimentConfig]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(T, B, C),
+        torch.randn(T, B, C, 7),
+        torch.randn(T, B, C, 5, 6),
+        torch.randn(T * B, C, 5, 6).contiguous(memory_format=torch.channels_last).unflatten(0, (T, B)),
+        torch.randn(T * 2, 33, 32, 32).contiguous(memory_format=torch.channels_last).unflatten(0, (T, 2)),
+        torch.randn(1, B, C, 4, 4),
+        torch.randn(T, B, 1, 4, 4),
+        torch.randn(T, B, C, 1, 1),
+    ],
+    ids=lambda x: "x".join(map(str, x.shape)) + ("" if x.is_contiguous() else "-channels_last"),
+)
+def test_values_are_arranged_without_a_copy(x: Tensor) -> None:
+    how = arrangement(x)
+    values = arranged(x, how)
+    assert values.ndim == 4
+    assert values.data_ptr() == x.data_ptr()
+    assert torch.equal(restored(values, x, how), x)
+    channel = values.select(3 if how == "rows" else 2, 0)
+    assert torch.equal(channel.flatten().sort()[0], x[:, :, 0].flatten().sort()[0])
+
+
+def both(engine: Engine, layer: SpikingNorm, y: Tensor, static: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Spikes, all gradients and buffers after a step of the reference and of the engine."""
+    results: list[list[Tensor]] = []
+    for run in (ENGINES["eager"], engine):
+        own, x = copy.deepcopy(layer), y.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        own._run = run
+        with collect_losses() as extra:
+            spikes = own(x, static=static)
+        assert spikes.dtype == y.dtype
+        weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(2)).to(spikes.dtype)
+        ((spikes * weights).sum() + extra.mean()).backward()
+        assert x.grad is not None
+        assert spikes.is_contiguous() == x.grad.is_contiguous() == y.is_contiguous()
+        grads = [p.grad for p in own.parameters() if p.grad is not None]
+        results.append([spikes.detach(), x.grad, *grads, *(b for _, b in sorted(own.named_buffers()))])
+    return results[0], results[1]
+
+
+@pytest.mark.parametrize("engine", ["formulas", "compiled"], indirect=True)
+@pytest.mark.parametrize("static", [False, True], ids=["moving", "still"])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("method", "training"),
+    [("psg_pda", True), ("ds_atgo", True), ("ds_atgo", False)],
+    ids=["psg_pda", "ds_atgo", "evaluation"],
+)
+def test_a_step_has_the_numbers_of_the_reference(
+    engine: Engine, method: str, training: bool, channels_last: bool, static: bool
+) -> None:
+    """Of the methods the two that use everything: learned widths and moments, and the measured threshold."""
+    y = make_input()[: B if static else None]
+    if channels_last:
+        y = y.contiguous(memory_format=torch.channels_last)
+    layer = make_layer(method_config(method)).train(training)
+    for expected, actual in zip(*both(engine, layer, y, static), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+def test_statistics_are_safe_beside_a_large_mean(engine: Engine) -> None:
+    """In float32, spread 1 beside a mean of 3000: what reaches the neuron is still normalised, and DS-ATGO still sees
+    the spread.
+    """
+    y = make_input(batch=32)
+    near, far = (make_layer(method_config("ds_atgo")) for _ in range(2))
+    expected, actual = near(y), far(y + 3000)
+    assert (expected != actual).float().mean() < 2e-3
+    torch.testing.assert_close(far.norm.running_var, near.norm.running_var, rtol=1e-3, atol=0)
+    torch.testing.assert_close(far.method.running_threshold, near.method.running_threshold, rtol=1e-3, atol=1e-3)
+
+
+def test_other_sizes_compile_nothing() -> None:
+    """Layers of another width, another batch, the last smaller one and another picture size share the kernels."""
+
+    def passes(channels: int, batch: int, side: int) -> None:
+        layer = make_layer(method_config("mpd_agl"), channels=channels)
+        layer._run = compiled.run
+        y = torch.randn(T * batch, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+        layer(y).sum().backward()
+        layer.eval()
+        with torch.no_grad():
+            layer(y)
+        with torch.inference_mode():
+            layer(y.detach().clone())
+
+    passes(C, B, SIDE)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for channels, batch, side in ((C, B - 1, SIDE), (16, 2, 9), (64, 64, 2), (33, 3, 33), (16, 16, 16)):
+        passes(channels, batch, side)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_nothing_of_the_inputs_size_is_kept_but_the_input() -> None:
+    """The reference keeps the potential; here the backward pass computes it anew."""
+    kept: dict[str, int] = {}
+    for name in ("eager", "compiled"):
+        layer = make_layer(method_config("mpd_agl"))
+        layer._run = ENGINES[name]
+        y = make_input().contiguous(memory_format=torch.channels_last).requires_grad_()
+        seen: dict[int, int] = {}
+
+        def keep(tensor: Tensor, seen: dict[int, int] = seen) -> Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            layer(y)
+        kept[name] = sum(size for size in seen.values() if size >= y.nbytes // T)
+    assert kept["compiled"] == y.nbytes
+    assert kept["eager"] >= 2 * y.nbytes
+
+
+def test_under_autocast_the_recursion_is_float32() -> None:
+    """The current is not rounded to bfloat16 on its way from the norm to the neuron, as it is in the reference."""
+    layer = make_layer(method_config("mpd_agl"))
+    y = make_input(batch=64).bfloat16()
+    exact = copy.deepcopy(layer)(y.float())
+    layer._run = compiled.run
+    with torch.autocast("cpu", torch.bfloat16):
+        spikes = layer(y)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), exact)
+
+
+@contextmanager
+def no_compiler() -> Iterator[None]:
+    missing = {"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}
+    compiled.compiler_problem.cache_clear()
+    try:
+        with torch._inductor.config.patch(missing):
+            yield
+    finally:
+        compiled.compiler_problem.cache_clear()
+
+
+def test_without_a_compiler_auto_falls_back_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(registry.log, "propagate", True)
+    assert registry.choose_engine("compiled", "cpu") == "compiled"
+    with no_compiler():
+        assert registry.choose_engine("auto", "cpu") == "eager"
+        assert registry.choose_engine("auto", "cpu") == "eager"
+        with pytest.raises(UserError, match=r"engine=compiled: .*/no/such/compiler.*engine=eager does without"):
+            registry.choose_engine("compiled", "cpu")
+        assert registry.choose_engine("eager", "cpu") == "eager"
+    (warning,) = [record for record in caplog.records if "engine=auto" in record.message]
+    assert "/no/such/compiler" in warning.getMessage()
+    assert registry.choose_engine("auto", "cpu") == "compiled"
+
+
+def test_a_kernel_that_cannot_be_compiled_later_is_told() -> None:
+    layer = make_layer(method_config("mpd_agl", surrogate="gaussian"), time_steps=3)
+    layer._run = FusedEngine(compiled.CompiledKernels())
+    told = r"'forward, T = 3.*/no/such/compiler.*engine=eager does without"
+    with no_compiler(), pytest.raises(UserError, match=told):
+        layer(make_input(time_steps=3))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"], indirect=True)
+def test_a_layer_that_has_run_can_be_copied_and_pickled(engine: Engine) -> None:
+    layer = make_layer(method_config("mpd_agl"))
+    layer(make_input())
+    layer.eval()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(make_input()), layer(make_input()))
+
+
+@pytest.mark.parametrize("engine", ["eager", "formulas"], indirect=True)
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("static", [False, True], ids=["moving", "still"])
+def test_layouts_give_the_same_gradients(engine: Engine, static: bool, samples: int) -> None:
+    """Of a single sample too, whose batch axis may have any stride."""
+    y = make_input(batch=samples)[: samples if static else None].double()
+    grads = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer = make_layer(method_config("mpd_agl")).double()
+        x = y.clone(memory_format=layout).requires_grad_()
+        conv = F.conv2d(x, torch.eye(C, dtype=torch.float64)[:, :, None, None])
+        spikes = layer(conv.contiguous(memory_format=layout), static=static)
+        weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        (spikes * weights).sum().backward()
+        grads.append([x.grad, *(p.grad for p in layer.parameters())])
+    for contiguous, channels_last in zip(*grads, strict=True):
+        torch.testing.assert_close(channels_last, contiguous)
+
+
+class Curve(nn.Module):
+    """conv - layer - conv - layer - linear over frames; small, but with everything that a training has."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.na = nn.Conv2d(2, 8, 3, padding=1, bias=False), make_layer(method_config(method), channels=8)
+        self.b, self.nb = nn.Conv2d(8, 8, 3, padding=1, bias=False), make_layer(method_config(method), channels=8)
+        self.f = nn.Linear(8 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.nb(F.avg_pool2d(self.b(self.na(self.a(x))), 2))
+        return self.f(x.flatten(1)).unflatten(0, (T, -1)).mean(0)
+
+
+@pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo"])
+def test_200_steps_of_training_agree(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64: equal to rounding. In float32 the two orders of summation part in time, at no cost to the loss."""
+    curves: dict[tuple[str, torch.dtype], list[float]] = {}
+    for name in ("eager", "compiled"):
+        run = ENGINES[name]
+        monkeypatch.setattr("gradspike.spiking_norm.load_engine", lambda _, run=run: run)
+        for dtype in (torch.float32, torch.float64):
+            model = Curve(method).to(dtype).to(memory_format=torch.channels_last)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+            generator = torch.Generator().manual_seed(1)
+            centres = torch.randn(5, 2, 8, 8, generator=generator)
+            losses = curves[name, dtype] = []
+            for _ in range(200):
+                labels = torch.randint(5, (16,), generator=generator)
+                frames = centres[labels] + 1.5 * torch.randn(T, 16, 2, 8, 8, generator=generator)
+                optimizer.zero_grad()
+                with collect_losses() as extra:
+                    loss = F.cross_entropy(model(frames.flatten(0, 1).to(dtype)), labels) + extra.mean()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+    torch.testing.assert_close(curves["compiled", torch.float64], curves["eager", torch.float64], rtol=1e-6, atol=1e-8)
+    tails = [torch.tensor(curves[name, torch.float32][-50:]).mean() for name in ("eager", "compiled")]
+    starts = [torch.tensor(curves[name, torch.float32][:5]) for name in ("eager", "compiled")]
+    torch.testing.assert_close(starts[1], starts[0], rtol=1e-3, atol=1e-4)
+    assert tails[0] < 0.7 * starts[0].mean()
+    torch.testing.assert_close(tails[1], tails[0], rtol=0.15, atol=0.03)
+
+
+def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> None:
+    """Stopped within an epoch, and gone on with in a process that has compiled nothing."""
+    words = ["engine=compiled", "method=ds_atgo", "dataset=digits_events", "time_steps=2", "trainer.max_epochs=2"]
+    words += ["dataset.batch_size=400", "checkpoint.every_n_steps=2"]
+    unbroken = train(tiny_config(*words))
+    eager = train(tiny_config(*words, "engine=eager"))
+    for one, other in zip(epoch_records(unbroken), epoch_records(eager), strict=True):
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=0.02)
+
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_batch(patch, 3 + 2, fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            train(tiny_config(*words, f"runs_dir={unbroken.path.parent / 'crashed'}"))
+    run = RunFolder(next((unbroken.path.parent / "crashed").glob("2*")))
+    compiled.run.kernels._compiled.clear()
+    torch._dynamo.reset()
+    train(run.config(), run)
+    assert_same_run(unbroken, run)
+    assert json.loads((run.path / "status.json").read_text())["state"] == "finished"
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses every operation for which the host would wait for a device."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "equal.default")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += 1
+        if any(name in str(func) for name in self.WAITS):
+            self.waits.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["mpd_agl", "psg_pda", "ds_atgo"])
+@pytest.mark.parametrize("engine", ["eager", "formulas"], indirect=True)
+def test_a_training_step_waits_for_no_device(
+    engine: Engine, method: str, tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward, loss, metrics, the look for a lost loss, backward and optimiser, as on a device that is not a CPU."""
+    monkeypatch.setattr("gradspike.training.module.STEPS_BETWEEN_CHECKS", {})
+    monkeypatch.setattr("gradspike.engine.fused.is_watched", lambda: False)
+    module = SpikingClassifier(tiny_config(f"method={method}", "dataset=digits_events", "loss.label_smoothing=0.1"))
+    module.train()
+    options = module.config
+    from gradspike.training.optim import build_optimizer
+
+    optimizer = build_optimizer(options.optimizer, module.model)
+    size = options.dataset.image_size
+    batch = {
+        "input": torch.rand(options.time_steps, 6, 2, size, size),
+        "label": torch.arange(6),
+        "index": torch.arange(6),
+    }
+    with NoWaiting() as mode:
+        for index in range(2):
+            loss = module.training_step(batch, index)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert mode.count > 100
+    assert not mode.waits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["mpd_agl", "psg_pda", "ds_atgo"])
+def test_a_training_step_on_a_gpu_waits_for_nothing(method: str, tiny_config: Compose) -> None:
+    from gradspike.training.optim import build_optimizer
+
+    words = [f"method={method}", "dataset=digits_events", "trainer.accelerator=gpu", "engine=auto"]
+    module = SpikingClassifier(tiny_config(*words)).cuda().train()
+    optimizer = build_optimizer(module.config.optimizer, module.model)
+    size = module.config.dataset.image_size
+    batch = {
+        "input": torch.rand(module.config.time_steps, 6, 2, size, size, device="cuda"),
+        "label": torch.arange(6, device="cuda"),
+        "index": torch.arange(6, device="cuda"),
+    }
+    for index in range(4):
+        torch.cuda.set_sync_debug_mode("error" if index else "default")
+        try:
+            module.training_step(batch, index).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

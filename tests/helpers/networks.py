@@ -1,0 +1,54 @@
+"""Small networks of every backbone, for tests that build or train one without a run."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.config.compose import load_config
+from gradspike.config.schema import ExperimentConfig
+from gradspike.spiking_norm import collect_losses
+from gradspike.training.build import build_model
+from gradspike.training.losses import TimeMeanCrossEntropy
+
+SMALL = {
+    "spiking_cnn": ["model.width=4", "model.depth=2", "dataset.image_size=8"],
+    "resnet19": ["model.width=0.04", "dataset.image_size=8"],
+    "sew_resnet18": ["model.width=0.07", "dataset.image_size=8"],
+    "sew_resnet34": ["model.width=0.07", "dataset.image_size=8"],
+    "vggsnn": ["model.width=0.07", "dataset.image_size=16"],
+    "vgg13": ["model.width=0.07", "dataset.image_size=32"],
+    "timm": ["model.name=test_resnet", "dataset.image_size=32"],
+}
+
+
+KINDS = {"image": "cifar10", "frames": "cifar10dvs"}
+
+
+@cache
+def config_for(model: str, *more: str, kind: str = "image") -> ExperimentConfig:
+    data = [f"dataset={KINDS[kind]}", "time_steps=2", "recipe=none"]
+    return load_config([*data, f"model={model}", *SMALL.get(model, []), *more])
+
+
+def changed(config: ExperimentConfig, section: str, **options: object) -> ExperimentConfig:
+    """`config` with other options in one section, validated; composing it anew would take longer than a test."""
+    part = getattr(config, section)
+    return config.model_copy(update={section: type(part).model_validate({**part.model_dump(), **options})})
+
+
+def build(config: ExperimentConfig, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(config)
+
+
+def train(model: nn.Module, inputs: Tensor, labels: Tensor, steps: int, lr: float = 0.02) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with collect_losses() as extra:
+            logits = model(inputs)
+        (TimeMeanCrossEntropy()(logits, labels) + extra.mean()).backward()
+        optimizer.step()

@@ -1,0 +1,206 @@
+"""The HTML page, as a browser shows it: nothing from the network, no complaint, and its switches work."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gradspike.tools.compare import page, report
+from gradspike.tools.compare.command import compare
+from gradspike.tools.compare.gather import Excluded, gather
+from gradspike.tools.compare.groups import group_runs
+from helpers.browser import CHROMIUM, Browser
+
+FIGURES = ["differences", "curves", "layers", "widths", "energy", "sweep-time_steps", "classes"]
+SIZE_WITHOUT_DATA = 100_000
+
+
+@pytest.fixture(scope="module")
+def report_file(compared_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page over the runs, with a swept parameter and a run that was left out."""
+    folder = tmp_path_factory.mktemp("page")
+    runs = Path(shutil.copytree(compared_runs, folder / "runs", ignore=shutil.ignore_patterns("*.ckpt")))
+    for number, config in enumerate(sorted(runs.glob("2*/config.yaml"))):
+        if number in (2, 5):
+            config.write_text(config.read_text().replace("time_steps: 2", "time_steps: 4"))
+    bad = next(runs.glob("*_relu_*"))
+    (bad / "summary.json").write_text("{")
+    out = folder / "report.html"
+    assert compare([str(runs), "--out", str(out), "--title", "A <b>title</b> & {{DATA}}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser(report_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    with Browser(report_file, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def test_it_is_one_file_that_asks_for_nothing(report_file: Path) -> None:
+    text = report_file.read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert data
+    assert len(text) - len(data[1]) < SIZE_WITHOUT_DATA
+    outside = text.replace(data[1], "").replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|<link(?! rel=\"icon\" href=\"data:,\")|@import|url\(", outside)
+    assert json.loads(data[1])["title"] == "A <b>title</b> & {{DATA}}"
+    assert "<h1>A &lt;b&gt;title&lt;/b&gt; &amp; {{DATA}}</h1>" in text
+
+
+def test_what_is_said_of_runs_cannot_end_the_script(compared_runs: Path) -> None:
+    excluded = [Excluded("</script><script>alert(1)</script>", "<!--<script>")]
+    comparison = report.compare(group_runs(gather([compared_runs]).runs), None, excluded)
+    text = page.render(comparison, report.page_data(comparison, "t", "c", "now"))
+    assert text.count("</script>") == 2
+    assert "<!--" not in text
+
+
+def test_it_opens_without_complaint_or_request(browser: Browser) -> None:
+    assert browser.run("document.readyState") == "complete"
+    assert browser.run("document.querySelectorAll('main > section').length") >= len(FIGURES) + 3
+    assert browser.complaints() == []
+    assert browser.requests() == []
+
+
+def test_every_figure_is_drawn(browser: Browser) -> None:
+    for name in FIGURES:
+        assert browser.run(f"document.querySelectorAll('#{name} svg.chart').length") > 0, name
+    assert browser.run("[...document.querySelectorAll('svg')].some((one) => one.outerHTML.includes('NaN'))") is False
+    assert "belongs to no" not in browser.run("document.getElementById('excluded').textContent")
+    assert "half written" in browser.run("document.getElementById('excluded').textContent")
+    assert browser.run("document.querySelectorAll('#runs details[data-run]').length") == 6
+
+
+def test_a_switch_hides_a_group_everywhere(browser: Browser) -> None:
+    lines = "document.querySelectorAll('#curves [data-group=\"1\"]').length"
+    assert browser.run(lines) == 1
+    browser.run("document.querySelector('[data-chip=\"1\"]').click()")
+    assert browser.run(lines) == 0
+    assert browser.run("document.querySelector('tr[data-row=\"1\"]').hidden") is True
+    assert browser.run("document.querySelector('[data-chip=\"1\"]').getAttribute('aria-pressed')") == "false"
+    browser.run("document.querySelectorAll('[data-chip]').forEach((one) => one.ariaPressed === 'true' && one.click())")
+    assert "switched off" in browser.run("document.getElementById('curves').textContent")
+    browser.run("document.querySelectorAll('[data-chip]').forEach((one) => one.click())")
+    assert browser.run(lines) == 1
+    assert browser.complaints() == []
+
+
+def test_every_choice_draws_something(browser: Browser) -> None:
+    browser.run(
+        "document.querySelectorAll('select').forEach((one) => [...one.options].forEach((option) => {"
+        "one.value = option.value; one.dispatchEvent(new Event('change'))}))"
+    )
+    for name in FIGURES:
+        assert browser.run(f"document.querySelectorAll('#{name} svg.chart').length") > 0, name
+    assert browser.complaints() == []
+
+
+def test_pointing_shows_values(browser: Browser) -> None:
+    shown = browser.run(
+        """(() => {
+          const area = document.querySelector('#curves svg.chart > rect');
+          const box = area.getBoundingClientRect();
+          const place = {clientX: box.left + 5, clientY: box.top + 5, bubbles: true};
+          area.dispatchEvent(new PointerEvent('pointermove', place));
+          return document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent;
+        })()"""
+    )
+    assert shown.startswith("epoch 1")
+    assert "±" in shown
+
+
+def test_every_csv_has_the_numbers(browser: Browser, report_file: Path) -> None:
+    names = browser.run("[...document.querySelectorAll('[data-csv]')].map((one) => one.dataset.csv)")
+    assert set(FIGURES) | {"results", "runs"} <= set(names)
+    for name in names:
+        rows = list(csv.reader(io.StringIO(browser.run(f"csvText(figures.find((one) => one.id === '{name}').rows())"))))
+        assert len(rows) > 1, name
+        assert len({len(row) for row in rows}) == 1, f"{name}: rows of different lengths"
+    rows = list(csv.DictReader(io.StringIO(browser.run("csvText(figures.find((one) => one.id === 'results').rows())"))))
+    expected = {}
+    for file in (report_file.parent / "runs").glob("2*/summary.json"):
+        if "_relu_" not in file.parent.name:
+            summary = json.loads(file.read_text())
+            expected[summary["seed"], summary["method"]] = summary["test"]["last"]["accuracy"]
+    found = {
+        (int(seed), row["group"].partition(",")[0]): float(value)
+        for row in rows
+        for seed, value in zip(row["seeds"].split(), row["accuracies"].split(), strict=True)
+    }
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_table_can_be_sorted_and_the_theme_changed(browser: Browser) -> None:
+    order = "[...document.querySelectorAll('.results tbody tr')].map((one) => one.dataset.row).join()"
+    before = browser.run(order)
+    browser.run("document.querySelectorAll('.results th button')[2].click()")
+    descending = browser.run(order)
+    browser.run("document.querySelectorAll('.results th button')[2].click()")
+    assert sorted(before) == sorted(descending)
+    assert browser.run(order) != descending
+    paper = "getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.run(paper) == "rgb(255, 255, 255)"
+    browser.run("document.getElementById('theme').click()")
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run(paper) != "rgb(255, 255, 255)"
+    browser.run("document.getElementById('theme').click()")
+
+
+def test_a_phone_need_not_scroll_sideways(browser: Browser) -> None:
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.run("dispatchEvent(new Event('resize'))")
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    assert browser.run("document.querySelector('#curves svg.chart').viewBox.baseVal.width") <= 390
+    assert browser.complaints() == []
+
+
+def test_an_axis_says_no_number_twice(browser: Browser) -> None:
+    """Whatever is chosen, and however narrow the range of what is drawn."""
+    assert browser.run("[[1, 1.02], [0, 0], [35000, 35900], [-0.004, 0.003]].every(([from, to]) => {"
+        "const scale = linear(extent([from, to]), [0, 400]);"
+        "const texts = scale.ticks(8).map(scale.text);"
+        "return texts.length > 1 && new Set(texts).size === texts.length})")  # fmt: skip
+    assert browser.run("(() => { const scale = linear([-0.5, 0.5], [0, 400]); return scale.ticks(14).includes(0) })()")
+
+
+def test_cells_of_a_heat_map_have_all_their_numbers_or_none(browser: Browser) -> None:
+    counts = """[150, 400].map((width) => {
+        const host = document.createElement("div");
+        heatChart(host, width, [[0.09, 0.1], [0.1, 0.12]].map((row) => [...row, ...row, ...row]), {
+          rowNames: ["neurons.0", "neurons.1"], columnNames: ["t0", "t1", "t2", "t3", "t4", "t5"], most: 0.12,
+          text: (value) => percent(value, 0), tipTitle: () => "", label: ""});
+        return host.querySelectorAll("g > text").length;
+      })"""
+    assert browser.run(counts) == [0, 12]
+
+
+def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
+    """A page that is wider than the paper is shrunk as a whole, letters of figures and text by different amounts."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    a4_between_margins = 688
+    with Browser(report_file, tmp_path, width=a4_between_margins) as opened:
+        opened.call("Emulation.setEmulatedMedia", media="print")
+        opened.run("dispatchEvent(new Event('beforeprint'))")
+        assert opened.run("document.documentElement.scrollWidth") <= a4_between_margins
+        assert opened.complaints() == []
+
+
+def test_long_names_of_groups_widen_no_phone(report_file: Path, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    text = report_file.read_text().replace("fixed_sg, T=", "a_method_with_a_long_name, T=")
+    file = tmp_path / "long.html"
+    file.write_text(text)
+    with Browser(file, tmp_path / "profile", width=390) as opened:
+        assert "a_method_with_a_long_name" in opened.run("document.getElementById('layers').textContent")
+        assert opened.run("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,99 @@
+"""Intervals, paired tests and their correction: against scipy, and by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradspike.tools.compare import statistics as ours
+
+VALUES = [0.946, 0.951, 0.938, 0.944, 0.957]
+OTHERS = [0.940, 0.949, 0.941, 0.935, 0.950]
+
+
+def test_mean_deviation_and_students_interval_are_those_of_scipy() -> None:
+    sample = ours.describe(VALUES)
+    expected = stats.t.interval(0.95, 4, np.mean(VALUES), stats.sem(VALUES))
+    assert (sample.n, sample.mean) == (5, pytest.approx(np.mean(VALUES)))
+    assert sample.sd == pytest.approx(np.std(VALUES, ddof=1))
+    assert (sample.t_low, sample.t_high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 12])
+def test_the_bootstrap_is_that_of_scipy(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.9, 0.02, n)
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=50_000, rng=np.random.default_rng(1))
+    width = np.ptp(values)
+    assert ours.bootstrap_interval(values) == pytest.approx(tuple(theirs.confidence_interval), abs=0.02 * width)
+    assert ours.bootstrap_interval(values) == ours.bootstrap_interval(values[::-1])
+
+
+def test_the_bootstrap_of_two_values_by_hand() -> None:
+    # Of the four resamples one has the mean 0, two 0.5 and one 1.
+    low, high = ours.bootstrap_interval([0.0, 1.0])
+    assert (low, high) == (0, 1)
+
+
+def test_a_single_value_has_no_spread() -> None:
+    sample = ours.describe([0.5])
+    assert (sample.mean, sample.sd, sample.low, sample.t_low) == (0.5, None, None, None)
+    with pytest.raises(ValueError, match="no values"):
+        ours.describe([])
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_the_permutation_test_is_that_of_scipy(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.4, 1, n)
+    theirs = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert ours.sign_flip_p(differences) == pytest.approx(theirs.pvalue)
+
+
+def test_five_seeds_cannot_go_below_a_sixteenth() -> None:
+    assert ours.sign_flip_p([1, 2, 3, 4, 5]) == 0.0625 == ours.smallest_p(5)
+    assert ours.sign_flip_p([0, 0, 0]) == 1
+    # 3 of 3 in one direction, but the smallest could have been the other way: 2 of 8 are as far, 2 more are not.
+    assert ours.sign_flip_p([0.1, 0.2, 0.3]) == 0.25
+    # In floating point 0.1 + 0.2 - 0.3 is not 0; every pattern is as far from 0 as the observed sum.
+    assert ours.sign_flip_p([0.1, 0.2, -0.3]) == 1
+
+
+def test_many_pairs_are_sampled_and_never_give_zero() -> None:
+    p = ours.sign_flip_p([1.0] * 30)
+    assert 0 < p == 1 / (1 + ours.FLIPS)
+    assert p == ours.smallest_p(30)
+    assert ours.sign_flip_p([1.0, -1.0] * 15) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert ours.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert ours.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert ours.holm([]) == []
+
+
+def test_pairs_use_the_seeds_that_both_have() -> None:
+    pair = ours.paired(dict(enumerate(VALUES)), {1: OTHERS[1], 3: OTHERS[3], 9: 0.1})
+    assert pair is not None
+    assert pair.seeds == (1, 3)
+    assert pair.differences == pytest.approx((0.002, 0.009))
+    assert pair.sample.mean == pytest.approx(0.0055)
+    assert pair.p == 0.5
+    assert ours.paired({0: 1.0}, {1: 1.0}) is None
+
+
+def test_the_verdict_says_when_no_test_can_tell() -> None:
+    pair = ours.paired(dict(enumerate(VALUES)), dict(enumerate(OTHERS)))
+    assert pair is not None
+    said = ours.verdict([pair], 1)
+    assert "no p-value can be below 0.0625" in said
+    assert "too few seeds" in said
+    assert "6 shared seeds" in said
+    assert ours.seeds_needed(13) == math.ceil(math.log2(13 * 2 / 0.05))
+    enough = ours.paired(dict.fromkeys(range(10), 1.0), dict.fromkeys(range(10), 0.0))
+    assert enough is not None
+    assert "too few" not in ours.verdict([enough], 2)
+    assert "shares a seed" in ours.verdict([], 0)

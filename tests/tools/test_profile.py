@@ -1,0 +1,191 @@
+"""Where a training step goes: parts add up, work lands in its row, and the command's name hides nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradspike.config.compose import load_config
+from gradspike.config.schema import ExperimentConfig
+from gradspike.config.validate import validate
+from gradspike.spiking_norm import SpikingNorm
+from gradspike.tools.profile.clock import Clock, Part
+from gradspike.tools.profile.command import profile
+from gradspike.tools.profile.measure import KINDS, NORM, OPTIMISER, PRODUCTS, Profile, kind_of, measure
+from gradspike.training.evaluate import build_data
+from gradspike.training.trainer import quieten
+from helpers.command import ROOT, command
+
+
+def measured(config: ExperimentConfig, *more: ExperimentConfig, steps: int = 3) -> list[Profile]:
+    quieten()
+    data = build_data(config)
+    data.prepare_data()
+    data.setup()
+    return measure([config, *more], data, steps, rounds=1)
+
+
+def twin_of(config: ExperimentConfig) -> ExperimentConfig:
+    plain = config.plain()
+    plain["model"]["activation"] = "relu"
+    return validate(plain)
+
+
+def test_every_interval_has_one_part() -> None:
+    clock = Clock(torch.device("cpu"))
+    a, b = Part("a", "forward", "x"), Part("b")
+    for part in (a, b, a, a, b):
+        clock.mark(part)
+    spent = clock.between(0, 4)
+    assert set(spent) == {a, b}
+    assert sum(spent.values()) == pytest.approx(clock.marks[4][1] - clock.marks[0][1])
+    assert a.backward() == Part("a", "backward", "x")
+
+
+@pytest.mark.parametrize("method", ["fixed_sg", "ds_atgo"])
+def test_residual_network_and_its_twin(tiny_config: Callable[..., ExperimentConfig], method: str) -> None:
+    words = ["dataset=digits", "model=resnet19", "model.width=0.02", f"method={method}", "dataset.batch_size=8"]
+    data_dir = tiny_config("dataset=digits").data_dir
+    # The compiled engine keeps what the twin's norm keeps; the twin keeps the output of its ReLU besides, the reference
+    # the potential.
+    engine = "compiled" if method == "ds_atgo" else "eager"
+    words += ["time_steps=2", f"data_dir={data_dir}", "trainer.accelerator=cpu", f"engine={engine}"]
+    config = load_config(words)
+    mine, twin = measured(config, twin_of(config))
+    for one in (mine, twin):
+        assert sum(one.kind(kind) for kind in KINDS) == pytest.approx(one.total())
+        assert all(one.kind(kind) > 0 for kind in KINDS)
+        layers = {part.layer for part in one.seconds if part.kind in (PRODUCTS, NORM)}
+        assert len(layers) == 21 + 20  # 19 convolutions and 2 linear layers; a neuron for each but the last
+        for name in layers:
+            assert one.layer(name, "forward") > 0, name
+            assert one.layer(name, "backward") > 0, name
+        assert one.waits is None
+    kept = [one.memory["kept by norm + neuron"] for one in (mine, twin)]
+    assert kept[0] < kept[1] if engine == "compiled" else kept[0] > kept[1]
+    assert mine.memory["batch"] == twin.memory["batch"]
+    assert mine.memory["optimiser state"] == mine.memory["gradients"]
+
+
+class Slow(torch.autograd.Function):
+    """Takes its time, in both directions."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        time.sleep(0.03)
+        return grad
+
+
+def test_time_lands_at_the_layer_and_in_the_direction_that_took_it(
+    tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = SpikingNorm.forward
+
+    def slow(self: SpikingNorm, y: Tensor, static: bool = False) -> Tensor:
+        spikes = forward(self, y, static)
+        return Slow.apply(spikes) if self.layer_name == "neurons.1" else spikes
+
+    monkeypatch.setattr(SpikingNorm, "forward", slow)
+    config = tiny_config("dataset=digits", "method=fixed_sg", "dataset.batch_size=32")
+    (mine,) = measured(config)
+    # What slept is at least so long on any machine; elsewhere a pause of the machine may add, so nothing else is said.
+    assert mine.layer("neurons.1", "forward") >= 0.01
+    assert mine.layer("neurons.1", "backward") >= 0.03
+
+
+def test_slow_optimiser_and_probe_have_rows_of_their_own(
+    tiny_config: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, inspect = torch.optim.SGD.step, SpikingNorm.inspect
+
+    def slow_step(self: torch.optim.SGD, closure: Callable[[], float]) -> object:
+        loss = step(self, closure)
+        time.sleep(0.02)
+        return loss
+
+    def slow_inspect(self: SpikingNorm, y: Tensor, static: bool = False) -> object:
+        time.sleep(0.1)
+        return inspect(self, y, static)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", slow_step)
+    monkeypatch.setattr(SpikingNorm, "inspect", slow_inspect)
+    config = tiny_config("dataset=digits", "method=fixed_sg", "dataset.batch_size=32", "probe.every_n_steps=5")
+    (mine,) = measured(config, steps=6)
+    assert mine.kind(OPTIMISER) >= 0.02
+    # Two layers, every fifth step.
+    assert mine.kind("probe") >= 0.9 * 2 * 0.1 / 5
+
+
+def test_kinds() -> None:
+    assert kind_of(nn.Conv2d(1, 1, 1)) == kind_of(nn.Linear(1, 1)) == PRODUCTS
+    assert kind_of(nn.BatchNorm2d(1)) == NORM
+    assert kind_of(nn.AvgPool2d(2)) == "other"
+
+
+def test_command(data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "profile.json"
+    words = ["dataset=digits", "model.width=4", "model.depth=2", "trainer.accelerator=cpu", "dataset.batch_size=32"]
+    result = command("src/profile.py", *words, f"data_dir={data_dir}", "steps=2", f"out={out}", OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    for word in ("norm + neuron", "100.0 %", "twin", "neurons.1", "Waits of the host"):
+        assert word in result.stdout
+    numbers = json.loads(out.read_text())
+    assert sum(part["seconds"] for part in numbers["step"]["parts"]) == pytest.approx(numbers["step"]["seconds"])
+    assert numbers["twin"]["memory_bytes"]["kept by conv, linear"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps=1"], "whole number of 2"),
+        (["steps=few"], "whole number of 2"),
+        (["trainer.compile=true"], "trainer.compile=false"),
+        (["trainer.devices=2"], "one device"),
+        (["trainer.accumulate=2"], "trainer.accumulate=1"),
+        (["datset=digits"], "dataset"),
+        (["--fast"], "no such flag"),
+        (["out=nowhere/at/all.json"], "no folder"),
+    ],
+)
+def test_mistakes(words: list[str], message: str) -> None:
+    from gradspike.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        profile(words)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert profile(["--help"]) == 0
+    assert "src/profile.py" in capsys.readouterr().out
+
+
+def test_the_standard_librarys_module_of_this_name_is_still_there() -> None:
+    """With src/ in front, as for every `python src/x.py`; torch imports cProfile, which imports profile."""
+    code = "import profile, cProfile; profile.run('1'); cProfile.run('2'); print(profile.__file__)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True, timeout=60
+    )
+    assert str(ROOT) not in run.stdout.splitlines()[-1]
+    assert "function calls" in run.stdout
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "src").glob("*.py")))
+def test_every_command_starts(script: str) -> None:
+    assert command(f"src/{script}", "--help").returncode == 0
+
+
+def test_a_command_that_imports_torch_runs_beside_it() -> None:
+    assert command("src/describe.py", "dataset=digits", "model.width=4").returncode == 0

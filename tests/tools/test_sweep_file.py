@@ -1,0 +1,392 @@
+"""Sweep files: mistakes told before anything starts, the words of every trial, W&B's own reading of the same file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from gradspike.config.compose import load_config
+from gradspike.errors import ConfigError, UserError
+from gradspike.tools.sweep import command as sweep_command
+from gradspike.tools.sweep import words as sweep_words
+from gradspike.tools.sweep.file import Metric, SweepFile, read
+from gradspike.tools.sweep.folder import SweepFolder
+from gradspike.tools.sweep.parameters import Categorical, LogUniformValues, QUniform, distribution_of
+from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
+from gradspike.tools.sweep.study import Study, build_pruner, hidden, preview
+from helpers.command import ROOT, command
+
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+QUESTIONS = {
+    "methods_on_cifar10", "methods_on_cifar10dvs", "ds_atgo_at_vs_tgo", "ds_atgo_firing_factor",
+    "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
+}  # fmt: skip
+ACCURACY = Metric(name="val/accuracy", goal="maximize")
+COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """A small valid sweep with some keys changed, or left out where the change is None."""
+    whole = {
+        "program": "src/train.py",
+        "method": "grid",
+        "metric": {"name": "val/accuracy", "goal": "maximize"},
+        "parameters": {"seed": {"values": [0, 1]}, "method": {"values": ["fixed_sg", "psg"]}},
+        "command": COMMAND,
+    } | changes
+    file = folder / "some.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in whole.items() if value is not None}, sort_keys=False))
+    return file
+
+
+def all_proposals(file: SweepFile, trials: int | None = None, seed: int = 0) -> list[Proposal]:
+    return proposals(file, sweep_words.build(file, []), trials, seed)
+
+
+def test_there_is_a_file_for_each_question() -> None:
+    assert {file.stem for file in SWEEPS} == QUESTIONS
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
+    file = read(path)
+    words = sweep_words.build(file, [])
+    assert len({proposal.key for proposal in all_proposals(file)}) == len(all_proposals(file))
+    points = [proposal.values for proposal in all_proposals(file) if proposal.values is not None]
+    if file.options.method == "grid":
+        assert str(len(points)) in file.text.split("program:")[0], "the comment states the number of trials"
+    else:
+        points = preview(file.options.metric, sweep_command.swept_parameters(file), 0, 3)
+    # A seed is a number like any other to the configuration: one of them stands for all.
+    different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
+    for point in different.values() if isinstance(different, dict) else different:
+        config = load_config(words.of(point))
+        assert config.recipe is None  # the same budget for everybody
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_wandb_reads_the_same_file_and_its_agent_writes_the_same_words(path: Path) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
+    from wandb.sdk.sweeps.scheduler.optuna import search_space_from_sweep_config
+
+    theirs = load_sweep_config(str(path))
+    assert theirs is not None
+    file = read(path)
+    assert set(search_space_from_sweep_config(theirs["parameters"])) == set(file.parameters)
+    assert create_sweep_command(list(theirs["command"])) == file.options.command
+    values = {name: parameter.draw(Random(0)) for name, parameter in file.parameters.items()}
+    args = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    swept = {name: values[name] for name in sweep_command.swept_parameters(file)}
+    assert sorted(args["args_no_hyphens"]) == sorted(sweep_words.build(file, []).of(swept))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"paramters": {}}, "'parameters'"),
+        ({"method": "gird"}, "Did you mean 'grid'"),
+        ({"method": None}, "method: must be given"),
+        ({"program": "train.py"}, "must be src/train.py"),
+        ({"command": None}, "Hydra does not read"),
+        ({"command": [*COMMAND[:-1], "${args}"]}, "which is ${args_no_hyphens}"),
+        ({"command": COMMAND[:-1]}, "must hold ${args_no_hyphens} once"),
+        ({"command": [*COMMAND, "--multirun"]}, "the only flag allowed"),
+        ({"command": ["nice", *COMMAND]}, "only NAME=value"),
+        ({"metric": {"name": "val/accuracy"}}, "W&B would minimize"),
+        ({"metric": {"name": "val/acuracy", "goal": "maximize"}}, "Did you mean 'val/accuracy'"),
+        ({"metric": {"name": "test/last/accuracy", "goal": "maximize"}}, "the test split is for the end"),
+        ({"metric": {"name": "val/loss", "goal": "minimize", "target": 0.1}}, "metric.target: there is no such key"),
+        ({"early_terminate": {"type": "hyperband", "s": 2, "max_iter": 9}}, "early_terminate.min_iter: must be given"),
+        ({"controller": {"type": "local"}}, "W&B knows it, this runner does not"),
+        ({"parameters": {}}, "parameters: must be given"),
+        ({"parameters": {"seed": 3}}, "write {value: 3}"),
+        ({"parameters": {"seed": {"valuse": [1]}}}, "write value: x"),
+        ({"parameters": {"seed": {"values": [1, 1]}}}, "1 stands twice"),
+        ({"parameters": {"seed": {"values": [1], "q": 1}}}, "parameters.seed.q: there is no such key"),
+        ({"parameters": {"optimizer": {"parameters": {"lr": {"value": 1}}}}}, "dotted names: optimizer.lr"),
+        ({"parameters": {"recipe": {"value": None}}}, "'null'"),
+        ({"parameters": {"resume": {"value": "x"}}}, "set by the sweep itself"),
+        ({"parameters": {"a b": {"value": "x"}}}, "W&B allows letters"),
+        ({"parameters": {"optimizer.lr": {"min": 0.1, "max": 1.0}}}, "a grid needs values"),
+        ({"parameters": {"x": {"distribution": "log_uniform", "min": -3, "max": 0}}}, "log_uniform_values"),
+        ({"parameters": {"x": {"distribution": "unifrom", "min": 0, "max": 1}}}, "Did you mean 'uniform'"),
+        ({"parameters": {"x": {"distribution": "beta"}}}, "has no such distribution"),
+        (
+            {"method": "random", "parameters": {"x": {"distribution": "log_uniform_values", "min": "1e-5", "max": 1}}},
+            "x.min=1e-5: must be a number (YAML takes 1e-3 for a word; write 1.0e-3)",
+        ),
+        ({"method": "random", "parameters": {"x": {"min": 2, "max": 1}}}, "min=2 must be less than max=1"),
+        ({"method": "bayes", "parameters": {"x": {"distribution": "normal"}}}, "method: bayes needs"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value)[:60],
+)
+def test_mistakes_in_the_file(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        sweep_words.build(read(write(tmp_path, **changes)), [])
+    assert said in str(error.value)
+    assert "some.yaml" in str(error.value)
+
+
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    file = tmp_path / "some.yaml"
+    file.write_text("program: src/train.py\nmethod: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n")
+    with pytest.raises(ConfigError, match="line 5: seed stands twice"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": {"values": ["fixed_sg", "lsgg"]}}, "Did you mean 'lsg'"),
+        ({"optimizer.lr": {"values": [0.1, -1]}}, "optimizer.lr=-1: must be greater than 0"),
+        ({"optimiser.lr": {"value": 0.1}}, "Did you mean 'optimizer.lr'"),
+        ({"method": {"values": ["fixed_sg", "lsg"]}, "method.width": {"value": 1.0}}, "method.width"),
+    ],
+    ids=str,
+)
+def test_mistakes_of_the_trials_are_told_before_any_starts(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    file = read(write(tmp_path, parameters=changes))
+    with pytest.raises(ConfigError) as error:
+        check_all(file, sweep_words.build(file, []), all_proposals(file))
+    assert said in str(error.value)
+    assert "The trial" in str(error.value)
+
+
+def test_the_ends_of_a_range_are_tried_too(tmp_path: Path) -> None:
+    file = read(write(tmp_path, method="random", parameters={"neuron.decay": {"min": 0.1, "max": 1.5}}))
+    with pytest.raises(ConfigError, match=r"neuron\.decay=1\.5"):
+        check_all(file, sweep_words.build(file, []), [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Name one sweep file"),
+        (["sweeps/quick.yaml", "worker=2"], "Did you mean 'workers'"),
+        (["sweeps/quick.yaml", "workers=0"], "workers=0: must be greater than 0"),
+        (["sweeps/quick.yaml", "--dryrun"], "Did you mean '--dry-run'"),
+        (["sweeps/quic.yaml"], "Did you mean 'sweeps/quick.yaml'"),
+        (["sweeps/quick.yaml", "seed=1"], "sweeps seed; change it there"),
+        (["sweeps/quick.yaml", "runs_dir=x"], "the sweep sets runs_dir itself"),
+        (["sweeps/quick.yaml", "trials=3"], "a grid has as many trials as points"),
+        (["SMALL", "gpus=0,1", "workers=3"], "suffice for 2 trials"),
+        (["SMALL", "gpus=0,1", "gpus_per_trial=4", "dataset.batch_size=64"], "needs 4 GPUs"),
+        (["sweeps/quick.yaml", "gpus=0,,1"], "with commas between them"),
+        (["sweeps/quick.yaml", "executor=slurm", "gpus=0"], "hands out its GPUs itself"),
+        (["sweeps/quick.yaml", "slurm.partition=x"], "add executor=slurm"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    small = str(write(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        sweep_command.sweep([small if word == "SMALL" else word for word in arguments])
+    assert said in str(error.value)
+
+
+def test_a_mistake_is_answered_without_torch_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = write(tmp_path, method="gird")
+    result = command("-X", "importtime", "src/sweep.py", str(file), f"folder={tmp_path / 'sweep'}")
+    assert result.returncode == 2
+    assert "Did you mean 'grid'" in result.stderr
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
+    assert not {"torch", "lightning", "wandb", "optuna"} & imported
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_dry_run_prints_commands_that_a_shell_and_hydra_understand(tmp_path: Path) -> None:
+    file = write(tmp_path, command=[COMMAND[0], "A=b c", *COMMAND[1:]])
+    folder = tmp_path / "a sweep's folder"
+    words = ["src/sweep.py", str(file), "--dry-run", f"folder={folder}", "logger=tensorboard", "optimizer.lr=0.01"]
+    result = command(*words)
+    assert result.returncode == 0, result.stderr
+    assert not folder.exists()
+    commands = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert [line[:2] for line in commands] == [["A=b c", "python"]] * 4
+    configs = [load_config(line[3:]) for line in commands]
+    assert [(config.seed, config.method.name) for config in configs] == [
+        (0, "fixed_sg"), (0, "psg"), (1, "fixed_sg"), (1, "psg"),
+    ]  # fmt: skip
+    assert {config.runs_dir for config in configs} == {str(folder / "runs")}
+    assert {(config.logger.name, config.optimizer.lr) for config in configs} == {("tensorboard", 0.01)}
+
+
+def test_what_is_typed_wins_over_the_file_but_its_logger_is_for_wandb_alone(tmp_path: Path) -> None:
+    file = read(write(tmp_path, parameters={"seed": {"values": [0]}, "optimizer.lr": {"value": 0.5}}))
+    words = sweep_words.build(file, ["optimizer.lr=0.1", "data_dir=/data"])
+    assert words.of({"seed": 0}) == ["optimizer.lr=0.1", "seed=0", "data_dir=/data"]
+    assert words.shaping({"seed": 0}) == ["optimizer.lr=0.1", "seed=0"]
+    assert words.free == ["data_dir=/data"]
+    swept = read(write(tmp_path, parameters={"dataset.workers": {"values": [0, 2]}}))
+    assert len({proposal.key for proposal in all_proposals(swept)}) == 2
+
+
+DISTRIBUTIONS = {
+    "whole": {"min": 1, "max": 3},
+    "real": {"min": 0.0, "max": 1.0},
+    "steps": {"distribution": "q_uniform", "min": 0.1, "max": 0.5, "q": 0.1},
+    "logs": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1.0},
+    "log_steps": {"distribution": "q_log_uniform_values", "min": 1, "max": 1000, "q": 10},
+    "bell": {"distribution": "normal", "mu": 5.0, "sigma": 0.1},
+    "bell_steps": {"distribution": "q_normal", "mu": 5.0, "sigma": 2.0, "q": 2},
+    "log_bell": {"distribution": "log_normal", "mu": 0.0, "sigma": 1.0},
+    "log_bell_steps": {"distribution": "q_log_normal", "mu": 3.0, "sigma": 1.0},
+    "words": {"values": ["a", "b"], "probabilities": [0.9, 0.1]},
+}
+
+
+def draws(name: str, count: int = 2000) -> list[Any]:
+    parameter = distribution_of(name, DISTRIBUTIONS[name]).model_validate(DISTRIBUTIONS[name])
+    random = Random(0)
+    return [parameter.draw(random) for _ in range(count)]
+
+
+def test_draws_follow_their_distributions() -> None:
+    assert set(draws("whole")) == {1, 2, 3}
+    assert 0.45 < sum(draws("real")) / 2000 < 0.55
+    assert set(draws("steps")) == {0.1, 0.2, 0.3, 0.4, 0.5}
+    logs = draws("logs")
+    assert min(logs) >= 1e-4
+    assert max(logs) <= 1
+    assert 0.45 < sum(value < 1e-2 for value in logs) / 2000 < 0.55
+    assert all(value % 10 == 0 for value in draws("log_steps"))
+    assert 4.98 < sum(draws("bell")) / 2000 < 5.02
+    assert all(value % 2 == 0 for value in draws("bell_steps"))
+    assert 0.45 < sum(value < 1 for value in draws("log_bell")) / 2000 < 0.55
+    assert all(isinstance(value, int) for value in draws("log_bell_steps"))
+    assert 0.87 < draws("words").count("a") / 2000 < 0.93
+
+
+def test_random_draws_repeat_and_more_of_them_continue_the_same_row(tmp_path: Path) -> None:
+    file = read(write(tmp_path, method="random", parameters={"optimizer.lr": DISTRIBUTIONS["logs"]}))
+    assert all_proposals(file, 5) == all_proposals(file, 5) == all_proposals(file, 8)[:5]
+    assert all_proposals(file, 5, seed=1) != all_proposals(file, 5)
+    with pytest.raises(ConfigError, match="never ends by itself"):
+        all_proposals(file)
+    few = read(write(tmp_path, method="random"))
+    assert len({proposal.key for proposal in all_proposals(few, 4)}) == 4
+    with pytest.raises(ConfigError, match="only about 4 different combinations"):
+        all_proposals(few, 5)
+
+
+def test_run_cap(tmp_path: Path) -> None:
+    assert len(all_proposals(read(write(tmp_path, run_cap=3)))) == 3
+    assert len(all_proposals(read(write(tmp_path, run_cap=3, method="random")))) == 3
+
+
+SPACE = {
+    "lr": LogUniformValues(min=1e-4, max=1.0, distribution="log_uniform_values"),
+    "width": QUniform(min=0.5, max=2.0, q=0.5, distribution="q_uniform"),
+    "method": Categorical(values=["fixed_sg", "psg"]),
+}
+
+
+def searched(url: str, trials: int, restart_at: int | None = None) -> Iterator[dict[str, Any]]:
+    """A search whose optimum is lr = 0.01, by one runner, perhaps restarted within."""
+    study = Study(url, "search", ACCURACY, build_pruner(None, None, 1), seed=3)
+    study.fill([Proposal(str(index), None) for index in range(trials)], {})
+    for trial in study.trials():
+        if trial.number == restart_at:
+            study = Study(url, "search", ACCURACY, build_pruner(None, None, 1), seed=3)
+        assert study.take(trial, "here", "this machine")
+        values = study.propose(trial.number, SPACE)
+        assert values == study.propose(trial.number, SPACE)  # asked once more after a kill
+        study.finish(trial.number, -((values["lr"] - 0.01) ** 2))
+        yield values
+
+
+def test_a_search_repeats_also_when_it_is_restarted(tmp_path: Path) -> None:
+    first = list(searched("sqlite://", 14))
+    assert first == list(searched(f"sqlite:///{tmp_path / 'two.db'}", 14, restart_at=12))
+    assert len({str(values) for values in first}) == 14
+    assert preview(ACCURACY, SPACE, 3, 5) == first[:5]
+    assert {values["method"] for values in first} == {"fixed_sg", "psg"}
+    assert {values["width"] for values in first} <= {0.5, 1.0, 1.5, 2.0}
+
+
+def test_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    one, other = (Study(url, "shared", ACCURACY, build_pruner(None, None, 1), seed=0) for _ in range(2))
+    listed = [Proposal("a", {"seed": 0}), Proposal("b", {"seed": 1})]
+    assert one.fill(listed, {"method": "grid"}) == other.fill(listed, {"method": "grid"}) == 2
+    waiting = one.trials()[0]
+    assert other.take(waiting, "there", "that machine")
+    assert not one.take(waiting, "here", "this machine")
+    assert one.trials()[0].user_attrs["folder"] == "there"
+
+
+def test_a_trial_whose_taker_was_killed_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study("sqlite://", "s", ACCURACY, build_pruner(None, None, 1), seed=0)
+    study.fill([Proposal("a", {"seed": 0})], {})
+    study.storage.set_trial_state_values(study.trials()[0]._trial_id, state=TrialState.RUNNING)
+    assert not study.take(study.trials()[0], "here", "this machine")  # it may still be about to sign
+    monkeypatch.setattr("gradspike.tools.sweep.study.SECONDS_TO_SIGN", -1)
+    assert study.take(study.trials()[0], "here", "this machine")
+
+
+def test_a_sweep_may_grow_but_not_change(tmp_path: Path) -> None:
+    folder, study = SweepFolder(tmp_path / "s"), Study("sqlite://", "s", ACCURACY, build_pruner(None, None, 1), seed=0)
+    options = sweep_command.SweepArguments()
+
+    def start(typed: list[str] | None = None, **changes: Any) -> int:
+        file = read(write(tmp_path, **changes))
+        words = sweep_words.build(file, typed or [])
+        listed = proposals(file, words, None, 0)
+        sweep_command._check_same(study, folder, file, words, listed, options)
+        return study.fill(listed, sweep_command.definition(file, words, options))
+
+    methods = {"values": ["fixed_sg", "psg"]}
+    assert start() == 4
+    assert start(["data_dir=/elsewhere"]) == 4
+    assert start(parameters={"seed": {"values": [0, 1, 2]}, "method": methods}) == 6
+    with pytest.raises(ConfigError, match=r"holds another sweep:\n  parameters.seed: was .*0, 1, 2.*, is .*0, 1]"):
+        start()
+    with pytest.raises(ConfigError, match=r"every trial: optimizer\.lr: was not there, is optimizer\.lr=0\.2"):
+        start(["optimizer.lr=0.2"], parameters={"seed": {"values": [0, 1, 2]}, "method": methods})
+
+
+def test_methods_of_a_folder_outside_the_package(tmp_path: Path) -> None:
+    command = [*COMMAND[:3], "--config-dir", "../my_work/conf", *COMMAND[3:]]
+    words = sweep_words.build(read(write(tmp_path, command=command)), [])
+    assert words.command(["seed=0"])[-3:] == ["--config-dir", "../my_work/conf", "seed=0"]
+
+
+def test_of_trials_that_two_machines_add_at_once_the_first_counts(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    one, other = (Study(url, "shared", ACCURACY, build_pruner(None, None, 1), seed=0) for _ in range(2))
+    other.trials = list  # type: ignore[method-assign]  # it has looked before the first one wrote
+    one.fill([Proposal("a", {"seed": 0})], {})
+    other.fill([Proposal("a", {"seed": 0})], {})
+    assert [trial.number for trial in one.trials()] == [0]
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_pruner_ends_what_falls_behind(pruner: str) -> None:
+    study = Study("sqlite://", "p", ACCURACY, build_pruner(pruner, None, 9), seed=0)
+    study.fill([Proposal(str(index), {"seed": index}) for index in range(9)], {})
+    for trial in study.trials():
+        assert study.take(trial, "here", "this machine")
+        good = trial.number < 7
+        stopped = [study.report(trial.number, epoch, 0.9 if good else 0.1) for epoch in range(1, 10)]
+        if not good:
+            assert any(stopped)
+            study.prune(trial.number, study.last_reported(trial.number))
+        else:
+            study.finish(trial.number, 0.9)
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE"] * 7 + ["PRUNED"] * 2
+
+
+def test_a_storage_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@nowhere/x: cannot be used"):
+        Study("postgresql://me:secret@nowhere/x", "s", ACCURACY, build_pruner(None, None, 1), seed=0)
+    assert hidden("sqlite:///study.db") == "sqlite:///study.db"

@@ -1,0 +1,217 @@
+"""Whole sweeps with real trainings: kills, failures, pruning, several runners, jobs of a cluster, W&B's agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gradspike.runs.folder import RunFolder
+from gradspike.tools.sweep.file import Metric
+from gradspike.tools.sweep.folder import Record, SweepFolder
+from gradspike.tools.sweep.study import Study, build_pruner
+from helpers.command import ROOT, TINY, command
+
+COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
+PATIENCE = 180.0
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, data_dir: Path) -> Callable[..., list[str]]:
+    """`sweep({parameters}, *arguments, key=...)`: the command line of a sweep of tiny trainings."""
+
+    def words(parameters: dict[str, Any], *arguments: str, **keys: Any) -> list[str]:
+        constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
+        listed = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
+        listed |= {name: {"values": values} for name, values in parameters.items()}
+        whole = {
+            "program": "src/train.py",
+            "method": "grid",
+            "metric": {"name": "val/accuracy", "goal": "maximize"},
+            **keys,
+            "parameters": listed,
+            "command": COMMAND,
+        }
+        file = tmp_path / "tiny.yaml"
+        file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        folder = [] if any(word.startswith("folder=") for word in arguments) else [f"folder={tmp_path / 'sweep'}"]
+        return ["src/sweep.py", str(file), f"data_dir={data_dir}", *folder, *arguments]
+
+    return words
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-u", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+
+
+def wait_for(what: Callable[[], Any], said: Path) -> None:
+    """Wait until `what` comes true; fails with what the runner has said."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.1)
+
+
+def has(file: Path, *texts: str) -> bool:
+    return file.is_file() and all(text in file.read_text() for text in texts)
+
+
+def records(folder: SweepFolder) -> dict[int, Record]:
+    found = [folder.record(int(path.name)) for path in (folder.path / "trials").iterdir()]
+    return {record.number: record for record in found if record is not None}
+
+
+def runs(folder: SweepFolder) -> list[RunFolder]:
+    return [RunFolder(path) for path in sorted(folder.runs.iterdir())]
+
+
+def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    """kill -9 of the runner, then of a trial, then Ctrl-C: every start goes on, and each trial has one run."""
+    words = sweep({"seed": [0, 1]}, "gpus=4,7", "trainer.max_epochs=14")
+    folder = SweepFolder(tmp_path / "sweep")
+    said = [tmp_path / f"said{number}" for number in range(2)]
+
+    runner = start(words, said[0])
+    wait_for(lambda: has(folder.log(0), " 2/14") and has(folder.log(1), " 2/14"), said[0])
+    runner.kill()
+    runner.wait()
+    before = records(folder)
+    assert sorted(record.gpus for record in before.values()) == [("4",), ("7",)]
+    pids = [record.pid or 0 for _, record in sorted(before.items())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)  # they live on; held, so that the next runner finds them alive however slow it is
+
+    runner = start(words, said[1])
+    wait_for(lambda: has(said[1], "trial 0  seed=0  still under way", "trial 1  seed=1  still under way"), said[1])
+    os.kill(pids[0], signal.SIGKILL)
+    os.kill(pids[1], signal.SIGCONT)
+    wait_for(lambda: has(said[1], "trial 0  seed=0  goes on with runs/"), said[1])
+    assert has(said[1], "trial 0  seed=0  tried again (1 of 1): ended unseen")
+    wait_for(lambda: has(folder.log(0), "resumed at epoch"), said[1])
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(PATIENCE) == 128 + signal.SIGINT, said[1].read_text()
+    assert has(said[1], "Go on with: python src/sweep.py")
+    assert records(folder)[0].state == "interrupted"
+    assert not list((folder.path / "runners").iterdir())
+
+    last = command(*words)
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert {record.state for record in records(folder).values()} == {"finished"}
+    assert len(runs(folder)) == 2
+    assert records(folder)[0].attempts == 3
+    assert records(folder)[1].attempts <= 2
+    for record in records(folder).values():
+        run = RunFolder(folder.path / str(record.run))
+        epochs = [line["epoch"] for line in map(json.loads, run.metrics.open()) if "epoch" in line]
+        assert epochs == list(range(14))
+        assert record.value == run.summary()["val"]["last"]["accuracy"]
+    again = command(*words)
+    assert again.returncode == 0
+    assert "2 trials: 2 finished" in again.stdout
+
+
+def test_failing_pruned_and_finished_trials(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    stop_early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    words = sweep({"optimizer.lr": [0.1, 1e30, 1e-6]}, "workers=2", "trainer.max_epochs=7", early_terminate=stop_early)
+    folder = SweepFolder(tmp_path / "sweep")
+    result = command(*words)
+    assert result.returncode == 1, result.stdout + result.stderr
+    found = records(folder)
+    assert [found[number].state for number in range(3)] == ["finished", "failed", "pruned"]
+    assert found[1].attempts == 2
+    assert "tried again (1 of 1)" in result.stdout
+    assert "trial 1 failed after 2 attempts" in result.stdout
+    assert result.stdout.count("optimizer.lr (now 1e+30)") >= 2  # the reason, and the end of the log
+    pruned = RunFolder(folder.path / str(found[2].run))
+    assert pruned.state() == "interrupted"
+    assert pruned.last.is_file()
+    assert not (pruned.path / "summary.json").exists()
+    study = Study(f"sqlite:///{folder.path / 'study.db'}", "sweep", METRIC, build_pruner(None, None, 1), 0)
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "RUNNING", "PRUNED"]
+
+    assert [found[number].attempts for number in (0, 2)] == [1, 1]
+    changed = command(*words, "dataset.batch_size=32")
+    assert changed.returncode == 2
+    assert "every trial: dataset.batch_size: was not there, is dataset.batch_size=32" in changed.stderr
+
+
+METRIC = Metric(name="val/accuracy", goal="maximize")
+
+
+def test_runners_share_a_study(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Two runners on one folder and one on a folder of its own, as on another machine: each trial is trained once."""
+    storage = f"storage=sqlite:///{tmp_path / 'shared.db'}"
+    folders = [tmp_path / "here" / "same", tmp_path / "here" / "same", tmp_path / "there" / "same"]
+    words = [sweep({"seed": [0, 1, 2]}, storage, "trainer.max_epochs=1", f"folder={path}") for path in folders]
+    said = [tmp_path / f"said{number}" for number in range(3)]
+    runners = [start(line, file) for line, file in zip(words, said, strict=True)]
+    for runner, file in zip(runners, said, strict=True):
+        assert runner.wait(PATIENCE) == 0, file.read_text()
+    here, there = SweepFolder(folders[0]), SweepFolder(folders[2])
+    assert len(runs(here)) == 2
+    assert len(runs(there)) == 1
+    assert {record.state for record in [*records(here).values(), *records(there).values()]} == {"finished"}
+    assert {run.config().seed for run in [*runs(here), *runs(there)]} == {0, 1, 2}
+    elsewhere = command(*words[2][:-1], f"folder={tmp_path / 'elsewhere' / 'same'}")
+    assert "3 trials: 3 finished" in elsewhere.stdout
+    other = command(*[word for word in words[0] if not word.startswith("storage=")])
+    assert other.returncode == 2
+    assert "Use the same storage=" in other.stderr
+
+
+def test_a_job_that_is_preempted_goes_on(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Slurm's path through submitit's local executor: SIGUSR2 saves and stops the training, which is then resumed."""
+    words = sweep({"seed": [0]}, "executor=submitit-local", "trainer.max_epochs=8")
+    folder, said = SweepFolder(tmp_path / "sweep"), tmp_path / "said"
+    runner = start(words, said)
+    wait_for(lambda: has(folder.log(0), " 2/8"), said)
+    record = folder.record(0)
+    assert record is not None
+    assert record.job is not None
+    job = int(Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(job, signal.SIGUSR2)
+    assert runner.wait(PATIENCE) == 0, said.read_text()
+    record = folder.record(0)
+    assert record is not None
+    assert (record.state, record.attempts, len(runs(folder))) == ("finished", 2, 1)
+    assert has(folder.log(0), "resumed at epoch")
+
+
+def test_wandb_agent_runs_a_trial(sweep: Callable[..., list[str]], tmp_path: Path, data_dir: Path) -> None:
+    """What `wandb agent` does with a trial, by its own code: command, environment, and that the run reports to it."""
+    script = tmp_path / "agent.py"
+    script.write_text(
+        "import queue, sys, yaml\n"
+        "from wandb.wandb_agent import Agent\n"
+        "agent = Agent(api=None, queue=queue.Queue(), sweep_id='s1')\n"
+        "config = yaml.safe_load(open(sys.argv[1]))\n"
+        "agent._sweep_command = config['command']\n"
+        "values = {k: v.get('value', v.get('values', [None])[0]) for k, v in config['parameters'].items()}\n"
+        "args = {key: {'value': value} for key, value in values.items()}\n"
+        "run = {'type': 'run', 'run_id': 'abc123', 'program': config['program'], 'args': args}\n"
+        "answer = agent._process_command(run)\n"
+        "assert 'exception' not in answer, answer\n"
+        "sys.exit(agent._run_processes['abc123'].wait())\n"
+    )
+    file = sweep({"method": ["psg"], "data_dir": [str(data_dir)], "runs_dir": [str(tmp_path / "runs")]})[1]
+    result = command(
+        str(script), file, WANDB_MODE="offline", WANDB_DIR=str(tmp_path), WANDB_SWEEP_ID="s1",
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    run = RunFolder(next((tmp_path / "runs").iterdir()))
+    assert run.state() == "finished"
+    assert "W&B" not in run.log.read_text()  # which would say that it could not start, or stopped working
+    assert list(run.path.glob("wandb/offline-run-*-abc123"))  # the id that the agent gave out
