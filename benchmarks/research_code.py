@@ -1,7 +1,7 @@
 """A spiking network as released research code usually writes it: one autograd function a time step, a Python loop over
 T, torch's batch norm before it, samples first ([B, T, ...]).
 
-It computes what ours computes with method=fixed_sg, neuron=lif; tests/project/test_bench_step.py compares loss and gradients.
+It computes what ours computes with method=fixed_sg, neuron=lif; test_bench_step.py compares loss and gradients.
 In bf16 its recursion runs in bf16, as it does in such code under autocast.
 """
 

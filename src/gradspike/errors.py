@@ -59,3 +59,9 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` with its leading space, or an empty string."""
     match = nearest(word, allowed)
     return f" Did you mean '{match}'?" if match is not None else ""
+
+
+def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
+    """The sentence for a name that does not exist: `unknown <kind> '<word>'. Did you mean 'x'? Allowed: a, b, c`."""
+    names = sorted(allowed)
+    return f"unknown {kind} '{word}'.{did_you_mean(word, names)} Allowed: {', '.join(names)}"

@@ -41,7 +41,8 @@ def test_interpreted_kernels() -> None:
 @pytest.mark.parametrize("words", [[], pytest.param(["shapes"], marks=pytest.mark.slow)])
 def test_kernels_compile_for_cuda_without_a_gpu(words: list[str], tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    done = command("tests/helpers/triton_codegen.py", *words, timeout=600, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=path)
+    script = "tests/helpers/triton_codegen.py"
+    done = command(script, *words, timeout=600, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr[-4000:]
     kernels = [line.split() for line in done.stdout.splitlines()]
     steps = set() if words else {"advance_step", "finish_step"}
