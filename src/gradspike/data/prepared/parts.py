@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.prepared.disk import check_free_space, free_space, is_full, size_text
+from gradspike.data.prepared.work_bar import WorkBar
 from gradspike.data.prepared.work_pool import run_tasks
 from gradspike.errors import UserError
-from gradspike.terminal.work_bar import WorkBar
 
 ItemT = TypeVar("ItemT")
 PARTS = "parts"
