@@ -126,7 +126,7 @@ def test_mistakes_are_answered(tmp_path: Path, mistake: str, answer: str) -> Non
 
 def test_mistakes_and_help_need_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom gradspike.cli import reporting_errors\nfrom gradspike.prepare import prepare\n"
+        "import sys\nfrom gradspike.cli.arguments import reporting_errors\nfrom gradspike.cli.prepare import prepare\n"
         "reporting_errors(lambda: prepare(['--help']))\nreporting_errors(lambda: prepare(['dataset=cifar1']))\n"
         "print([name for name in ('torch', 'numpy', 'PIL', 'lightning', 'matplotlib') if name in sys.modules])"
     )

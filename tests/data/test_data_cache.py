@@ -25,7 +25,7 @@ SLOW_BUILDER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from gradspike.data.cache import prepared
+from gradspike.data.prepared.cache import prepared
 folder = Path(sys.argv[1])
 
 def build(partial):
@@ -213,7 +213,7 @@ def test_data_dir_that_cannot_be_written_to() -> None:
 
 def test_checking_a_folder_and_options_imports_nothing_heavy() -> None:
     code = (
-        "import sys; import gradspike.data.data_dir, gradspike.data.registry; "
+        "import sys; import gradspike.data.files.data_dir, gradspike.data.registry; "
         "print([name for name in ('torch', 'numpy', 'lightning', 'tonic', 'sklearn') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}

@@ -176,9 +176,9 @@ def test_names_keep_any_character(tmp_path: Path) -> None:
 COMMAND = """
 import sys
 from pathlib import Path
-from gradspike.data import picture_source
-from gradspike.data.image_configs import ImageFolderConfig
-from gradspike.data.image_folder import ImageFolder
+from gradspike.data.options.pictures import ImageFolderConfig
+from gradspike.data.pictures import source as picture_source
+from gradspike.data.sets.image_folder import ImageFolder
 picture_source.PART_SIZE = 20
 if __name__ == "__main__":
     config = ImageFolderConfig(source=sys.argv[1], image_size=24, classes=3)

@@ -419,7 +419,8 @@ def test_mistakes_in_where(compared_runs: Path) -> None:
 
 def test_help_and_refusals_need_no_torch(compared_runs: Path) -> None:
     script = (
-        "import sys; from gradspike.cli import reporting_errors; from gradspike.compare.command import compare\n"
+        "import sys\nfrom gradspike.cli.arguments import reporting_errors\n"
+        "from gradspike.tools.compare.command import compare\n"
         f"code = reporting_errors(lambda: compare([{str(compared_runs)!r}]))\n"
         "assert not {'torch', 'lightning', 'wandb', 'matplotlib', 'optuna'} & set(sys.modules), 'heavy'\n"
         "sys.exit(code)"

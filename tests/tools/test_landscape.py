@@ -160,8 +160,8 @@ def assert_picture(path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from gradspike.landscape.command import landscape
-from gradspike.landscape.points import PointsFile
+from gradspike.tools.landscape.command import landscape
+from gradspike.tools.landscape.points import PointsFile
 add = PointsFile.add
 def add_or_die(self, index, point):
     if len(self.done) == 4:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -14,9 +13,6 @@ import torch
 
 from gradspike.cli import train as launch
 from gradspike.config.schema import ExperimentConfig
-from gradspike.data.options.pictures import DigitsConfig
-from gradspike.data.sets.digits import Digits
-from gradspike.data.source import SPLITS, Samples
 from gradspike.errors import Interrupted, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.terminal import tables as terminal
@@ -26,32 +22,8 @@ from gradspike.training.module import Diverged
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
-ALL = "dataset.name=test_without_validation:AllDigits"
+ALL = "dataset.name=helpers.all_digits:AllDigits"
 STEPS = (1257 + 179) // 64  # of an epoch
-
-
-class AllDigitsConfig(DigitsConfig):
-    name: str  # type: ignore[assignment]
-
-
-class AllDigits(Digits):
-    """The digits, those of the validation split among the training samples."""
-
-    Config = AllDigitsConfig
-
-    def load(self) -> Samples:
-        samples = super().load()
-        splits = samples.splits.copy()
-        splits[splits == SPLITS.index("val")] = SPLITS.index("train")
-        return dataclasses.replace(samples, splits=splits)
-
-
-class UntestedDigits(AllDigits):
-    """Without a test split."""
-
-    def load(self) -> Samples:
-        samples = super().load()
-        return dataclasses.replace(samples, splits=samples.splits * 0)
 
 
 @pytest.mark.parametrize("progress", ["lines", "bar"])
@@ -122,7 +94,7 @@ def test_weights_that_blow_up_in_the_last_step_are_noticed(tiny_config: Compose)
 
 
 def test_data_without_a_test_split_are_refused_before_training(tiny_config: Compose) -> None:
-    config = tiny_config("dataset.name=test_without_validation:UntestedDigits")
+    config = tiny_config("dataset.name=helpers.all_digits:UntestedDigits")
     with pytest.raises(UserError, match="has no samples in the split test"):
         train(config)
     assert not os.path.exists(config.runs_dir)
