@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from gradspike.config.compose import CONF_DIR, load_config
-from gradspike.config.recipes import deviations, flat, percent, published_for, start_lines, unequal_recipes
+from gradspike.config.recipes import deviations, percent, published_for, start_lines, unequal_recipes
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
+from gradspike.nested import flat
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import build_model
 from gradspike.training.losses import build_loss

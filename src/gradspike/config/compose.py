@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from gradspike.config.recipes import check_choices
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, did_you_mean
+from gradspike.nested import flat
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
 GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
@@ -102,7 +102,8 @@ def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dic
         except (HydraException, OmegaConfBaseException) as error:
             groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
             try:
-                known = sorted(_flat_keys(to_plain(compose(config_name, overrides=[*search_path, *groups]))))
+                defaults = to_plain(compose(config_name, overrides=[*search_path, *groups]))
+                known = sorted(key for key, _ in flat(defaults, sections=True))
             except (HydraException, OmegaConfBaseException):
                 known = []
             for word in words:
@@ -119,11 +120,3 @@ def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dic
             raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
     check_choices(words, composed, config_dirs)
     return composed
-
-
-def _flat_keys(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of a nested dictionary, inner ones included."""
-    for key, value in values.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _flat_keys(value, f"{prefix}{key}.")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from gradspike.config.schema import ExperimentConfig, PublishedConfig
 from gradspike.errors import ConfigError
+from gradspike.nested import flat
 
 RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
 
@@ -168,15 +169,6 @@ def _read(config_dirs: list[Path], group: str, option: str) -> dict[str, Any]:
 def _settings(file: Path) -> dict[str, Any]:
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     return {key: value for key, value in values.items() if key not in ("defaults", "recipe")}
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + str(key), value
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gradspike.config.schema import ExperimentConfig, WandbConfig
 from gradspike.loggers.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
 from gradspike.loggers.wandb_login import logged_in
+from gradspike.nested import flat
 from gradspike.runs.folder import LAYERS, RunFolder
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class WandbLogger(Logger):
         run, so that the next one in this process has its own.
         """
         if not failed:
-            self._attempt(lambda run: run.summary.update({**_flat(summary), **self._energies()}))
+            self._attempt(lambda run: run.summary.update({**dict(flat(summary, "/")), **self._energies()}))
             self._attempt(self._log_layers)
         self._attempt(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
@@ -116,10 +117,3 @@ class WandbLogger(Logger):
         except Exception as error:
             self._failed = True
             log.warning("W&B stopped working (%s); training goes on and the run's own files are complete.", error)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value})
-    return flat

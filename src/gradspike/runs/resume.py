@@ -7,6 +7,7 @@ from typing import Any
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
+from gradspike.nested import flat
 from gradspike.runs.folder import RunFolder
 
 # What a resumed run may change: where things lie and what is shown, nothing that shapes the result.
@@ -26,7 +27,7 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
         if _free(key):
             _put(before, key, _get(now, key))
             continue
-        ours, theirs = _flat(key, _get(now, key)), _flat(key, _get(before, key))
+        ours, theirs = dict(flat({key: _get(now, key)})), dict(flat({key: _get(before, key)}))
         # A key typed by itself is judged by itself, not once more with its group.
         differing = sorted(
             inner
@@ -46,13 +47,6 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
 
 def _free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
-
-
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    """`value` at `key` as {dotted key: leaf}."""
-    if not isinstance(value, dict):
-        return {key: value}
-    return {path: leaf for name, inner in value.items() for path, leaf in _flat(f"{key}.{name}", inner).items()}
 
 
 def _get(values: Any, key: str) -> Any:

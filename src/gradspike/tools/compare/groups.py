@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradspike.config.recipes import flat
 from gradspike.errors import ConfigError
+from gradspike.nested import flat
 from gradspike.tools.compare.run import Excluded, Run
 
 # What repeats a result, where things lie, how they are computed and shown: none of it shapes the result.

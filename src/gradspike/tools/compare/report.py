@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from gradspike.config.recipes import deviations, flat, published_for
+from gradspike.config.recipes import deviations, published_for
 from gradspike.config.schema import ExperimentConfig, PublishedConfig
 from gradspike.config.validate import validate
 from gradspike.cost.energy import Energy, energy_of
 from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.nested import flat
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, Grouping, text_of
 from gradspike.tools.compare.run import Excluded, Run, number
