@@ -70,7 +70,7 @@ class Reader:
         self.shrunk = shrunk
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for part in ("src", "conf", "tests"):
-            shutil.copytree(ROOT / part, self.root / part, ignore=ignore)
+            shutil.copytree(ROOT / part, self.root / part, ignore=ignore, symlinks=True)
         shutil.copy(ROOT / "pyproject.toml", self.root)
 
     def follow(self, section: str) -> str:
