@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
-from gradspike.methods.registry import MethodConfig
+from gradspike.methods.options import MethodConfig
 from gradspike.neurons.lif import build_neuron
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.surrogate import SURROGATES
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from gradspike.engine.base import Engine
 from gradspike.errors import ConfigError
-from gradspike.methods.registry import METHODS, MethodConfig, SurrogateName
+from gradspike.methods.options import MethodConfig, SurrogateName
+from gradspike.methods.registry import METHODS
 from gradspike.spiking_norm import collect_losses, name_layers
 from gradspike.surrogate import SURROGATES
 from helpers.engines import compiled_slowly
@@ -117,7 +118,7 @@ import torch
 from torch import nn
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import MethodConfig
+from gradspike.methods.options import MethodConfig
 
 
 class SlopeConfig(MethodConfig):

@@ -21,7 +21,7 @@ from gradspike.engine.base import (
 from gradspike.engine.registry import load_engine
 from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import MethodConfig
+from gradspike.methods.options import MethodConfig
 from gradspike.neurons.lif import LIF, PLIF, build_neuron
 from gradspike.neurons.options import NeuronConfig
 from gradspike.surrogate import SURROGATES

@@ -22,8 +22,9 @@ from gradspike.engine import eager
 from gradspike.engine.base import Engine, EngineOptions, EngineOutput
 from gradspike.methods.base import LayerFacts, Method, build_method
 from gradspike.methods.ds_atgo import DsAtgo
-from gradspike.methods.registry import MethodConfig
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.methods.options import MethodConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.surrogate import SURROGATES
 from helpers.engines import every_engine

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
 

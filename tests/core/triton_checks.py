@@ -20,7 +20,8 @@ from gradspike.engine.fused import FusedEngine
 from gradspike.engine.triton import engine as triton_engine
 from gradspike.engine.triton.engine import TritonKernels
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import METHODS, MethodConfig
+from gradspike.methods.options import MethodConfig
+from gradspike.methods.registry import METHODS
 from gradspike.spiking_norm import SpikingNorm, collect_losses
 from gradspike.surrogate import SURROGATES, Surrogate
 from helpers.method_checks import make_layer, method_config

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradspike.methods.registry import METHODS, MethodConfig
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.methods.options import MethodConfig
+from gradspike.methods.registry import METHODS
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses, name_layers
 
 T, B, C, SIDE = 4, 5, 3, 4

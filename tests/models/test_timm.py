@@ -26,7 +26,8 @@ from gradspike.models.registry import TimmConfig
 from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.network import TimmNetwork
 from gradspike.models.timm.trace import NotTraceable, trace
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers, undecayed_parameters
 from gradspike.training.evaluate import as_evaluated

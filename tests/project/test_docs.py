@@ -22,8 +22,10 @@ import pytest
 import yaml
 
 from gradspike.config.compose import load_config
-from gradspike.methods.registry import METHODS, MethodConfig
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.methods.options import MethodConfig
+from gradspike.methods.registry import METHODS
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.surrogate import SURROGATES
 from gradspike.tools.compare import command as compare_command
 from gradspike.tools.dashboard.command import dashboard

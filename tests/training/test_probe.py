@@ -21,7 +21,8 @@ from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm, name_layers
 from gradspike.training import run as experiment

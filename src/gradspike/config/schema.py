@@ -21,9 +21,10 @@ from pydantic import (
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.engine.registry import EngineName
-from gradspike.methods.registry import MethodConfig
+from gradspike.methods.options import MethodConfig
 from gradspike.models.registry import ModelConfig
-from gradspike.neurons.options import NeuronConfig, NormConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
 from gradspike.registry import Strict
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gradspike.errors import ConfigError
-from gradspike.methods.registry import METHODS, MIN_WIDTH, MethodConfig
+from gradspike.methods.options import MIN_WIDTH, MethodConfig
+from gradspike.methods.registry import METHODS
 
 
 @dataclass(frozen=True)

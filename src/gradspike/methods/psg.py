@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import MIN_WIDTH, PsgConfig
+from gradspike.methods.options import MIN_WIDTH
+from gradspike.methods.registry import PsgConfig
 
 # The symmetric divergence grows without bound as the potential's spread vanishes, as it does when every input is equal.
 VARIANCE_FLOOR = 1e-4

@@ -1,4 +1,4 @@
-"""Options of the neuron and of the normalisation before it. Light: imports no torch."""
+"""Options of the neuron. Light: imports no torch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,3 @@ class NeuronConfig(Strict):
     name: Literal["lif", "plif"] = "plif"
     decay: float = Field(default=0.2, gt=0, lt=1)
     detach_reset: bool = False
-
-
-class NormConfig(Strict):
-    """Threshold-dependent batch norm (tdBN; Zheng et al., AAAI 2021) over batch, time and space.
-
-    `tdbn` keeps the factor alpha * V_th outside gamma, which starts at 1; `tdbn_gain` is a plain batch norm whose
-    gamma starts at alpha * V_th. Both start as the same function and train differently.
-    """
-
-    name: Literal["tdbn", "tdbn_gain"] = "tdbn"
-    alpha: float = Field(default=1.0, gt=0)
-    momentum: float = Field(default=0.1, gt=0, le=1)
-    eps: float = Field(default=1e-5, gt=0)

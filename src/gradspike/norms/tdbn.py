@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from gradspike.neurons.options import NormConfig
+from gradspike.norms.options import NormConfig
 
 
 class ChannelNorm(nn.Module):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradspike.methods.registry import MIN_WIDTH
+from gradspike.methods.options import MIN_WIDTH
 from gradspike.spiking_norm import SpikingNorm
 
 log = logging.getLogger("gradspike")

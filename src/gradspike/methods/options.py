@@ -1,0 +1,27 @@
+"""Options that every method has. Light: imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gradspike.registry import Strict
+
+MIN_WIDTH = 1e-3
+
+SurrogateName = Literal[
+    "rectangular", "triangular", "sigmoid", "arctan", "fast_sigmoid", "gaussian", "piecewise_exponential", "dspike"
+]
+
+
+class MethodConfig(Strict):
+    """What every method has. `v_threshold` is the base threshold V_th, in units of the membrane potential.
+
+    `label` is what runs and tables call a variant, where it differs from `name`.
+    """
+
+    name: str
+    label: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    v_threshold: float = Field(default=0.5, gt=0)
+    surrogate: SurrogateName = "rectangular"
