@@ -111,6 +111,37 @@ def collect_losses() -> Iterator[LossCollector]:
         _collector.reset(token)
 
 
+@dataclass
+class FirstLayerWatch:
+    """What the spiking layer that is called first in a forward pass received; None while none was called.
+
+    `sums` [B]: the sum over all steps of each sample's input to that layer. It is finite exactly when the sample's
+    values are, and stays on the device. Spikes would not show it: u >= theta is false where u is NaN.
+    """
+
+    sums: Tensor | None = None
+
+    def see(self, y: Tensor, steps: int) -> None:
+        """Note the input [steps * B, C, *space] of a layer, unless an earlier one was called before."""
+        if self.sums is None:
+            # In float32, since a sum in float16 overflows at 65504.
+            self.sums = y.detach().sum(tuple(range(1, y.ndim)), dtype=torch.float32).view(steps, -1).sum(0)
+
+
+_watch: ContextVar[FirstLayerWatch | None] = ContextVar("gradspike_first_layer_watch", default=None)
+
+
+@contextmanager
+def watch_first_layer() -> Iterator[FirstLayerWatch]:
+    """Note what the first spiking layer receives in the forward pass inside the block."""
+    watch = FirstLayerWatch()
+    token = _watch.set(watch)
+    try:
+        yield watch
+    finally:
+        _watch.reset(token)
+
+
 class SpikingNorm(nn.Module):
     """tdBN, then the neuron over T steps with what its method says: current in, spikes out.
 
@@ -153,6 +184,9 @@ class SpikingNorm(nn.Module):
         moments = collector is not None and self.training and self.method.has_membrane_loss
         facts = self.facts(y, gradients=torch.is_grad_enabled())
         output = self._fire(y, static, facts, moments=moments)
+        watch = _watch.get()
+        if watch is not None:
+            watch.see(y, steps=1 if static else self.time_steps)
         if collector is not None and output.mean is not None and output.variance is not None:
             collector.losses.append(self.method.membrane_loss(facts, output.mean, output.variance))
         return output.spikes.flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradspike.engine.base import Engine
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig
-from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm
+from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm, watch_first_layer
+from helpers.engines import every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
 
 
@@ -170,3 +173,23 @@ def test_relu_twin_without_a_norm() -> None:
     assert list(layer.parameters()) == []
     y = make_input(time_steps=1)
     assert torch.equal(layer(y, static=True), torch.cat([y.relu()] * T))
+
+
+@every_engine
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("static", [False, True], ids=["frames", "still"])
+def test_a_bad_sample_shows_in_what_the_first_layer_receives(engine: Engine, bad: float, static: bool) -> None:
+    layers = nn.Sequential(make_layer(method_config("mpd_agl")), make_layer(method_config("mpd_agl")))
+    y = make_input(0)[: B if static else T * B].clone()
+    y[1 if static else B + 1, C - 1] = bad  # of the second step
+    for mode in (True, False):
+        layers.train(mode)
+        with watch_first_layer() as watch:
+            spikes = layers[1](layers[0](y, static=static))
+        assert watch.sums is not None
+        assert watch.sums.isfinite().tolist() == [sample != 1 for sample in range(B)]
+        assert spikes.isfinite().all()  # where nobody would see it
+    with watch_first_layer() as watch:
+        layers[1](layers[0](make_input(0)))
+    assert watch.sums is not None
+    assert watch.sums.isfinite().all()

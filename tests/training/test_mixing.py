@@ -131,7 +131,7 @@ def test_a_training_step_learns_the_shares_and_counts_the_larger_one() -> None:
     assert mix is not None
     mixed, shares = mix(inputs.clone(), labels, 0, 4, 0)
     logits = copy.deepcopy(module.model)(mixed)
-    loss = module.training_step({"input": inputs.clone(), "label": labels}, 4)
+    loss = module.training_step({"input": inputs.clone(), "label": labels, "index": torch.arange(32)}, 4)
     torch.testing.assert_close(loss, module.criterion(logits, shares))
     right = (logits.mean(0).argmax(1) == shares.argmax(1)).float().mean()
     assert module.train_meter.running()[1] == pytest.approx(float(right))

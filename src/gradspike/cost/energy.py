@@ -12,6 +12,7 @@ as everywhere in this literature; so this compares networks, and is no measureme
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class Energy:
 
 
 def energy_of(layers: Sequence[Mapping[str, Any]], is_ann: bool) -> Energy:
-    """Energy from the records of `describe.synapses`."""
+    """Energy from the records of `cost.synapses`; NaN where the inputs of a layer were not finite."""
     still = is_ann and bool(layers) and layers[0].get("steps") == 1
     return Energy(tuple(_layer(layer, is_ann, int(layer["steps"]) if still else 1) for layer in layers))
 
@@ -79,7 +80,7 @@ def _layer(layer: Mapping[str, Any], is_ann: bool, repeats: int) -> LayerEnergy:
     nonzero = [float(share) for share in layer.get("nonzero", ())]
     activity = sum(nonzero) / len(nonzero) if nonzero else None
     if layer["input"] == "whole" and nonzero and not is_ann:
-        magnitude = [float(value) for value in layer["magnitude"]]
+        magnitude = [math.nan if value is None else float(value) for value in layer["magnitude"]]
         operations = macs * sum(magnitude) / len(magnitude)
         picojoules = PJ_AC * operations
         return LayerEnergy(str(layer["name"]), macs, operations, True, picojoules, picojoules, activity)

@@ -33,6 +33,8 @@ def finite(value: Any) -> Any:
     """`value` with every number that is not finite, which JSON cannot hold, as None."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -44,6 +44,8 @@ def evaluate(
                 raise UserError(
                     f"{path}: does not fit the network that {run.path / 'config.yaml'} describes."
                 ) from error
+            if module.test_problem:
+                raise UserError(f"{path}: {module.test_problem}. The accuracy would mean nothing.")
         return results
 
 
@@ -91,7 +93,10 @@ def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]
 def evaluate_weights(
     trainer: L.Trainer, module: SpikingClassifier, data: DataModule, state: dict[str, Any]
 ) -> dict[str, float]:
-    """Load `state` into the module and evaluate it on the data module's test split."""
+    """Load `state` into the module and evaluate it on the data module's test split.
+
+    The numbers are NaN where samples or network are not finite; `module.test_problem` says which.
+    """
     module.load_state_dict(state)
     trainer.test(module, datamodule=data, verbose=False)
     return dict(module.test_metrics)

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import UserError
-from gradspike.spiking_norm import collect_losses
+from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model
+from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, finite_samples
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.losses import build_loss
 from gradspike.training.metrics import Meter
@@ -25,7 +26,7 @@ STEPS_BETWEEN_CHECKS = {"cpu": 1}  # reading the loss elsewhere waits for the de
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """Loss or weights are no longer finite."""
 
 
 class SpikingClassifier(L.LightningModule):
@@ -33,6 +34,7 @@ class SpikingClassifier(L.LightningModule):
 
     A batch is {"input", "label" [B], "index" [B]}. Numbers of the epoch that ends are in `epoch_metrics` from
     `on_train_epoch_end` on, those of a test in `test_metrics`. Without a validation they are those of training alone.
+    A test of samples or weights that are not finite has the reason in `test_problem`, and metrics of NaN.
     Raises ConfigError for a network or an optimiser that cannot be.
     """
 
@@ -49,9 +51,11 @@ class SpikingClassifier(L.LightningModule):
         self.train_meter = Meter(config.dataset.classes)
         self.val_meter = Meter(config.dataset.classes)
         self.test_meter = Meter(config.dataset.classes)
+        self.train_samples, self.val_samples, self.test_samples = FiniteSamples(), FiniteSamples(), FiniteSamples()
         self.firing_rate = FiringRate(self.model)
         self.epoch_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
+        self.test_problem: str | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits per time step, [T, B, K]."""
@@ -65,15 +69,24 @@ class SpikingClassifier(L.LightningModule):
         """
         inputs, labels = batch["input"], batch["label"]
         targets = labels
+        finite = finite_samples(inputs)
         if self.mixing is not None:
             inputs, targets = self.mixing(inputs, labels, self.current_epoch, batch_idx, self.global_rank)
             labels = targets.argmax(1)
-        with collect_losses() as extra:
+        with collect_losses() as extra, watch_first_layer() as watch:
             logits = self(inputs)
+        self.train_samples.update(finite, batch["index"], watch)
         loss: Tensor = self.criterion(logits, targets) + extra.mean()
         self.train_meter.update(loss, logits, labels)
         if (batch_idx + 1) % STEPS_BETWEEN_CHECKS.get(loss.device.type, 50) == 0:
-            self._check_finite(float(self.train_meter.mean_loss()), batch_idx)
+            samples = self.train_samples
+            # One transfer from the device for both.
+            mean_loss, bad = torch.stack([self.train_meter.mean_loss(), samples.inputs + samples.currents]).tolist()
+            if bad:
+                self._check_samples(samples.compute(), "train")
+            self._check_loss(mean_loss, batch_idx)
+            if bad:
+                self._check_network(samples.compute(), "train", batch_idx)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -82,13 +95,13 @@ class SpikingClassifier(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count one batch of the validation split."""
-        self._evaluate(batch, self.val_meter)
+        self._evaluate(batch, self.val_meter, self.val_samples)
 
     def on_validation_epoch_end(self) -> None:
         """Close the epoch with the numbers of training and validation."""
-        val = self.val_meter.results("val")
+        val = {**self.val_meter.results("val"), **self.firing_rate.stop("val")}
         # A last step that blew the weights up shows in the validation only.
-        self._close_epoch({**val, **self.firing_rate.stop("val")}, val["val/loss"])
+        self._close_epoch(val, val["val/loss"])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Close the epoch after its last batch where no validation follows."""
@@ -103,12 +116,17 @@ class SpikingClassifier(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Count one batch of the split that is evaluated, whichever it is; gives the predicted classes [B]."""
-        return self._evaluate(batch, self.test_meter).detach().float().mean(0).argmax(1)
+        return self._evaluate(batch, self.test_meter, self.test_samples).detach().float().mean(0).argmax(1)
 
     def on_test_epoch_end(self) -> None:
         """Gather the numbers of the evaluation."""
         values = self.test_meter.results("test") | self.firing_rate.stop("test")
-        self.test_metrics = {key.removeprefix("test/"): value for key, value in values.items()}
+        counts = self.test_samples.results()
+        split = getattr(self.trainer.datamodule, "test_split", "test")  # type: ignore[attr-defined]
+        self.test_problem = bad_inputs(counts, split) or bad_network(counts, split, self.model)
+        self.test_metrics = {
+            key.removeprefix("test/"): math.nan if self.test_problem else value for key, value in values.items()
+        }
 
     def configure_optimizers(self) -> Any:
         """The optimiser with its parameter groups, and the schedule of its rate."""
@@ -133,9 +151,11 @@ class SpikingClassifier(L.LightningModule):
         if self.trainer.is_global_zero:
             self.train_meter.restore(checkpoint["train_meter"])
 
-    def _evaluate(self, batch: dict[str, Tensor], meter: Meter) -> Tensor:
+    def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
         """Count a batch; gives its logits [T, B, K]."""
-        logits: Tensor = self(batch["input"])
+        with watch_first_layer() as watch:
+            logits: Tensor = self(batch["input"])
+        samples.update(finite_samples(batch["input"]), batch["index"], watch)
         meter.update(self.criterion(logits, batch["label"]), logits, batch["label"])
         return logits
 
@@ -144,7 +164,13 @@ class SpikingClassifier(L.LightningModule):
         train = self.train_meter.results("train")
         # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
         # saved.
-        self._check_finite(train["train/loss"] + judged, int(self.trainer.num_training_batches) - 1)
+        last = int(self.trainer.num_training_batches) - 1
+        counts = {"train": self.train_samples.results(), "val": self.val_samples.results()}
+        for split, of_split in counts.items():
+            self._check_samples(of_split, split)
+        for split, of_split in counts.items():
+            self._check_network(of_split, split, last)
+        self._check_loss(train["train/loss"] + judged, last)
         schedule = self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
         # That of a parameter of which neither its method nor its group wants another.
@@ -153,12 +179,26 @@ class SpikingClassifier(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(self.epoch_metrics, self.global_step)
 
-    def _check_finite(self, loss: float, batch_idx: int) -> None:
-        # One process decides; a loss that is lost on one is lost on all of them a step later, through the gradients.
+    # One process decides on these; what is lost on one is lost on all of them a step later, through the gradients.
+
+    def _check_samples(self, counts: Tensor, split: str) -> None:
+        problem = bad_inputs(counts, split) if self.trainer.is_global_zero else None
+        if problem:
+            raise UserError(f"{problem}. Fix the data, or the options that scale them (dataset.normalize).")
+
+    def _check_network(self, counts: Tensor, split: str, batch_idx: int) -> None:
+        problem = bad_network(counts, split, self.model) if self.trainer.is_global_zero else None
+        if problem:
+            raise self._diverged(problem, batch_idx)
+
+    def _check_loss(self, loss: float, batch_idx: int) -> None:
         if not math.isfinite(loss) and self.trainer.is_global_zero:
-            batch = batch_idx // self.trainer.accumulate_grad_batches
-            raise Diverged(
-                f"The loss is no longer finite (epoch {self.current_epoch}, batch {batch}). Try a smaller "
-                f"optimizer.lr (now {self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, "
-                "trainer.gradient_clip=1 or trainer.precision=fp32."
-            )
+            raise self._diverged("The loss is no longer finite", batch_idx)
+
+    def _diverged(self, what: str, batch_idx: int) -> Diverged:
+        batch = batch_idx // self.trainer.accumulate_grad_batches
+        return Diverged(
+            f"{what} (epoch {self.current_epoch}, batch {batch}). Try a smaller optimizer.lr (now "
+            f"{self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, trainer.gradient_clip=1 or "
+            "trainer.precision=fp32."
+        )

@@ -165,12 +165,18 @@ def _summary(
     Without a validation split the last weights stand for the best ones, and `val` holds the epoch alone.
     """
     last_path, best_path = (Path(path) for path in trainer.strategy.broadcast((str(run.last), str(run.best))))
-    test = {"last": evaluate_weights(trainer, module, data, load_checkpoint(last_path)["state_dict"])}
-    seen = {"last": record.take()}
+
+    def tested(checkpoint: Path) -> dict[str, float]:
+        values = evaluate_weights(trainer, module, data, load_checkpoint(checkpoint)["state_dict"])
+        if module.test_problem:
+            log.error("Test of %s: %s. There is no test accuracy.", checkpoint.name, module.test_problem)
+        return values
+
+    test, seen = {"last": tested(last_path)}, {"last": record.take()}
     if checkpoints.best["epoch"] == checkpoints.last["epoch"]:
         test["best"], seen["best"] = dict(test["last"]), seen["last"]
     else:
-        test["best"] = evaluate_weights(trainer, module, data, load_checkpoint(best_path)["state_dict"])
+        test["best"] = tested(best_path)
         seen["best"] = record.take()
     if trainer.is_global_zero:
         write_evaluations(run.path, seen)

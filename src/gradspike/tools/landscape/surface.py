@@ -19,10 +19,12 @@ from torch.func import functional_call
 from gradspike.config.schema import ExperimentConfig, short_name
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.loader import EpochLoader, evaluation_batches
+from gradspike.errors import UserError
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
 from gradspike.training.evaluate import as_evaluated, build_data, load_checkpoint, require_samples
+from gradspike.training.finite import finite_samples
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.trainer import build_trainer, check_device, quieten
@@ -133,7 +135,10 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
 
     def batches() -> Iterable[dict[str, Tensor]]:
         for batch in loader:
-            yield data.on_after_batch_transfer({key: value.to(device) for key, value in batch.items()}, 0)
+            batch = data.on_after_batch_transfer({key: value.to(device) for key, value in batch.items()}, 0)
+            if not finite_samples(batch["input"]).all():
+                raise UserError(f"Samples of the {arguments.split} split contain NaN or infinite values.")
+            yield batch
 
     size = 4 * len(chosen) * math.prod(samples.inputs.shape[1:])
     held = list(batches()) if size <= HELD_BYTES else None

@@ -4,7 +4,7 @@
     layers.json      {"samples": n, "last": [...], "best": [...]}, see `describe.synapses`
 
 `last` are the weights after the last epoch, `best` the best ones by validation. Nothing here depends on the clock or on
-whether the run was interrupted.
+whether the run was interrupted. A number that is not finite is null.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from gradspike.cost.synapses import measure_synapses
-from gradspike.runs.files import write_atomically
+from gradspike.runs.files import finite, write_atomically
 from gradspike.runs.folder import CONFUSION, LAYERS
 from gradspike.training.module import SpikingClassifier
 
@@ -120,7 +120,7 @@ def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
     )
     for name, head, part in files:
         lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
-        lines += [f'"{key}": {json.dumps(value[part], allow_nan=False)}' for key, value in seen.items()]
+        lines += [f'"{key}": {json.dumps(finite(value[part]), allow_nan=False)}' for key, value in seen.items()]
         write_atomically(folder / name, "{" + ",\n ".join(lines) + "}\n")
 
 

@@ -214,6 +214,7 @@ class Probe(L.Callback):
         lowest = {name: quantities.pop(LOWEST_THRESHOLD) for name, quantities in values.items()}
         assert self._warnings is not None
         self._warnings.thresholds(lowest)
+        self._warnings.potentials({name: quantities["u_mean"] for name, quantities in values.items()})
         histograms: dict[str, Any] = {
             f"{prefix}/{name}/{DISTANCE}": [rounded(share) for share in quantities.pop(DISTANCE)]
             for name, quantities in values.items()

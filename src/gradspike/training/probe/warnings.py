@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -31,9 +32,15 @@ NEGATIVE = (
     "optimizer.decay_all=true, which pulls the norm's bias back to 0."
 )
 
+NOT_FINITE = (
+    "has a membrane potential that is NaN or infinite; NaN never reaches a threshold, and gets no gradient. Look for "
+    "such values in the data, or try a smaller optimizer.lr."
+)
+
 
 class LayerWarnings:
-    """Watches for layers that never fire in an epoch's training, for clamped widths and for negative thresholds.
+    """Watches for layers that never fire in an epoch's training, for clamped widths, for negative thresholds and for
+    potentials that are not finite.
 
     What a layer has fired is noted on its device, and only until it is known to have fired in this epoch; nothing is
     read before `read`. With several processes a layer is silent when it is on all of them.
@@ -78,6 +85,12 @@ class LayerWarnings:
         for name, value in lowest.items():
             if value < 0:
                 self._tell(name, "negative", NEGATIVE.format(lowest=value))
+
+    def potentials(self, means: Mapping[str, list[float]]) -> None:
+        """Tell of layers whose mean potential is not finite in some step."""
+        for name, steps in means.items():
+            if not all(map(math.isfinite, steps)):
+                self._tell(name, "not finite", NOT_FINITE)
 
     def end_epoch(self, epoch: int) -> None:
         """Tell of layers that never fired in the training steps of `epoch` (counted from 0)."""

@@ -1,0 +1,85 @@
+"""NaN and infinite values, which a spiking network hides: u >= theta is false for NaN, so its loss stays finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from typing_extensions import override
+
+from gradspike.spiking_norm import FirstLayerWatch
+
+NONE = 2**63 - 1
+
+
+class FiniteSamples(Metric):
+    """Counts the samples that are not finite, and others whose input to the first spiking layer is not.
+
+    Counts stay on the device until somebody reads what `compute` or `results` return, [3]: samples that are not finite,
+    other samples of which the first layer's input is not, and the lowest number of a sample of either kind.
+    """
+
+    inputs: Tensor
+    currents: Tensor
+    first: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("inputs", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("currents", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("first", torch.tensor(NONE), dist_reduce_fx="min")
+
+    def update(self, finite: Tensor, index: Tensor, watch: FirstLayerWatch) -> None:
+        """Count a batch: what `finite_samples` returned for it [B], and the samples' numbers in the data set [B]."""
+        good = finite if watch.sums is None else finite & watch.sums.isfinite()
+        self.inputs += (~finite).sum()
+        self.currents += (finite & ~good).sum()
+        self.first = torch.minimum(self.first, torch.where(good, NONE, index).min())
+
+    @override
+    def compute(self) -> Tensor:
+        return torch.stack([self.inputs, self.currents, self.first])
+
+    def results(self) -> Tensor:
+        """The counts of all ranks; starts over."""
+        with self.sync_context():
+            counts = self.compute()
+        self.reset()
+        return counts
+
+
+def finite_samples(inputs: Tensor) -> Tensor:
+    """Whether all values of a sample are finite, [B]; of pictures [B, C, H, W] or frames [T, B, C, H, W]."""
+    batch_axis = inputs.ndim - 4
+    return inputs.isfinite().all(dim=tuple(axis for axis in range(inputs.ndim) if axis != batch_axis))
+
+
+def bad_inputs(counts: Tensor, split: str) -> str | None:
+    """A sentence on samples that are not finite; None if all are. Waits for the device."""
+    number, _, first = counts.tolist()
+    if not number:
+        return None
+    return (
+        f"{number} sample{'s' * (number > 1)} of the {split} split contain{'s' * (number == 1)} NaN or infinite values "
+        f"(first: sample {first})"
+    )
+
+
+def bad_network(counts: Tensor, split: str, model: nn.Module) -> str | None:
+    """A sentence on a network that is not finite, or makes finite samples infinite; None if all is well.
+
+    Waits for the device.
+    """
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+    bad = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return f"The network contains NaN or infinite values in {', '.join(bad[:3])}{more}"
+    _, number, first = counts.tolist()
+    if number:
+        return (
+            f"The first spiking layer receives values that are NaN, infinite or too large for float32 from {number} "
+            f"sample{'s' * (number > 1)} of the {split} split (first: sample {first})"
+        )
+    return None
