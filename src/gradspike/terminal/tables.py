@@ -13,8 +13,12 @@ Summary = dict[str, Any]
 
 
 def console() -> Console:
-    """The terminal, or a file or pipe that is wide enough for our tables."""
-    return Console() if Console().is_terminal else Console(width=120)
+    """The terminal, or a file or pipe taken to be wide enough for our tables.
+
+    Names and paths are printed as they are: neither markup (`[b]`) nor emoji codes (`:bug:`) mean anything in them.
+    """
+    width = None if Console().is_terminal else 120
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def percent(value: float | None) -> str:
