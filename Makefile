@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
-	@$(PY) src/train.py method=mpd_agl dataset=digits model=spiking_cnn
+	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
 test: lint  ## everything that must always pass: lint, types, tests
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)

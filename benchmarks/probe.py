@@ -1,6 +1,6 @@
 """What the probe costs: time of training with it at its default setting against training without.
 
-    python benchmarks/probe.py [epochs=6] [repeats=2] [any override of src/train.py]
+    python benchmarks/probe.py [epochs=6] [repeats=2] [any override of gradspike train]
 
 Plain and probed steps alternate within one training, as do plain and probed validations, so that a machine that gets
 slower by and by slows both. From their medians the cost of an epoch is put together:

@@ -1,9 +1,8 @@
-"""Train one run, or several with -m: `python src/train.py method=mpd_agl dataset=digits`. See --help."""
+"""`python src/train.py ...` is `gradspike train ...`; W&B sweep files name it as their program."""
 
 import sys
 
-from gradspike.cli.hydra import run
-from gradspike.cli.train import print_trials, train
+from gradspike.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run(train, print_trials))
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -66,5 +66,5 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> P
     for words in (["method=fixed_sg"], ["method=mpd_agl"], ["method=mpd_agl", "model.activation=relu"]):
         for seed in (0, 1, 2) if len(words) == 1 else (0,):
             typed = [*options, *words, f"seed={seed}"]
-            experiment.train(load_config(typed), None, ["src/train.py", *typed])
+            experiment.train(load_config(typed), None, ["gradspike", "train", *typed])
     return folder / "runs"

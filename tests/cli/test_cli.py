@@ -10,27 +10,23 @@ import pytest
 from gradspike.cli.hydra import help_text
 from gradspike.config.compose import CONF_DIR
 from gradspike.methods.registry import METHODS
-from helpers.command import ROOT, command
+from helpers.command import IMPORT_TIMES, ROOT, command, imported
 
 
 def test_help_lists_every_option_and_imports_nothing_heavy() -> None:
-    result = command("-X", "importtime", "src/train.py", "--help")
+    result = command("train", "--help", python=IMPORT_TIMES)
     assert result.returncode == 0
     assert all(name in result.stdout for name in (*METHODS.names(), "digits_events", "spiking_cnn", "resume="))
     assert len(result.stdout.splitlines()) < 45
-    assert not {"torch", "lightning", "wandb", "tonic"} & _imported(result.stderr)
+    assert not {"torch", "lightning", "wandb", "tonic"} & imported(result.stderr)
 
 
-def test_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    result = command("-X", "importtime", "src/train.py", "optimizer.lr=-1", f"runs_dir={tmp_path / 'runs'}")
+def test_mistakes_are_answered_before_anything_heavy_isimported(tmp_path: Path) -> None:
+    result = command("train", "optimizer.lr=-1", f"runs_dir={tmp_path / 'runs'}", python=IMPORT_TIMES)
     assert result.returncode == 2
     assert "optimizer.lr=-1: must be greater than 0" in result.stderr
-    assert not {"torch", "lightning", "wandb", "tonic"} & _imported(result.stderr)
+    assert not {"torch", "lightning", "wandb", "tonic"} & imported(result.stderr)
     assert not (tmp_path / "runs").exists()
-
-
-def _imported(import_times: str) -> set[str]:
-    return {line.rpartition("|")[2].strip() for line in import_times.splitlines() if line.startswith("import time:")}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +49,7 @@ def _imported(import_times: str) -> set[str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_refusals(words: list[str], code: int, said: str, tmp_path: Path) -> None:
-    result = command("src/train.py", f"runs_dir={tmp_path / 'runs'}", *words)
+    result = command("train", f"runs_dir={tmp_path / 'runs'}", *words)
     assert result.returncode == code, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr
@@ -62,13 +58,13 @@ def test_refusals(words: list[str], code: int, said: str, tmp_path: Path) -> Non
 
 def test_runs_dir_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    result = command("src/train.py", f"runs_dir={tmp_path / 'runs'}")
+    result = command("train", f"runs_dir={tmp_path / 'runs'}")
     assert result.returncode == 1
     assert "runs: cannot be written to" in result.stderr
 
 
 def test_multirun_trains_every_combination(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    result = command("src/train.py", "-m", "method=fixed_sg,mpd_agl", "seed=0,1", *tiny("trainer.max_epochs=1"))
+    result = command("train", "-m", "method=fixed_sg,mpd_agl", "seed=0,1", *tiny("trainer.max_epochs=1"))
     assert result.returncode == 0, result.stderr
     assert "4 trials" in result.stdout
     runs = [folder for folder in (tmp_path / "runs").iterdir() if (folder / "summary.json").exists()]
@@ -87,7 +83,7 @@ def test_user_method_by_import_path(tiny: Callable[..., list[str]], tmp_path: Pa
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "my_rule.yaml").write_text("name: my_rule:Rule\nv_threshold: 1.0\nwidth: 2.0\n")
     result = command(
-        "src/train.py", "--config-dir", str(tmp_path / "conf"), "method=my_rule", *tiny("trainer.max_epochs=1"),
+        "train", "--config-dir", str(tmp_path / "conf"), "method=my_rule", *tiny("trainer.max_epochs=1"),
         PYTHONPATH=str(tmp_path),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -95,7 +91,7 @@ def test_user_method_by_import_path(tiny: Callable[..., list[str]], tmp_path: Pa
 
 
 def test_print_configuration() -> None:
-    result = command("src/train.py", "optimizer.lr=0.3", "--cfg", "job", "--package", "optimizer")
+    result = command("train", "optimizer.lr=0.3", "--cfg", "job", "--package", "optimizer")
     assert result.returncode == 0
     assert "lr: 0.3" in result.stdout
 
@@ -106,11 +102,11 @@ def test_every_group_of_conf_is_in_the_help() -> None:
 
 
 def test_readme_commands_are_valid() -> None:
-    """Each `python src/train.py` of the README composes; what they print was seen by whoever wrote it."""
+    """Each `gradspike train` of the README composes."""
     from gradspike.cli.hydra import check_command_line
 
     lines = [line.partition("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()]
-    commands = [line.split()[2:] for line in lines if line.startswith("python src/train.py")]
+    commands = [line.split()[2:] for line in lines if line.startswith("gradspike train")]
     assert len(commands) >= 3
     for words in commands:
         if any("<" in word for word in words):

@@ -1,4 +1,4 @@
-"""The command src/prepare.py, and the contact sheet it draws."""
+"""The command `gradspike prepare`, and the contact sheet it draws."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gradspike.data.preview import draw_preview
 from gradspike.data.sets.image_folder import ImageFolder
 from gradspike.data.source import Samples
 from gradspike.errors import UserError
-from helpers.command import ROOT, command
+from helpers.command import GRADSPIKE, ROOT, command, execute
 from helpers.data_samples import encoded, pack, pixels, write_class_folders
 
 
@@ -46,7 +46,7 @@ def words(pets: Path, *more: str) -> list[str]:
 
 
 def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path) -> None:
-    result = command("src/prepare.py", *words(pets, "workers=1", "verify=true", f"preview={pets.parent / 'p.png'}"))
+    result = command("prepare", *words(pets, "workers=1", "verify=true", f"preview={pets.parent / 'p.png'}"))
     assert result.returncode == 0, result.stderr
     (folder,) = (path for path in (pets.parent / "prepared").glob("image_folder-*") if "split" not in path.name)
     for line in (
@@ -59,7 +59,7 @@ def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path) -> None:
         assert line in result.stdout
     with Image.open(pets.parent / "p.png") as picture:
         assert picture.width > 600
-    again = command("src/prepare.py", *words(pets))
+    again = command("prepare", *words(pets))
     assert again.returncode == 0
     assert "Preparing" not in again.stdout
     assert "left out" not in again.stdout
@@ -68,11 +68,11 @@ def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path) -> None:
 def test_bad_files_end_it_or_are_listed(pets: Path) -> None:
     with zipfile.ZipFile(pets, "a") as file:
         file.writestr("train/ant/zz.png", b"words")
-    refused = command("src/prepare.py", *words(pets))
+    refused = command("prepare", *words(pets))
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert f"{pets}/train/ant/zz.png: is not a PNG" in refused.stderr
-    skipped = command("src/prepare.py", *words(pets, "dataset.on_bad_file=skip"))
+    skipped = command("prepare", *words(pets, "dataset.on_bad_file=skip"))
     assert skipped.returncode == 0
     assert "left out   1 " in skipped.stdout
     assert f"  {pets}/train/ant/zz.png: is not a PNG" in skipped.stdout
@@ -85,7 +85,7 @@ def test_a_changed_byte_is_found_by_verify(pets: Path) -> None:
     with inputs.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\0")
-    result = command("src/prepare.py", *words(pets, "verify=true"))
+    result = command("prepare", *words(pets, "verify=true"))
     assert result.returncode == 1
     assert f"{inputs.parent} is damaged: inputs.npy" in result.stderr
 
@@ -94,7 +94,7 @@ def test_a_reader_that_goes_away_ends_it_silently(tmp_path: Path) -> None:
     """As `| head` does."""
     reading, writing = os.pipe()
     os.close(reading)
-    run = [sys.executable, "src/prepare.py", "dataset=digits", f"data_dir={tmp_path}"]
+    run = [*GRADSPIKE, "prepare", "dataset=digits", f"data_dir={tmp_path}"]
     ended = subprocess.run(run, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writing)
     assert ended.stderr == ""
@@ -130,7 +130,7 @@ def test_mistakes_and_help_need_nothing_heavy() -> None:
         "reporting_errors(lambda: prepare(['--help']))\nreporting_errors(lambda: prepare(['dataset=cifar1']))\n"
         "print([name for name in ('torch', 'numpy', 'PIL', 'lightning', 'matplotlib') if name in sys.modules])"
     )
-    result = command("-c", code, PYTHONPATH=str(ROOT / "src"))
+    result = execute(sys.executable, "-c", code)
     assert result.stdout.startswith("Prepare a data set once")
     assert result.stdout.endswith("[]\n")
 
@@ -149,7 +149,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_preparation_goes_on(large: Path, tmp_path: Path, signum: int, code: int) -> None:
-    run = [sys.executable, "src/prepare.py", "dataset=image_folder", f"dataset.source={large}"]
+    run = [*GRADSPIKE, "prepare", "dataset=image_folder", f"dataset.source={large}"]
     run += [f"data_dir={tmp_path}", "dataset.classes=1", "dataset.image_size=32", "workers=1"]
     process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

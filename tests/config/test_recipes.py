@@ -208,10 +208,10 @@ def test_unequal_recipes_of_a_comparison_are_noticed(tmp_path: Path) -> None:
     assert unequal_recipes([load_config(["dataset=cifar10"]), load_config(["dataset=cifar100"])]) is None
 
     words = ["-m", "method=mpd_agl,ds_atgo", "dataset=cifar10", "data_dir=/no/such/place", f"runs_dir={tmp_path}"]
-    result = command("src/train.py", *words)
+    result = command("train", *words)
     assert result.stderr.startswith("Note: trials on cifar10 with resnet19 have different recipes")
     assert "Traceback" not in result.stderr
-    assert "exclude each other" in command("src/train.py", *words, "--cfg", "job").stderr
+    assert "exclude each other" in command("train", *words, "--cfg", "job").stderr
 
 
 def test_what_is_said_at_the_start() -> None:
@@ -241,7 +241,7 @@ def test_recipe_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_refused_group_as_a_command() -> None:
-    result = command("src/train.py", "method=ds_atgo", "dataset=cifar10", "optimizer=adamw")
+    result = command("train", "method=ds_atgo", "dataset=cifar10", "optimizer=adamw")
     assert result.returncode == 2
     assert "recipe=none" in result.stderr
     assert "Traceback" not in result.stderr

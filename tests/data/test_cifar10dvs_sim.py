@@ -150,10 +150,10 @@ def test_another_camera_is_another_set(simulated: tuple[Cifar10DvsSim, Samples],
 def test_export_is_reached_from_the_command_line(pictures: Path, tmp_path: Path) -> None:
     options = [f"dataset.source={pictures}", "dataset.per_class=1", f"data_dir={tmp_path}", "workers=1"]
     options += [f"export={tmp_path / 'out'}", "export_format=npz"]
-    result = command("src/prepare.py", "dataset=cifar10dvs_sim", *options)
+    result = command("prepare", "dataset=cifar10dvs_sim", *options)
     assert result.returncode == 0, result.stderr
     assert f"exported   10 recordings to {tmp_path / 'out'}" in result.stdout
     assert (tmp_path / "out/frog/cifar10_frog_0.npz").is_file()
-    refused = command("src/prepare.py", "dataset=digits", f"data_dir={tmp_path}", f"export={tmp_path / 'other'}")
+    refused = command("prepare", "dataset=digits", f"data_dir={tmp_path}", f"export={tmp_path / 'other'}")
     assert refused.returncode == 2
     assert "export is for dataset=cifar10dvs_sim" in refused.stderr.replace(f"={tmp_path / 'other'}:", "")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+GRADSPIKE = [sys.executable, "-m", "gradspike"]
+"""What `gradspike` is on the command line of a test."""
+IMPORT_TIMES = ("-X", "importtime")
 
 TINY = ["model.width=4", "model.depth=2", "trainer.max_epochs=2", "trainer.progress=none", "trainer.accelerator=cpu"]
 # A kernel takes seconds to compile or load, a tiny training less; test_engines.py trains with compiled ones.
@@ -16,15 +20,29 @@ TINY += ["engine=eager"]
 
 
 def command(
+    *words: str, timeout: float = 240, cwd: Path = ROOT, python: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`command("train", "seed=1")` runs `gradspike train seed=1`; `python` are flags of the interpreter."""
+    return execute(sys.executable, *python, "-m", "gradspike", *words, timeout=timeout, cwd=cwd, **environment)
+
+
+def execute(
     *words: str, timeout: float = 240, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands as a user would, `command("src/train.py", "seed=1")`."""
+    """Run any program with this checkout's package and nobody logged in to W&B."""
+    sources = os.pathsep.join([str(ROOT / "src"), *filter(None, [environment.pop("PYTHONPATH", "")])])
+    kept = {"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": os.devnull, "PYTHONPATH": sources}
     return subprocess.run(
-        [sys.executable, *words],
+        list(words),
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": os.devnull, **environment},
+        env={**os.environ, **kept, **environment},
     )
+
+
+def imported(import_times: str) -> set[str]:
+    """The modules that a process started with IMPORT_TIMES has imported, read from its standard error."""
+    return {line.rpartition("|")[2].strip() for line in import_times.splitlines() if line.startswith("import time:")}

@@ -92,16 +92,17 @@ class Reader:
     def type(self, commands: str) -> str:
         """Type the lines of a block into a shell, trainings shrunk by further overrides."""
         lines = commands.replace("\\\n", " ").splitlines()
-        lines = [" ".join([line, *self.shrunk]) if "src/train.py" in line else line for line in lines]
-        # A function, since `python` on the PATH need not be the one that runs the tests.
-        script = "\n".join(["set -e", 'python() { "$THIS_PYTHON" "$@"; }', *lines])
+        lines = [" ".join([line, *self.shrunk]) if "gradspike train" in line else line for line in lines]
+        # Functions, since what is on the PATH need not be of the Python and the checkout that are tested.
+        python = 'python() { PYTHONPATH="$THIS_SOURCE:$PYTHONPATH" "$THIS_PYTHON" "$@"; }'
+        script = "\n".join(["set -e", python, 'gradspike() { python -m gradspike "$@"; }', *lines])
         result = subprocess.run(
             ["bash", "-c", script],
             cwd=self.root,
             capture_output=True,
             text=True,
             timeout=240,
-            env={**os.environ, "THIS_PYTHON": sys.executable},
+            env={**os.environ, "THIS_PYTHON": sys.executable, "THIS_SOURCE": str(self.root / "src")},
         )
         assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
         return result.stdout
@@ -281,11 +282,11 @@ def test_a_diff_that_does_not_fit_is_noticed() -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """Every `python src/...` that stands alone on a line of a page's blocks, in words."""
+    """Every `gradspike ...` that stands alone on a line of a page's blocks, in words."""
     parts = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     text = "\n".join(parts)
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python src/")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gradspike ")]
 
 
 def test_commands_of_the_page_on_sweeps_are_accepted(
@@ -295,17 +296,17 @@ def test_commands_of_the_page_on_sweeps_are_accepted(
     monkeypatch.chdir(ROOT)
     commands = commands_of(DOCS / "sweeps.md")
     programs = [words[0] for words in commands]
-    assert {"src/sweep.py", "src/compare.py", "src/dashboard.py"} <= set(programs)
+    assert {"sweep", "compare", "dashboard"} <= set(programs)
     for program, *words in commands:
-        if program == "src/sweep.py" and "--dry-run" in words:
+        if program == "sweep" and "--dry-run" in words:
             assert sweep_command.sweep(words) == 0
-            assert capsys.readouterr().out.count("python src/train.py") == 18  # as the page says
-        elif program == "src/sweep.py":
+            assert capsys.readouterr().out.count("gradspike train") == 18  # as the page says
+        elif program == "sweep":
             file, *_, typed, _ = sweep_command.parse(words)
             assert load_config(build(read(file), typed).of({})).method_label()
-        elif program == "src/compare.py":
+        elif program == "compare":
             assert compare_command.parse(words).sweep == ["runs/sweeps/quick"]
-        elif program == "src/dashboard.py":
+        elif program == "dashboard":
             pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is an optional extra")
             assert dashboard([*words, "--dry-run"]) == 0
         else:

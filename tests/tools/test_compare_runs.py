@@ -403,8 +403,8 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: lis
 
 
 def test_the_command_itself() -> None:
-    assert "--baseline NAME" in command("src/compare.py", "--help").stdout
-    result = command("src/compare.py", "nowhere")
+    assert "--baseline NAME" in command("compare", "--help").stdout
+    result = command("compare", "nowhere")
     assert (result.returncode, result.stderr) == (1, "Error: nowhere: there is no such file or folder.\n")
 
 

@@ -18,7 +18,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.tools.dashboard import heat_map
 from gradspike.tools.dashboard.command import dashboard
 from gradspike.training import run as experiment
-from helpers.command import TINY, command
+from helpers.command import IMPORT_TIMES, TINY, command, imported
 from helpers.wandb_records import final_summary, inspect
 from helpers.wandb_server import USER, wandb_server
 
@@ -177,11 +177,10 @@ def test_another_chart_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_help_imports_nothing_heavy() -> None:
-    result = command("-X", "importtime", "src/dashboard.py", "--help")
+    result = command("dashboard", "--help", python=IMPORT_TIMES)
     assert result.returncode == 0
     assert "project=gradspike" in result.stdout
-    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
-    assert not {"torch", "lightning", "wandb", "wandb_workspaces"} & imported
+    assert not {"torch", "lightning", "wandb", "wandb_workspaces"} & imported(result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_help_imports_nothing_heavy() -> None:
     ],
 )
 def test_refusals(words: list[str], code: int, said: str) -> None:
-    result = command("src/dashboard.py", *words)
+    result = command("dashboard", *words)
     assert (result.returncode, result.stdout) == (code, "")
     assert result.stderr.startswith("Error: ")
     assert said in result.stderr
@@ -219,7 +218,7 @@ def without_ids(value: Any) -> Any:
 def test_it_is_saved_in_the_default_entity(specification: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with wandb_server(["mine", "theirs"]) as server:
-        result = command("src/dashboard.py", "project=mine", "dataset=digits", "name=Our methods", **server.environment)
+        result = command("dashboard", "project=mine", "dataset=digits", "name=Our methods", **server.environment)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"saved: {server.address}/{USER}/mine?nw=" in result.stdout
     chart, view = server.sent["createCustomChart"], server.sent["upsertView"]
@@ -241,7 +240,7 @@ def test_it_is_saved_in_the_default_entity(specification: dict[str, Any], monkey
 )
 def test_what_the_server_refuses_is_told(refuses: str, code: int, said: str) -> None:
     with wandb_server(["mine"], refuses) as server:
-        result = command("src/dashboard.py", "project=mine", "entity=us", **server.environment)
+        result = command("dashboard", "project=mine", "entity=us", **server.environment)
     assert result.returncode == code, result.stdout + result.stderr
     assert said in result.stdout + result.stderr
     assert "not today" in result.stdout + result.stderr
@@ -249,7 +248,7 @@ def test_what_the_server_refuses_is_told(refuses: str, code: int, said: str) -> 
 
 def test_a_project_that_is_not_there_is_told_before_anything_is_saved() -> None:
     with wandb_server(["methods"]) as server:
-        result = command("src/dashboard.py", "project=method", "entity=us", **server.environment)
+        result = command("dashboard", "project=method", "entity=us", **server.environment)
     assert result.returncode == 1
     assert "us has no such project. Did you mean 'methods'?" in result.stderr
     assert not server.sent

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from gradspike.tools.profile.command import profile
 from gradspike.tools.profile.measure import KINDS, NORM, OPTIMISER, PRODUCTS, Profile, kind_of, measure
 from gradspike.training.evaluate import build_data
 from gradspike.training.trainer import quieten
-from helpers.command import ROOT, command
+from helpers.command import command
 
 
 def measured(config: ExperimentConfig, *more: ExperimentConfig, steps: int = 3) -> list[Profile]:
@@ -138,7 +136,7 @@ def test_kinds() -> None:
 def test_command(data_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "profile.json"
     words = ["dataset=digits", "model.width=4", "model.depth=2", "trainer.accelerator=cpu", "dataset.batch_size=32"]
-    result = command("src/profile.py", *words, f"data_dir={data_dir}", "steps=2", f"out={out}", OMP_NUM_THREADS="1")
+    result = command("profile", *words, f"data_dir={data_dir}", "steps=2", f"out={out}", OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr
     for word in ("norm + neuron", "100.0 %", "twin", "neurons.1", "Waits of the host"):
         assert word in result.stdout
@@ -169,23 +167,4 @@ def test_mistakes(words: list[str], message: str) -> None:
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile(["--help"]) == 0
-    assert "src/profile.py" in capsys.readouterr().out
-
-
-def test_the_standard_librarys_module_of_this_name_is_still_there() -> None:
-    """With src/ in front, as for every `python src/x.py`; torch imports cProfile, which imports profile."""
-    code = "import profile, cProfile; profile.run('1'); cProfile.run('2'); print(profile.__file__)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True, timeout=60
-    )
-    assert str(ROOT) not in run.stdout.splitlines()[-1]
-    assert "function calls" in run.stdout
-
-
-@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "src").glob("*.py")))
-def test_every_command_starts(script: str) -> None:
-    assert command(f"src/{script}", "--help").returncode == 0
-
-
-def test_a_command_that_imports_torch_runs_beside_it() -> None:
-    assert command("src/describe.py", "dataset=digits", "model.width=4").returncode == 0
+    assert "gradspike profile" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.study import Study, build_pruner
-from helpers.command import ROOT, TINY, command
+from helpers.command import ROOT, TINY, command, execute
 
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
 PATIENCE = 180.0
@@ -44,7 +44,7 @@ def sweep(tmp_path: Path, data_dir: Path) -> Callable[..., list[str]]:
         file = tmp_path / "tiny.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
         folder = [] if any(word.startswith("folder=") for word in arguments) else [f"folder={tmp_path / 'sweep'}"]
-        return ["src/sweep.py", str(file), f"data_dir={data_dir}", *folder, *arguments]
+        return ["sweep", str(file), f"data_dir={data_dir}", *folder, *arguments]
 
     return words
 
@@ -52,7 +52,11 @@ def sweep(tmp_path: Path, data_dir: Path) -> Callable[..., list[str]]:
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-u", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            [sys.executable, "-u", "-m", "gradspike", *words],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
         )
 
 
@@ -102,7 +106,7 @@ def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path
     wait_for(lambda: has(folder.log(0), "resumed at epoch"), said[1])
     runner.send_signal(signal.SIGINT)
     assert runner.wait(PATIENCE) == 128 + signal.SIGINT, said[1].read_text()
-    assert has(said[1], "Go on with: python src/sweep.py")
+    assert has(said[1], "Go on with: ")
     assert records(folder)[0].state == "interrupted"
     assert not list((folder.path / "runners").iterdir())
 
@@ -206,8 +210,8 @@ def test_wandb_agent_runs_a_trial(sweep: Callable[..., list[str]], tmp_path: Pat
         "sys.exit(agent._run_processes['abc123'].wait())\n"
     )
     file = sweep({"method": ["psg"], "data_dir": [str(data_dir)], "runs_dir": [str(tmp_path / "runs")]})[1]
-    result = command(
-        str(script), file, WANDB_MODE="offline", WANDB_DIR=str(tmp_path), WANDB_SWEEP_ID="s1",
+    result = execute(
+        sys.executable, str(script), file, WANDB_MODE="offline", WANDB_DIR=str(tmp_path), WANDB_SWEEP_ID="s1",
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -18,12 +17,12 @@ import torch
 import yaml
 
 from gradspike.cli import train as launch
+from gradspike.cli.evaluate import evaluate
 from gradspike.config.compose import CONF_DIR, load_config, options_of
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.resume import resumed_config
-from gradspike.terminal.tables import typed_command
 from gradspike.training.callbacks.checkpoints import AtomicFiles
 from gradspike.training.evaluate import load_checkpoint
 from gradspike.training.module import Diverged, SpikingClassifier
@@ -113,7 +112,7 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
 
 def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", "src/train.py", *words],
+        [sys.executable, "-u", "-m", "gradspike", "train", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -267,16 +266,6 @@ def test_a_home_folder_is_expanded(tiny_config: Compose, tmp_path: Path, monkeyp
     assert RunFolder.open(f"~/my runs/{run.path.name}").path == run.path
 
 
-def test_printed_commands_can_be_pasted() -> None:
-    assert (
-        typed_command("src/evaluate.py", run="runs/a_b-1", split="test")
-        == "python src/evaluate.py run=runs/a_b-1 split=test"
-    )
-    words = shlex.split(typed_command("src/train.py", resume="/tmp/a b=c/run"))
-    assert load_config(words[2:]).resume == "/tmp/a b=c/run"
-    assert shlex.split(typed_command("src/evaluate.py", run="/tmp/a b/run"))[2] == "run=/tmp/a b/run"
-
-
 def test_a_checkpoint_that_cannot_be_saved_leaves_the_previous_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,7 +295,7 @@ def test_evaluate_of_another_network(tiny_config: Compose) -> None:
     config["model"]["width"] = 8
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match="does not fit the network"):
-        launch.evaluate([f"run={run.path}"])
+        evaluate([f"run={run.path}"])
 
 
 def test_weights_that_blow_up_in_the_last_step_are_noticed(tiny_config: Compose) -> None:
@@ -362,10 +351,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_config: Compose) -> None:
 
 def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
     run = train(tiny_config("dataset=digits_events", "time_steps=2", "trainer.max_epochs=1"))
-    result = command("src/evaluate.py", f"run={run.path}", "split=test", "accelerator=cpu")
+    result = command("evaluate", f"run={run.path}", "split=test", "accelerator=cpu")
     assert result.returncode == 0, result.stderr
     assert json.loads((run.path / "evaluation_test.json").read_text()) == run.summary()["test"]
-    assert launch.evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
+    assert evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
     val = json.loads((run.path / "evaluation_val.json").read_text())
     assert val["last"]["accuracy"] == run.summary()["val"]["last"]["accuracy"]
 
@@ -381,18 +370,18 @@ def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
 )
 def test_evaluate_refuses(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        launch.evaluate(words)
+        evaluate(words)
 
 
 def test_evaluate_of_a_run_that_never_saved(tiny_config: Compose) -> None:
     run = RunFolder.create(tiny_config())
     with pytest.raises(UserError, match="there is no such checkpoint; the run is running"):
-        launch.evaluate([f"run={run.path}"])
+        evaluate([f"run={run.path}"])
 
 
 def test_two_processes_train_as_one(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
     """DDP over two CPU processes: one folder, one record, and every sample evaluated once."""
-    result = command("src/train.py", *tiny("trainer.devices=2", "trainer.max_epochs=1", "trainer.progress=lines"))
+    result = command("train", *tiny("trainer.devices=2", "trainer.max_epochs=1", "trainer.progress=lines"))
     assert result.returncode == 0, result.stderr
     runs = list((tmp_path / "runs").glob("2*"))
     assert len(runs) == 1

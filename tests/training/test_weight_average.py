@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradspike.cli import train as launch
+from gradspike.cli.evaluate import evaluate
 from gradspike.config.schema import ExperimentConfig
 from gradspike.runs.folder import RunFolder
 from gradspike.training.evaluate import load_checkpoint
@@ -55,7 +55,7 @@ def test_the_average_is_what_is_validated_tested_and_evaluated(tiny_config: Comp
     assert records[0]["train/loss"] == records[1]["train/loss"]
     assert records[0]["val/loss"] != records[1]["val/loss"]
     for split, expected in (("val", summary["val"]), ("test", summary["test"])):
-        launch.evaluate([f"run={averaged.path}", f"split={split}", "accelerator=cpu"])
+        evaluate([f"run={averaged.path}", f"split={split}", "accelerator=cpu"])
         found = json.loads((averaged.path / f"evaluation_{split}.json").read_text())
         for name in ("last", "best"):
             assert {key: expected[name][key] for key in found[name]} == found[name]

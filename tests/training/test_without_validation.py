@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradspike.cli import train as launch
+from gradspike.cli.evaluate import evaluate
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import Interrupted, UserError
 from gradspike.runs.folder import RunFolder
@@ -48,10 +48,10 @@ def test_a_whole_run(tiny_config: Compose, capsys: pytest.CaptureFixture[str], p
     table = capsys.readouterr().out
     assert "last epoch" in table
     assert "by val " not in table
-    assert launch.evaluate([f"run={run.path}", "accelerator=cpu"]) == 0
+    assert evaluate([f"run={run.path}", "accelerator=cpu"]) == 0
     assert json.loads((run.path / "evaluation_test.json").read_text()) == summary["test"]
     with pytest.raises(UserError, match=r"has no samples in the split val.*val_fraction=0"):
-        launch.evaluate([f"run={run.path}", "split=val"])
+        evaluate([f"run={run.path}", "split=val"])
 
 
 @pytest.mark.parametrize("steps", [STEPS, STEPS + 4], ids=["between epochs", "within one"])

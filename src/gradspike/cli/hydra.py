@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gradspike.cli.arguments import _tried, reporting_errors
+from gradspike.cli.arguments import _tried
 from gradspike.config.compose import CONF_DIR, GROUPS, _compose, _config_dirs, check_groups, options_of, to_plain
 from gradspike.config.recipes import unequal_recipes
 from gradspike.config.schema import ExperimentConfig
@@ -30,12 +30,12 @@ OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
 HELP = """\
 gradspike: train a spiking neural network with a surrogate-gradient method.
 
-  python src/train.py method=mpd_agl dataset=digits model=spiking_cnn seed=1
-  python src/train.py method=fixed_sg,mpd_agl seed=0,1,2 -m     every combination, one after the other
-  python src/train.py resume=runs/<run>                         go on where a run stopped
-  python src/train.py dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
-  python src/train.py method=ds_atgo dataset=cifar10            with its recipe; recipe=none: without
-  python src/train.py logger=wandb --cfg job                    print the composed configuration, train nothing
+  gradspike train method=mpd_agl dataset=digits model=spiking_cnn seed=1
+  gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m     every combination, one after the other
+  gradspike train resume=runs/<run>                         go on where a run stopped
+  gradspike train dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
+  gradspike train method=ds_atgo dataset=cifar10            with its recipe; recipe=none: without
+  gradspike train logger=wandb --cfg job                    print the composed configuration, train nothing
 
 Choose (group=option):
 {groups}
@@ -43,7 +43,7 @@ Choose (group=option):
 Set (key=value), among others:
   seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
   trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
-  All keys with their values: python src/train.py --cfg job        Hydra's own flags: --hydra-help
+  All keys with their values: gradspike train --cfg job        Hydra's own flags: --hydra-help
 """
 
 
@@ -69,40 +69,41 @@ def _show_help(config_dir: str | None) -> int:
     return 0
 
 
-def run(train: Callable[[ExperimentConfig, list[str]], int], finish: Callable[[], None] | None = None) -> int:
+def run(
+    words: list[str],
+    train: Callable[[ExperimentConfig, list[str]], int],
+    finish: Callable[[], None] | None = None,
+) -> int:
     """Compose, validate and hand each configuration to `train(config, typed overrides) -> exit code`.
 
     Returns the exit code of the command. In a multirun a trial that fails does not keep the others from running; the
     first failure's code is returned, and `finish` is called after the last trial.
     """
-    import hydra
-    from hydra._internal.utils import get_args_parser
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
 
-    if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        return reporting_errors(lambda: _show_help(_config_dir_argument(sys.argv[1:])))
+    if any(word in ("-h", "--help") for word in words):
+        return _show_help(_config_dir_argument(words))
     # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("-") or "=" not in word)
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    arguments = parser.parse_args(sorted(words, key=lambda word: word.startswith("-") or "=" not in word))
     codes: list[int] = []
+    version.setbase("1.3")
 
-    @hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")
     def job(raw: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
         codes.append(_tried(lambda: train(validate(to_plain(raw)), typed)))
 
-    def checked() -> int:
-        if not (arguments.info or arguments.shell_completion or arguments.hydra_help):
-            check_command_line(arguments)
-        try:
-            job()
-        finally:
-            if len(codes) > 1 and finish is not None:
-                finish()
-        return next((code for code in codes if code), 0)
-
-    return reporting_errors(checked)
+    if not (arguments.info or arguments.shell_completion or arguments.hydra_help):
+        check_command_line(arguments)
+    try:
+        _run_hydra(arguments, parser, job, str(CONF_DIR), "config")
+    finally:
+        if len(codes) > 1 and finish is not None:
+            finish()
+    return next((code for code in codes if code), 0)
 
 
 def check_command_line(arguments: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command `src/prepare.py`: prepares a data set, sums it up, and on request checks it and draws a contact sheet."""
+"""`gradspike prepare`: prepares a data set and sums it up; on request checks it and draws a contact sheet."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ USAGE = """\
 Prepare a data set once, so that training opens it in milliseconds. Training does it by itself where that has not been
 done.
 
-  python src/prepare.py dataset=cifar10 data_dir=data
-  python src/prepare.py dataset=image_folder dataset.source=pictures.zip dataset.image_size=64 dataset.classes=5
-  python src/prepare.py dataset=cifar10 data_dir=data preview=cifar10.png
+  gradspike prepare dataset=cifar10 data_dir=data
+  gradspike prepare dataset=image_folder dataset.source=pictures.zip dataset.image_size=64 dataset.classes=5
+  gradspike prepare dataset=cifar10 data_dir=data preview=cifar10.png
 
   dataset      which data set; with its options, as dataset.source=... dataset.on_bad_file=skip
   data_dir     where the files are looked for, and where the prepared set is kept    (data)
@@ -42,7 +42,7 @@ done.
   export       cifar10dvs_sim: a folder to write the recordings into, laid out as CIFAR10-DVS; nothing else is done
   export_format   aedat (AEDAT 2.0) | npz                                            (aedat)
 
-All other keys of src/train.py are accepted and change nothing but the preview (seed).
+All other keys of gradspike train are accepted and change nothing but the preview (seed).
 """
 
 
@@ -53,7 +53,7 @@ def _png(path: str) -> str:
 
 
 class PrepareConfig(Strict):
-    """Arguments of src/prepare.py beside those of src/train.py."""
+    """Arguments of gradspike prepare beside those of gradspike train."""
 
     workers: int | None = Field(default=None, ge=1, le=256)
     preview: Annotated[str, AfterValidator(_png)] | None = None

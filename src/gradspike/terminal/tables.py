@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from gradspike.started import typed_command
 
 Summary = dict[str, Any]
 
@@ -24,16 +24,6 @@ def console() -> Console:
 def percent(value: float | None) -> str:
     """`97.22 %`, or a dash for a number that does not exist."""
     return "-" if value is None else f"{100 * value:.2f} %"
-
-
-def typed_command(script: str, **values: str) -> str:
-    """`python <script> key=value ...` as it can be pasted into a shell, whatever a path holds."""
-    words = []
-    for key, value in values.items():
-        plain = re.fullmatch(r"[\w./:@%+-]+", value, re.ASCII) is not None
-        # Hydra reads overrides by a grammar of its own, so a path with spaces or = is quoted for it too.
-        words.append(f"{key}={value}" if plain or key != "resume" else f"{key}='{value}'")
-    return " ".join(["python", script, *(shlex.quote(word) for word in words)])
 
 
 def print_result(summary: Summary, seconds: float, folder: str) -> None:
@@ -64,7 +54,7 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
         highlight=False,
     )
     out.print(f"run: {folder}", highlight=False, soft_wrap=True)
-    out.print(f"next: {typed_command('src/evaluate.py', run=folder, split='test')}", highlight=False, soft_wrap=True)
+    out.print(f"next: {typed_command('evaluate', f'run={folder}', 'split=test')}", highlight=False, soft_wrap=True)
 
 
 def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import Logger
 
+from gradspike.config.overrides import override
 from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig, TrainerConfig, short_name
 from gradspike.data.datamodule import DataModule
@@ -18,7 +19,8 @@ from gradspike.errors import Interrupted, UserError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
 from gradspike.runs.folder import RunFolder
-from gradspike.terminal.tables import Summary, console, typed_command
+from gradspike.started import typed_command
+from gradspike.terminal.tables import Summary, console
 from gradspike.training.build import report_of
 from gradspike.training.callbacks.checkpoints import Checkpoints
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord, write_evaluations
@@ -84,7 +86,7 @@ def _recorded(
         return summary
     except (Interrupted, KeyboardInterrupt) as error:
         run.set_status("interrupted", str(error))
-        log.info("Go on with: %s", typed_command("src/train.py", resume=str(run.path)))
+        log.info("Go on with: %s", typed_command("train", override("resume", str(run.path))))
         raise
     except BaseException as error:
         run.set_status("failed", f"{type(error).__name__}: {error}")

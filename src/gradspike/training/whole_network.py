@@ -15,7 +15,7 @@ class CompiledNetwork:
 
     Evaluation, and training steps in which a spiking layer has a hook (probed steps, and the watch for silent layers,
     which ends with a layer's first spike of an epoch), run as they would without: torch.compile takes no notice of
-    hooks that come and go. So an evaluation's numbers are those of src/evaluate.py, and whether a step is compiled
+    hooks that come and go. So an evaluation's numbers are those of gradspike evaluate, and whether a step is compiled
     follows from what a checkpoint holds.
     """
 

@@ -10,5 +10,5 @@ series      curves, heat maps and the like, over the seeds of a group
 report      everything that is shown, as plain data
 table       the main table for a terminal, as Markdown, LaTeX and CSV
 page        the HTML page, out of the files in page/
-command     `python src/compare.py`: options and order of work
+command     `gradspike compare`: options and order of work
 """

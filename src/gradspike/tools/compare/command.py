@@ -1,4 +1,4 @@
-"""`python src/compare.py`: options and order of work. Imports nothing heavy by itself."""
+"""`gradspike compare`: options and order of work. Imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OUT = {".html": "the page", ".md": "Markdown", ".tex": "LaTeX", ".csv": "CSV"}
 USAGE = """\
 Compare trained runs: a table here and, with --out, one page that works offline.
 
-  python src/compare.py runs/methods --out report.html
-  python src/compare.py --sweep runs/sweeps/quick --baseline mpd_agl --out report.html --out table.tex
+  gradspike compare runs/methods --out report.html
+  gradspike compare --sweep runs/sweeps/quick --baseline mpd_agl --out report.html --out table.tex
 
   FOLDER ...        where runs lie, at any depth; also W&B's offline files (*.wandb)
   --sweep DIR       the folder of a sweep: its trials' runs, and what became of the others; may be given again
@@ -84,7 +84,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             raise ConfigError(f"{flag}: there is no such flag.{did_you_mean(flag, known)}\n\n{USAGE}")
     options = parser.parse_args(list(words))
     if not options.paths and not options.sweep:
-        raise ConfigError(f"Name at least one folder with runs, as in  python src/compare.py runs\n\n{USAGE}")
+        raise ConfigError(f"Name at least one folder with runs, as in  gradspike compare runs\n\n{USAGE}")
     return options
 
 
@@ -180,7 +180,7 @@ def _write(path: Path, comparison: object, options: argparse.Namespace, words: S
         from gradspike.tools.compare.page import render
 
         places = [Path(word) for word in [*options.paths, *options.sweep]]
-        command = shlex.join(["python", "src/compare.py", *words])
+        command = shlex.join(["gradspike", "compare", *words])
         made = datetime.now().astimezone().isoformat(timespec="minutes")
         data = report.page_data(comparison, options.title or report.default_title(places), command, made)
         text = render(comparison, json.loads(json.dumps(data)))

@@ -3,5 +3,5 @@
 workspace   which sections and panels it has, and how runs are grouped
 heat_map    the chart of layers x time steps, in Vega-Lite, since W&B has none of its own
 server      what is asked of W&B: the project, the chart, the workspace
-command     `python src/dashboard.py`: options and order of work
+command     `gradspike dashboard`: options and order of work
 """

@@ -1,4 +1,4 @@
-"""`python src/dashboard.py`: options and order of work. Imports nothing heavy before every mistake is told."""
+"""`gradspike dashboard`: options and order of work. Imports nothing heavy before every mistake is told."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DRY_RUN = "--dry-run"
 USAGE = """\
 Save a W&B workspace that compares the methods of a project: accuracy, curves, layers and time steps, energy.
 
-  python src/dashboard.py project=gradspike
-  python src/dashboard.py project=gradspike entity=my_team dataset=cifar10dvs
-  python src/dashboard.py project=gradspike --dry-run        print the specification, ask nobody
+  gradspike dashboard project=gradspike
+  gradspike dashboard project=gradspike entity=my_team dataset=cifar10dvs
+  gradspike dashboard project=gradspike --dry-run        print the specification, ask nobody
 
   project    the W&B project the runs were logged to (logger.project)
   entity     whose project it is, a user or a team                       (your default)
@@ -35,7 +35,7 @@ they are. It needs the package wandb-workspaces and a login. docs/sweeps.md has 
 
 
 class DashboardArguments(Strict):
-    """Arguments of src/dashboard.py."""
+    """Arguments of gradspike dashboard."""
 
     project: Annotated[str, Field(min_length=1)]
     entity: Annotated[str, Field(min_length=1)] | None = None

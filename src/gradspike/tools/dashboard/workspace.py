@@ -24,7 +24,7 @@ ABOUT = """\
 Runs are grouped by method; lines and bars are the mean of a group, bands and whiskers one standard deviation.
 
 - Nothing here keeps apart what must not be averaged: filter the runs to one data set, network, budget and version of \
-the code. `python src/compare.py` refuses such a mixture, and adds intervals, paired tests and cost.
+the code. `gradspike compare` refuses such a mixture, and adds intervals, paired tests and cost.
 - A run that has not finished has curves, but no bar and no point.
 - *Test accuracy* is that after the last epoch. Never choose an epoch, a setting or a run by it.
 - *Gradient available*: share of neurons with |u - theta| < kappa / 2, through which gradient flows.

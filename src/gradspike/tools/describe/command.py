@@ -1,4 +1,4 @@
-"""`python src/describe.py`: arguments, order of work, and the file. Imports nothing heavy by itself."""
+"""`gradspike describe`: arguments, order of work, and the file. Imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 USAGE = """\
 Shapes and cost of a network, layer by layer, and its ReLU twin beside it. Needs no data.
 
-  python src/describe.py model=resnet19 dataset=cifar10 method=ds_atgo
-  python src/describe.py dataset=cifar10dvs time_steps=16 out=vggsnn.json
+  gradspike describe model=resnet19 dataset=cifar10 method=ds_atgo
+  gradspike describe dataset=cifar10dvs time_steps=16 out=vggsnn.json
 
-  key=value   what src/train.py takes: groups (python src/train.py --help) and single keys
+  key=value   what gradspike train takes: groups (gradspike train --help) and single keys
   out         a file to which the same numbers are written as JSON
   --config-dir FOLDER   a folder of your own with further options of the groups
 

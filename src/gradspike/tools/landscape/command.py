@@ -1,4 +1,4 @@
-"""`python src/landscape.py`: arguments, order of work, and what is said meanwhile. Imports nothing heavy by itself."""
+"""`gradspike landscape`: arguments, order of work, and what is said meanwhile. Imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINES = 10  # where there is no terminal: a line for every tenth of the points
 USAGE = """\
 Loss and accuracy on a plane of weights around a trained network, along two random filter-normalised directions.
 
-  python src/landscape.py run=runs/<run>
+  gradspike landscape run=runs/<run>
 
   run              a run's folder
   checkpoint       last | best (by validation accuracy)          (last)

@@ -117,7 +117,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)
     module.load_state_dict(content["state_dict"])
-    # Lightning's trainer decides device, precision and determinism, so that the centre is what src/evaluate.py reports.
+    # Lightning's trainer decides device, precision and determinism, so the centre is what `gradspike evaluate` reports.
     trainer = build_trainer(config, loggers=[], callbacks=[])
     device = trainer.strategy.root_device
     module.to(device).eval()

@@ -1,4 +1,4 @@
-"""`python src/profile.py`: arguments, order of work, and the file. Imports nothing heavy by itself."""
+"""`gradspike profile`: arguments, order of work, and the file. Imports nothing heavy by itself."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 USAGE = """\
 Where a training step's time and memory go, and its ReLU twin beside it: a real training of a few steps, with its data.
 
-  python src/profile.py model=resnet19 dataset=digits_events method=ds_atgo
-  python src/profile.py dataset=cifar10 trainer=fast steps=20 out=profile.json
+  gradspike profile model=resnet19 dataset=digits_events method=ds_atgo
+  gradspike profile dataset=cifar10 trainer=fast steps=20 out=profile.json
 
-  key=value   what src/train.py takes: groups (python src/train.py --help) and single keys
+  key=value   what gradspike train takes: groups (gradspike train --help) and single keys
   steps       training steps that are measured, in each of two rounds; 12 unless given
   out         a file to which the same numbers are written as JSON
   --config-dir FOLDER   a folder of your own with further options of the groups

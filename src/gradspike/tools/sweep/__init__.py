@@ -11,5 +11,5 @@ slurm       the same as a job of a cluster
 progress    how far a run is
 table       what the person at the terminal sees
 runner      keeps the workers busy until nothing is left
-command     `python src/sweep.py`: options and order of work
+command     `gradspike sweep`: options and order of work
 """

@@ -1,4 +1,4 @@
-"""`python src/sweep.py`: options, order of work, exit codes. Imports nothing heavy before every mistake is told."""
+"""`gradspike sweep`: options, order of work, exit codes. Imports nothing heavy before every mistake is told."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from gradspike.cli.arguments import take_flags
+from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import explain
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.registry import Strict
 from gradspike.runs.files import write_atomically
+from gradspike.started import typed_command
 from gradspike.tools.sweep import file as sweep_file
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.folder import SweepFolder, shown
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals, swept_parameters
-from gradspike.tools.sweep.words import Words, build, path_word, shell
+from gradspike.tools.sweep.words import Words, build
 
 if TYPE_CHECKING:
     from gradspike.tools.sweep.study import Study
@@ -30,9 +32,9 @@ CLUSTER_WORKERS = 8
 USAGE = """\
 Run a W&B sweep file without a server: one fresh process a trial, several at once, resumable at any moment.
 
-  python src/sweep.py sweeps/quick.yaml workers=2
-  python src/sweep.py sweeps/quick.yaml --dry-run             print the commands, start nothing
-  python src/sweep.py sweeps/methods_on_cifar10.yaml gpus=0,1,2,3 data_dir=/data
+  gradspike sweep sweeps/quick.yaml workers=2
+  gradspike sweep sweeps/quick.yaml --dry-run             print the commands, start nothing
+  gradspike sweep sweeps/methods_on_cifar10.yaml gpus=0,1,2,3 data_dir=/data
 
   workers         trials at once                               (1; with gpus: as many as they suffice for; slurm: 8)
   gpus            GPUs to hand out, as 0,1,2,3                 (none: trials see what this process sees)
@@ -54,7 +56,7 @@ tried again. Ctrl-C lets the trials save first. docs/sweeps.md has more.
 
 
 class SweepArguments(Strict):
-    """Arguments of src/sweep.py."""
+    """Arguments of gradspike sweep."""
 
     workers: PositiveInt | None = None
     gpus: Annotated[tuple[str, ...], BeforeValidator(lambda text: tuple(str(text).split(",")) if text else ())] = ()
@@ -114,7 +116,7 @@ def parse(arguments: list[str]) -> tuple[Path, SweepArguments, dict[str, str], l
             typed.append(word)
     if len(files) != 1:
         what = "Name one sweep file" if not files else f"{', '.join(files)}: name one sweep file"
-        raise ConfigError(f"{what}, as in  python src/sweep.py sweeps/quick.yaml\n\n{USAGE}")
+        raise ConfigError(f"{what}, as in  gradspike sweep sweeps/quick.yaml\n\n{USAGE}")
     try:
         options = SweepArguments.model_validate(values)
     except ValidationError as error:
@@ -160,9 +162,9 @@ def _print_commands(
     first = known if file.options.method == "grid" else known[:SHOWN_PROPOSALS]
     lines = []
     for values in first:
-        command = words.command([*words.of(values), path_word("runs_dir", shown(folder.runs))])
+        command = words.shown([*words.of(values), override("runs_dir", str(shown(folder.runs)))])
         variables = [f"{name}={shlex.quote(value)}" for name, value in words.environment.items()]
-        lines.append(" ".join([*variables, shell(command)]))
+        lines.append(" ".join([*variables, command]))
     rest = len(listed) - len(first)
     if rest:
         how = "chosen from the results so far" if file.options.method == "bayes" else "drawn in the same way"
@@ -215,7 +217,7 @@ def _run(
         retries=options.retries,
         epochs=epochs,
     )
-    table = Table(metric, total, f"python src/sweep.py {shlex.join(arguments)}")
+    table = Table(metric, total, typed_command("sweep", *arguments))
     try:
         return Runner(folder, study, plan, cluster, table).run()
     finally:

@@ -18,7 +18,7 @@ from gradspike.tools.sweep.parameters import Parameter, distribution_of
 
 METRICS = ("accuracy", "loss", "firing_rate")
 UNSUPPORTED = {
-    "controller": "the search runs where src/sweep.py runs",
+    "controller": "the search runs where gradspike sweep runs",
     "scheduler": "the search is chosen by `method`",
     "metrics": "one metric only; write `metric`",
     "job": "name the script as `program`",

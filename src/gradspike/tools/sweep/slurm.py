@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.runs.files import write_atomically
+from gradspike.started import child_environment
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.trial import start, stop_file
-from gradspike.tools.sweep.words import ROOT, Words
+from gradspike.tools.sweep.words import Words
 
 if TYPE_CHECKING:
     import subprocess
@@ -128,8 +129,7 @@ class Cluster:
         if not local:
             parameters |= {"slurm_array_parallelism": workers, "slurm_signal_delay_s": SECONDS_TO_SAVE + 30}
         # The job imports this package, also where it is not installed but started from its folder.
-        before = os.environ.get("PYTHONPATH", "")
-        os.environ["PYTHONPATH"] = f"{ROOT / 'src'}{os.pathsep}{before}" if before else str(ROOT / "src")
+        os.environ.update(child_environment(os.environ))
         executor.update_parameters(**{**parameters, **_own(options, submitit)})
         self._executor = executor
 

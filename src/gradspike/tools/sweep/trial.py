@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from gradspike.config.overrides import override
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.started import child_environment
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder, shown
 from gradspike.tools.sweep.progress import final_value
-from gradspike.tools.sweep.words import Words, path_word, shell
+from gradspike.tools.sweep.words import Words
 
 LOG_LINES = 8
 
@@ -32,11 +34,11 @@ def start(
     """
     run = find_run(folder, record)
     if run is None:
-        overrides = [*record.overrides, path_word("runs_dir", shown(folder.runs))]
+        overrides = [*record.overrides, override("runs_dir", str(shown(folder.runs)))]
     else:
-        overrides = [path_word("resume", shown(run.path)), *words.free]
+        overrides = [override("resume", str(shown(run.path))), *words.free]
     command = words.command(overrides)
-    attempt = record.attempts + 1
+    shown_command, attempt = words.shown(overrides), record.attempts + 1
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
@@ -47,13 +49,13 @@ def start(
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(record.gpus)
     began = time.time()
     with folder.log(record.number).open("a", encoding="utf-8") as log:
-        print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} attempt {attempt}: {shell(command)}", file=log, flush=True)
+        print(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} attempt {attempt}: {shown_command}", file=log, flush=True)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=child_environment(environment),
             start_new_session=True,
             pass_fds=[lock.fileno()],
             preexec_fn=_ignore_warning_of_the_cluster,

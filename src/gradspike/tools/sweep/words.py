@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradspike.config.compose import CONF_DIR, load_config
+from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.runs.resume import FREE_ON_RESUME
+from gradspike.started import child_command, typed_command
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.parameters import Constant
 
-ROOT = CONF_DIR.parent
 MACROS = ("${env}", "${interpreter}", "${program}", "${args_no_hyphens}")
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
@@ -35,7 +34,6 @@ class Words:
     `fixed` and `constants` are the file's, `typed` what the user added; of two words for one key the later wins.
     """
 
-    program: Path
     environment: dict[str, str]
     config_dir: str | None
     fixed: tuple[str, ...]
@@ -58,13 +56,19 @@ class Words:
 
     def command(self, overrides: Sequence[str]) -> list[str]:
         """The command that trains with `overrides`."""
-        folder = [] if self.config_dir is None else ["--config-dir", self.config_dir]
-        return [sys.executable, str(self.program), *folder, *overrides]
+        return child_command("train", *self._flags(), *overrides)
+
+    def shown(self, overrides: Sequence[str]) -> str:
+        """The same command as it can be pasted into a shell."""
+        return typed_command("train", *self._flags(), *overrides)
+
+    def _flags(self) -> list[str]:
+        return [] if self.config_dir is None else ["--config-dir", self.config_dir]
 
 
 def build(file: SweepFile, typed: Sequence[str]) -> Words:
-    """The words of a sweep. Raises ConfigError for a command that is not `src/train.py key=value ...`."""
-    program = _program(file)
+    """The words of a sweep. Raises ConfigError for a command that is not `train.py key=value ...`."""
+    _check_program(file)
     environment, rest = _split_command(file)
     config_dir, fixed = _config_dir(rest, file)
     swept = {name for name, parameter in file.parameters.items() if not isinstance(parameter, Constant)}
@@ -76,7 +80,6 @@ def build(file: SweepFile, typed: Sequence[str]) -> Words:
             raise ConfigError(f"{word}: the sweep sets {key} itself. Its folder is chosen with folder=...")
     constants = [f"{name}={item.value}" for name, item in file.parameters.items() if isinstance(item, Constant)]
     return Words(
-        program,
         environment,
         config_dir,
         # W&B's agent needs logger=wandb to learn the result; here it is asked for by typing it.
@@ -102,20 +105,6 @@ def is_free(word: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
 
 
-def path_word(key: str, path: Path | str) -> str:
-    """`key=path` as Hydra reads it, whatever the path holds."""
-    text = str(path)
-    if re.fullmatch(r"[\w./:@%+-]+", text, re.ASCII):
-        return f"{key}={text}"
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'") if "'" in text else text
-    return f"{key}='{escaped}'"
-
-
-def shell(command: Sequence[str]) -> str:
-    """A command as it can be pasted into a shell, with this Python as `python`."""
-    return shlex.join(["python" if word == sys.executable else word for word in command])
-
-
 def check(overrides: list[str], words: Words) -> ExperimentConfig:
     """The configuration of a trial. Raises ConfigError that names the trial."""
     try:
@@ -124,12 +113,19 @@ def check(overrides: list[str], words: Words) -> ExperimentConfig:
         raise ConfigError(f"The trial  {shlex.join(overrides)}\n{error}") from error
 
 
-def _program(file: SweepFile) -> Path:
+def _check_program(file: SweepFile) -> None:
+    """What W&B's agent would start is our training script. Raises ConfigError for another one.
+
+    Trials run the package that runs the sweep, also where the script is that of a clone beside it, or is not there.
+    """
     program = Path(file.options.program)
-    found = next((place for place in (program, ROOT / program) if place.is_file()), None)
-    if found is None or found.resolve() != ROOT / "src" / "train.py":
-        raise ConfigError(f"{file.path}: program={program}: must be src/train.py")
-    return found
+    ours = Path("src/train.py")
+    if program.parts[-2:] == ours.parts and program.is_file():
+        right = "gradspike" in program.read_text(encoding="utf-8", errors="replace")
+    else:
+        right = program == ours
+    if not right:
+        raise ConfigError(f"{file.path}: program={program}: must be src/train.py of gradspike")
 
 
 def _split_command(file: SweepFile) -> tuple[dict[str, str], list[str]]:

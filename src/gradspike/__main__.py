@@ -1,0 +1,70 @@
+"""The command line: `gradspike <command> ...`, the same as `python -m gradspike <command> ...`.
+
+A command's code is imported when it is chosen, so that --help and a mistyped command are answered at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from gradspike import __version__
+from gradspike.cli.arguments import reporting_errors
+from gradspike.errors import ConfigError, unknown
+
+COMMANDS = {
+    "train": ("train a network, or resume a run", "gradspike.cli.train:command"),
+    "evaluate": ("evaluate a run's checkpoints on one split of its data", "gradspike.cli.evaluate:evaluate"),
+    "prepare": ("prepare a data set, check it, draw a contact sheet", "gradspike.cli.prepare:prepare"),
+    "describe": ("print a network's shapes, parameters, MACs and memory", "gradspike.tools.describe.command:describe"),
+    "profile": ("measure the time and memory of a training step", "gradspike.tools.profile.command:profile"),
+    "landscape": (
+        "compute the loss surface around a run's weights",
+        "gradspike.tools.landscape.command:landscape",
+    ),
+    "sweep": ("run a W&B sweep file without a server", "gradspike.tools.sweep.command:sweep"),
+    "compare": ("compare methods over seeds: a table and an offline page", "gradspike.tools.compare.command:compare"),
+    "dashboard": ("save a W&B workspace that compares methods", "gradspike.tools.dashboard.command:dashboard"),
+}
+
+USAGE = """\
+gradspike: train spiking neural networks with surrogate-gradient methods, and compare the methods.
+
+  gradspike train method=mpd_agl dataset=digits seed=1
+
+Commands:
+{commands}
+
+  gradspike <command> --help   the command's arguments
+  gradspike --version          the version
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command that `words` (default: the command line) name. Returns the exit code."""
+    typed = sys.argv[1:] if words is None else words
+    return reporting_errors(lambda: _run(typed))
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"gradspike {__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        raise ConfigError(unknown("command", name, COMMANDS))
+    module, _, function = COMMANDS[name][1].partition(":")
+    code: int = getattr(importlib.import_module(module), function)(rest)
+    return code
+
+
+def usage() -> str:
+    """The text of `gradspike --help`."""
+    return USAGE.format(commands="\n".join(f"  {name:<11}{line}" for name, (line, _) in COMMANDS.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Text in Hydra's grammar of overrides (`key=value`), where parentheses, commas, numbers and `${` mean something."""
+
+from __future__ import annotations
+
+import re
+
+PLAIN = re.compile(r"[A-Za-z_./-][\w./:@%+-]*", re.ASCII)
+RESERVED = {"null", "true", "false", "nan", "inf"}
+
+
+def override(key: str, text: str) -> str:
+    """The override that sets `key` to exactly `text`."""
+    return f"{key}={text if _is_plain(text) else quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes, as Hydra and OmegaConf read it back."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    # `${` starts an interpolation unless an odd number of backslashes stands before it.
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return QuotedString(text=escaped, quote=Quote.single).with_quotes()
+
+
+def _is_plain(text: str) -> bool:
+    number = re.fullmatch(r"[+-]?(\.?\d.*|inf|nan)", text, re.IGNORECASE)
+    return PLAIN.fullmatch(text) is not None and text.lower() not in RESERVED and not number
