@@ -137,7 +137,7 @@ def test_a_larger_set_holds_the_smaller_one(
     place = {name: index for index, name in enumerate(large.names)}
     for index, name in enumerate(small.names):
         assert (small.inputs[index] == large.inputs[place[name]]).all()
-    with pytest.raises(ConfigError, match=r"has 3 pictures of class airplane; set dataset.per_class=3 or less"):
+    with pytest.raises(ConfigError, match=r"has 3 pictures of class airplane. Set dataset.per_class=3 or less"):
         simulator(pictures, tmp_path, per_class=4).load()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gradspike.data.camera.camera import EventCamera
 from gradspike.data.events.frames import to_frames
-from gradspike.data.events.recording import FIELDS, TONIC_DTYPE, Events
+from gradspike.data.events.table import FIELDS, TONIC_DTYPE, Events
 from gradspike.data.options.events import DigitsEventsConfig
 from gradspike.data.prepared.cache import Prepared
 from gradspike.data.sets.digits import read_digits

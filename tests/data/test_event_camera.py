@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gradspike.data.camera.camera import EventCamera
-from gradspike.data.events.recording import Events
+from gradspike.data.events.table import Events
 from gradspike.data.options.camera import CameraConfig
 
 IDEAL = CameraConfig(threshold=0.2, mismatch=0.0, noise_hz=0.0, refractory_us=0)

@@ -143,7 +143,7 @@ GOOD = made.recording(7, count=40, size=100)
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("r.txt", b"1 2 3 4", "another kind than .aedat4, .aedat, .bin"),
+        ("r.txt", b"1 2 3 4", "is not one of .aedat4, .aedat, .bin"),
         ("r.bin", b"", "empty"),
         ("r.bin", made.bin_bytes(GOOD)[:-2], "truncated: 3 bytes"),
         ("r.aedat", aedat2_bytes(GOOD)[:-3], "truncated: 5 bytes"),
@@ -159,7 +159,7 @@ GOOD = made.recording(7, count=40, size=100)
         ("r.aedat4", made.aedat4_bytes(GOOD)[:300], "ends inside its header"),
         ("r.aedat4", made.aedat4_bytes(GOOD).replace(b"mainloop", b"main\xff\xc3op"), "its header is damaged"),
         ("r.aedat4", made.aedat4_bytes(GOOD).replace(b"</dv>", b"</vd>"), "its header is damaged"),
-        ("r.aedat4", made.aedat4_bytes(GOOD[:0]).replace(b"EVTS", b"FRME"), "no stream of events"),
+        ("r.aedat4", made.aedat4_bytes(GOOD[:0]).replace(b"EVTS", b"FRME"), "no event stream"),
         ("r.aedat4", aedat2_bytes(GOOD), "does not start with"),
         ("r.dat", made.dat_bytes(GOOD)[:-1], "truncated: 7 bytes"),
         ("r.dat", made.dat_bytes(GOOD, version=1), "version 1"),
@@ -170,7 +170,11 @@ GOOD = made.recording(7, count=40, size=100)
         ("r.npy", made.npy_bytes(np.zeros((5, 3))), r"shape \(5, 3\)"),
         ("r.npy", made.npy_bytes(np.full((5, 4), 0.5)), "column t holds numbers that are not whole; times are whole"),
         ("r.npy", made.npy_bytes(np.full((5, 4), 7)), "column p holds other values"),
-        ("r.npy", made.npy_bytes(np.full((5, 4), 2**20) * [0, 1, 0, 0]), "column x goes up to 1048576"),
+        (
+            "r.npy",
+            made.npy_bytes(np.full((5, 4), 2**20) * [0, 1, 0, 0]),
+            "column x goes up to 1048576",
+        ),
         ("r.npy", made.npy_bytes(np.array([("a",)], dtype=[("t", "U1")])), "no column x"),
     ],
 )

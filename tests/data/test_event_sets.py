@@ -16,8 +16,9 @@ from torchvision import transforms
 
 from gradspike.data.events.aedat2 import aedat2_bytes
 from gradspike.data.events.frames import to_frames
+from gradspike.data.events.listing import RemoteFile, seconds
 from gradspike.data.events.recording import Recording
-from gradspike.data.events.source import EventSource, RemoteFile, seconds
+from gradspike.data.events.source import EventSource
 from gradspike.data.registry import DATASETS
 from gradspike.data.sets.cifar10dvs import CLASS_NAMES
 from gradspike.data.sets.nmnist import NMnist
@@ -122,14 +123,14 @@ def test_cifar10dvs_comes_as_ten_archives_also_inside_another(tmp_path: Path) ->
 def test_the_same_recording_in_two_formats_is_refused(tmp_path: Path) -> None:
     made.write_cifar10dvs(tmp_path / "CIFAR10DVS", classes=1, per_class=3)
     made.write(tmp_path / "CIFAR10DVS/airplane/cifar10_airplane_1.npz", made.npz_bytes(made.recording(0)))
-    with pytest.raises(UserError, match=r"cifar10_airplane_1.npz: is recording 1 of class airplane, as .*_1.aedat"):
+    with pytest.raises(UserError, match=r"cifar10_airplane_1.npz: is recording 1 of class airplane, like .*_1.aedat"):
         load("cifar10dvs", tmp_path, classes=1, image_size=16)
 
 
 def test_more_folds_than_recordings_are_refused(tmp_path: Path) -> None:
     """The test split would be empty."""
     made.write_cifar10dvs(tmp_path / "CIFAR10DVS", classes=2, per_class=4)
-    with pytest.raises(ConfigError, match=r"folds=10: the class airplane has 4 recordings.*set dataset.folds=4"):
+    with pytest.raises(ConfigError, match=r"folds=10: the class airplane has 4 recordings.*Set dataset.folds=4"):
         load("cifar10dvs", tmp_path, classes=2, image_size=16)
     assert len(load("cifar10dvs", tmp_path, classes=2, image_size=16, folds=4).indices("test")) == 2
 
@@ -139,7 +140,7 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "event_folder"
     made.write_event_folder(folder)
     made.write(folder / "train/bee/0.npz", made.npz_bytes(made.recording(10)))
-    with pytest.raises(UserError, match=r"bee/0.npz: has the name of .*bee/0.aedat"):
+    with pytest.raises(UserError, match=r"bee/0.npz: has the same name as .*bee/0.aedat"):
         load("event_folder", tmp_path, image_size=16, classes=3)
     assert len(load("event_folder", tmp_path, image_size=16, classes=3, on_bad_file="skip").names) == 24
     write_sessions(tmp_path / "sessions")
@@ -147,8 +148,8 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     made.write(tmp_path / "sessions/session_a/notes.txt", b"hello")
     with pytest.raises(UserError) as error:
         load("event_folder", tmp_path, source=str(tmp_path / "sessions"), **SESSIONS)
-    assert "session_a/Caixa.npz: has the name of" in str(error.value)
-    assert "session_a/notes.txt: is of another kind" in str(error.value)
+    assert "session_a/Caixa.npz: has the same name as" in str(error.value)
+    assert "session_a/notes.txt: is not one of" in str(error.value)
 
 
 def test_a_clip_without_events_does_not_take_the_others_of_its_file_along(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_gestures_come_from_both_distributions_alike(tmp_path: Path) -> None:
     ten = load("dvs_gesture", tmp_path, source=str(published), image_size=16, classes=10)
     assert len(ten.names) == 40
     (published / "user02_led_labels.csv").unlink()
-    with pytest.raises(UserError, match=r"user02_led_labels.csv: is missing; it has the labels of user02_led.aedat"):
+    with pytest.raises(UserError, match=r"user02_led_labels.csv: is missing; it holds the labels of user02_led.aedat"):
         load("dvs_gesture", tmp_path, source=str(published), image_size=16)
 
 
@@ -350,7 +351,7 @@ def test_what_the_user_said_is_compared_with_the_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the class dog has no recording in the test split"):
         load("event_folder", tmp_path, image_size=16, classes=4)
     made.write(tmp_path / "event_folder/test/eel/0.bin", made.bin_bytes(made.recording(0)))
-    with pytest.raises(UserError, match=r"No recording is left for training of the class eel"):
+    with pytest.raises(UserError, match=r"No training recording is left of the class eel"):
         load("event_folder", tmp_path, image_size=16, classes=5, on_bad_file="skip")
 
 

@@ -1,4 +1,4 @@
-"""The one DataModule: any data set of the registry, in reproducible order, in batches, on any number of devices."""
+"""The DataModule of all data sets: batches in reproducible order for any number of devices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 from torch import Tensor
+from typing_extensions import override
 
 from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.files.data_dir import check_data_dir
@@ -21,9 +22,9 @@ HOST_INDEX = "host_index"
 class DataModule(lightning.LightningDataModule):
     """Batches of {"input", "label", "index"} for training, validation and test.
 
-    As loaded, the input is uint8 [B, ...], label and index are int64 [B]. On the device, images become float [B, C, H,
-    W], frames [T, B, C, H, W] (time first). Order and augmentation of the training samples follow from (seed, epoch,
-    sample index). Use with Trainer(use_distributed_sampler=False): the samples are divided among devices here.
+    The loaded input is uint8 [B, ...]; label and index are int64 [B]. On the device, images become float [B, C, H, W],
+    frames [T, B, C, H, W] (time first). (seed, epoch, sample index) determine the order and augmentation of training
+    samples. Use with Trainer(use_distributed_sampler=False), because samples are divided among devices here.
     """
 
     def __init__(
@@ -33,24 +34,26 @@ class DataModule(lightning.LightningDataModule):
         self.config = config
         self.seed = seed
         self.accumulate = accumulate
-        """Training batches that make one optimiser step; dataset.batch_size is what the step sees of all of them."""
+        """Micro-batches per optimiser step; dataset.batch_size counts all of them together."""
         self.data_dir = Path(data_dir).expanduser()
         source: type[Source[Any]] = DATASETS.implementation(config.name)
         self.source = source(config, time_steps, self.data_dir)
         self.skip_batches: int | None = None
-        """Batches to leave out of the first epoch; None: as many as a trainer that resumes inside an epoch has done."""
+        """Batches to skip in the first epoch; None: those that a resumed trainer has done."""
         self.test_split: Split = "test"
-        """The split that `Trainer.test` goes through."""
+        """The split that `Trainer.test` evaluates."""
         self._samples: Samples | None = None
         self._transform: BatchTransform | None = None
 
+    @override
     def prepare_data(self) -> None:
-        """Prepare the data on disk where that has not been done. Raises UserError for a folder that cannot be used."""
+        """Prepare the data on disk if needed. Raises UserError if data_dir cannot be used."""
         check_data_dir(self.data_dir)
         self.source.load()
 
+    @override
     def setup(self, stage: str | None = None) -> None:
-        """Open the prepared data; all splits at once, since opening costs milliseconds."""
+        """Open all splits at once, which takes milliseconds."""
         if self._samples is None:
             samples = self.source.load()
             limit = self.config.train_per_class if isinstance(self.config, FilesConfig) else None
@@ -63,8 +66,8 @@ class DataModule(lightning.LightningDataModule):
         assert self._samples is not None, "call setup() first"
         return self._samples
 
+    @override
     def train_dataloader(self) -> EpochLoader:
-        """The training split in the order of the trainer's current epoch."""
         self._samples = in_memory(self.samples)
         train = self.samples.indices("train")
         rank, world_size = self._place()
@@ -85,25 +88,27 @@ class DataModule(lightning.LightningDataModule):
             self.samples, plan, count, self.config.workers, moment=lambda: (self.seed, self._epoch()), grouped=True
         )
 
+    @override
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """The validation split; no loader where nothing is held out."""
         return self._evaluation("val") if len(self.samples.indices("val")) else []
 
+    @override
     def test_dataloader(self) -> EpochLoader:
-        """The split named by `test_split`."""
         return self._evaluation(self.test_split)
 
+    @override
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Keep the sample indices on the host as well: asking the device for them would wait for all of its work.
+        """Keep the sample indices on the host, too: reading them back would wait for the device.
 
-        Of a group, the samples travel together, with its first batch.
+        The samples of a group are transferred together, with its first batch.
         """
         if "group" in batch:
             return {name: value for name, value in batch.items() if name != "input"}
         return {**batch, HOST_INDEX: batch["index"].numpy()}
 
+    @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
-        """Augment (while training) and normalise a batch that has arrived on its device."""
+        """Augment (in training) and normalise a batch on its device."""
         assert self._transform is not None, "call setup() first"
         transform, epoch = self._transform, None
         if self.trainer is not None and self.trainer.training:

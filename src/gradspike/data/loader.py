@@ -1,4 +1,4 @@
-"""Which samples make up which batch, on which device, in which epoch; and the loader that fetches them."""
+"""The order of samples, their division into batches and among devices, and the loader that fetches them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Moment = tuple[int, int]
 
 GROUP_BYTES = 2 * 2**20
 GROUP_BATCHES = 8
-"""Limits of a group of batches: uint8 samples of 2 MiB (700 pictures of CIFAR-10), 8 batches."""
+"""Limits of a group of batches: 2 MiB of uint8 samples (700 pictures of CIFAR-10) and 8 batches."""
 IN_MEMORY_BYTES = 2 * 2**30
-"""Larger sets stay memory-mapped while training. Each process (device) holds its own copy."""
+"""Larger sets stay memory-mapped during training. Each process (device) holds its own copy."""
 
 
 def training_order(samples: Indices, seed: int, epoch: int) -> Indices:
-    """The samples in the order of one epoch: sorted by a random key of each."""
+    """The samples in the order of one epoch, sorted by a random key."""
     keys = CounterRandom.per_sample(seed, epoch, samples).bits(Draw.ORDER)
     return samples[np.argsort(keys, kind="stable")]
 
@@ -39,11 +39,11 @@ def training_order(samples: Indices, seed: int, epoch: int) -> Indices:
 def training_batches(
     order: Indices, batch_size: int, rank: int = 0, world_size: int = 1, accumulate: int = 1
 ) -> list[Indices]:
-    """This rank's micro-batches, `accumulate` of them for each global batch.
+    """This rank's micro-batches, `accumulate` of them per global batch.
 
-    The micro-batches of one optimiser step, of all ranks together, are the batch that a single device would see without
-    accumulation. The incomplete last batch is left out unless it is the only one. Raises ConfigError where a global
-    batch cannot be divided.
+    The micro-batches of one optimiser step on all ranks together are the batch that a single device would see without
+    accumulation. An incomplete last batch is left out unless it is the only one. Raises ConfigError if a global batch
+    cannot be divided.
     """
     shares = world_size * accumulate
     if batch_size % shares:
@@ -54,7 +54,7 @@ def training_batches(
         )
     if len(order) < batch_size and shares > 1:
         raise ConfigError(
-            f"The training split has {len(order)} samples, fewer than dataset.batch_size={batch_size}: choose a "
+            f"The training split has {len(order)} samples, fewer than dataset.batch_size={batch_size}. Choose a "
             "smaller batch, or use one device and trainer.accumulate=1."
         )
     full = len(order) // batch_size
@@ -65,10 +65,10 @@ def training_batches(
 
 
 def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Indices]:
-    """This rank's share of a split, every sample on one rank and once.
+    """This rank's share of a split; each sample is on exactly one rank.
 
-    All ranks get the same number of batches, because a collective operation in one of them would otherwise wait for
-    ever; so a share is cut into equal batches rather than full ones and a rest.
+    All ranks get the same number of batches, otherwise a collective operation would wait forever. So a share is divided
+    into equal batches, not into full ones and a remainder.
     """
     if len(samples) < world_size:
         raise ConfigError(f"A split of {len(samples)} samples cannot be divided among {world_size} devices.")
@@ -78,9 +78,9 @@ def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_s
 
 
 def in_memory(samples: Samples) -> Samples:
-    """The same samples, read into memory in one go where they are memory-mapped and no larger than IN_MEMORY_BYTES.
+    """Read memory-mapped samples into memory, up to IN_MEMORY_BYTES.
 
-    Read in random order from a file, the first epoch of a set would wait for the disk at every sample.
+    Otherwise the first epoch would wait for the disk at every sample, because it reads them in random order.
     """
     inputs = samples.inputs
     if isinstance(inputs, np.memmap) and inputs.nbytes <= IN_MEMORY_BYTES:
@@ -90,9 +90,7 @@ def in_memory(samples: Samples) -> Samples:
 
 @dataclass(frozen=True)
 class Request:
-    """The samples of one batch or several (`sizes`) and, for training, the (seed, epoch) that decide how pictures are
-    cropped in a worker.
-    """
+    """The samples of one or more batches of the given `sizes` and, for training, the (seed, epoch) of random crops."""
 
     indices: Indices
     sizes: tuple[int, ...]
@@ -100,9 +98,9 @@ class Request:
 
 
 class Group:
-    """Batches that were fetched together: they go to the device and are transformed together.
+    """Batches that are fetched, transferred and transformed together.
 
-    Augmenting a batch takes a few hundred small operations, whose number hardly depends on how many samples there are.
+    Augmentation takes a few hundred small operations, almost regardless of the number of samples.
     """
 
     def __init__(self, inputs: Tensor, index: Tensor) -> None:
@@ -111,7 +109,7 @@ class Group:
         self._result: Tensor | None = None
 
     def transformed(self, transform: Callable[[Tensor, Tensor, Indices], Tensor], device: torch.device) -> Tensor:
-        """What transform(inputs, index, index on the host) makes of all samples, worked out once."""
+        """The result of transform(inputs, index, index on the host) for all samples, computed once."""
         if self._result is None:
             assert self._inputs is not None
             inputs, index = (tensor.to(device, non_blocking=True) for tensor in (self._inputs, self._index))
@@ -121,7 +119,7 @@ class Group:
 
 
 class _Fetcher(Dataset[Batch]):
-    """Fetches a request by one indexing operation."""
+    """Fetches a request with one indexing operation."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
@@ -145,7 +143,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 class _Planned:
-    """A batch sampler whose batches are set from outside. It knows no loader: a circle would keep workers alive."""
+    """A batch sampler whose batches are set from outside. A reference to the loader would keep workers alive."""
 
     def __init__(self) -> None:
         self.batches: list[Request] = []
@@ -158,12 +156,11 @@ class _Planned:
 
 
 class EpochLoader:
-    """A loader of batches that `plan()` lists anew at the start of each epoch; `batches` is their number in a full one.
+    """A loader of the batches that `plan()` lists at the start of each epoch; a full epoch has `batches` of them.
 
-    The plan is made when the first batch is asked for and not when an iterator is made, because Lightning makes the
-    first iterator before a resumed run knows its epoch. `moment` is the (seed, epoch) of training; None for evaluation.
-    With `grouped`, small batches are fetched some at a time and say so: "group" is the Group they belong to, and their
-    first and last place in it.
+    The plan is made when the first batch is requested, because Lightning creates the first iterator before a resumed
+    run knows its epoch. `moment` is the (seed, epoch) of training, None for evaluation. With `grouped`, several small
+    batches are fetched at once; "group" then holds a batch's Group and its start and stop in it.
     """
 
     def __init__(
@@ -181,7 +178,7 @@ class EpochLoader:
         self.moment = moment
         self.batches = batches
         self._planned = _Planned()
-        # A DataLoader draws a seed at every epoch; with its own generator it leaves the run's random numbers alone.
+        # A DataLoader draws a seed every epoch; its own generator keeps it from changing the run's random numbers.
         self._loader: DataLoader[Batch] = DataLoader(
             _Fetcher(samples),
             batch_sampler=self._planned,  # type: ignore[arg-type]  # requests where lists of integers are expected
@@ -193,7 +190,7 @@ class EpochLoader:
         )
 
     def __len__(self) -> int:
-        """The number of batches in a full epoch on this rank."""
+        """The number of batches of a full epoch on this rank."""
         return self.batches
 
     def __iter__(self) -> Iterator[Batch]:
@@ -208,7 +205,7 @@ class EpochLoader:
             yield from self._divided(fetched)
 
     def _together(self, batch_size: int) -> int:
-        """How many batches to fetch at once."""
+        """The number of batches to fetch at once."""
         if not self.grouped:
             return 1
         inputs = self.samples.inputs
@@ -225,15 +222,15 @@ class EpochLoader:
             yield batch if group is None else {**batch, "group": (group, start, stop)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the place in an epoch follows from the trainer's progress. Lightning asks for the method."""
+        """Empty, because the trainer's progress gives the position in an epoch. Lightning requires the method."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Lightning requires the method, too."""
 
     @property
     def _iterator(self) -> Any:
-        """The running worker processes: Lightning ends them by this attribute, after a fit as after a failure.
+        """The running worker processes. Lightning ends them through this attribute, also after a failure.
 
         Left to the garbage collector, each worker takes five seconds to end.
         """

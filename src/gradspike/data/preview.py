@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: what is stored, and what the network is shown in training. One PNG file."""
+"""A contact sheet of a data set as a PNG file: stored samples, and the network's input in training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gradspike.data.source import Samples
 MOST_CLASSES = 20
 MOST_FRAMES = 10
 PICTURES = 6
-"""Pictures of a class side by side, and epochs beside them."""
+"""Pictures per class, and epochs beside them."""
 RECORDINGS = 2
-"""Recordings of a class below each other, and epochs beside them."""
+"""Recordings per class, and epochs beside them."""
 DRAW = 1_000_003
-"""The number of the random decision which samples are shown, far from those of augmentation."""
+"""The number of the random choice of samples, far from those of augmentation."""
 
-# Okabe and Ito's vermilion and blue, which people with any colour vision tell apart.
+# Okabe and Ito's vermilion and blue, distinguishable with any colour vision.
 ON, OFF = (np.array(colour) / 255 for colour in ((213, 94, 0), (0, 114, 178)))
 GAP = 3
 MARGIN = 14
@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Row:
-    """What stands beside a class's name: stored samples, and the first of them in several epochs."""
+    """One class: stored samples, and the first of them in several epochs."""
 
     name: str
     stored: Pixels
@@ -46,9 +46,9 @@ class _Row:
 
 
 def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int) -> None:
-    """Draw training samples of every class (of MOST_CLASSES, evenly spaced, where there are more) into a PNG file.
+    """Draw training samples of every class into a PNG file, or of MOST_CLASSES evenly spaced ones.
 
-    The right half is the input of the network in the first epochs of a run with this seed, normalisation undone.
+    The right half is the network's input in the first epochs of a run with this seed, without normalisation.
     """
     count = PICTURES if config.kind == "image" else RECORDINGS
     transform = BatchTransform(config, seed, samples.mean, samples.std)
@@ -69,7 +69,7 @@ def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int)
 
 
 def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
-    """What stands over the two halves."""
+    """The captions of the two halves."""
     if config.kind == "image":
         shown = "as evaluated" if getattr(config, "storage", "pixels") == "encoded" else "as stored"
         return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first one, epochs 1 to {count}"
@@ -79,7 +79,7 @@ def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
 
 
 def _choose(members: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Some samples, the same on every machine, but not the ones that stand first."""
+    """Some samples, not just the first ones, and the same on every machine."""
     keys = CounterRandom.per_sample(0, 0, members).bits(DRAW)
     return members[np.argsort(keys, kind="stable")[:count]]
 
@@ -93,7 +93,7 @@ def _fetch(samples: Samples, indices: NDArray[np.int64], moment: tuple[int, int]
 def _shown_to_network(
     samples: Samples, transform: BatchTransform, index: NDArray[np.int64], epoch: int
 ) -> NDArray[Any]:
-    """A sample as the network gets it in an epoch: pixels [1, S, S, 3], or frames in colour [1, T, S, S, 3]."""
+    """The network's input in an epoch: pixels [1, S, S, 3], or frames in colour [1, T, S, S, 3]."""
     raw = torch.from_numpy(_fetch(samples, index, (transform.seed, epoch)))
     values = transform(raw, torch.from_numpy(index), epoch)
     if transform.config.kind == "frames":
@@ -105,9 +105,9 @@ def _shown_to_network(
 
 
 def _colours(inputs: NDArray[Any]) -> Pixels:
-    """Channels to colours: [n, 1 or 3, S, S] or frames [n, T, 2, S, S] -> [..., S, S, 3].
+    """Turn channels into colours: [n, 1 or 3, S, S] or frames [n, T, 2, S, S] -> [..., S, S, 3].
 
-    An event takes white towards its polarity's colour; the brightest one per cent of a sample's counts are alike.
+    Events shade from white to the colour of their polarity, saturated at a sample's 99th percentile.
     """
     if inputs.ndim == 4:
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(inputs, 1, -1), (*_moved(inputs), 3)))
@@ -125,7 +125,7 @@ def _moved(inputs: NDArray[Any]) -> tuple[int, ...]:
 
 
 def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
-    """Pictures side by side; recordings below each other with their frames side by side."""
+    """Pictures side by side, or recordings below each other with their frames side by side."""
     if config.kind == "image":
         return _tiled(colours[None], 64, 96)
     steps = colours.shape[1]
@@ -134,7 +134,7 @@ def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
 
 
 def _tiled(grid: Pixels, least: int, most: int) -> Pixels:
-    """[rows, columns, S, S, 3] as one picture, every cell enlarged or reduced to about `least` to `most` pixels."""
+    """Tile [rows, columns, S, S, 3] into one picture, with cells scaled to about `least` to `most` pixels."""
     size = grid.shape[2]
     if size > most:
         from PIL import Image
@@ -150,14 +150,14 @@ def _tiled(grid: Pixels, least: int, most: int) -> Pixels:
     for row, column in np.ndindex(*grid.shape[:2]):
         top, left = row * (cell + GAP), column * (cell + GAP)
         canvas[top : top + cell, left : left + cell] = grid[row, column]
-    if grid.shape[1] > 1 and len(grid) > 1:  # frames are white: lines between them
+    if grid.shape[1] > 1 and len(grid) > 1:  # lines between white frames
         for column in range(1, grid.shape[1]):
             canvas[:, column * (cell + GAP) - 2] = 205
     return canvas
 
 
 def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_caption: str) -> None:
-    """Put the rows below each other, with names and captions, and write the file in one step."""
+    """Arrange the rows with names and captions, and write the file in one step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -172,7 +172,7 @@ def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_cap
     canvas = FigureCanvasAgg(figure)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        # As it stands: a name may hold $ or _, which mathematics would read.
+        # Without math text: a name may contain $ or _.
         figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
 
     write(MARGIN, 24, title, fontsize=11, fontweight="bold")

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of training batches (timm's), with random numbers that depend on the batch's place alone."""
+"""timm's mixup and CutMix of training batches, with random numbers that depend only on the batch's position."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gradspike.data.augment.counter_random import mix_integers
 
 
 class Mixing:
-    """Mixes sample i of a batch with sample B - 1 - i, all pairs by the same share, and their labels likewise.
+    """Mixes sample i of a batch with sample B - 1 - i, and their labels, with one ratio for all pairs.
 
-    One draw a batch (timm's mode `batch`): whether it is mixed, by mixup (Zhang et al., ICLR 2018) or CutMix (Yun et
-    al., ICCV 2019), with which share and which rectangle. It follows from (seed, epoch, batch index, rank). Labels are
-    not smoothed here; the loss does that.
+    One draw per batch (timm's mode `batch`), determined by (seed, epoch, batch index, rank): whether to mix, by mixup
+    (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019), with which ratio and rectangle. Labels are
+    smoothed in the loss.
     """
 
     def __init__(self, config: LossConfig, classes: int, seed: int) -> None:
-        from timm.data.mixup import Mixup  # takes a second, which runs without mixing need not wait
+        from timm.data.mixup import Mixup  # takes a second to import
 
         self.seed = seed
         self._mix = Mixup(  # type: ignore[no-untyped-call]
@@ -34,10 +34,10 @@ class Mixing:
         )
 
     def __call__(self, inputs: Tensor, labels: Tensor, epoch: int, batch_idx: int, rank: int) -> tuple[Tensor, Tensor]:
-        """Mixed inputs and the shares of the classes [B, K].
+        """Mix inputs, possibly in place. Returns them and the class probabilities [B, K].
 
-        Images [B, C, H, W] or frames [T, B, C, H, W], which are mixed alike at all steps; may be changed in place. The
-        last sample of an odd batch has no partner and stays as it is.
+        inputs: images [B, C, H, W] or frames [T, B, C, H, W], mixed the same way at all steps. The last sample of an
+        odd batch has no partner and stays unchanged.
         """
         steps = inputs.shape[0] if inputs.ndim == 5 else None
         images = inputs if steps is None else inputs.transpose(0, 1).flatten(1, 2)
@@ -54,13 +54,13 @@ class Mixing:
 
 
 def build_mixing(config: LossConfig, classes: int, seed: int) -> Mixing | None:
-    """What a configuration asks for, None where nothing is mixed."""
+    """The mixing that a configuration asks for, or None."""
     return Mixing(config, classes, seed) if config.mixup or config.cutmix else None
 
 
 @contextmanager
 def _numpy_seeded(key: int) -> Iterator[None]:
-    """Seed numpy's global generator, from which timm draws, with an int64; leave it afterwards as it was."""
+    """Seed numpy's global generator, which timm uses, with an int64, and restore its state afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed([key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF])  # noqa: NPY002
     try:

@@ -1,4 +1,4 @@
-"""AutoAugment (Cubuk et al., CVPR 2019) with a sub-policy of its own for every sample of a batch."""
+"""AutoAugment (Cubuk et al., CVPR 2019) with a separate sub-policy for every sample of a batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gradspike.data.augment.policies import MAGNITUDES, POLICIES, SIGNED
 
 
 class AutoAugment:
-    """The policy `name` for pictures of one size: what torchvision's AutoAugment does to each, at its default fill."""
+    """The policy `name` for pictures of one size, equal to torchvision's AutoAugment with its default fill."""
 
     def __init__(self, name: str, height: int, width: int) -> None:
         self.policy = POLICIES[name]
         operations: dict[tuple[str, float], int] = {("Identity", 0.0): 0}
-        # Number of the operation to apply, by pair, place in it, and sign of the magnitude (0: negative).
+        # The operation to apply, by pair, position in the pair, and sign of the magnitude (0: negative).
         self._numbers = np.zeros((len(self.policy), 2, 2), dtype=np.int64)
         for pair, members in enumerate(self.policy):
             for place, (operation, _, step) in enumerate(members):
@@ -31,11 +31,11 @@ class AutoAugment:
         self.operations = PictureOperations(list(operations))
 
     def __call__(self, pictures: Tensor, random: CounterRandom[NDArray[np.int64]]) -> Tensor:
-        """Augment uint8 [B, 1 or 3, H, W]. random: numbers for the B samples, on the host."""
+        """Augment uint8 [B, 1 or 3, H, W]. random: the numbers of the B samples, on the host."""
         return self.operations.apply(pictures, *self.choose(random))
 
     def choose(self, random: CounterRandom[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The numbers of the first and the second operation of each sample, int64 [B] each; 0 is none."""
+        """The indices of each sample's first and second operation, int64 [B] each; 0 is none."""
         pair = random.integers(Draw.POLICY, 0, len(self.policy) - 1)
         chosen = []
         for place, (applied, sign) in enumerate(
@@ -47,7 +47,7 @@ class AutoAugment:
 
 
 def magnitude(operation: str, step: int | None, height: int, width: int) -> float:
-    """The unsigned magnitude of a step of 0 to 9, in torchvision's units and float32 as there."""
+    """The unsigned magnitude of a step from 0 to 9, in torchvision's units and float32."""
     largest = {
         "ShearX": 0.3,
         "ShearY": 0.3,

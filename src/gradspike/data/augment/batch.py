@@ -1,4 +1,4 @@
-"""From stored uint8 samples to network input, a batch at a time, on whatever device the batch is."""
+"""From stored samples to network input, one batch at a time, on the batch's device."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ HostIndex = NDArray[np.int64]
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, one thread for many small operations: at the end of each, several threads wait for the slowest.
+    """Use one thread on a CPU: many small operations would each wait for the slowest thread.
 
-    Where other processes are busy too, as in a sweep, that costs a hundred times what the operations do.
+    If other processes are busy, as in a sweep, waiting costs a hundred times as much as the operations.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -41,11 +41,11 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 class BatchTransform:
-    """Augmentation (training only), conversion to float, normalisation. Epoch and sample index decide.
+    """Augmentation (training only), conversion to float, normalisation, all determined by epoch and sample index.
 
     Pictures: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in the code of DeVries &
-    Taylor 2017). Frames: shift, flip, roll, NDA, cutout, division. (A random resized crop comes first of all, where
-    pictures are decoded: encoded.py.)
+    Taylor 2017). Frames: shift, flip, roll, NDA, cutout, division. The random resized crop happens earlier, when
+    pictures are decoded (pictures/encoded.py).
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class BatchTransform:
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None = None) -> Tensor:
-        """Turn uint8 [B, C, H, W] into float32 of that shape, or frames [B, T, C, H, W] into float32 [T, B, C, H, W].
+        """Turn images [B, C, H, W] into float32 of that shape, or frames [B, T, C, H, W] into float32 [T, B, C, H, W].
 
-        Frames are uint8 or, where a count exceeds 255, int16. index: int64 [B], the samples; host_index: the same in
-        the host's memory, which spares waiting for the device. epoch: None leaves the samples as they are (evaluation).
+        Images are uint8; frames are uint8, or int16 if a count exceeds 255. index: int64 [B], the samples. host_index:
+        the same in host memory, which avoids waiting for the device. epoch: None for evaluation, without augmentation.
         """
         with _one_thread(inputs.device):
             return self._transform(inputs, index, epoch, host_index)
@@ -97,7 +97,7 @@ class BatchTransform:
         return values.div_(255)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the stored values, [C, 1, 1]; kept, as each copy to a GPU would cost time."""
+        """Mean and standard deviation of the stored values, [C, 1, 1]; cached, as each copy to a GPU takes time."""
         if device not in self._on_device:
             mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
             self._on_device[device] = mean, std
@@ -112,7 +112,7 @@ def augment(
     epoch: int,
     host_index: HostIndex | None = None,
 ) -> Tensor:
-    """Change each sample of [B, ..., H, W] at random; all leading dimensions of a sample (time, channels) alike."""
+    """Augment each sample of [B, ..., H, W], the same way for all its leading dimensions (time, channels)."""
     random = CounterRandom.per_sample(seed, epoch, index)
     mirrored = random.uniform(Draw.FLIP) < 0.5 if config.flip else None
     if config.shift:

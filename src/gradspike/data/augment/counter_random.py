@@ -1,9 +1,9 @@
-"""Random numbers that depend on a counter only: the same in any order, in any process and on any device.
+"""Counter-based random numbers: the same in any order, process and device.
 
 A number is a hash of (seed, epoch, sample index, draw): the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast
-splittable pseudorandom number generators", OOPSLA 2014) applied along the chain. Everything is integer arithmetic
-modulo 2**64 on int64 with operators that numpy arrays and torch tensors share, so one definition serves the preparation
-of data and the augmentation on a GPU, bit for bit.
+splittable pseudorandom number generators", OOPSLA 2014), applied along the chain. All arithmetic is on int64 modulo
+2**64, with operators that numpy arrays and torch tensors share, so one definition gives the same bits when preparing
+data and when augmenting on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _logical_shift(bits: Any, places: int) -> Any:
 
 
 def mix64(bits: ArrayT) -> ArrayT:
-    """SplitMix64's finaliser, a bijection of 64-bit words, elementwise on an int64 array of one or more dimensions."""
+    """SplitMix64's finaliser, a bijection of 64-bit words, elementwise on an int64 array."""
     mixed: Any = bits
     mixed = (mixed ^ _logical_shift(mixed, 30)) * _MULTIPLIERS[0]
     mixed = (mixed ^ _logical_shift(mixed, 27)) * _MULTIPLIERS[1]
@@ -40,7 +40,7 @@ def mix64(bits: ArrayT) -> ArrayT:
 
 
 def mix_integers(*values: int) -> int:
-    """Hash a sequence of Python integers into one int64: the part of a chain that is common to all samples."""
+    """Hash Python integers into one int64: the part of the chain that all samples share."""
     state = 0
     for value in values:
         state = (state + value + GAMMA) % 2**64
@@ -51,20 +51,20 @@ def mix_integers(*values: int) -> int:
 
 
 class CounterRandom(Generic[ArrayT]):
-    """Independent random numbers for every element of `key` (int64): one for each number of a draw."""
+    """Independent random numbers for every element of `key` (int64), one per draw."""
 
     def __init__(self, key: ArrayT) -> None:
         self.key: ArrayT = key
 
     @classmethod
     def per_sample(cls, seed: int, epoch: int, index: ArrayT) -> CounterRandom[ArrayT]:
-        """Numbers for the samples `index` ([B], int64) in one epoch of a run."""
+        """Numbers for the samples `index` (int64 [B]) in one epoch of a run."""
         key: Any = index + mix_integers(seed, epoch)
         return cls(mix64(key))
 
     @classmethod
     def per_event(cls, key: ArrayT, event: ArrayT) -> CounterRandom[ArrayT]:
-        """Numbers for the `event`-th event of the recordings that have random `key`s (both int64 [E])."""
+        """Numbers for the `event`-th event of recordings with random `key`s (both int64 [E])."""
         combined: Any = key + event
         return cls(mix64(combined))
 
@@ -74,9 +74,9 @@ class CounterRandom(Generic[ArrayT]):
         return mix64(key + _signed((draw + 1) * GAMMA))  # type: ignore[no-any-return]
 
     def uniform(self, draw: int) -> Any:
-        """Floats in [0, 1), multiples of 2**-24: exact in float32, which is what torch returns (numpy: float64)."""
+        """Floats in [0, 1), multiples of 2**-24 and so exact in float32 (torch; numpy returns float64)."""
         return _logical_shift(self.bits(draw), 40) * 2.0**-24
 
     def integers(self, draw: int, low: int, high: int) -> ArrayT:
-        """Integers from `low` to `high`, both included (at most 2**31 values)."""
+        """Integers from `low` to `high` inclusive (at most 2**31 values)."""
         return low + (_logical_shift(self.bits(draw), 32) * (high - low + 1) >> 32)  # type: ignore[no-any-return]

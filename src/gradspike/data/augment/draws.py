@@ -1,4 +1,4 @@
-"""The number of each random decision about a sample."""
+"""Numbers of the random decisions about a sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Draw(IntEnum):
-    """New decisions get new numbers: the others keep their values."""
+    """The number of each decision. New decisions take new numbers, so existing ones keep their values."""
 
     ORDER = 0
     SHIFT_Y = 1
@@ -26,4 +26,4 @@ class Draw(IntEnum):
     NDA_X = 15
     NDA_ANGLE = 16
     CROP = 32
-    """The first of 40: four for each attempt at a random resized crop."""
+    """The first of 40: four per attempt at a random resized crop."""

@@ -1,9 +1,9 @@
-"""Neuromorphic data augmentation (Li et al., ECCV 2022): one of roll, rotation, shear and cutout for each sample.
+"""Neuromorphic data augmentation (Li et al., ECCV 2022): roll, rotation, shear or cutout, drawn for each sample.
 
-The magnitudes are those of the released code for CIFAR10-DVS at 48x48 pixels: roll by up to 5 pixels in both axes,
-rotation and horizontal shear by up to 30 degrees, nearest neighbour, empty ground. The released loaders draw from these
-three; cutout is in the paper and, unused, in the code: its square has a side of a third of the picture (16 of 48
-pixels) here. The paper's horizontal flip is the option `flip`.
+Magnitudes follow the released code for CIFAR10-DVS at 48x48 pixels: roll by up to 5 pixels along both axes, rotation
+and horizontal shear by up to 30 degrees, nearest neighbour, filled with zeros. The released loaders draw from these
+three. Cutout is in the paper and, unused, in the code; here its square covers a third of the side (16 of 48 pixels).
+The paper's horizontal flip is the option `flip`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CUTOUT_SHARE = 3
 
 
 def neuromorphic(inputs: Tensor, random: CounterRandom[Tensor]) -> Tensor:
-    """Augment each sample of [B, ..., H, W] (square pixels, any type) in its own way, all its frames alike."""
+    """Augment each sample of [B, ..., H, W] (any type) independently, all its frames the same way."""
     choice = random.integers(Draw.NDA_CHOICE, ROLL, CUTOUT)
     height, width = inputs.shape[-2:]
     y, x = _source(choice, random, height, width)
@@ -38,10 +38,10 @@ def neuromorphic(inputs: Tensor, random: CounterRandom[Tensor]) -> Tensor:
 
 
 def _source(choice: Tensor, random: CounterRandom[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Row and column (int64 [B, H, W], also outside) of the pixel that comes to each place."""
+    """Row and column (int64 [B, H, W], possibly outside) of the source of each pixel."""
     angle = torch.deg2rad((2 * random.uniform(Draw.NDA_ANGLE).double() - 1) * LARGEST_ANGLE)
     turned, sheared = choice == ROTATE, choice == SHEAR
-    # As torchvision's: a positive rotation turns the picture anti-clockwise; a shear moves rows by tan(angle) a row.
+    # As in torchvision: positive rotations are anticlockwise; a shear shifts each row by tan(angle) more.
     cosine = torch.where(turned, angle.cos(), 1.0).view(-1, 1, 1)
     sine = torch.where(turned, angle.sin(), 0.0).view(-1, 1, 1)
     slope = torch.where(sheared, angle.tan(), 0.0).view(-1, 1, 1)

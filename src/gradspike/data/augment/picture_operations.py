@@ -1,9 +1,9 @@
-"""AutoAugment's operations on a batch in which every picture has its own: torchvision's result, picture by picture.
+"""AutoAugment's operations on a batch, a different one for each picture, equal to torchvision's.
 
-Measured against what exists: kornia draws one sub-policy for a whole batch and interpolates otherwise than PIL;
-torchvision's functions take one magnitude for a batch. So what torchvision computes is put into tables once (a table of
-256 values, or the source of every pixel) and the tables are applied per picture; operations that depend on the picture
-are computed with torchvision's formula and rounding. The result is the same, bit for bit, on every device.
+kornia draws one sub-policy for a whole batch and interpolates differently from PIL; torchvision's functions take one
+magnitude per batch. Here, torchvision's results are tabulated once (256 values, or the source of every pixel) and the
+tables applied per picture; operations that depend on the picture use torchvision's formula and rounding. The result is
+the same on every device, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torchvision.transforms.v2 import functional as TF
 
 Operation = tuple[str, float]
 """An operation and its magnitude in torchvision's units: shear as a fraction, translation in pixels, rotation in
-degrees, blends as the distance of their factor from 1, bits to keep, threshold from 0 to 1."""
+degrees, blending factor minus 1, bits to keep, or threshold from 0 to 1."""
 
 
 class Kind(IntEnum):
-    """How an operation is carried out. The first four replace each value by another one of a table of 256."""
+    """How an operation is computed. The first four map values through a table of 256."""
 
     FIXED = 0
     CONTRAST = 1
@@ -58,25 +58,25 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Tables:
-    """What is known before any picture is seen, on one device and for one size of picture."""
+    """Tables that do not depend on the pictures, for one device and one picture size."""
 
     values: Tensor
     """uint8 [operations, 256]: the new value of each value (FIXED)."""
     sources: Tensor
-    """int64 [operations, H * W]: where each pixel comes from, 0 where from outside (GEOMETRY)."""
+    """int64 [operations, H * W]: the source of each pixel, 0 for none (GEOMETRY)."""
     inside: Tensor
-    """uint8 [operations, 1, H * W]: 1 where a pixel comes from inside the picture (GEOMETRY)."""
+    """uint8 [operations, 1, H * W]: 1 for pixels with a source (GEOMETRY)."""
     factors: Tensor
-    """float32 [operations, 2]: share of the picture in a blend, share of the other one."""
+    """float32 [operations, 2]: weights of the picture and of the other one in a blend."""
 
 
 class PictureOperations:
-    """A list of operations that are applied to pictures by their number in the list."""
+    """A list of operations, applied to pictures by index."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
         self.kinds = np.array([KINDS[name] for name, _ in operations], dtype=np.int64)
-        # An operation's row in the tables of its kind.
+        # The row of an operation in the tables of its kind.
         self.rows = np.zeros(len(operations), dtype=np.int64)
         for members in (self.kinds == Kind.FIXED, self.kinds == Kind.GEOMETRY):
             self.rows[members] = np.arange(members.sum())
@@ -85,10 +85,9 @@ class PictureOperations:
         self._tables: dict[tuple[torch.device, int, int], _Tables] = {}
 
     def apply(self, pictures: Tensor, *rounds: NDArray[np.int64]) -> Tensor:
-        """Apply to each picture of uint8 [B, 1 or 3, H, W] the operations `rounds` (numbers, int64 [B]), in order.
+        """Apply the operations `rounds` (indices, int64 [B]) in order to the pictures, uint8 [B, 1 or 3, H, W].
 
-        The numbers stay on the host: pictures are sorted by kind of operation there, and no device has to be waited
-        for.
+        Indices stay on the host, where the pictures are sorted by kind of operation without waiting for the device.
         """
         tables = self._for(pictures)
         arrangement = np.arange(len(pictures))
@@ -102,7 +101,7 @@ class PictureOperations:
         return pictures.index_select(0, _to_device(back, pictures.device))
 
     def _one_round(self, pictures: Tensor, numbers: NDArray[np.int64], tables: _Tables) -> None:
-        """Change `pictures`, sorted by kind, in place."""
+        """Change `pictures`, which are sorted by kind, in place."""
         rows = _to_device(self.rows[numbers], pictures.device)
         bounds = [0, *np.searchsorted(self.kinds[numbers], np.arange(len(Kind)), side="right").tolist()]
         parts = {kind: slice(bounds[kind], bounds[kind + 1]) for kind in Kind if bounds[kind] < bounds[kind + 1]}
@@ -123,7 +122,7 @@ class PictureOperations:
             elif kind == Kind.SHARPNESS:
                 inner = pictures[part, :, 1:-1, 1:-1]
                 blurred = _blurred(pictures[part])
-                # torchvision adds the difference here instead of two products; the rounding differs.
+                # torchvision adds the difference here, not two products, and so rounds differently.
                 change = tables.factors[rows[part], 1].double().view(-1, 1, 1, 1) * (blurred - inner)
                 inner.copy_((inner + change).float().clamp_(0, 255))
 
@@ -153,7 +152,7 @@ def _to_device(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
 
 
 def _fixed_values(name: str, magnitude: float) -> Tensor:
-    """uint8 [256]: what torchvision makes of each value."""
+    """uint8 [256]: torchvision's result for each value."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 1, 256)
     changed: Tensor
     if name == "Brightness":
@@ -168,8 +167,8 @@ def _fixed_values(name: str, magnitude: float) -> Tensor:
 
 
 def _source(name: str, magnitude: float, height: int, width: int) -> Tensor:
-    """int64 [H * W]: the pixel that torchvision puts in each place, -1 for none. Nearest neighbour, as its default."""
-    # Numbers below 2**24 are exact in float32; 0 is what torchvision fills in.
+    """int64 [H * W]: the source of each pixel in torchvision's result (nearest neighbour), -1 for none."""
+    # Numbers below 2**24 are exact in float32; torchvision fills with 0.
     pixels = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width)
     moved: Tensor
     if name == "Rotate":
@@ -192,14 +191,14 @@ def _move(pictures: Tensor, rows: Tensor, tables: _Tables) -> Tensor:
 
 
 def _value_table(kind: Kind, pictures: Tensor, index: Tensor, rows: Tensor, tables: _Tables) -> Tensor:
-    """uint8 [n, C, 256]: what becomes of each value, per picture and channel. index: the pictures, int64 [n, C, HW]."""
+    """uint8 [n, C, 256]: the new value of each value, per picture and channel. index: pictures, int64 [n, C, HW]."""
     channels = pictures.shape[1]
     if kind == Kind.FIXED:
         return tables.values[rows][:, None].expand(-1, channels, -1)
     values = torch.arange(256, dtype=torch.float32, device=pictures.device)
     if kind == Kind.CONTRAST:
         grey = _grey(pictures) if channels == 3 else pictures
-        # Sums of whole numbers below 2**24 are exact in any order, so that of a batch equals that of one picture.
+        # Sums of integers are exact in any order, so a batch gives the same as a single picture.
         mean = grey.sum((1, 2, 3), dtype=torch.int64).float() / grey[0].numel()
         blended = _blend(values, mean.view(-1, 1, 1, 1), tables.factors[rows])
         return blended.flatten(1, 2).expand(-1, channels, -1)
@@ -212,7 +211,7 @@ def _value_table(kind: Kind, pictures: Tensor, index: Tensor, rows: Tensor, tabl
 
 
 def _equalizing(index: Tensor) -> Tensor:
-    """The table that flattens the histogram of each channel, as PIL and torchvision define it: uint8 [n, C, 256]."""
+    """The table that equalises each channel's histogram as in PIL and torchvision: uint8 [n, C, 256]."""
     count = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=index.device)
     count.scatter_add_(2, index, count.new_ones(1).expand_as(index))
     up_to = count.cumsum(2, dtype=torch.int32)
@@ -220,21 +219,21 @@ def _equalizing(index: Tensor) -> Tensor:
     step = (index.shape[2] - of_largest) // 255
     below = up_to - count
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
-    # The smallest step gives 0 for value 0; a picture with next to one value stays as it is.
+    # A picture of almost a single value stays unchanged (step 0).
     unchanged = torch.arange(256, dtype=torch.int32, device=index.device)
     return torch.where(step > 0, table, unchanged).to(torch.uint8)
 
 
 def _grey(pictures: Tensor) -> Tensor:
-    """Whole luminance values (torchvision's weights) of uint8 [n, 3, H, W]: float32 [n, 1, H, W]."""
+    """Integer luminance (torchvision's weights) of uint8 [n, 3, H, W]: float32 [n, 1, H, W]."""
     red, green, blue = pictures.unbind(1)
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()[:, None]
 
 
 def _blend(pictures: Tensor, other: Tensor, factors: Tensor) -> Tensor:
-    """pictures * factors[:, 0] + other * factors[:, 1] as uint8, the values cut to its range.
+    """pictures * factors[:, 0] + other * factors[:, 1], clipped to uint8.
 
-    torchvision rounds the first product to float32 and, by a fused multiply-add, the sum once.
+    torchvision rounds the first product to float32, and the sum once (fused multiply-add).
     """
     own, others = factors.view(-1, 2, 1, 1, 1).unbind(1)
     blended = (pictures * own).double() + others.double() * other
@@ -242,9 +241,9 @@ def _blend(pictures: Tensor, other: Tensor, factors: Tensor) -> Tensor:
 
 
 def _blurred(pictures: Tensor) -> Tensor:
-    """Inner pixels smoothed by [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13 and rounded: float32 [n, C, H - 2, W - 2]."""
+    """Inner pixels, smoothed by [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13 and rounded: float32 [n, C, H - 2, W - 2]."""
     values = pictures.float()
     rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
     sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    # A multiple of 1/13 is never half way between whole numbers: the rounding is the same however it is computed.
+    # A multiple of 1/13 is never half way between integers, so rounding does not depend on how it is computed.
     return (sums + 4 * values[..., 1:-1, 1:-1]).mul_(1 / 13).round_()

@@ -1,6 +1,6 @@
-"""The learned policies of AutoAugment (Cubuk et al., CVPR 2019), as torchvision lists them.
+"""AutoAugment's learned policies (Cubuk et al., CVPR 2019) as in torchvision.
 
-A policy is 25 pairs of operations; an operation is (name, probability, step of its magnitude, None where it has none).
+A policy is 25 pairs of operations. An operation is (name, probability, step of its magnitude or None).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ Operation = tuple[str, float, int | None]
 Policy = tuple[tuple[Operation, Operation], ...]
 
 MAGNITUDES = 10
-"""Steps of a magnitude, 0 to 9."""
+"""Number of steps of a magnitude."""
 
 SIGNED = frozenset(
     {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness"}
 )
-"""Operations whose magnitude is negative for half of the samples."""
+"""Operations whose magnitude gets a random sign."""
 
 POLICIES: Mapping[str, Policy] = {
     "cifar10": (

@@ -1,4 +1,4 @@
-"""Moving every sample of a batch by its own number of pixels, mirroring some, and a square in each."""
+"""Shifting, rolling and mirroring each sample of a batch independently, and the square of cutout."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gradspike.data.augment.counter_random import CounterRandom
 
 
 def shift(inputs: Tensor, rows: Tensor, columns: Tensor, largest: int, mirrored: Tensor | None = None) -> Tensor:
-    """Move each sample of [B, ..., H, W] down by rows[b] and right by columns[b], zeros moving in.
+    """Shift each sample of [B, ..., H, W] down by rows[b] and right by columns[b], filling with zeros.
 
-    rows, columns: int64 [B], -largest to largest. mirrored: bool [B], which samples to mirror left to right afterwards.
+    rows, columns: int64 [B], -largest to largest. mirrored: bool [B], the samples to mirror horizontally afterwards.
     """
     padded = F.pad(inputs.flatten(1, -3), (largest, largest, largest, largest))
     return _cut(padded, largest - rows, largest - columns, mirrored, inputs.shape)
 
 
 def roll(inputs: Tensor, rows: Tensor, columns: Tensor, largest: int) -> Tensor:
-    """Move each sample of [B, ..., H, W] as `shift` does; what leaves on one side comes in on the other."""
+    """Shift each sample of [B, ..., H, W] circularly."""
     flat = inputs.flatten(1, -3)
     height, width = inputs.shape[-2:]
-    # Larger than the picture is the same as the rest: more padding than there are pixels is not needed.
+    # Padding never needs to exceed the picture: a larger shift equals its remainder.
     down, right = min(largest, height), min(largest, width)
     if largest > down:
         rows = rows % height
@@ -35,12 +35,12 @@ def roll(inputs: Tensor, rows: Tensor, columns: Tensor, largest: int) -> Tensor:
 
 
 def mirror(inputs: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror those samples of [B, ..., H, W] left to right for which `mirrored` (bool [B]) says so."""
+    """Mirror the samples of [B, ..., H, W] marked in `mirrored` (bool [B]) horizontally."""
     return torch.where(mirrored.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
 
 
 def _cut(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor | None, shape: torch.Size) -> Tensor:
-    """From each of [B, K, H + ..., W + ...] the window of H x W that begins at (top[b], left[b]), as `shape`."""
+    """Cut the H x W window at (top[b], left[b]) from each of [B, K, H + ..., W + ...]; returns `shape`."""
     if mirrored is None:
         mirrored = torch.zeros_like(top, dtype=torch.bool)
     by = cut_by_copies if padded.device.type == "cpu" else cut_by_index
@@ -48,7 +48,7 @@ def _cut(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor | None, sha
 
 
 def cut_by_index(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
-    """All windows by one look-up: a few operations whatever the batch, as a GPU likes it. Returns [B, K, H * W]."""
+    """Cut all windows by one lookup, a few operations for any batch (for GPUs). Returns [B, K, H * W]."""
     row, column = (torch.arange(size, device=padded.device) for size in (height, width))
     places = row[:, None] * padded.shape[3] + torch.stack([column, column.flip(0)])[:, None]
     index = places.flatten(1)[mirrored.long()] + (top * padded.shape[3] + left)[:, None]
@@ -56,7 +56,7 @@ def cut_by_index(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, he
 
 
 def cut_by_copies(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
-    """Each window copied row by row: on a CPU 2 to 4 times as fast as a look-up. Returns [B, K, H, W]."""
+    """Copy each window row by row, on a CPU 2 to 4 times as fast as a lookup. Returns [B, K, H, W]."""
     source = padded.numpy()
     windows = np.empty((*source.shape[:2], height, width), dtype=source.dtype)
     for sample, (y, x, flip) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
@@ -66,10 +66,10 @@ def cut_by_copies(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, h
 
 
 def square(random: CounterRandom[Tensor], draws: tuple[int, int], side: int, height: int, width: int) -> Tensor:
-    """True in a square of `side` pixels, one for each sample: bool [B, height, width].
+    """True in one square of `side` pixels per sample: bool [B, height, width].
 
-    Its centre is any pixel with equal probability (draws: row and column), and what reaches over the edge is cut off
-    (DeVries & Taylor, arXiv 1708.04552).
+    Its centre is uniform over all pixels (draws: row, column), and the square is clipped at the edges (DeVries &
+    Taylor, arXiv 1708.04552).
     """
     inside = []
     for draw, size in zip(draws, (height, width), strict=True):

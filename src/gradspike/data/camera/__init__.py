@@ -1,1 +1,1 @@
-"""A simulated event camera and the scenes moved before it."""
+"""The simulated event camera (`camera`) and the moving scene that it records for CIFAR10-DVS (`loop_scenes`)."""

@@ -1,14 +1,14 @@
 """A simulated event camera (dynamic vision sensor).
 
-The standard model: a pixel remembers the logarithm of intensity at its last event and fires ON (OFF) whenever the
-logarithm has risen (fallen) by its threshold since (Lichtsteiner, Posch & Delbruck, IEEE JSSC 2008). Between two
-samples of the scene the logarithm is taken as linear in time, which gives every event its own time, and an event that
-falls into the refractory time of its pixel is lost while the reference moves on (ESIM: Rebecq, Gehrig & Scaramuzza,
-CoRL 2018). Thresholds differ from pixel to pixel as a fixed normal pattern, and noise events come as a Poisson process
-per pixel (v2e: Hu, Liu & Delbruck, CVPR-W 2021); they share the refractory time and leave the reference alone.
+The standard model: a pixel stores the log intensity at its last event and emits an ON (OFF) event whenever the log
+intensity has risen (fallen) by its threshold since (Lichtsteiner, Posch & Delbruck, IEEE JSSC 2008). Between two
+samples of the scene, log intensity is linear in time, so each event has its own time. An event within the refractory
+period of its pixel is lost, but the reference moves on (ESIM: Rebecq, Gehrig & Scaramuzza, CoRL 2018). Thresholds have
+a fixed normal pattern over the pixels, and noise events are a Poisson process per pixel (v2e: Hu, Liu & Delbruck,
+CVPR-W 2021). Noise shares the refractory period and does not move the reference.
 
-All state is integer: logarithms and thresholds are rounded to 2**-16, times to a microsecond, random numbers are hashes
-of counters. So a recording has the same bytes on every machine, alone or among thousands.
+All state is integer: log intensities and thresholds are multiples of 2**-16, times are whole microseconds, random
+numbers are hashes of counters. So a recording has the same bytes on every machine, alone or among thousands.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.augment.counter_random import CounterRandom
-from gradspike.data.events.recording import Events
+from gradspike.data.events.table import Events
 from gradspike.data.options.camera import CameraConfig
 
 VERSION = 1
 WHITE = 65535
-"""Intensity of the brightest scene; scenes are linear in light, uint16."""
+"""Intensity of white. Scenes are uint16, linear in light."""
 
 _LOG_UNIT = 1 << 16
 _PATTERN, _NOISE = 1, 2
 
 
 class EventCamera:
-    """A sensor of height x width pixels, whose thresholds are fixed by config.sensor_seed."""
+    """A sensor of height x width pixels. config.sensor_seed determines its thresholds."""
 
     def __init__(self, config: CameraConfig, height: int, width: int) -> None:
         self.config = config
         self.height, self.width = height, width
         light = np.arange(WHITE + 1) / WHITE + config.dark_level
         self.log_intensity = np.rint(np.log(light) * _LOG_UNIT).astype(np.int32)
-        """[65536], natural logarithm of each intensity in units of 2**-16."""
+        """Natural logarithm of each intensity in units of 2**-16: int32 [65536]."""
         self.on_threshold = self._thresholds(0)
         self.off_threshold = self._thresholds(2)
         """int32 [height * width], in units of 2**-16."""
 
     def _thresholds(self, draw: int) -> NDArray[np.int32]:
-        """Normal numbers (Box & Muller 1958), cut at three standard deviations so that no threshold comes near zero."""
+        """Draw normal numbers (Box & Muller 1958), clipped at 3 standard deviations to keep thresholds above zero."""
         pixels = np.arange(self.height * self.width, dtype=np.int64)
         random = CounterRandom.per_sample(self.config.sensor_seed, _PATTERN, pixels)
         radius = np.sqrt(-2.0 * np.log(1.0 - random.uniform(draw)))
@@ -58,19 +58,19 @@ class EventCamera:
     def record(
         self, samples: Iterable[NDArray[np.uint16]], times_us: NDArray[np.int64], recordings: NDArray[np.int64]
     ) -> Events:
-        """Film several scenes at once.
+        """Record several scenes at once.
 
-        samples: intensities uint16 [R, height, width], one array for each of `times_us` (int64, ascending, from 0;
-        microseconds). The scene should move by well under a pixel from one sample to the next. recordings: int64 [R],
-        the identity of each recording, which seeds its noise. Event times lie in 0 to times_us[-1], both included.
+        samples: intensities uint16 [R, height, width], one array for each of `times_us` (int64, microseconds, ascending
+        from 0). The scene should move by well under a pixel between samples. recordings: int64 [R], the number of each
+        recording, which seeds its noise. Event times range from 0 to times_us[-1], inclusive.
         """
         end = int(times_us[-1])
         if times_us[0] != 0 or (np.diff(times_us) <= 0).any() or end >= 2**31:
-            raise ValueError("times_us has to start at 0 and ascend, and to stay below 2**31 microseconds")
+            raise ValueError("times_us must start at 0, ascend, and stay below 2**31 microseconds")
         time_bits = end.bit_length()
         if len(recordings).bit_length() + (self.height * self.width).bit_length() + time_bits + 1 > 63:
             raise ValueError("too many pixels times microseconds at once: record fewer scenes in one call")
-        # One integer a candidate event, so that one sort orders all of them by recording, pixel, time and polarity.
+        # One integer per candidate event, so that one sort orders them by recording, pixel, time and polarity.
         candidates = [
             (cell << time_bits | t) << 1 | p for cell, t, p in self._crossings(samples, times_us, len(recordings))
         ]
@@ -83,7 +83,7 @@ class EventCamera:
     def _crossings(
         self, samples: Iterable[NDArray[np.uint16]], times_us: NDArray[np.int64], count: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
-        """Threshold crossings between neighbouring samples: cell (recording and pixel), time, polarity."""
+        """Threshold crossings between successive samples: cell (recording and pixel), time, polarity."""
         pixels = self.height * self.width
         scenes = iter(samples)
         before = self._log(next(scenes), count)
@@ -111,13 +111,13 @@ class EventCamera:
     def _log(self, scene: NDArray[np.uint16], count: int) -> NDArray[np.int32]:
         if scene.shape != (count, self.height, self.width) or scene.dtype != np.uint16:
             raise ValueError(
-                f"a scene has to be uint16 {(count, self.height, self.width)}, not {scene.dtype} {scene.shape}"
+                f"a scene must be uint16 {(count, self.height, self.width)}, not {scene.dtype} {scene.shape}"
             )
         logarithm: NDArray[np.int32] = self.log_intensity.take(scene).reshape(count, -1)
         return logarithm
 
     def _noise(self, end: int, recordings: NDArray[np.int64]) -> tuple[Any, Any, Any]:
-        """Noise events: cell, time, polarity. A Poisson process per pixel: Poisson number, uniform places and times."""
+        """Noise events: cell, time, polarity. A Poisson number of events at uniform pixels and times."""
         pixels = self.height * self.width
         random = CounterRandom.per_sample(self.config.sensor_seed, _NOISE, recordings)
         mean = self.config.noise_hz * 1e-6 * (end + 1) * pixels
@@ -144,14 +144,14 @@ class EventCamera:
 
 
 def _survives(cell: NDArray[np.int64], t: NDArray[np.int64], refractory_us: int) -> NDArray[np.bool_]:
-    """Which events (sorted by cell, then time) come at least `refractory_us` after its last survivor."""
+    """Mark events at least `refractory_us` after the last survivor of their cell. Sorted by cell, then time."""
     survives = np.ones(len(cell), dtype=np.bool_)
     if refractory_us == 0 or not len(cell):
         return survives
     first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
     numbers = np.diff(np.concatenate([first, [len(cell)]]))
     last = t[first]
-    # The n-th events of all cells at once: whether an event survives depends on the survivors before it.
+    # All n-th events at once, since survival depends on the survivors before.
     for nth in range(1, int(numbers.max())):
         active = np.flatnonzero(numbers > nth)
         event = first[active] + nth
@@ -161,7 +161,7 @@ def _survives(cell: NDArray[np.int64], t: NDArray[np.int64], refractory_us: int)
 
 
 def _poisson_cumulative(mean: float) -> NDArray[np.float64]:
-    """P(N <= n) for n = 0, 1, ... until it is 1 to within the resolution of the random numbers."""
+    """P(N <= n) for n = 0, 1, ... until it reaches 1 within the resolution of the random numbers."""
     if mean == 0:
         return np.ones(1)
     n = np.arange(int(mean + 10 * math.sqrt(mean) + 20))

@@ -1,15 +1,15 @@
-"""AEDAT 2.0: how jAER writes the events of a DVS128, and how CIFAR10-DVS was first published.
+"""AEDAT 2.0, jAER's format: recordings of a DVS128, and the original release of CIFAR10-DVS.
 
-After header lines that start with '#', an event is two big-endian 32-bit words, address and timestamp in microseconds.
-The address of a DVS128 (jAER's DVS128 extractor; its loadaerdat.m; the data set's dat2mat.m):
+After header lines that start with '#', an event is two big-endian 32-bit words: address, and timestamp in microseconds.
+The address of a DVS128 (jAER's DVS128 extractor and loadaerdat.m; the data set's dat2mat.m):
 
     bit 0        1 for OFF (darker), 0 for ON
     bits 1-7     x, counted from the right edge of the scene
     bits 8-14    y, counted from the bottom
-    bit 15       something else than a change of brightness, such as a pulse at the synchronisation input
+    bit 15       set for anything but a change in brightness, such as a pulse at the synchronisation input
 
-Columns and rows are counted from the top left here, as in a picture: column 127 - x, row 127 - y. A timestamp wraps
-around after 2**32 microseconds (71 minutes).
+Here, columns and rows count from the top left: column 127 - x, row 127 - y. Timestamps wrap after 2**32 microseconds
+(71 minutes).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _HEADER = (
 
 
 def header_of(data: bytes) -> tuple[list[bytes], int]:
-    """The header lines of an AEDAT file of version 1 to 3, without their ends, and where the events begin.
+    """The header lines of an AEDAT file of version 1 to 3, without line ends, and the offset of the first event.
 
-    The first byte of an event can only be '#' for addresses that no DVS128 has, so the header's end is never mistaken.
+    No event of a DVS128 starts with the byte '#', so the end of the header is unambiguous.
     """
     lines, start = [], 0
     while data[start : start + 1] == b"#":
@@ -47,18 +47,18 @@ def header_of(data: bytes) -> tuple[list[bytes], int]:
 
 
 def version_of(data: bytes) -> str:
-    """The version in an AEDAT file's first line, such as "2.0"; "1.0" where there is none, as the format defines."""
+    """The version in an AEDAT file's first line, such as "2.0". By definition of the format, none means "1.0"."""
     line = data[:32].splitlines()[0] if data else b""
     return line.removeprefix(VERSION_LINE).decode("ascii", "replace").strip() if line[:9] == VERSION_LINE else "1.0"
 
 
 def read_aedat2(data: bytes) -> Recording:
-    """The events of an AEDAT 2.0 file of a DVS128, in the order of the file. Raises BadRecordingError."""
+    """Read an AEDAT 2.0 file of a DVS128. Raises BadRecordingError."""
     lines, start = header_of(data)
     for line in lines:
         chip = line.rpartition(b".")[2].strip().decode("ascii", "replace")
         if line.startswith(b"# AEChip:") and "DVS128" not in chip.upper():
-            raise BadRecordingError(f"recorded with the sensor {chip}; only a DVS128's AEDAT 2.0 addresses are known")
+            raise BadRecordingError(f"recorded with the sensor {chip}; only AEDAT 2.0 of a DVS128 can be read")
     if (len(data) - start) % 8:
         raise BadRecordingError(f"truncated: {(len(data) - start) % 8} bytes after the last whole event")
     words = np.frombuffer(data, dtype=">u4", offset=start).astype(np.uint32)
@@ -72,7 +72,7 @@ def read_aedat2(data: bytes) -> Recording:
 
 
 def unwrap(stamps: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Times in int64 from 32-bit stamps that wrap around; a step is what is nearer, forwards or back."""
+    """int64 times from 32-bit timestamps that wrap; each step is the shorter way, forwards or backwards."""
     if not len(stamps):
         return np.zeros(0, dtype=np.int64)
     times = np.empty(len(stamps), dtype=np.int64)
@@ -83,7 +83,7 @@ def unwrap(stamps: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def aedat2_bytes(recording: Recording) -> bytes:
-    """An AEDAT 2.0 file of the events of a sensor of 128x128 pixels. Times are written modulo 2**32 microseconds."""
+    """The events of a sensor of 128x128 pixels as an AEDAT 2.0 file. Times are written modulo 2**32 microseconds."""
     recording.check(SIZE, SIZE)
     words = np.empty((len(recording), 2), dtype=">u4")
     words[:, 0] = (127 - recording.x.astype(np.uint32)) << 1 | (127 - recording.y.astype(np.uint32)) << 8 | ~recording.p

@@ -1,10 +1,10 @@
-"""AEDAT 3.1: how cAER writes events, and how DVS128 Gesture was published.
+"""AEDAT 3.1, cAER's format: DVS128 Gesture as published.
 
-After the header, packets: 28 bytes of header, then events of a fixed size, all little-endian (iniVation's description
-of the format; libcaer). A polarity event is 32 bits of data and a 31-bit timestamp in microseconds, whose upper part
-stands in the packet's header:
+The file header is followed by packets, each a header of 28 bytes and events of fixed size, all little-endian
+(iniVation's format description; libcaer). A polarity event is 32 bits of data and a 31-bit timestamp in microseconds;
+the packet header holds the timestamp's upper bits:
 
-    bit 0        1 for an event that counts
+    bit 0        1 for a valid event
     bit 1        1 for ON (brighter)
     bits 2-16    y, from the top
     bits 17-31   x, from the left
@@ -24,9 +24,9 @@ _PACKET = struct.Struct("<hhiiiiii")
 
 
 def read_aedat3(data: bytes) -> Recording:
-    """The polarity events of an AEDAT 3.1 file, in the order of the file. Raises BadRecordingError.
+    """Read the polarity events of an AEDAT 3.1 file. Raises BadRecordingError.
 
-    Events of other types (special, frame, inertial) are counted as special.
+    Events of other types (special, frame, IMU) are only counted, as special.
     """
     lines, start = header_of(data)
     if b"#!END-HEADER" not in lines:

@@ -1,7 +1,7 @@
-"""AEDAT 4.0: what iniVation's DV writes, and how tonic distributes CIFAR10-DVS. Decoded by the package `aedat`.
+"""AEDAT 4.0, the format of iniVation's DV and of CIFAR10-DVS as tonic distributes it, decoded by the package `aedat`.
 
-A line of text, then a header (a flatbuffer: compression, place of a table, and an XML description of the streams), then
-packets, compressed or not, each of which is a flatbuffer too.
+A line of text is followed by a header (a flatbuffer: compression, offset of a table, XML description of the streams)
+and by packets, which are flatbuffers as well and may be compressed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ FIRST_LINE = b"#!AER-DAT4.0\r\n"
 
 
 def read_aedat4(data: bytes) -> Recording:
-    """The events of the first stream of events, in the order of the file, rows and columns as they are stored.
-
-    Raises BadRecordingError.
-    """
+    """Read the first event stream, rows and columns as stored. Raises BadRecordingError."""
     try:
         import aedat
     except ImportError:
         raise BadRecordingError("needs the package aedat, which is not installed: pip install aedat") from None
     check_header(data)
-    # The package reads from a path only.
+    # The package reads only from a path.
     with tempfile.NamedTemporaryFile(suffix=".aedat4") as file:
         file.write(data)
         file.flush()
@@ -38,19 +35,19 @@ def read_aedat4(data: bytes) -> Recording:
             streams = sorted(key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events")
             packets = [packet["events"] for packet in decoder if packet["stream_id"] in streams[:1]]
         except BaseException as error:
-            # A panic of the Rust code inside comes as a class of its own that is no Exception.
+            # A panic in its Rust code raises PanicException, which is not an Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise BadRecordingError(f"cannot be decoded as .aedat4: {error}") from error
     if not streams:
-        raise BadRecordingError("holds no stream of events")
+        raise BadRecordingError("holds no event stream")
     return _joined(packets)
 
 
 def check_header(data: bytes) -> None:
-    """Raise BadRecordingError unless the header is whole. The package does not look, and a damaged one can end Python.
+    """Raise BadRecordingError unless the header is intact. The package does not check it and can crash Python.
 
-    A table begins with the distance back to its vtable: two sizes, then the place of each field (0: not there).
+    A table starts with the distance back to its vtable, which holds two sizes and the offset of each field (0: absent).
     """
     if not data.startswith(FIRST_LINE):
         raise BadRecordingError("does not start with the line #!AER-DAT4.0")
@@ -83,7 +80,7 @@ def _joined(packets: list[NDArray[Any]]) -> Recording:
     events = np.concatenate(packets)
     for name in ("x", "y"):
         if len(events) and events[name].max() >= 2**15:
-            raise BadRecordingError(f"column {name} goes up to {events[name].max()}, which is no pixel")
-    on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # by the release of the package
+            raise BadRecordingError(f"column {name} goes up to {events[name].max()}, beyond any sensor")
+    on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # depends on the release of the package
     x, y = events["x"].astype(np.int16), events["y"].astype(np.int16)
     return Recording(events["t"].astype(np.int64), x, y, on.astype(np.bool_))

@@ -1,4 +1,4 @@
-"""From files of events to samples: what a worker does with some recordings."""
+"""From files of events to samples: the work of one preparation process."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gradspike.data.source import Split
 
 Reader = Callable[[str, bytes], Recording]
 Sample = tuple[int, int, int, int, NDArray[Any]]
-"""Label, number of the clip, begin in microseconds, number of events (0: unknown), frames."""
+"""Label, number of the clip, start in microseconds, number of events (0: unknown), frames."""
 
 
 @dataclass(frozen=True)
 class Clip:
     """A recording with its label and split, or the part [begin_us, end_us) of one.
 
-    group: clips of one group never lie in two splits. rank: the recording's place among those of its class, by number.
-    number: its place among all clips.
+    group: clips of one group are never divided between splits. rank: the recording's position within its class, by
+    number. number: the clip's position among all clips.
     """
 
     files: Files
@@ -43,7 +43,7 @@ class Clip:
 
     @property
     def path(self) -> str:
-        """The file's path as the user finds it."""
+        """The file's path for messages."""
         return self.files.shown(self.entry.name)
 
 
@@ -51,8 +51,8 @@ class Clip:
 class ClipFrames:
     """Turns clips into frames: the work of `build_in_parts`. Times are in microseconds.
 
-    The part's arrays: inputs [n, T, 2, size, size]; labels, clip (its number), begin_us (from the start of the
-    recording; of the file where a clip is a part of one) and events (how many a sample has), all int64 [n].
+    Arrays of a part: inputs [n, T, 2, size, size]; int64 [n] each: labels, clip (its number), events (of the sample),
+    and begin_us, counted from the start of the recording, or of the file for a clip that is part of a file.
     """
 
     read: Reader
@@ -66,7 +66,7 @@ class ClipFrames:
     stride_us: int | None
 
     def __call__(self, clips: Sequence[Clip]) -> Part:
-        """The samples of some clips, and the files that cannot be used."""
+        """Read the clips into samples and a list of bad files."""
         samples: list[Sample] = []
         bad: list[BadFile] = []
         unreadable = ""
@@ -76,7 +76,10 @@ class ClipFrames:
                 continue
             try:
                 if clip.entry.name.lower().endswith(READY):
-                    frames, label = read_ready_frames(clip.files.read(clip.entry), self)
+                    content = clip.files.read(clip.entry)
+                    frames, label = read_ready_frames(
+                        content, self.time_steps, self.image_size, self.resize, self.binning
+                    )
                     samples.append((label, clip.number, 0, 0, frames))
                     continue
                 if last is None or last[0] != clip.path:
@@ -90,7 +93,7 @@ class ClipFrames:
         return _part(samples, tuple(bad))
 
     def of_recordings(self, clips: Sequence[Clip], recordings: Sequence[Recording]) -> Part:
-        """The samples of clips whose recordings are at hand."""
+        """Make samples of recordings that are in memory."""
         samples: list[Sample] = []
         bad = []
         for clip, recording in zip(clips, recordings, strict=True):
@@ -108,7 +111,7 @@ class ClipFrames:
         ]
 
     def frames(self, part: Recording, span: tuple[int, int]) -> NDArray[Any]:
-        """The frames [T, 2, image_size, image_size] of the events of one sample, which lie in `span`."""
+        """Count the events of one sample, all in `span`, into frames [T, 2, image_size, image_size]."""
         options = (self.sensor, self.time_steps, self.bins, span)
         if self.resize == "events":
             size = (self.image_size, self.image_size)
@@ -118,10 +121,10 @@ class ClipFrames:
         return tet_resize(np.divide(values, largest, out=values, where=largest > 0), self.image_size)
 
     def _windows(self, clip: Clip, recording: Recording) -> Iterator[tuple[int, Recording, tuple[int, int]]]:
-        """Begin, events and span of each window; one of the whole clip where none are asked for.
+        """Start, events and span of each window, or of the whole clip if it is not cut into windows.
 
-        Windows are counted from the first event (the clip's begin, where it is a part of a recording). A last window
-        that the recording does not fill is left out, and so is one without events.
+        The first window starts at the first event, or at the start of a clip that is part of a recording. An incomplete
+        last window and windows without events are left out.
         """
         zero = start = int(recording.t[0])
         end = int(recording.t[-1]) + 1
@@ -129,7 +132,7 @@ class ClipFrames:
             zero, start, end = 0, clip.begin_us, clip.end_us
             recording = recording[slice(*np.searchsorted(recording.t, (start, end)).tolist())]
             if not len(recording):
-                raise BadRecordingError(f"has no events between {start:,} and {end:,} us, which its labels name")
+                raise BadRecordingError(f"has no events between {start:,} and {end:,} us, where its labels place one")
         if self.window_us is None or self.stride_us is None:
             yield start - zero, recording, (start, end)
             return

@@ -1,8 +1,7 @@
-"""Events to frames: counts for each bin of time, polarity and pixel, without losing an event.
+"""From events to frames: counts per time bin, polarity and pixel, without losing an event.
 
-tonic's own equal bins (ToFrame(n_time_bins=...), n_event_bins) round the width of a bin down and so lose the events at
-the end, in every recording at least the last one by time. Therefore the bin of each event is found here, in exact
-integers, and all of a recording is counted by one `bincount`.
+tonic's bins (ToFrame with n_time_bins or n_event_bins) round the width of a bin down and lose the events at the end of
+every recording. Here, the bin of each event is computed in exact integers, and one `bincount` counts a whole recording.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ def to_frames(
     image_size: tuple[int, int] | None = None,
     binning: Literal["count", "binary"] = "count",
 ) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Count the events of a recording: [time_steps, 2 (OFF, ON), height, width], uint8, or int16 where one exceeds 255.
+    """Count events into frames [time_steps, 2 (OFF, ON), height, width], uint8, or int16 if a count exceeds 255.
 
-    events: a Recording, or tonic's structured array (t, x, y, p); sorted by time. sensor_size: (width, height). bins:
-    equal_time cuts the span [start, end) of microseconds (default: from the first event to the last) into equal parts;
-    equal_count gives every frame the same number of events, to within one. image_size: (width, height) of the frames
-    where it is not the sensor's: an event goes to the pixel that covers its place (column * width // sensor width), so
-    none is lost. binning: binary makes 1 of any count. Raises ValueError for an event outside span or sensor, and for a
-    count above 32,767.
+    events: a Recording or tonic's structured array (t, x, y, p), sorted by time. sensor_size, image_size: (width,
+    height). If they differ, an event goes to the pixel that covers its position (column * width // sensor width), so
+    none is lost. bins: equal_time divides the span [start, end) in microseconds (default: first to last event) into
+    equal parts; equal_count gives every frame the same number of events, to within one. binning: binary turns any
+    count into 1. Raises ValueError for an event outside the span or the sensor, and for a count above 32,767.
     """
     (t, x, y, p) = _columns(events)
     width, height = sensor_size
@@ -47,11 +45,11 @@ def to_frames(
     if bins == "equal_time":
         start, end = span_us if span_us is not None else (int(t[0]), int(t[-1]) + 1)
         if t[0] < start or t[-1] >= end:
-            raise ValueError(f"an event lies outside the recording, {start} to {end} us")
+            raise ValueError(f"an event lies outside the recording from {start} to {end} us")
         step = (t.astype(np.int64) - start) * time_steps // (end - start)
     else:
         step = np.arange(len(t)) * time_steps // len(t)
-    # Tables of places are far smaller than the recording: one look-up an event instead of a division.
+    # A table lookup per event instead of a division.
     column = (np.arange(width) * columns // width)[x]
     row = (np.arange(height) * rows // height * columns)[y]
     counts = np.bincount(
@@ -62,19 +60,19 @@ def to_frames(
         return (counts > 0).astype(np.uint8)
     if largest > LARGEST:
         raise ValueError(
-            f"a pixel has {largest:,} events in one frame, and {LARGEST:,} can be counted: use more time steps, "
-            "windows, or binning=binary"
+            f"a pixel has {largest:,} events in one frame, more than {LARGEST:,}: use more time steps, windows, or "
+            "binning=binary"
         )
     return counts.astype(np.uint8) if largest <= 255 else counts.astype(np.int16)
 
 
 def tet_resize(values: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    """Frames [T, 2, H, W] of 0 to 1 to uint8 [T, 2, size, size], 255 times the input of the released code of TET.
+    """Resize frames [T, 2, H, W], 0 to 1, as the released TET code does: uint8 [T, 2, size, size], times 255.
 
-    Deng et al., ICLR 2022, data_loaders.py: ToPILImage, Resize((size, size)), ToTensor. What that does, and is done
-    here: values are multiplied by 255 and rounded down, and a picture of two channels is to PIL one of brightness (OFF)
-    and opacity (ON), which it resizes bilinearly over all the pixels that a new one covers, brightness weighted by
-    opacity. So ON is interpolated, while OFF becomes its mean over the pixels that have ON, and is lost elsewhere.
+    Deng et al., ICLR 2022, data_loaders.py: ToPILImage, Resize((size, size)), ToTensor. This multiplies by 255, rounds
+    down, and takes two channels for luminance (OFF) and alpha (ON), which PIL resizes bilinearly, weighting luminance
+    by alpha. So ON is interpolated, while OFF becomes its mean over the pixels that have ON events and is lost
+    elsewhere.
     """
     from PIL import Image
 

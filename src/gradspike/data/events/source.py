@@ -1,31 +1,36 @@
-"""What all data sets of event recordings in files have in common: find, list, prepare, split, open."""
+"""The base of all data sets of event recordings in files: list, prepare, split and open them."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import shutil
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.events.clips import Clip, ClipFrames, Reader
+from gradspike.data.events.listing import (
+    Listing,
+    RemoteFile,
+    describe_samples,
+    missing_in_splits,
+    recordings_within,
+)
 from gradspike.data.events.ready_frames import READY
 from gradspike.data.events.recordings import READERS, read_recording
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.download import download
-from gradspike.data.files.files import ARCHIVES, Files, MissingSourceError
+from gradspike.data.files.files import Files, MissingSourceError
 from gradspike.data.files.fingerprint import fingerprint
 from gradspike.data.files.source import FileSource
 from gradspike.data.options.events import RecordingsConfig
 from gradspike.data.prepared.cache import Prepared, find_prepared, prepared
-from gradspike.data.prepared.parts import Names, build_in_parts, encode_names, refuse_bad_files
+from gradspike.data.prepared.parts import Names, build_in_parts, refuse_bad_files
 from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
 
@@ -36,28 +41,11 @@ VAL_SEED = 2017
 RecordingsT = TypeVar("RecordingsT", bound=RecordingsConfig)
 
 
-class RemoteFile(NamedTuple):
-    """Where a file is to be had, its MD5, and what it is called here."""
-
-    url: str
-    md5: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The recordings of a data set as found, sorted by name; the classes by label; what cannot be one."""
-
-    clips: tuple[Clip, ...]
-    class_names: tuple[str, ...]
-    bad: tuple[BadFile, ...] = ()
-
-
 class EventSource(FileSource[RecordingsT]):
-    """Frames from recordings in files. A data set says how its files are named, and where they are to be had."""
+    """Frames from recordings in files. A subclass says how its files are named and where to download them."""
 
     reader: ClassVar[tuple[Reader]] = (read_recording,)
-    """What reads a file; a tuple of one, since a function would become a method."""
+    """The function that reads a file, in a tuple because a bare function would become a method."""
     endings: ClassVar[tuple[str, ...]] = tuple(READERS)
 
     @property
@@ -67,14 +55,14 @@ class EventSource(FileSource[RecordingsT]):
 
     @abstractmethod
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """The recordings in some folders or archives. Raises UserError where they make no data set."""
+        """List the recordings in some folders or archives. Raises UserError if they do not make a data set."""
 
     def remote_files(self) -> tuple[RemoteFile, ...]:
-        """What `download=true` fetches; nothing where there is no place to fetch it from."""
+        """The files that `dataset.download=true` downloads, if there is a public source."""
         return ()
 
     def load(self) -> Samples:
-        """Open the frames for these options; decode the recordings first where that has not been done."""
+        """Open the frames for these options, decoding the recordings first if needed."""
         frames = self.load_frames()
         refuse_bad_files([BadFile(*file) for file in frames.facts["bad"]], self.config.on_bad_file)
         self.check_classes(frames.facts["class_names"], frames.facts["source"])
@@ -104,17 +92,17 @@ class EventSource(FileSource[RecordingsT]):
             opened = find_prepared(self.data_dir, config.name, {**key, "source": None})
             if opened is None:
                 raise
-            log.info("The recordings of '%s' are gone; what was made of them is used: %s", config.name, opened.folder)
+            log.info("The recordings of '%s' are missing; using their frames: %s", config.name, opened.folder)
             return opened
         key["source"] = fingerprint(files, self.data_dir, refresh=self.refresh)
         return prepared(self.data_dir, config.name, key, lambda folder: self._build(files, folder))
 
     def key_of_files(self) -> dict[str, Any]:
-        """Options of this data set that shape its frames."""
+        """Options of this data set that determine its frames."""
         return {}
 
     def download(self) -> None:
-        """Fetch the recordings into a folder of data_dir, which is there when all of them are. Raises UserError."""
+        """Download the recordings into a folder of data_dir, which appears when it is complete. Raises UserError."""
         remote = self.remote_files()
         if not remote:
             super().download()
@@ -128,7 +116,7 @@ class EventSource(FileSource[RecordingsT]):
         arriving.rename(folder)
 
     def load_split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """Each sample's split; recorded by file name, as split.csv, in a small prepared set of its own."""
+        """Each sample's split, kept by file name in split.csv of a small prepared set of its own."""
         config = self.config
         key = {"of": frames.folder.name, "version": VERSION, "val_fraction": config.val_fraction, **self.key_of_split()}
 
@@ -147,24 +135,24 @@ class EventSource(FileSource[RecordingsT]):
         missing = self._missing_classes(frames, splits)
         if missing:
             raise UserError(
-                f"No recording is left for training of the class{'es' if len(missing) > 1 else ''} "
-                f"{', '.join(missing)}. Add recordings, or take the class out of all splits and lower dataset.classes."
+                f"No training recording is left of the class{'es' if len(missing) > 1 else ''} "
+                f"{', '.join(missing)}. Add recordings, or remove the class from all splits and lower dataset.classes."
             )
         return splits
 
     def key_of_split(self) -> dict[str, Any]:
-        """Options of this data set that shape its split alone."""
+        """Options of this data set that determine only its split."""
         return {}
 
     def split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """The split of each sample, uint8 [N]: positions in SPLITS, or UNUSED."""
+        """The split of each sample, uint8 [N]: index into SPLITS, or UNUSED."""
         return self.hold_out(frames, np.array(frames.arrays["listed"]))
 
     def hold_out(self, frames: Prepared, splits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Hold validation samples out of the training ones, unless the files have such a split of their own.
+        """Hold out validation samples from the training split, unless the files have a validation split.
 
-        Groups (recordings, unless the data set says otherwise) stay together. Where a class has one, its last windows
-        are held out, and windows before them that overlap with them belong to no split.
+        Groups (recordings, unless the data set says otherwise) stay together. Of a class with a single group, the last
+        windows are held out, and earlier windows that overlap them belong to no split.
         """
         if (splits == SPLITS.index("val")).any() or not self.config.val_fraction:
             return splits
@@ -206,7 +194,7 @@ class EventSource(FileSource[RecordingsT]):
         largest = int(np.load(folder / "labels.npy").max())
         if largest >= len(listing.class_names):
             last = len(listing.class_names) - 1
-            raise UserError(f"{files.shown()}: has the label {largest}; labels go up to {last}.")
+            raise UserError(f"{files.shown()}: has the label {largest}, but labels go up to {last}.")
         bad = (*listing.bad, *missing, *bad)
         for file in bad:
             log.warning("Left out: %s: %s", file.path, file.problem)
@@ -218,7 +206,7 @@ class EventSource(FileSource[RecordingsT]):
         }
 
     def work(self) -> ClipFrames:
-        """What makes frames of a recording, with these options."""
+        """The function that turns clips into frames with these options."""
         config = self.config
         window = None if config.window_ms is None else round(config.window_ms * 1000)
         return ClipFrames(
@@ -235,75 +223,8 @@ class EventSource(FileSource[RecordingsT]):
 
 
 def _part_size(clips: Sequence[Clip]) -> int:
-    """Clips of about 8 MB of files; parts of one file stay together, since each of them decodes it."""
+    """Clips per part, for about 8 MB of files. Clips of one file stay together, as each part decodes the file."""
     if any(clip.begin_us is not None for clip in clips):
         return 24
     mean: float = sum(clip.entry.size for clip in clips) / max(len(clips), 1)
     return max(1, min(256, round(8e6 / max(mean, 1))))
-
-
-def describe_samples(folder: Path, clips: Sequence[Clip], windows: bool) -> dict[str, Any]:
-    """Write what follows from each sample's clip: its name, the split it was found in, its group, its rank."""
-    number = np.load(folder / "clip.npy")
-    begin = np.load(folder / "begin_us.npy")
-    timed = windows or any(clip.begin_us is not None for clip in clips)
-    names = [
-        clips[clip].entry.name + (f"@{seconds(at)}s" if timed else "")
-        for clip, at in zip(number.tolist(), begin.tolist(), strict=True)
-    ]
-    np.save(folder / "names.npy", encode_names(names))
-    listed = np.array([SPLITS.index(clip.split) for clip in clips], dtype=np.uint8)
-    np.save(folder / "listed.npy", listed[number])
-    np.save(folder / "group.npy", np.array([clip.group for clip in clips], dtype=np.int64)[number])
-    np.save(folder / "rank.npy", np.array([clip.rank for clip in clips], dtype=np.int64)[number])
-    events = np.load(folder / "events.npy")
-    samples = {split: int((listed[number] == place).sum()) for place, split in enumerate(SPLITS)}
-    sizes = np.bincount([clip.label for clip in clips if clip.label >= 0]).tolist()
-    return {
-        "recordings": len(np.unique(number)),
-        "samples": samples,
-        "events": int(events.sum()),
-        "class_sizes": sizes,
-    }
-
-
-def seconds(microseconds: int) -> str:
-    """Seconds with as many decimals as they need, at least one: "0.0", "12.25"."""
-    whole, rest = divmod(microseconds, 1_000_000)
-    return f"{whole}.{f'{rest:06d}'.rstrip('0') or '0'}"
-
-
-@contextmanager
-def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> Iterator[list[Files]]:
-    """The folder or archive itself; or, where it holds archives instead of recordings, those (as CIFAR10-DVS comes)."""
-    with ExitStack() as stack:
-        if any(entry.name.lower().endswith(tuple(endings)) for entry in files.entries()):
-            yield [stack.enter_context(files.readable(scratch))]
-            return
-        places = []
-        for number, entry in enumerate(entry for entry in files.entries() if entry.name.lower().endswith(ARCHIVES)):
-            place = scratch / f"archive-{number}"
-            place.mkdir(exist_ok=True)
-            stack.callback(shutil.rmtree, place, ignore_errors=True)
-            if files.kind == "folder":
-                archive = Files.open(files.path / files.root / entry.name)
-            else:
-                inner = place / Path(entry.name).name
-                inner.write_bytes(files.read(entry))
-                archive = replace(Files.open(inner), shown_as=Path(files.shown(entry.name)))
-            places.append(stack.enter_context(archive.readable(place)))
-        if not places:
-            raise UserError(f"{files.shown()}: holds no recordings ({', '.join(endings)}) and no archives of them.")
-        yield places
-
-
-def missing_in_splits(listing: Listing, files: Files) -> list[BadFile]:
-    """Classes that one split has and another has not."""
-    found = {(clip.split, clip.label) for clip in listing.clips if clip.label >= 0}
-    return [
-        BadFile(files.shown(), f"the class {name} has no recording in the {split} split")
-        for split in SPLITS
-        if any(of == split for of, _ in found)
-        for label, name in enumerate(listing.class_names)
-        if (split, label) not in found
-    ]

@@ -1,11 +1,10 @@
-"""CIFAR10-DVS (Li, Liu, Ji, Li & Shi, Front. Neurosci. 2017): 1,000 recordings of each of CIFAR-10's classes.
+"""CIFAR10-DVS (Li, Liu, Ji, Li & Shi, Front. Neurosci. 2017): 1,000 recordings of each class of CIFAR-10.
 
-Taken as tonic distributes it (.aedat4), as it was published (.aedat 2.0), as .npz, .npy, .dat or .bin events, or as the
-ready frames of TET (train/0.pt, test/0.pt). In one folder or archive, or one archive a class.
+Reads tonic's distribution (.aedat4), the original one (AEDAT 2.0), events as .npz, .npy, .dat or .bin, and the ready
+frames of TET (train/0.pt, test/0.pt); in one folder or archive, or one archive per class.
 
-The data set comes without a split. The literature cuts each class by the number in the file's name, 9:1; `folds` and
-`test_fold` say how many cuts and which is the test split, the last by default. The ready frames have a split of their
-own, which is kept.
+The data set has no official split. The literature divides each class 9:1 by the number in the file name. `folds` and
+`test_fold` choose the number of folds and the test fold (default: the last one). The ready frames keep their own split.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from gradspike.data.events.aedat2 import SIZE
 from gradspike.data.events.clips import Clip
+from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.ready_frames import READY
 from gradspike.data.events.recording import Recording
 from gradspike.data.events.recordings import read_recording
-from gradspike.data.events.source import EventSource, Listing, RemoteFile
+from gradspike.data.events.source import EventSource
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
@@ -41,10 +42,10 @@ ConfigT = TypeVar("ConfigT", bound=Cifar10DvsConfig)
 
 
 def read_upright(name: str, data: bytes) -> Recording:
-    """As `read_recording`, with the pictures of the original .aedat files turned upright.
+    """Read a recording and turn the pictures of the original .aedat files upright.
 
-    Their camera lay on its side: seen as jAER shows them, the pictures are mirrored along a diagonal. SpikingJelly and
-    events-tfds swap the axes as well (column 127 - y bits, row 127 - x bits).
+    Their camera lay on its side, so jAER shows the pictures mirrored along a diagonal. SpikingJelly and events-tfds
+    swap the axes, too (column 127 - y bits, row 127 - x bits).
     """
     recording = read_recording(name, data)
     if not name.lower().endswith(".aedat"):
@@ -53,30 +54,31 @@ def read_upright(name: str, data: bytes) -> Recording:
 
 
 class ByNumber(EventSource[ConfigT]):
-    """Recordings split by the number in their file's name."""
+    """Recordings that are split by the number in their file name."""
 
     @property
+    @override
     def sensor(self) -> tuple[int, int]:
-        """Width and height in pixels."""
         return SIZE, SIZE
 
+    @override
     def key_of_split(self) -> dict[str, Any]:
-        """Which files are the test split."""
         return {"folds": self.config.folds, "test_fold": self.test_fold}
 
     @property
     def test_fold(self) -> int:
-        """The run of file numbers that is the test split, from 0."""
+        """The fold that is the test split, from 0."""
         return self.config.folds - 1 if self.config.test_fold is None else self.config.test_fold
 
+    @override
     def split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """The split of each sample by its file's place among those of its class, whether or not all could be used."""
+        """Split by the file's position among all files of its class, including those that cannot be used."""
         splits = np.array(frames.arrays["listed"])
         if (splits == SPLITS.index("test")).any():
             if self.config.test_fold is not None:
                 raise ConfigError(
                     f"dataset.test_fold={self.config.test_fold}: the files have a split of their own (folders train "
-                    "and test), so folds cannot be chosen. Leave test_fold out, or take files without a split."
+                    "and test), so no fold can be chosen. Remove test_fold, or use files without a split."
                 )
             return self.hold_out(frames, splits)
         rank, label = np.asarray(frames.arrays["rank"]), np.asarray(frames.arrays["labels"])
@@ -84,8 +86,8 @@ class ByNumber(EventSource[ConfigT]):
         if min(sizes) < self.config.folds:
             raise ConfigError(
                 f"dataset.folds={self.config.folds}: the class {frames.facts['class_names'][np.argmin(sizes)]} has "
-                f"{min(sizes)} recordings, so some folds would test nothing of it; set dataset.folds={min(sizes)} or "
-                "less, or add recordings."
+                f"{min(sizes)} recordings, so some folds would have none of it to test. Set dataset.folds={min(sizes)} "
+                "or less, or add recordings."
             )
         of_class = np.asarray(sizes)[label]
         splits[rank * self.config.folds // of_class == self.test_fold] = SPLITS.index("test")
@@ -93,7 +95,7 @@ class ByNumber(EventSource[ConfigT]):
 
 
 class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
-    """Recordings of a DVS128, called `cifar10_<class>_<number>` or lying in a folder of their class."""
+    """Recordings of a DVS128 named `cifar10_<class>_<number>` or stored in a folder per class."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10DvsConfig
     what = "CIFAR10-DVS"
@@ -101,25 +103,26 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
     put = (
         "CIFAR10DVS.zip as tonic distributes it (https://figshare.com/ndownloader/files/38023437, .aedat4), or the ten "
         "archives airplane.zip ... truck.zip of the original release (https://figshare.com/articles/dataset/"
-        "CIFAR10-DVS_New/4724671, .aedat), in a folder CIFAR10DVS (they need not be unpacked); or add "
-        "dataset.download=true where there is a network. Without either, dataset=cifar10dvs_sim makes a look-alike"
+        "CIFAR10-DVS_New/4724671, .aedat), in a folder CIFAR10DVS and not necessarily unpacked; or add "
+        "dataset.download=true if there is a network. Without the files, dataset=cifar10dvs_sim makes a look-alike"
     )
     reader = (read_upright,)
 
+    @override
     def remote_files(self) -> tuple[RemoteFile, ...]:
-        """Where tonic fetches it."""
         from tonic.datasets import CIFAR10DVS
 
         return (RemoteFile(CIFAR10DVS.url, CIFAR10DVS.file_md5, CIFAR10DVS.filename),)
 
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """By name; ready frames by the folders train and test, their labels inside."""
+        """List recordings by name, or ready frames by the folders train and test; these hold their labels."""
         ready = [(files, entry) for files in places for entry in files.entries() if entry.name.endswith(READY)]
         return _list_ready(places, ready) if ready else _list_by_name(places, self.endings)
 
 
 def list_by_number(found: Sequence[tuple[int, int, Files, Entry]]) -> list[Clip]:
-    """Clips of (label, number, files, entry), sorted by name, with their rank by number within their class."""
+    """Clips of (label, number, files, entry), sorted by name, with their rank by number within the class."""
     ranks: dict[tuple[Files, str], int] = {}
     seen = [0] * len(CLASS_NAMES)
     for label, _, files, entry in sorted(found, key=lambda item: (item[0], item[1], item[3].name)):
@@ -143,7 +146,7 @@ def _list_by_name(places: Sequence[Files], endings: Sequence[str]) -> Listing:
             name = named[1] if named else entry.name.rpartition("/")[0].rpartition("/")[2]
             number = named[2] if named else next(iter(_NUMBER.findall(entry.name)), None)
             if name not in CLASS_NAMES or number is None:
-                problem = "is neither cifar10_<class>_<number> nor <class>/<name with a number>"
+                problem = "is named neither cifar10_<class>_<number> nor <class>/<name with a number>"
                 bad.append(BadFile(files.shown(entry.name), problem))
             else:
                 found.append((CLASS_NAMES.index(name), int(number), files, entry))
@@ -151,11 +154,12 @@ def _list_by_name(places: Sequence[Files], endings: Sequence[str]) -> Listing:
     for label, number, files, entry in found:
         path = files.shown(entry.name)
         if first.setdefault((label, number), path) != path:
-            bad.append(BadFile(path, f"is recording {number} of class {CLASS_NAMES[label]}, as {first[label, number]}"))
+            problem = f"is recording {number} of class {CLASS_NAMES[label]}, like {first[label, number]}"
+            bad.append(BadFile(path, problem))
     found = [item for item in found if first[item[:2]] == item[2].shown(item[3].name)]
     if not found:
         raise UserError(
-            f"{places[0].shown()}: holds no recordings called cifar10_<class>_<number> with {', '.join(endings)}."
+            f"{places[0].shown()}: holds no recordings named cifar10_<class>_<number> with {', '.join(endings)}."
         )
     present = sorted({label for label, *_ in found})
     renumbered = [(present.index(label), number, files, entry) for label, number, files, entry in found]
@@ -171,7 +175,7 @@ def _list_ready(places: Sequence[Files], ready: Sequence[tuple[Files, Entry]]) -
         if folder in folders:
             clips.append(Clip(files, entry, -1, folders[folder], group=len(clips)))
         else:
-            bad.append(BadFile(files.shown(entry.name), "stands in neither of the folders train and test"))
+            bad.append(BadFile(files.shown(entry.name), "is in neither of the folders train and test"))
     for split in ("train", "test"):
         if not any(clip.split == split for clip in clips):
             raise UserError(f"{places[0].shown()}: has ready frames ({READY}), but none in a folder {split}.")

@@ -1,7 +1,7 @@
-"""cifar10dvs_sim: CIFAR-10's pictures before the simulated event camera, moved as in the making of CIFAR10-DVS.
+"""cifar10dvs_sim: CIFAR-10's pictures in front of the simulated event camera, moved as they were for CIFAR10-DVS.
 
-A look-alike of CIFAR10-DVS of any size: the same sensor size, path, classes, file names, split and options. Its events
-are the camera model's (`event_camera`), not those of a DVS128; accuracy on it says nothing about CIFAR10-DVS.
+A look-alike of CIFAR10-DVS of any size, with the same sensor size, path, classes, file names, split and options. Its
+events come from a camera model, not from a DVS128; accuracy on it says nothing about CIFAR10-DVS.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from gradspike.data.camera import camera as event_camera
 from gradspike.data.camera import loop_scenes
 from gradspike.data.camera.camera import EventCamera
 from gradspike.data.events.clips import Clip, ClipFrames
-from gradspike.data.events.recording import Events, Recording
-from gradspike.data.events.source import Listing, describe_samples
+from gradspike.data.events.listing import Listing, describe_samples
+from gradspike.data.events.recording import Recording
+from gradspike.data.events.table import Events
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.options.base import DatasetConfig
@@ -39,7 +41,7 @@ _IDENTITIES = 10_000
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to be recorded: its clip, its bytes (uint8 [3, 32, 32]) and the identity that seeds its noise."""
+    """A picture to record: its clip, its pixels (bytes of uint8 [3, 32, 32]) and the number that seeds its noise."""
 
     clip: Clip
     picture: bytes
@@ -54,13 +56,13 @@ class SimulatedFrames:
     frames: ClipFrames
 
     def __call__(self, scenes: Sequence[Scene]) -> Part:
-        """The samples of some scenes."""
+        """Record some scenes into samples."""
         recordings = record_scenes(scenes, EventCamera(self.camera, loop_scenes.SENSOR, loop_scenes.SENSOR))
         return self.frames.of_recordings([scene.clip for scene in scenes], recordings)
 
 
 def record_scenes(scenes: Sequence[Scene], camera: EventCamera) -> list[Recording]:
-    """Film the scenes along the loops; the same events for a scene alone and among others."""
+    """Record the scenes along the loops. A scene gives the same events alone and among others."""
     pictures = np.stack([np.frombuffer(scene.picture, dtype=np.uint8).reshape(3, 32, 32) for scene in scenes])
     identities = np.array([scene.identity for scene in scenes], dtype=np.int64)
     events: Events = camera.record(loop_scenes.scenes(pictures), loop_scenes.sample_times(), identities)
@@ -81,12 +83,13 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
         options = Cifar10Config(source=config.source, download=config.download, on_bad_file=config.on_bad_file)
         self.pictures = Cifar(options, 1, data_dir)
 
+    @override
     def files(self) -> Files:
         """The files of CIFAR-10. Raises UserError."""
         return self.pictures.files()
 
+    @override
     def key_of_files(self) -> dict[str, Any]:
-        """What shapes the events."""
         return {
             "sim_version": VERSION,
             "camera_version": event_camera.VERSION,
@@ -94,12 +97,13 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
             "per_class": self.config.per_class,
         }
 
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """The recordings there will be, in the order of their names."""
+        """The recordings that will be made, in order of their names."""
         return Listing(tuple(scene.clip for scene in self.scenes(places[0])), CLASS_NAMES)
 
     def scenes(self, files: Files) -> list[Scene]:
-        """The first `per_class` pictures of each class, the training ones before the test ones. Raises ConfigError."""
+        """The first `per_class` pictures of each class, training before test pictures. Raises ConfigError."""
         self.pictures.prepare_workers = self.prepare_workers
         samples = self.pictures.load()
         from_test = samples.splits == SPLITS.index("test")
@@ -110,7 +114,7 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
             if len(members) < self.config.per_class:
                 raise ConfigError(
                     f"dataset.per_class={self.config.per_class}: {files.shown()} has {len(members)} pictures of class "
-                    f"{name}; set dataset.per_class={len(members)} or less."
+                    f"{name}. Set dataset.per_class={len(members)} or less."
                 )
             for number, member in enumerate(members.tolist()):
                 entry = Entry(f"{name}/cifar10_{name}_{number}", 0, 0)
@@ -122,6 +126,7 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
             replace(scene, clip=replace(scene.clip, group=place, number=place)) for place, scene in enumerate(scenes)
         ]
 
+    @override
     def _build(self, files: Files, folder: Path) -> dict[str, Any]:
         config = self.config
         scenes = self.scenes(files)

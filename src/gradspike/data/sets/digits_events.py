@@ -1,8 +1,7 @@
-"""The scanned digits moved along saccades in front of an event camera.
+"""digits_events: scikit-learn's digits, moved along saccades in front of a simulated event camera.
 
-As in N-MNIST (Orchard et al., Front. Neurosci. 2015). Three saccades of 100 ms each lead along a triangle and back to
-its start. An edge fires only while it moves across pixels and only by its component along the movement, so each saccade
-shows other parts of the outline and a network gains from seeing all of them.
+As in N-MNIST (Orchard et al., Front. Neurosci. 2015), three saccades of 100 ms each follow a triangle. An edge triggers
+events in proportion to its component across the movement, so each saccade shows other parts of the outline.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from gradspike.data.camera import camera as event_camera
 from gradspike.data.camera.camera import EventCamera
 from gradspike.data.events.frames import to_frames
-from gradspike.data.events.recording import FIELDS, Events, concatenate
+from gradspike.data.events.table import FIELDS, Events, concatenate
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import DigitsEventsConfig
 from gradspike.data.prepared.cache import Prepared, prepared
@@ -32,19 +32,19 @@ SIZE: int = DigitsEventsConfig.model_fields["image_size"].default
 SACCADE_US = 100_000
 SAMPLES_PER_SACCADE = 32
 CORNERS = ((-3, -2), (0, 3), (3, -2), (-3, -2))
-"""(x, y) of the picture's centre in sensor pixels from the middle: an isosceles triangle."""
+"""(x, y) of the picture's centre in sensor pixels from the sensor's centre: an isosceles triangle."""
 DURATION_US = SACCADE_US * (len(CORNERS) - 1)
 
 _CHUNK = 128
 
 
 class DigitsEvents(Source[DigitsEventsConfig]):
-    """Frames [T, 2, 24, 24] of the recorded digits, with the same labels and the same split as `digits`."""
+    """Frames [T, 2, 24, 24] of the recorded digits, with the labels and the split of `digits`."""
 
     Config: ClassVar[type[DatasetConfig]] = DigitsEventsConfig
 
+    @override
     def load(self) -> Samples:
-        """Open the frames for this number of time steps; make them, and their events, where they are missing."""
         config = self.config
         key = {
             **self._events_key(),
@@ -56,7 +56,7 @@ class DigitsEvents(Source[DigitsEventsConfig]):
         return Samples(arrays["inputs"], arrays["labels"], arrays["splits"])
 
     def load_events(self) -> Prepared:
-        """Open the events (arrays t, x, y, p, offsets, labels, splits); record them where they are missing."""
+        """Open the events (arrays t, x, y, p, offsets, labels, splits), recording them first if needed."""
         return prepared(self.data_dir, f"{self.config.name}-events", self._events_key(), self._build_events)
 
     def _events_key(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class DigitsEvents(Source[DigitsEventsConfig]):
 
 
 def record_digits(images: NDArray[np.uint8], camera: EventCamera) -> Events:
-    """Film `images` (uint8 [N, 8, 8]) along the saccades; the position in `images` is the identity of a recording."""
+    """Record `images` (uint8 [N, 8, 8]) along the saccades. The index in `images` seeds a recording's noise."""
     index = np.arange(len(images), dtype=np.int64)
     path = saccade_path()
     parts = []
@@ -98,16 +98,16 @@ def record_digits(images: NDArray[np.uint8], camera: EventCamera) -> Events:
 
 
 def sample_times() -> NDArray[np.int64]:
-    """Microseconds at which the scene is sampled, from 0 to the last microsecond of the recording."""
+    """The sample times of the scene in microseconds, from 0 to the last microsecond of the recording."""
     times = np.arange(SAMPLES_PER_SACCADE * (len(CORNERS) - 1) + 1, dtype=np.int64) * SACCADE_US // SAMPLES_PER_SACCADE
     times[-1] = DURATION_US - 1
     return times
 
 
 def saccade_path() -> NDArray[np.int64]:
-    """Position of the picture's centre at each sample time: int64 [samples, 2 (x, y)], in 1/256 sensor pixel.
+    """Position of the picture's centre at each sample time, int64 [samples, 2 (x, y)], in 1/256 of a sensor pixel.
 
-    A saccade starts and ends at rest: progress 3u^2 - 2u^3 of its time u, exact in integers.
+    A saccade starts and ends at rest: its progress over time u is 3u^2 - 2u^3, exact in integers.
     """
     n = SAMPLES_PER_SACCADE
     u = np.arange(n, dtype=np.int64)[:, None]
@@ -117,21 +117,20 @@ def saccade_path() -> NDArray[np.int64]:
 
 
 def _scenes(images: NDArray[np.uint8], path: NDArray[np.int64]) -> Iterator[NDArray[np.uint16]]:
-    """The pictures at 9/4 of their size on a black ground, at each position of the path: uint16 [R, SIZE, SIZE].
+    """The pictures, scaled by 9/4 on black, at each position of the path: uint16 [R, SIZE, SIZE].
 
-    Bilinear interpolation as a product of matrices with whole-number entries below 2**24: exact in float64 whatever the
-    order of the sums.
+    Bilinear interpolation is a matrix product of integers below 2**24, which float64 computes exactly in any order.
     """
     flat = images.reshape(len(images), -1).astype(np.float64)
     for x, y in path.tolist():
         weights = np.einsum("yi,xj->ijyx", _interpolation(y, images.shape[1]), _interpolation(x, images.shape[2]))
         light = flat @ weights.reshape(flat.shape[1], -1)
-        # 255 * 256 * 256 is white: 257 / 2**16 takes it to 65535 exactly.
+        # White is 255 * 256 * 256, which 257 / 2**16 turns into exactly 65535.
         yield ((light.astype(np.int64) * 257) >> 16).astype(np.uint16).reshape(len(images), SIZE, SIZE)
 
 
 def _interpolation(shift: int, pixels: int) -> NDArray[np.float64]:
-    """Weights (1/256) of the picture's pixels in each sensor pixel, at a shift of `shift`/256: [SIZE, pixels]."""
+    """Weights (1/256) of the picture's pixels in each sensor pixel for a shift of `shift`/256: [SIZE, pixels]."""
     centre = 128 * (2 * np.arange(SIZE, dtype=np.int64) + 1 - SIZE) - shift
     place = centre * 4 // 9 + 128 * (pixels - 1)
     left, fraction = place >> 8, place & 255

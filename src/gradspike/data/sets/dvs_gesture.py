@@ -1,9 +1,9 @@
-"""DVS128 Gesture (Amir et al., CVPR 2017): 11 hand gestures of 29 people, under three lights, seen by a DVS128.
+"""DVS128 Gesture (Amir et al., CVPR 2017): 11 hand gestures of 29 people under three lights, recorded with a DVS128.
 
-Taken as published (`user01_led.aedat`, AEDAT 3.1, beside `user01_led_labels.csv`, which says from when to when each
-gesture lasts), or as tonic distributes it (`ibmGestureTrain/user01_led/0.npy`: one gesture a file, columns x, y, p, t
-with t in milliseconds). People 1 to 23 are the training split, 24 to 29 the test split; validation is held out by
-person as well. Without the class "other gestures" the label 10 is left out: dataset.classes=10.
+Reads the published files (`user01_led.aedat`, AEDAT 3.1, with start and end of each gesture in `user01_led_labels.csv`)
+and tonic's distribution (`ibmGestureTrain/user01_led/0.npy`: one gesture per file, columns x, y, p, t, times in
+milliseconds). People 1 to 23 are the training split, 24 to 29 the test split; validation is held out by person, too.
+dataset.classes=10 leaves out the class "other gestures", label 10.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from gradspike.data.events.aedat2 import SIZE
+from gradspike.data.events.arrays import load_npy, read_npy
 from gradspike.data.events.clips import Clip
+from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.recording import BadRecordingError, Recording
-from gradspike.data.events.recordings import load_npy, read_npy, read_recording
-from gradspike.data.events.source import EventSource, Listing, RemoteFile
+from gradspike.data.events.recordings import read_recording
+from gradspike.data.events.source import EventSource
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
@@ -48,7 +51,7 @@ _EXTRACTED = re.compile(r"(?:.*/)?user(\d+)_[^/]+/(\d+)\.npy")
 
 
 def read_gesture(name: str, data: bytes) -> Recording:
-    """As `read_recording`; .npy as tonic has them, whose order of columns is x, y, p, t, with t in milliseconds."""
+    """Read a recording. In tonic's .npy files, the columns are x, y, p, t, with t in milliseconds."""
     if not name.lower().endswith(".npy") or not data:
         return read_recording(name, data)
     array = load_npy(data)
@@ -61,7 +64,7 @@ def read_gesture(name: str, data: bytes) -> Recording:
 
 
 class DvsGesture(EventSource[DvsGestureConfig]):
-    """Gestures of people, one clip each."""
+    """Gestures, one clip each."""
 
     Config: ClassVar[type[DatasetConfig]] = DvsGestureConfig
     what = "DVS128 Gesture"
@@ -69,18 +72,18 @@ class DvsGesture(EventSource[DvsGestureConfig]):
     put = (
         "DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/, or, in a folder DVSGesture, the two "
         "archives of tonic, ibmGestureTrain.tar.gz (https://figshare.com/ndownloader/files/38022171) and "
-        "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584); they need not be unpacked"
+        "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584), not necessarily unpacked"
     )
     reader = (read_gesture,)
     endings = (".aedat", ".npy")
 
     @property
+    @override
     def sensor(self) -> tuple[int, int]:
-        """Width and height in pixels."""
         return SIZE, SIZE
 
+    @override
     def remote_files(self) -> tuple[RemoteFile, ...]:
-        """Where tonic fetches them."""
         from tonic.datasets import DVSGesture as Facts
 
         return (
@@ -88,8 +91,9 @@ class DvsGesture(EventSource[DvsGestureConfig]):
             RemoteFile(Facts.test_url, Facts.test_md5, Facts.test_filename),
         )
 
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """One clip for each gesture: a file of tonic's, or a line of a published file's labels."""
+        """List one clip per gesture: a file of tonic's, or a row of a published file's labels."""
         clips: list[Clip] = []
         bad = [file for files in places for file in files.bad()]
         for files in places:
@@ -111,8 +115,8 @@ class DvsGesture(EventSource[DvsGestureConfig]):
         kept.sort(key=lambda clip: (clip.entry.name, clip.begin_us or 0))
         return Listing(tuple(kept), names, tuple(bad))
 
+    @override
     def key_of_files(self) -> dict[str, object]:
-        """Whether the class of other gestures is among them."""
         return {"classes": self.config.classes}
 
 
@@ -125,17 +129,19 @@ def _labels_of(entry: Entry) -> str:
 
 
 def _labelled(files: Files, entry: Entry, person: str) -> list[Clip]:
-    """The clips of a published recording. Raises ValueError where its labels cannot be used."""
+    """The clips of a published recording. Raises ValueError if its labels cannot be used."""
     labels = files.find(_labels_of(entry))
     if labels is None:
-        raise ValueError(f"is missing; it has the labels of {entry.name}")
+        raise ValueError(f"is missing; it holds the labels of {entry.name}")
     clips = []
     for row in csv.DictReader(io.StringIO(files.read(labels).decode("utf-8-sig"))):
         try:
             label, begin, end = int(row["class"]) - 1, int(row["startTime_usec"]), int(row["endTime_usec"])
         except (LookupError, TypeError, ValueError) as error:
-            raise ValueError("has not the columns class, startTime_usec, endTime_usec of whole numbers") from error
+            raise ValueError(
+                "does not have the columns class, startTime_usec and endTime_usec with whole numbers"
+            ) from error
         if not 0 <= label < len(CLASS_NAMES) or end <= begin:
-            raise ValueError(f"has a line with class {label + 1} from {begin} to {end} us")
+            raise ValueError(f"has a row with class {label + 1} from {begin} to {end} us")
         clips.append(Clip(files, entry, label, _split(person), group=int(person), begin_us=begin, end_us=end))
     return clips

@@ -1,4 +1,4 @@
-"""Own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}`, or one recording a class, `split/class.aedat`."""
+"""Your own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}`, or one per class, `split/class.aedat`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from gradspike.data.events.clips import Clip
-from gradspike.data.events.source import EventSource, Listing
+from gradspike.data.events.listing import Listing
+from gradspike.data.events.source import EventSource
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import ClassListing, Files, listing_by_class
@@ -20,7 +23,7 @@ Folders = Mapping[Split, Sequence[str]]
 
 
 class EventFolder(EventSource[EventFolderConfig]):
-    """Recordings in a folder, zip or tar, by split and class."""
+    """Recordings in a folder, zip or tar file, by split and class."""
 
     Config: ClassVar[type[DatasetConfig]] = EventFolderConfig
     what = "The event folder"
@@ -28,27 +31,27 @@ class EventFolder(EventSource[EventFolderConfig]):
     put = "your recordings as event_folder/train/<class>/<name>.aedat and event_folder/test/<class>/<name>.aedat"
 
     @property
+    @override
     def sensor(self) -> tuple[int, int]:
-        """Width and height of the sensor in pixels."""
         size = self.config.sensor_size
         return (size, size) if isinstance(size, int) else size
 
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """By the folders that the configuration names."""
         config = self.config
         folders: dict[Split, tuple[str, ...]] = {"train": (config.train_folder,), "test": (config.test_folder,)}
         if config.val_folder is not None:
             folders["val"] = (config.val_folder,)
         return list_by_folder(places, self.endings, folders)
 
+    @override
     def key_of_files(self) -> dict[str, Any]:
-        """Which folder is which split."""
         config = self.config
         return {"folders": [config.train_folder, config.val_folder, config.test_folder]}
 
 
 def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Folders) -> Listing:
-    """The recordings `split/class/...` (or `split/class.ending`); labels by sorted class names. Raises UserError."""
+    """List the recordings `split/class/...` or `split/class.ext`, labels by sorted class names. Raises UserError."""
     listings = [_by_class(files, endings, folders) for files in places]
     found = {split for listing in listings for split in listing.splits}
     for split in ("train", "test"):
@@ -74,18 +77,18 @@ def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Fol
     for clip in clips:
         same = first.setdefault(clip.entry.name.rpartition(".")[0], clip)
         if same is not clip:
-            bad.append(BadFile(clip.path, f"has the name of {same.path}, so it may be the same recording"))
+            bad.append(BadFile(clip.path, f"has the same name as {same.path}, so it may be the same recording"))
     return Listing(tuple(numbered(list(first.values()))), class_names, tuple(bad))
 
 
 def numbered(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips sorted by their files' names, each file a group of its own."""
+    """The clips sorted by file name, each file a group of its own."""
     ordered = sorted(clips, key=lambda clip: (clip.entry.name, clip.files.shown()))
     return [replace(clip, group=group) for group, clip in enumerate(ordered)]
 
 
 def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassListing:
-    """As `listing_by_class`; where no split folder has class folders, a file's name without its ending is the class."""
+    """List files by class folder, or, if no split folder has class folders, by file name without extension."""
     wanted = {name: split for split, names in folders.items() for name in names}
     files = files.within_single_folder(*wanted)
     inside = [entry for entry in files.entries() if entry.name.partition("/")[0] in wanted and "/" in entry.name]
@@ -99,5 +102,5 @@ def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassLi
         of_class = name.rpartition(".")[0]
         classes[of_class] = (*classes.get(of_class, ()), entry)
     others = [entry for entry in inside if entry not in recordings]
-    bad = [BadFile(files.shown(entry.name), f"is of another kind than {', '.join(endings)}") for entry in others]
+    bad = [BadFile(files.shown(entry.name), f"is not one of {', '.join(endings)}") for entry in others]
     return ClassListing(files, splits, (*files.bad(), *bad))

@@ -1,4 +1,4 @@
-"""Writing simulated recordings as files, named and laid out as CIFAR10-DVS is: stand-ins for it, of known content."""
+"""Export of simulated recordings to files with the names and layout of CIFAR10-DVS."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _PART = 16
 
 
 def export(source: Cifar10DvsSim, folder: Path, format: Format) -> int:
-    """Write every recording as folder/<class>/cifar10_<class>_<number>.<format>; returns how many there are.
+    """Write every recording to folder/<class>/cifar10_<class>_<number>.<format>. Returns their number.
 
-    aedat: AEDAT 2.0 with the axes as in the original files, whose camera lay on its side. npz: arrays t (int64,
-    microseconds), x, y (int16), p (bool). An export that was stopped goes on where it was. Raises UserError for a
-    folder that has other things in it.
+    aedat: AEDAT 2.0 with swapped axes, as in the original files, whose camera lay on its side. npz: arrays t (int64,
+    microseconds), x, y (int16), p (bool). An interrupted export continues where it stopped. Raises UserError if the
+    folder holds anything else.
     """
     progress = folder / ".export"
     if folder.is_dir() and any(folder.iterdir()) and not progress.is_dir():
-        raise UserError(f"export={folder}: is not empty. Name a new or empty folder, so that nothing is mixed up.")
+        raise UserError(f"export={folder}: is not empty. Name a new or an empty folder.")
     try:
         progress.mkdir(parents=True, exist_ok=True)
         scenes = source.scenes(source.files())
@@ -57,14 +57,14 @@ def export(source: Cifar10DvsSim, folder: Path, format: Format) -> int:
 
 @dataclass(frozen=True)
 class WriteRecordings:
-    """Records scenes and writes a file for each: the work of `build_in_parts`."""
+    """Records scenes and writes one file each: the work of `build_in_parts`."""
 
     camera: CameraConfig
     folder: Path
     format: Format
 
     def __call__(self, scenes: Sequence[Scene]) -> Part:
-        """Write the files; the part holds the number of events of each."""
+        """Write the files. The part holds each one's number of events."""
         recordings = record_scenes(scenes, EventCamera(self.camera, loop_scenes.SENSOR, loop_scenes.SENSOR))
         for scene, recording in zip(scenes, recordings, strict=True):
             path = self.folder / f"{scene.clip.entry.name}.{self.format}"

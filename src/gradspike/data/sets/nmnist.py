@@ -1,11 +1,14 @@
-"""N-MNIST (Orchard, Jayawant, Cohen & Thakor, Front. Neurosci. 2015): MNIST's digits seen during three saccades."""
+"""N-MNIST (Orchard, Jayawant, Cohen & Thakor, Front. Neurosci. 2015): MNIST's digits seen along three saccades."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from gradspike.data.events.source import EventSource, Listing, RemoteFile
+from typing_extensions import override
+
+from gradspike.data.events.listing import Listing, RemoteFile
+from gradspike.data.events.source import EventSource
 from gradspike.data.files.files import SPLIT_FOLDERS, Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import NMnistConfig
@@ -13,27 +16,27 @@ from gradspike.data.sets.event_folder import list_by_folder
 
 
 class NMnist(EventSource[NMnistConfig]):
-    """Recordings of 34x34 pixels in `Train|Test/<digit>/<number>.bin`, in one folder or archive or one for each."""
+    """Recordings of 34x34 pixels as `Train|Test/<digit>/<number>.bin`, in one folder or archive, or one per split."""
 
     Config: ClassVar[type[DatasetConfig]] = NMnistConfig
     what = "N-MNIST"
     usual_names = ("NMNIST", "N-MNIST", "nmnist", "NMNIST.zip", "N-MNIST.zip", "nmnist.zip")
     put = (
-        "Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist, in a folder NMNIST (they need "
-        "not be unpacked)"
+        "Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist, in a folder NMNIST, not "
+        "necessarily unpacked"
     )
 
     @property
+    @override
     def sensor(self) -> tuple[int, int]:
-        """Width and height in pixels."""
         return 34, 34
 
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """By the folders Train and Test."""
         return list_by_folder(places, self.endings, SPLIT_FOLDERS)
 
+    @override
     def remote_files(self) -> tuple[RemoteFile, ...]:
-        """Where tonic fetches them."""
         from tonic.datasets import NMNIST
 
         return (

@@ -1,0 +1,87 @@
+"""Events in .npy and .npz files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradspike.data.events.recording import BadRecordingError, Recording
+
+_NAMES = {
+    "t": ("t", "ts", "time", "timestamp", "timestamps"),
+    "x": ("x",),
+    "y": ("y",),
+    "p": ("p", "pol", "polarity"),
+}
+
+
+def read_npz(data: bytes) -> Recording:
+    """Read a .npz file with the arrays t (microseconds), x, y, p, each [E], or with one array as in a .npy file."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib, tokenize and numpy raise their own errors for a damaged file
+        raise BadRecordingError(f"cannot be read as .npz: {error}") from error
+    if len(arrays) == 1:
+        return _from_array(next(iter(arrays.values())))
+    return _from_columns(arrays)
+
+
+def read_npy(data: bytes) -> Recording:
+    """Read a .npy file: a structured array [E] with the fields t, x, y, p, or numbers [E, 4] as t, x, y, p."""
+    return _from_array(load_npy(data))
+
+
+def load_npy(data: bytes) -> NDArray[Any]:
+    """The array of a .npy file. Raises BadRecordingError."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # as above
+        raise BadRecordingError(f"cannot be read as .npy: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise BadRecordingError("is a .npz file with the extension .npy")
+    return array
+
+
+def _from_array(array: NDArray[Any]) -> Recording:
+    if array.dtype.names:
+        return _from_columns({name: array[name] for name in array.dtype.names})
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise BadRecordingError(f"holds an array of shape {array.shape}; events are [E, 4]: t, x, y, p")
+    return recording_of(*array.T)
+
+
+def _from_columns(columns: Mapping[str, NDArray[Any]]) -> Recording:
+    found = {}
+    for field, names in _NAMES.items():
+        name = next((name for name in columns if name.lower() in names), None)
+        if name is None:
+            raise BadRecordingError(f"has no column {field} (it has {', '.join(columns) or 'none'})")
+        found[field] = columns[name]
+    return recording_of(**found)
+
+
+def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[Any]) -> Recording:
+    """Columns of any type as a recording. Polarity is a bool, 0 and 1, or -1 and 1. Raises BadRecordingError."""
+    columns = {"t": np.asarray(t), "x": np.asarray(x), "y": np.asarray(y), "p": np.asarray(p)}
+    if len({column.shape for column in columns.values()}) > 1 or columns["t"].ndim != 1:
+        shapes = ", ".join(f"{name} {column.shape}" for name, column in columns.items())
+        raise BadRecordingError(f"its columns differ in length: {shapes}")
+    for name, column in columns.items():
+        if column.dtype.kind not in "biuf":
+            raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
+        if column.dtype.kind == "f" and not (np.isfinite(column).all() and (column == np.rint(column)).all()):
+            hint = "; times are whole microseconds" if name == "t" else ""
+            raise BadRecordingError(f"column {name} holds numbers that are not whole{hint}")
+    for name in ("x", "y"):
+        if len(columns[name]) and not -(2**15) <= columns[name].min() <= columns[name].max() < 2**15:
+            raise BadRecordingError(f"column {name} goes up to {columns[name].max()}, beyond any sensor")
+    polarity = columns["p"]
+    if polarity.dtype.kind != "b" and not (((polarity == 1) | (polarity == 0)).all() or (np.abs(polarity) == 1).all()):
+        raise BadRecordingError("column p holds other values than 0 and 1 (or -1 and 1)")
+    x16, y16 = columns["x"].astype(np.int16), columns["y"].astype(np.int16)
+    return Recording(columns["t"].astype(np.int64), x16, y16, polarity > 0)

@@ -1,0 +1,103 @@
+"""The recordings of a data set: where to download them, how to find them, and what is recorded about each sample."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradspike.data.events.clips import Clip
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.files import ARCHIVES, Files
+from gradspike.data.prepared.parts import encode_names
+from gradspike.data.source import SPLITS
+from gradspike.errors import UserError
+
+
+class RemoteFile(NamedTuple):
+    """A file to download: its URL, its MD5, and the name to store it under."""
+
+    url: str
+    md5: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The recordings of a data set, sorted by name, the class names by label, and the files that cannot be used."""
+
+    clips: tuple[Clip, ...]
+    class_names: tuple[str, ...]
+    bad: tuple[BadFile, ...] = ()
+
+
+@contextmanager
+def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> Iterator[list[Files]]:
+    """The folder or archive itself, or, if it holds archives instead of recordings, those (as in CIFAR10-DVS)."""
+    with ExitStack() as stack:
+        if any(entry.name.lower().endswith(tuple(endings)) for entry in files.entries()):
+            yield [stack.enter_context(files.readable(scratch))]
+            return
+        places = []
+        for number, entry in enumerate(entry for entry in files.entries() if entry.name.lower().endswith(ARCHIVES)):
+            place = scratch / f"archive-{number}"
+            place.mkdir(exist_ok=True)
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+            if files.kind == "folder":
+                archive = Files.open(files.path / files.root / entry.name)
+            else:
+                inner = place / Path(entry.name).name
+                inner.write_bytes(files.read(entry))
+                archive = replace(Files.open(inner), shown_as=Path(files.shown(entry.name)))
+            places.append(stack.enter_context(archive.readable(place)))
+        if not places:
+            raise UserError(f"{files.shown()}: holds no recordings ({', '.join(endings)}) and no archives of them.")
+        yield places
+
+
+def missing_in_splits(listing: Listing, files: Files) -> list[BadFile]:
+    """Classes that one split has and another lacks."""
+    found = {(clip.split, clip.label) for clip in listing.clips if clip.label >= 0}
+    return [
+        BadFile(files.shown(), f"the class {name} has no recording in the {split} split")
+        for split in SPLITS
+        if any(of == split for of, _ in found)
+        for label, name in enumerate(listing.class_names)
+        if (split, label) not in found
+    ]
+
+
+def describe_samples(folder: Path, clips: Sequence[Clip], windows: bool) -> dict[str, Any]:
+    """Write the arrays that follow from each sample's clip: names, listed (its split), group, rank. Returns counts."""
+    number = np.load(folder / "clip.npy")
+    begin = np.load(folder / "begin_us.npy")
+    timed = windows or any(clip.begin_us is not None for clip in clips)
+    names = [
+        clips[clip].entry.name + (f"@{seconds(at)}s" if timed else "")
+        for clip, at in zip(number.tolist(), begin.tolist(), strict=True)
+    ]
+    np.save(folder / "names.npy", encode_names(names))
+    listed = np.array([SPLITS.index(clip.split) for clip in clips], dtype=np.uint8)
+    np.save(folder / "listed.npy", listed[number])
+    np.save(folder / "group.npy", np.array([clip.group for clip in clips], dtype=np.int64)[number])
+    np.save(folder / "rank.npy", np.array([clip.rank for clip in clips], dtype=np.int64)[number])
+    events = np.load(folder / "events.npy")
+    samples = {split: int((listed[number] == place).sum()) for place, split in enumerate(SPLITS)}
+    sizes = np.bincount([clip.label for clip in clips if clip.label >= 0]).tolist()
+    return {
+        "recordings": len(np.unique(number)),
+        "samples": samples,
+        "events": int(events.sum()),
+        "class_sizes": sizes,
+    }
+
+
+def seconds(microseconds: int) -> str:
+    """Seconds with the decimals they need, at least one: "0.0", "12.25"."""
+    whole, rest = divmod(microseconds, 1_000_000)
+    return f"{whole}.{f'{rest:06d}'.rstrip('0') or '0'}"
