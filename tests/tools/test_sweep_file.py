@@ -18,8 +18,10 @@ from gradspike.tools.sweep import command as sweep_command
 from gradspike.tools.sweep import words as sweep_words
 from gradspike.tools.sweep.file import Metric, SweepFile, read
 from gradspike.tools.sweep.folder import SweepFolder
-from gradspike.tools.sweep.parameters import Categorical, LogUniformValues, QUniform, distribution_of
+from gradspike.tools.sweep.distributions import distribution_of
+from gradspike.tools.sweep.parameters import Categorical
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
+from gradspike.tools.sweep.ranges import LogUniformValues, QUniform
 from gradspike.tools.sweep.study import Study, build_pruner, hidden, preview
 from helpers.command import IMPORT_TIMES, ROOT, command, imported
 
@@ -108,7 +110,7 @@ def test_wandb_reads_the_same_file_and_its_agent_writes_the_same_words(path: Pat
         ({"parameters": {}}, "parameters: must be given"),
         ({"parameters": {"seed": 3}}, "write {value: 3}"),
         ({"parameters": {"seed": {"valuse": [1]}}}, "write value: x"),
-        ({"parameters": {"seed": {"values": [1, 1]}}}, "1 stands twice"),
+        ({"parameters": {"seed": {"values": [1, 1]}}}, "1 appears twice"),
         ({"parameters": {"seed": {"values": [1], "q": 1}}}, "parameters.seed.q: there is no such key"),
         ({"parameters": {"optimizer": {"parameters": {"lr": {"value": 1}}}}}, "dotted names: optimizer.lr"),
         ({"parameters": {"recipe": {"value": None}}}, "'null'"),
@@ -117,7 +119,7 @@ def test_wandb_reads_the_same_file_and_its_agent_writes_the_same_words(path: Pat
         ({"parameters": {"optimizer.lr": {"min": 0.1, "max": 1.0}}}, "a grid needs values"),
         ({"parameters": {"x": {"distribution": "log_uniform", "min": -3, "max": 0}}}, "log_uniform_values"),
         ({"parameters": {"x": {"distribution": "unifrom", "min": 0, "max": 1}}}, "Did you mean 'uniform'"),
-        ({"parameters": {"x": {"distribution": "beta"}}}, "has no such distribution"),
+        ({"parameters": {"x": {"distribution": "beta"}}}, "not supported by this runner"),
         (
             {"method": "random", "parameters": {"x": {"distribution": "log_uniform_values", "min": "1e-5", "max": 1}}},
             "x.min=1e-5: must be a number (YAML takes 1e-3 for a word; write 1.0e-3)",

@@ -1,4 +1,4 @@
-"""A W&B sweep file: its schema, and every mistake told before anything starts. Imports nothing heavy."""
+"""A W&B sweep file and its schema. Reports every mistake before anything starts. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import yaml
 from pydantic import Field, PositiveInt, StrictInt, ValidationError
 
 from gradspike.config.validate import explain
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.registry import Strict
-from gradspike.tools.sweep.parameters import Parameter, distribution_of
+from gradspike.tools.sweep.distributions import distribution_of
+from gradspike.tools.sweep.parameters import Parameter
 
 METRICS = ("accuracy", "loss", "firing_rate")
 UNSUPPORTED = {
@@ -30,14 +31,14 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class Metric(Strict):
-    """What is compared: a number of the validation split, under the name W&B has for it."""
+    """The compared quantity: a number of the validation split, under its W&B name."""
 
     name: str
     goal: Literal["maximize", "minimize"]
 
     @property
     def checkpoint(self) -> Literal["last", "best"]:
-        """Whose value counts: the last epoch's, or the best checkpoint's."""
+        """Which value counts: the last epoch's or the best checkpoint's."""
         return "best" if self.name.startswith("val/best/") else "last"
 
     @property
@@ -47,7 +48,7 @@ class Metric(Strict):
 
 
 class EarlyTerminate(Strict):
-    """W&B's hyperband: at min_iter, min_iter * eta, ... epochs only the best 1/eta of the trials go on."""
+    """W&B's hyperband: after min_iter, min_iter * eta, ... epochs only the best 1/eta of the trials continue."""
 
     type: Literal["hyperband"]
     min_iter: PositiveInt
@@ -55,7 +56,7 @@ class EarlyTerminate(Strict):
 
 
 class SweepOptions(Strict):
-    """The file but for its parameters."""
+    """The file without its parameters."""
 
     program: str
     method: Literal["grid", "random", "bayes"]
@@ -81,19 +82,19 @@ class SweepFile:
 
 
 class _NoDuplicates(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML in which a key that stands twice is an error instead of the last one winning."""
+    """YAML in which a duplicate key is an error; by default the last one would win."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
-                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value} stands twice.")
+                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value} appears twice.")
             seen.add(key.value)
         return dict(super().construct_mapping(node, deep))
 
 
 def read(path: Path) -> SweepFile:
-    """Read and check a sweep file. Raises ConfigError that lists every mistake."""
+    """Read and check a sweep file. Raises a ConfigError that lists every mistake."""
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, Loader=_NoDuplicates)
@@ -101,9 +102,9 @@ def read(path: Path) -> SweepFile:
         names = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).{did_you_mean(str(path), names)}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
-        raise ConfigError(f"{path}: is not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: does not hold a sweep (program, method, parameters, command).")
+        raise ConfigError(f"{path}: is not a sweep file (program, method, parameters, command).")
     raw = {str(key): value for key, value in raw.items()}
     listed = raw.pop("parameters", None)
     problems: list[str] = []
@@ -121,13 +122,13 @@ def read(path: Path) -> SweepFile:
 
 def _parameters(listed: Any, method: Any, problems: list[str]) -> Iterator[tuple[str, Parameter]]:
     if not isinstance(listed, dict) or not listed:
-        problems.append("parameters: must be given, as in  parameters: {seed: {values: [0, 1, 2]}}")
+        problems.append("parameters: is missing. Example:  parameters: {seed: {values: [0, 1, 2]}}")
         return
     for key, options in listed.items():
         name = str(key)
         try:
             if not NAME.fullmatch(name):
-                raise ConfigError(f"parameters.{name}: W&B allows letters, digits and . _ - in a name.")
+                raise ConfigError(f"parameters.{name}: W&B allows only letters, digits and . _ - in a name.")
             if not isinstance(options, dict):
                 raise ConfigError(f"parameters.{name}: write {{value: {options}}} or {{values: [...]}}")
             schema = distribution_of(name, options)
@@ -145,10 +146,10 @@ def _parameters(listed: Any, method: Any, problems: list[str]) -> Iterator[tuple
 
 
 def _unfit(parameter: Parameter, method: Any) -> str | None:
-    """Why a parameter cannot be searched by a method, or None."""
+    """Why a method cannot vary this parameter, or None."""
     if method == "grid" and parameter.grid() is None:
         return "a grid needs values; list them, or use method: random"
-    if method == "bayes" and (not parameter.searchable or getattr(parameter, "probabilities", None)):
+    if method == "bayes" and not parameter.searchable:
         return "method: bayes needs value, values, uniform, q_uniform, int_uniform or log_uniform_values"
     return None
 
@@ -160,26 +161,26 @@ def _problems(error: ValidationError) -> Iterator[str]:
         schema = parts.get(path[0]) if len(path) > 1 else SweepOptions
         if detail["loc"] == ("command",) and detail["type"] == "missing":
             yield (
-                "command: must be given, since W&B's own default writes --key=value, which Hydra does not read. Write\n"
+                "command: is missing. W&B's default writes --key=value, which Hydra does not read. Write\n"
                 "    command: ['${env}', '${interpreter}', '${program}', logger=wandb, '${args_no_hyphens}']"
             )
         elif detail["loc"] == ("metric", "goal") and detail["type"] == "missing":
-            yield "metric.goal: must be given, maximize or minimize; W&B would minimize without it"
+            yield "metric.goal: is missing. Write maximize or minimize; by default W&B would minimize"
         else:
             yield _describe(detail, schema or SweepOptions, path[0] if len(path) > 1 else "")
 
 
 def _describe(detail: Any, schema: type[Strict], prefix: str) -> str:
-    # Of the path inside a parameter only its first part is the file's own; the rest are pydantic's unions and places.
+    # Inside a parameter only the first part of the path is a key of the file; pydantic adds unions and indices.
     leaf = str(detail["loc"][0 if prefix.startswith("parameters.") else -1]) if detail["loc"] else ""
     key = f"{prefix}.{leaf}" if prefix and leaf else prefix or leaf
     if detail["type"] == "extra_forbidden":
         if not prefix and leaf in UNSUPPORTED:
-            return f"{leaf}: W&B knows it, this runner does not; {UNSUPPORTED[leaf]}."
+            return f"{leaf}: is a key of W&B that this runner does not support; {UNSUPPORTED[leaf]}."
         allowed = [*schema.model_fields, *(["parameters"] if schema is SweepOptions else [])]
-        return f"{key}: there is no such key here.{did_you_mean(leaf, allowed)} Allowed: {', '.join(allowed)}"
+        return unknown("key", f"{prefix}.{leaf}" if prefix else leaf, allowed)
     if detail["type"] in ("float_type", "int_type") and isinstance(detail["input"], str):
-        hint = " (YAML takes 1e-3 for a word; write 1.0e-3)" if re.match(r"[-+]?\d+e", detail["input"]) else ""
+        hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if re.match(r"[-+]?\d+e", detail["input"]) else ""
         return f"{key}={detail['input']}: must be a number{hint}"
     return f"{key}: {explain(detail)}"
 
@@ -188,8 +189,8 @@ def _disagreements(options: SweepOptions, parameters: dict[str, Parameter]) -> I
     name = options.metric.name
     allowed = [f"val/{part}{quantity}" for part in ("", "last/", "best/") for quantity in METRICS]
     if name not in allowed:
-        why = " Trials are compared on validation data; the test split is for the end." if "test" in name else ""
-        yield f"metric.name={name}: must be one of {', '.join(allowed)}.{why or did_you_mean(name, allowed)}"
+        why = " Trials are compared on validation data, never on the test split." if "test" in name else ""
+        yield f"metric.name: {unknown('metric', name, allowed)}.{why}"
     for name in ("resume", "runs_dir"):
         if name in parameters:
-            yield f"parameters.{name}: is set by the sweep itself"
+            yield f"parameters.{name}: the sweep sets it itself"

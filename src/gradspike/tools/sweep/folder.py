@@ -1,16 +1,15 @@
 """A sweep's folder.
 
-    sweep.yaml            the sweep file as it was when it was last started
-    sweep.json            the folder's id, the study's name and storage, what was typed
+    sweep.yaml            the sweep file as of the last start
+    sweep.json            the folder's id, the study's name and storage
     study.db              the Optuna study, unless `storage` names another place
     trials/<n>/trial.json one trial: state, parameters, overrides, run, attempts (see `Record`)
-    trials/<n>/log        everything its attempts printed
-    runs/<run>/           the run folders, as train.py makes them
-    runners/              a file for each runner that is alive
+    trials/<n>/log        the output of all its attempts
+    runs/<run>/           the run folders
+    runners/              one file for each live runner
 
-A lock is held by whoever has the file open and locked, and is gone with the process, however that ends. A trial's lock
-is handed to the process that trains it: while it is held, that trial is under way, whether or not its runner still
-lives.
+A lock lasts as long as the process that holds it, however that process ends. A trial's lock is handed to its training
+process: while it is held, the trial is running, whether or not its runner is alive.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ State = Literal["queued", "running", "stopping", "finished", "failed", "interrup
 
 
 class Record(Strict):
-    """What trial.json says of a trial; one that has never been taken has none.
+    """The content of trial.json. A trial that was never taken has none.
 
-    queued       taken, about to start or waiting on the cluster
-    running      under way, or its runner was killed
-    stopping     the pruner has asked it to stop
+    queued       taken; about to start, or waiting in the cluster's queue
+    running      training, or its runner was killed
+    stopping     asked to stop by the pruner
     finished     has its summary
     pruned       stopped by the pruner; its run can be resumed by hand
-    failed       tried as often as allowed; tried again at the next start
-    interrupted  stopped together with its runner; goes on at the next start
+    failed       failed in every allowed attempt; tried again at the next start
+    interrupted  stopped with its runner; resumed at the next start
     """
 
     number: int
@@ -51,23 +50,23 @@ class Record(Strict):
     parameters: dict[str, Any]
     """The values of the swept parameters."""
     overrides: list[str]
-    """What train.py was first started with."""
+    """The overrides of the first attempt."""
     run: str | None = None
     """The run's folder, relative to the sweep's."""
     value: float | None = None
-    """The sweep's metric, once finished or pruned."""
+    """The sweep's metric, if finished or pruned."""
     attempts: int = 0
     reason: str | None = None
-    """Why it is not finished, in a sentence."""
+    """Why it is not finished."""
     runner: str | None = None
     host: str | None = None
     pid: int | None = None
-    """The process that trains it (host and pid), or did so last."""
+    """Its latest training process (on `host`)."""
     started: float = 0.0
-    """When its last attempt began, seconds since 1970."""
+    """Start of its last attempt, seconds since 1970."""
     gpus: tuple[str, ...] = ()
     job: str | None = None
-    """Its id on the cluster."""
+    """Its job id on the cluster."""
     command: tuple[str, ...] = ()
     """The command of the last attempt."""
 
@@ -104,31 +103,31 @@ class SweepFolder:
             )
 
     def trial(self, number: int) -> Path:
-        """A trial's own folder."""
+        """The folder of a trial."""
         return self.path / "trials" / str(number)
 
     def log(self, number: int) -> Path:
-        """What a trial has printed."""
+        """The output of a trial."""
         return self.trial(number) / "log"
 
     def record(self, number: int) -> Record | None:
-        """A trial's record, or None where it has none."""
+        """The record of a trial, or None."""
         file = self.trial(number) / "trial.json"
         try:
             return Record.model_validate_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise UserError(f"{file}: is damaged ({error}). Remove it to start this trial anew.") from error
+            raise UserError(f"{file}: is damaged ({error}). Delete it to start this trial from scratch.") from error
 
     def write(self, record: Record) -> Record:
-        """Write a trial's record; returns it."""
+        """Write a trial's record. Returns it."""
         self.trial(record.number).mkdir(exist_ok=True)
         write_atomically(self.trial(record.number) / "trial.json", record.model_dump_json(indent=2) + "\n")
         return record
 
     def lock_trial(self, number: int) -> IO[str] | None:
-        """The trial's lock, or None while somebody trains it."""
+        """The trial's lock, or None while a process trains it."""
         self.trial(number).mkdir(exist_ok=True)
         return try_lock(self.trial(number) / ".lock")
 
@@ -140,19 +139,19 @@ class SweepFolder:
         return lock is None
 
     def register(self) -> tuple[str, IO[str]]:
-        """A name for this runner, and the lock that says that it lives."""
+        """A name for this runner, and the lock that it holds while it is alive."""
         name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         lock = try_lock(self.path / "runners" / name)
         assert lock is not None
         return name, lock
 
     def unregister(self, name: str, lock: IO[str]) -> None:
-        """This runner ends."""
+        """Remove this runner."""
         (self.path / "runners" / name).unlink(missing_ok=True)
         lock.close()
 
     def lives(self, runner: str | None) -> bool:
-        """Whether a runner is alive; the files of dead ones are removed."""
+        """Whether a runner is alive. Removes the file of a dead one."""
         file = self.path / "runners" / str(runner)
         if runner is None or not file.is_file():
             return False
@@ -165,20 +164,20 @@ class SweepFolder:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Wait for a lock of the whole folder, for a moment's work."""
+        """Hold a lock of the whole folder for a moment's work; waits for it."""
         with (self.path / f".{name}.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 
 def shown(path: Path) -> str:
-    """A path as one would type it here: relative where it lies below the working directory."""
+    """`path`, relative if it lies below the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """The open, locked file, or None while another process holds it."""
+    """The open, locked file, or None if another process holds it."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""How far a run is, from the files it writes. Reads only what is new since the last look."""
+"""The progress of a run, read from its files. Each call reads only what is new."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradspike.tools.sweep.file import Metric
 
 @dataclass
 class Tail:
-    """The complete lines of a growing file, each once; a resumed run may have cut it short."""
+    """The complete lines of a growing file, each once. A resumed run may have truncated it."""
 
     path: Path
     place: int = 0
@@ -43,12 +43,12 @@ class Tail:
 
 @dataclass
 class Progress:
-    """Epochs done, the metric after each of them, and the seconds they took."""
+    """Finished epochs, the metric after each, and their seconds."""
 
     run: Path
     metric: Metric
     epochs: dict[int, float] = field(default_factory=dict)
-    """The metric (of this epoch alone) by the number of epochs done, from 1."""
+    """The metric of each epoch, by the number of finished epochs (from 1)."""
     done: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Progress:
         self._timing = Tail(self.run / "timing.jsonl")
 
     def update(self) -> list[tuple[int, float]]:
-        """Read on; returns (epochs done, metric) of every epoch that was not known before."""
+        """Read what is new. Returns (finished epochs, metric) of each new epoch."""
         new = []
         for record in self._metrics.new():
             if "epoch" not in record:
@@ -73,11 +73,11 @@ class Progress:
 
     @property
     def latest(self) -> float | None:
-        """The metric of the last epoch that has one."""
+        """The latest metric."""
         return self.epochs[max(self.epochs)] if self.epochs else None
 
     def left(self, epochs: int) -> float | None:
-        """Seconds until `epochs` are done, or None before the first one is."""
+        """Estimated seconds until `epochs` are finished; None before the first."""
         return (epochs - self.done) * sum(self.seconds) / len(self.seconds) if self.seconds else None
 
 

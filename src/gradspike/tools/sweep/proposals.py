@@ -1,4 +1,4 @@
-"""Which trials a sweep consists of: every point of a grid, seeded random draws, or places for a search to fill."""
+"""The trials of a sweep: all points of a grid, seeded random draws, or places for a search to fill."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.tools.sweep.file import SweepFile
-from gradspike.tools.sweep.parameters import Constant, Parameter
+from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.words import Words, check
 
 MOST_TRIALS = 10_000
@@ -21,27 +21,27 @@ MOST_CHECKED = 32
 
 @dataclass(frozen=True)
 class Proposal:
-    """One trial. `key` is the same on every machine and at every start; `values` is None until a search fills it."""
+    """One trial. `key` is the same on every machine and in every start; `values` is None until a search fills it."""
 
     key: str
     values: dict[str, Any] | None
 
 
 def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> list[Proposal]:
-    """All trials of a sweep, in the order in which they are started. Raises ConfigError."""
+    """All trials of a sweep in the order of their start. Raises ConfigError."""
     method = file.options.method
     cap = file.options.run_cap
     swept = swept_parameters(file)
     if method == "grid":
         if trials is not None:
-            raise ConfigError(f"trials={trials}: a grid has as many trials as points; for fewer, write run_cap: in it.")
+            raise ConfigError(f"trials={trials}: a grid has as many trials as points; for fewer, add run_cap: to {file.path}.")
         points = list(itertools.islice(_grid(swept), cap or MOST_TRIALS + 1))
         if len(points) > MOST_TRIALS:
-            raise ConfigError(f"{file.path}: more than {MOST_TRIALS} points. Use method: random, or write run_cap:")
+            raise ConfigError(f"{file.path}: more than {MOST_TRIALS} points. Use method: random, or add run_cap:")
         return [_proposal(point, words) for point in points]
     count = trials or cap
     if count is None:
-        raise ConfigError(f"{file.path}: method: {method} never ends by itself. Add trials=20, or run_cap: 20 in it.")
+        raise ConfigError(f"{file.path}: method: {method} never ends by itself. Type trials=20, or add run_cap: 20 to it.")
     if count > MOST_TRIALS:
         raise ConfigError(f"trials={count}: at most {MOST_TRIALS}")
     if method == "bayes":
@@ -51,14 +51,14 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
 
 def swept_parameters(file: SweepFile) -> dict[str, Parameter]:
     """The parameters that are not constant."""
-    return {name: item for name, item in file.parameters.items() if not isinstance(item, Constant)}
+    return {name: item for name, item in file.parameters.items() if item.varies}
 
 
 def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list[ExperimentConfig]:
-    """Compose trials so that mistakes are told before anything starts; their configurations. Raises ConfigError.
+    """Compose trials to find mistakes before anything starts. Returns their configurations. Raises ConfigError.
 
-    All of them where they are few. Of many: each value (or end of a range) at least once, then an even choice; the rest
-    is checked when its turn comes.
+    If there are many trials, each value (or end of a range) is composed once, then an even selection of trials; the
+    others are checked when they start.
     """
     swept = swept_parameters(file)
     chosen: dict[str, dict[str, Any]] = {}
@@ -72,14 +72,14 @@ def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list
 
 
 def _grid(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:
-    """Every combination; what stands first in the file changes slowest."""
+    """Every combination; the first parameter of the file changes slowest."""
     axes = [parameter.grid() or [] for parameter in swept.values()]
     for values in itertools.product(*axes):
         yield dict(zip(swept, values, strict=True))
 
 
 def _random(swept: dict[str, Parameter], count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` different points; the first n are the same whatever `count` is."""
+    """`count` different points. A larger `count` continues the same sequence."""
     random = Random(seed)
     points: dict[str, dict[str, Any]] = {}
     for _ in range(100 * count):

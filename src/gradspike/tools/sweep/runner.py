@@ -1,6 +1,6 @@
-"""Keeps the workers busy until every trial of the sweep is done, and can be killed at any moment.
+"""The loop that starts trials, watches them and settles them until none is left. It may be killed at any moment.
 
-What is under way, done or failed stands in the study and in each trial's record, never only in this process.
+The state of every trial is in the study and in its record, never only in this process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONFIG_ERROR = 2
 
 @dataclass
 class Plan:
-    """What a runner is to do."""
+    """What to run."""
 
     words: Words
     metric: Metric
@@ -48,14 +48,14 @@ class Plan:
     workers: int
     gpus: list[str]
     gpus_needed: int
-    """The most GPUs that one trial uses."""
+    """The largest number of GPUs of one trial."""
     retries: int
     epochs: int
-    """The most that one trial trains; for one that was started earlier."""
+    """The largest number of epochs of one trial; used for trials of an earlier start."""
 
 
 class Runner:
-    """One runner; several may work on the same folder or storage at once."""
+    """One runner. Several may share a folder or a storage."""
 
     def __init__(self, folder: SweepFolder, study: Study, plan: Plan, cluster: Cluster | None, table: Table) -> None:
         self.folder = folder
@@ -68,14 +68,14 @@ class Runner:
         self.given_up: set[int] = set()
         self.again: dict[int, Record] = {}
         self.signals: list[int] = []
-        self.told = 0
+        self.passed_on = 0
         self.name = ""
         self._looked = 0.0
         self._in_vain = False
         self._trials: list[FrozenTrial] = []
 
     def run(self) -> int:
-        """Work until nothing is left, or until a signal. Returns the exit code."""
+        """Work until no trial is left, or until a signal. Returns the exit code."""
         self.name, alive = self.folder.register()
         try:
             with self._listening(), self.table:
@@ -89,12 +89,12 @@ class Runner:
         return 1 if self.given_up else 0
 
     def _finished(self) -> bool:
-        """One turn of the loop; whether it was the last."""
+        """One turn of the loop. Returns whether it was the last."""
         for number in list(self.active):
             self._look(number)
             if number not in self.active:
-                self._looked = 0.0  # a place is free
-        if len(self.signals) > self.told:
+                self._looked = 0.0  # a worker is free
+        if len(self.signals) > self.passed_on:
             self._pass_on()
         if not self.signals:
             self._take_more()
@@ -102,11 +102,11 @@ class Runner:
         return not self.active and not self.again and (bool(self.signals) or self._in_vain)
 
     def _look(self, number: int) -> None:
-        """What a trial has done since; whether it is over."""
+        """Follow the progress of a trial, and settle it when it has ended."""
         active = self.active[number]
         alive = active.running.alive()
         if active.progress is None:
-            # A cluster's job writes its record itself.
+            # A cluster job writes its record itself.
             record = self.folder.record(number) if active.record.state == "queued" else active.record
             run = find_run(self.folder, record) if record is not None else None
             if record is not None and run is not None:
@@ -126,13 +126,13 @@ class Runner:
             active.running.stop(hard=True)
 
     def _prune(self, active: Active) -> None:
-        """Ask a trial to stop since others are better. Written down first: killed now, the next runner sees it."""
+        """Ask a trial to stop because others are better. Recorded first, so the next runner knows if we are killed."""
         active.record = self.folder.write(active.record.model_copy(update={"state": "stopping"}))
         active.stopping_since = time.monotonic()
         active.running.stop()
 
     def _settle(self, active: Active) -> None:
-        """A trial has ended: it is done, or tried again, or given up."""
+        """Finish an ended trial, try it again, or give it up."""
         number = active.record.number
         before = self.folder.record(number) or active.record
         after = outcome(self.folder, before, self.plan.metric, active.running.code())
@@ -152,13 +152,13 @@ class Runner:
         self.table.tell(after, f"{after.state}: {after.reason}")
 
     def _done(self, before: Record, after: Record) -> bool:
-        """Whether a trial has come to a good end; the study and its record then say so."""
+        """Record a trial that is finished or pruned. Returns whether it is."""
         if after.state == "finished":
             assert after.value is not None
             run = find_run(self.folder, after)
             assert run is not None
             self._report_all(after.number, run)
-            # The record first: killed between the two, the next runner finds the trial open and the record right.
+            # The record first: if we are killed in between, the next runner finishes the trial from its record.
             self.folder.write(after)
             self.study.finish(after.number, after.value)
         elif before.state in ("stopping", "pruned"):
@@ -172,27 +172,27 @@ class Runner:
         return True
 
     def _report_all(self, number: int, run: RunFolder) -> None:
-        """Tell the study of epochs that ended while no runner was there."""
+        """Report epochs that ended while no runner was watching."""
         known = self.study.trial(number).intermediate_values
         for epoch, value in Progress(run.path, self.plan.metric).update():
             if epoch not in known:
                 self.study.report(number, epoch, value)
 
     def _pass_on(self) -> None:
-        """A signal reaches every trial: the first lets it save and stop, the second stops it at once, a third kills."""
-        self.told = len(self.signals)
+        """Pass a signal on to every trial. The first lets it save, the second stops it at once, the third kills it."""
+        self.passed_on = len(self.signals)
         left = [active for active in self.active.values() if not active.running.detached]
         for number in [number for number, active in self.active.items() if active.running.detached]:
             del self.active[number]
         self.again.clear()
-        self.table.stopping(len(left), self.told)
+        self.table.stopping(len(left), self.passed_on)
         for active in left:
-            active.running.stop(hard=self.told > 2)
+            active.running.stop(hard=self.passed_on > 2)
 
     def _free(self) -> int:
-        """How many more trials may start now."""
+        """The number of trials that may start now."""
         if self.cluster is not None and all(trial.user_attrs.get("values") for trial in self._trials):
-            return len(self._trials)  # the cluster's own limit on the array holds
+            return len(self._trials)  # the cluster limits the array
         free = self.plan.workers - len(self.active)
         if self.plan.gpus:
             free = min(free, len(self._free_gpus()) // self.plan.gpus_needed)
@@ -203,7 +203,7 @@ class Runner:
         return [gpu for gpu in self.plan.gpus if gpu not in taken]
 
     def _take_more(self) -> None:
-        """Start what is to be tried again, then what is free."""
+        """Start trials to be tried again, then free ones."""
         for number in list(self.again):
             if self._free() and not self.folder.is_training(number):
                 self._launch([self.again.pop(number)])
@@ -228,10 +228,10 @@ class Runner:
                         self._launch([taken.pop()])
         self._launch(taken)
         if not self._in_vain:
-            self._looked = 0.0  # what was taken is no longer as it was read
+            self._looked = 0.0  # the list of trials is outdated
 
     def _in_order(self) -> Iterator[FrozenTrial]:
-        """Trials that this runner may take: those that were under way first, then those that wait."""
+        """Trials that this runner may take: interrupted ones first, then waiting ones."""
         for trial in self._trials:
             ours = trial.user_attrs.get("folder") == self.folder.id or is_unsigned(trial)
             if trial.state == TrialState.RUNNING and ours and not self._has(trial.number):
@@ -244,14 +244,14 @@ class Runner:
         return number in self.active or number in self.again or number in self.given_up
 
     def _take(self, trial: FrozenTrial) -> Record | None:
-        """Make a trial ours: the record to start it with, or None where there is nothing to start."""
+        """Take a trial. Returns the record to start it with, or None if there is nothing to start."""
         number = trial.number
         record = self.folder.record(number)
         if trial.state == TrialState.WAITING or is_unsigned(trial):
             if not self.study.take(trial, self.folder.id, f"{platform.node()}:{self.folder.path}"):
                 return None
         elif self.study.trial(number).state != TrialState.RUNNING:
-            return None  # another runner has settled it since we looked
+            return None  # another runner settled it in the meantime
         elif record is not None and (self._is_of_another(record) or self._adopted(record)):
             return None
         if trial.user_attrs.get("state") == "failed":
@@ -272,7 +272,7 @@ class Runner:
         return record.runner != self.name and self.folder.lives(record.runner)
 
     def _adopted(self, record: Record) -> bool:
-        """Whether a trial whose runner is gone still trains; it is then watched as one of our own."""
+        """Watch a trial that is still training after its runner died. Returns whether there is one."""
         job = self.cluster.find(record) if self.cluster is not None else None
         running: Running = job if job is not None else Orphan(self.folder, record)
         if not running.alive():
@@ -280,11 +280,11 @@ class Runner:
         record = self.folder.write(record.model_copy(update={"runner": self.name}))
         self.tries[record.number] += 1
         self.active[record.number] = Active(record, running, self.plan.epochs)
-        self.table.tell(record, "still under way from an earlier start; watched on")
+        self.table.tell(record, "still running from an earlier start")
         return True
 
     def _launch(self, records: list[Record]) -> None:
-        """Start trials, whose records are written."""
+        """Start trials whose records are written."""
         ready = []
         for record in records:
             try:
@@ -302,7 +302,7 @@ class Runner:
             return
         for record, epochs, devices in ready:
             lock = self.folder.lock_trial(record.number)
-            if lock is None:  # what a killed attempt has left behind is still ending
+            if lock is None:  # processes of a killed attempt are still ending
                 self.again[record.number] = record
                 continue
             gpus = tuple(self._free_gpus()[:devices])
@@ -311,17 +311,17 @@ class Runner:
             record, process = start(self.folder, self.plan.words, record, lock, threads)
             self.tries[record.number] += 1
             self.active[record.number] = Active(record, Process(process), epochs)
-            self.table.tell(record, "started" if record.run is None else f"goes on with {record.run}")
+            self.table.tell(record, "started" if record.run is None else f"resumes {record.run}")
 
     def _refuse(self, record: Record, reason: str) -> None:
-        """A proposal that our configuration does not accept; nothing is started."""
+        """Give up a trial whose configuration is invalid."""
         self.folder.write(record.model_copy(update={"state": "failed", "reason": reason}))
         self.study.note(record.number, state="failed")
         self.given_up.add(record.number)
         self.table.tell(record, f"failed: {reason}")
 
     def _elsewhere(self) -> list[FrozenTrial]:
-        """Trials that are in other hands: of another folder, or of another living runner of this one."""
+        """Running trials of another folder, or of another live runner of this one."""
         found = []
         for trial in self.study.trials():
             if trial.state != TrialState.RUNNING or trial.number in self.given_up:

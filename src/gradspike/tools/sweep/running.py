@@ -1,4 +1,4 @@
-"""A trial under way as its runner sees it: is it alive, and how is it asked to stop."""
+"""A running trial as its runner sees it: whether it is alive, and how to stop it."""
 
 from __future__ import annotations
 
@@ -10,72 +10,74 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from typing_extensions import override
+
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.progress import Progress
 from gradspike.tools.sweep.trial import end_rest, stop_file
 
 
 class Running(Protocol):
-    """What a runner needs of a trial under way."""
+    """What a runner needs from a running trial."""
 
     detached: bool
-    """Whether it goes on by itself when the runner is stopped."""
+    """Whether it continues when the runner is stopped."""
 
     def alive(self) -> bool:
-        """Whether it is still under way."""
+        """Whether it is still running."""
 
     def code(self) -> int | None:
-        """Its exit code, or None where that is not known."""
+        """Its exit code, or None if unknown."""
 
     def stop(self, hard: bool = False) -> None:
-        """Ask it to save and stop; `hard`: end it now."""
+        """Ask it to save and stop; with `hard`, kill it."""
 
 
-class Process:
-    """A process that this runner has started."""
+class Process(Running):
+    """A process that this runner started."""
 
     detached = False
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
+    @override
     def alive(self) -> bool:
-        """Whether it runs; when it does not any more, whatever it has left behind is ended too."""
         if self._process.poll() is None:
             return True
-        end_rest(self._process)
+        end_rest(self._process)  # loader workers and ranks that it left behind
         return False
 
+    @override
     def code(self) -> int | None:
-        """Its exit code."""
         return self._process.poll()
 
+    @override
     def stop(self, hard: bool = False) -> None:
-        """SIGTERM, or SIGKILL for all its processes."""
         if hard:
             end_rest(self._process)
         elif self._process.poll() is None:
             self._process.terminate()
 
 
-class Orphan:
-    """A trial whose runner was killed, or that runs as a job: known only by its lock and its record."""
+class Orphan(Running):
+    """A trial whose runner was killed, or a job; only its lock and its record are known."""
 
     def __init__(self, folder: SweepFolder, record: Record) -> None:
         self._folder = folder
         self._record = record
         self.detached = record.job is not None
 
+    @override
     def alive(self) -> bool:
-        """Whether its lock is held."""
         return self._folder.is_training(self._record.number)
 
+    @override
     def code(self) -> int | None:
-        """Nobody knows."""
         return None
 
+    @override
     def stop(self, hard: bool = False) -> None:
-        """SIGTERM or SIGKILL to its process where that is one of this machine, else a wish in its folder."""
         if not self.alive():
             return
         if self._record.job is not None or self._record.host != platform.node() or self._record.pid is None:
@@ -86,7 +88,7 @@ class Orphan:
 
 @dataclass
 class Active:
-    """A trial under way."""
+    """A running trial."""
 
     record: Record
     running: Running

@@ -1,9 +1,9 @@
-"""The Optuna study of a sweep: which trials there are, who has taken which, and what came out.
+"""The Optuna study of a sweep: its trials, who runs which, and their results.
 
-Every trial stands in the study from the start, waiting. Taking one is a single atomic change of state in the storage,
-so that runners on several machines that share a storage never take the same. A trial stays `running` until it has come
-to a good end (complete or pruned), however often it is interrupted or fails in between: where it goes on is known to
-the sweep folder that took it, whose id the trial carries.
+Every trial is in the study from the start, waiting. Taking one is a single atomic change of state in the storage, so
+runners on several machines that share a storage never take the same one. A trial stays `running` until it is complete
+or pruned, however often it is interrupted or fails in between. The trial carries the id of the sweep folder that took
+it, which knows where to resume.
 """
 
 from __future__ import annotations
@@ -16,33 +16,24 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gradspike.errors import ConfigError, UserError
+from gradspike.errors import UserError
 from gradspike.tools.sweep.file import EarlyTerminate, Metric
-from gradspike.tools.sweep.parameters import (
-    Categorical,
-    IntUniform,
-    LogUniformValues,
-    Parameter,
-    QUniform,
-    Uniform,
-    short,
-)
+from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
 
-# Between taking a trial and writing down who did lie milliseconds; a trial that has no owner for longer lost it there.
+# A runner signs a trial milliseconds after taking it; if a trial has no owner for longer, its runner was killed there.
 SECONDS_TO_SIGN = 60
 STARTUP_TRIALS = 10
 TRIES_TO_CONNECT = 10
 
 
 class Study:
-    """A study by name in a storage (an SQLAlchemy URL). Raises UserError where the storage cannot be used."""
+    """A study by name in a storage (an SQLAlchemy URL). Raises UserError if the storage cannot be used."""
 
     def __init__(self, url: str, name: str, metric: Metric, pruner: BasePruner, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -57,18 +48,18 @@ class Study:
             except DuplicatedStudyError:
                 self._study = optuna.load_study(storage=self.storage, study_name=name, pruner=pruner)
         except Exception as error:
-            # Each database's driver has errors of its own for a server that is away or a file that is none.
+            # Every database driver raises its own errors for an unreachable server or a file of another format.
             raise UserError(f"storage={hidden(url)}: cannot be used: {str(error).splitlines()[0]}") from error
         self.name = name
         self.seed = seed
 
     def definition(self) -> dict[str, Any] | None:
-        """What the sweep was when its trials were made, or None for a new study."""
+        """The sweep as it was when its trials were added, or None for a new study."""
         found = self._study.user_attrs.get("sweep")
         return None if found is None else dict(json.loads(found))
 
     def fill(self, listed: Sequence[Proposal], definition: dict[str, Any]) -> int:
-        """Add the trials that the study does not have yet. Returns how many there are now."""
+        """Add the trials that the study lacks. Returns the number of trials now."""
         there = {trial.user_attrs["key"] for trial in self.trials()}
         new = [
             create_trial(state=TrialState.WAITING, user_attrs={"key": proposal.key, "values": proposal.values})
@@ -80,7 +71,7 @@ class Study:
         return len(there) + len(new)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, oldest first; of two that two machines have added at the same moment the first alone counts."""
+        """All trials, oldest first. If two machines added the same one at the same moment, only the first counts."""
         found: dict[str, FrozenTrial] = {}
         for trial in self._study.get_trials(deepcopy=False):
             if "key" in trial.user_attrs:
@@ -88,13 +79,13 @@ class Study:
         return list(found.values())
 
     def trial(self, number: int) -> FrozenTrial:
-        """One trial as it stands in the storage now."""
+        """The current state of one trial in the storage."""
         return self.storage.get_trial(self._id(number))
 
     def take(self, trial: FrozenTrial, folder: str, place: str) -> bool:
-        """Make a waiting trial (or one whose taker was killed on the spot) ours; False if somebody else was faster.
+        """Take a waiting trial, or one whose runner was killed before it signed. Returns False if another was faster.
 
-        `folder` is the id of our sweep folder, `place` where a person finds it.
+        `folder` is the id of our sweep folder, `place` says where it is.
         """
         if trial.state == TrialState.WAITING:
             if not self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
@@ -106,46 +97,46 @@ class Study:
         return True
 
     def propose(self, number: int, swept: dict[str, Parameter]) -> dict[str, Any]:
-        """The parameter values of a search's trial, chosen from what the others have shown so far.
+        """The parameter values of a search's trial, chosen from the results so far.
 
-        The seed follows from the trial's number, so that the proposals of one worker are the same at every repetition,
+        The seed depends on the trial's number, so a single worker makes the same proposals in every repetition,
         interrupted or not.
         """
         seed = zlib.crc32(f"{self.seed} {number}".encode())
         sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
-        # Loaded anew: a study object keeps the trials as they were at its last proposal.
+        # Loaded again, because a study object caches the trials of its last proposal.
         study = optuna.load_study(
             storage=self.storage, study_name=self.name, sampler=sampler, pruner=self._study.pruner
         )
         trial = optuna.trial.Trial(study, self._id(number))
-        return {name: _suggest(trial, name, parameter) for name, parameter in swept.items()}
+        return {name: parameter.suggest(trial, name) for name, parameter in swept.items()}
 
     def note(self, number: int, **values: Any) -> None:
-        """Write attributes of a trial that is under way."""
+        """Set attributes of a running trial."""
         for key, value in values.items():
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Record the metric after `epoch` epochs; whether the pruner wants the trial stopped."""
+        """Record the metric after `epoch` epochs. Returns whether the pruner stops the trial."""
         self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
         return bool(self._study.pruner.prune(self._study, self.trial(number)))
 
     def finish(self, number: int, value: float) -> None:
-        """The trial is complete."""
+        """Mark a trial complete."""
         self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=[value])
 
     def last_reported(self, number: int) -> float | None:
-        """The metric that was reported last."""
+        """The latest reported metric."""
         reported = self.trial(number).intermediate_values
         return reported[max(reported)] if reported else None
 
     def prune(self, number: int, value: float | None) -> None:
-        """The trial was stopped by the pruner."""
+        """Mark a trial pruned."""
         values = None if value is None else [value]
         self.storage.set_trial_state_values(self._id(number), state=TrialState.PRUNED, values=values)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         self.storage.remove_session()
 
     def _id(self, number: int) -> int:
@@ -153,7 +144,7 @@ class Study:
 
 
 def _connected(url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
-    """The storage, its tables made. Of runners that make them at the same moment all but one try again."""
+    """The storage with its tables. If several runners create the tables at the same moment, all but one try again."""
     for _ in range(TRIES_TO_CONNECT):
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=options)
@@ -165,14 +156,14 @@ def _connected(url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
 
 
 def is_unsigned(trial: FrozenTrial) -> bool:
-    """Whether a trial was taken by a runner that was killed before it could say so."""
+    """Whether a trial was taken by a runner that was killed before it signed."""
     start = trial.datetime_start
     late = start is not None and datetime.now() - start > timedelta(seconds=SECONDS_TO_SIGN)
     return trial.state == TrialState.RUNNING and "folder" not in trial.user_attrs and late
 
 
 def build_pruner(name: str | None, early: EarlyTerminate | None, epochs: int) -> BasePruner:
-    """The pruner asked for by name, else the sweep file's `early_terminate`, else none."""
+    """The named pruner, else that of the sweep file's `early_terminate`, else none."""
     if name == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     if name == "hyperband":
@@ -183,7 +174,7 @@ def build_pruner(name: str | None, early: EarlyTerminate | None, epochs: int) ->
 
 
 def preview(metric: Metric, swept: dict[str, Parameter], seed: int, count: int) -> list[dict[str, Any]]:
-    """The first proposals of a search, which no result has shaped yet."""
+    """The first proposals of a search, before there are results."""
     study = Study("sqlite://", "preview", metric, NopPruner(), seed)
     study.fill([Proposal(str(index), None) for index in range(count)], {})
     return [study.propose(number, swept) for number in range(count)]
@@ -196,31 +187,3 @@ def hidden(url: str) -> str:
         return url
     user, colon, _ = scheme.rpartition(":")
     return f"{user}:***@{rest}" if colon and "//" in user else url
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """A parameter's distribution in Optuna's terms."""
-    if isinstance(parameter, Categorical):
-        return CategoricalDistribution([str(value) for value in parameter.values])
-    if isinstance(parameter, IntUniform):
-        return IntDistribution(parameter.min, parameter.max)
-    if isinstance(parameter, QUniform):
-        # Over the number of the multiple, since Optuna counts steps from the lower end and W&B from 0.
-        return IntDistribution(0, len(parameter.grid()) - 1)
-    if isinstance(parameter, Uniform | LogUniformValues):
-        return FloatDistribution(parameter.min, parameter.max, log=isinstance(parameter, LogUniformValues))
-    raise ConfigError(f"method: bayes has no search for {parameter}")
-
-
-def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
-    found = distribution(parameter)
-    if isinstance(found, CategoricalDistribution):
-        assert isinstance(parameter, Categorical)
-        chosen = trial.suggest_categorical(name, found.choices)
-        return parameter.values[found.choices.index(chosen)]
-    if isinstance(found, IntDistribution):
-        whole = trial.suggest_int(name, found.low, found.high)
-        return parameter.grid()[whole] if isinstance(parameter, QUniform) else whole
-    assert isinstance(found, FloatDistribution)
-    assert isinstance(parameter, Uniform | LogUniformValues)
-    return parameter.clamped(short(trial.suggest_float(name, found.low, found.high, log=found.log)))

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of a sweep: a live table, or lines where there is no terminal."""
+"""A sweep at the terminal: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Table:
-    """`with table:` around the sweep; `show` redraws, `tell` says one thing for good."""
+    """A context around the sweep. `show` redraws the live table, `tell` prints a permanent line."""
 
     def __init__(self, metric: Metric, total: int, restart: str) -> None:
         self.metric = metric
@@ -60,23 +60,23 @@ class Table:
                 self._durations.append(time.time() - record.started)
             what = f"{what}, {self.metric.name} {self._shown(record.value)}"
         line = f"{time.strftime('%H:%M:%S')}  trial {record.number}  {described(record.parameters)}  {what}"
-        self._out.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._out.print(line, soft_wrap=True)
 
     def stopping(self, trials: int, signals: int) -> None:
-        """A signal was passed on."""
-        more = "once more stops at once" if signals == 1 else "once more kills"
-        text = f"Stopping: {trials} trials finish their step and save; {more}." if trials else "Stopping."
-        self._out.print(text, highlight=False)
+        """Say that a signal was passed on."""
+        more = "a second signal stops at once" if signals == 1 else "a third one kills"
+        who = "1 trial finishes its step and saves" if trials == 1 else f"{trials} trials finish their step and save"
+        self._out.print(f"Stopping: {who} ({more})." if trials else "Stopping.")
 
     def show(
         self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], again: Mapping[int, Record], workers: int
     ) -> None:
-        """How things stand now."""
+        """Redraw the live table; without a terminal, print a line now and then."""
         line = self._overview(trials, active, workers)
         if self._live is None:
             if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
                 self._said = time.monotonic()
-                self._out.print(f"{time.strftime('%H:%M:%S')}  {line}", highlight=False, soft_wrap=True)
+                self._out.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
             return
         table = RichTable(title_justify="left")
         for column in ("trial", "parameters", "state", "epoch", self.metric.name, "left"):
@@ -91,13 +91,13 @@ class Table:
                 duration(left),
             )  # fmt: skip
         for number, record in sorted(again.items()):
-            table.add_row(str(number), described(record.parameters), "to be tried again", "", "", "")
+            table.add_row(str(number), described(record.parameters), "waiting to be tried again", "", "", "")
         self._live.update(Group(table, Text(line)), refresh=True)
 
     def closing(
         self, folder: SweepFolder, trials: Sequence[FrozenTrial], elsewhere: Sequence[FrozenTrial], signals: list[int]
     ) -> None:
-        """The table of all trials, what failed and why, and how to go on."""
+        """The table of all trials, why some failed, and how to continue."""
         records = [record for trial in trials if (record := folder.record(trial.number)) is not None]
         table = RichTable(title=f"{folder.path.name}: {self._counted(trials)}", title_justify="left")
         for column in ("trial", "parameters", "state", self.metric.name, "test accuracy (last)"):
@@ -112,39 +112,39 @@ class Table:
             if record.state == "failed":
                 self._out.print(
                     f"\ntrial {record.number} failed after {record.attempts} attempts: {record.reason}",
-                    highlight=False, markup=False, soft_wrap=True,
+                    soft_wrap=True,
                 )  # fmt: skip
                 for line in log_end(folder, record.number):
-                    self._out.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-                self._out.print(f"  all of it: {shown(folder.log(record.number))}", highlight=False, soft_wrap=True)
+                    self._out.print(f"  {line}", soft_wrap=True)
+                self._out.print(f"  whole log: {shown(folder.log(record.number))}", soft_wrap=True)
         if elsewhere:
             numbers = ", ".join(f"{trial.number} ({trial.user_attrs.get('place', '?')})" for trial in elsewhere)
-            self._out.print(f"Not ended, and in other hands: trial {numbers}", highlight=False, soft_wrap=True)
-        self._out.print(f"sweep: {shown(folder.path)}", highlight=False, soft_wrap=True)
+            self._out.print(f"Running elsewhere: trial {numbers}", soft_wrap=True)
+        self._out.print(f"sweep: {shown(folder.path)}", soft_wrap=True)
         if signals or any(record.state in ("failed", "interrupted") for record in records):
-            self._out.print(f"Go on with: {self.restart}", highlight=False, soft_wrap=True, markup=False)
+            self._out.print(f"To continue: {self.restart}", soft_wrap=True)
 
     def _overview(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> str:
         left = self._left(trials, active, workers)
         about = f", about {duration(left)} left" if left is not None else ""
-        under_way = ", ".join(
+        running = ", ".join(
             f"trial {number} epoch {one.progress.done if one.progress else 0}/{one.epochs}"
             for number, one in sorted(active.items())
         )
-        return f"{self._counted(trials)}{about}{': ' + under_way if under_way and self._live is None else ''}"
+        return f"{self._counted(trials)}{about}{': ' + running if running and self._live is None else ''}"
 
     def _counted(self, trials: Sequence[FrozenTrial]) -> str:
-        names = {"COMPLETE": "finished", "RUNNING": "under way", "WAITING": "waiting", "PRUNED": "pruned"}
+        names = {"COMPLETE": "finished", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "pruned"}
         counts = Counter(
             "failed" if trial.user_attrs.get("state") == "failed" and trial.state.name == "RUNNING"
             else names.get(trial.state.name, trial.state.name.lower())
             for trial in trials
         )  # fmt: skip
-        order = ("finished", "pruned", "failed", "under way", "waiting")
+        order = ("finished", "pruned", "failed", "running", "waiting")
         return f"{len(trials)} trials: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
 
     def _left(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> float | None:
-        """Seconds until all is done, from the trials that are done or at least under way."""
+        """Estimated seconds until all trials are done, from finished and running ones."""
         lefts = [one.progress.left(one.epochs) if one.progress else None for one in active.values()]
         known = [left for left in lefts if left is not None]
         if self._durations:
