@@ -16,9 +16,11 @@ from gradspike.config.compose import load_config
 from gradspike.errors import ConfigError, UserError
 from gradspike.tools.sweep import command as sweep_command
 from gradspike.tools.sweep import words as sweep_words
+from gradspike.tools.sweep.definition import check_same, definition
+from gradspike.tools.sweep.distributions import distribution_of
 from gradspike.tools.sweep.file import Metric, SweepFile, read
 from gradspike.tools.sweep.folder import SweepFolder
-from gradspike.tools.sweep.distributions import distribution_of
+from gradspike.tools.sweep.options import SweepArguments
 from gradspike.tools.sweep.parameters import Categorical
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
 from gradspike.tools.sweep.ranges import LogUniformValues, QUniform
@@ -65,7 +67,7 @@ def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
     if file.options.method == "grid":
         assert str(len(points)) in file.text.split("program:")[0], "the comment states the number of trials"
     else:
-        points = preview(file.options.metric, sweep_command.swept_parameters(file), 0, 3)
+        points = preview(file.options.metric, file.swept, 0, 3)
     # A seed is a number like any other to the configuration: one of them stands for all.
     different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
     for point in different.values() if isinstance(different, dict) else different:
@@ -85,7 +87,7 @@ def test_wandb_reads_the_same_file_and_its_agent_writes_the_same_words(path: Pat
     assert create_sweep_command(list(theirs["command"])) == file.options.command
     values = {name: parameter.draw(Random(0)) for name, parameter in file.parameters.items()}
     args = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
-    swept = {name: values[name] for name in sweep_command.swept_parameters(file)}
+    swept = {name: values[name] for name in file.swept}
     assert sorted(args["args_no_hyphens"]) == sorted(sweep_words.build(file, []).of(swept))
 
 
@@ -98,31 +100,31 @@ def test_wandb_reads_the_same_file_and_its_agent_writes_the_same_words(path: Pat
         ({"program": "train.py"}, "must be src/train.py"),
         ({"command": None}, "Hydra does not read"),
         ({"command": [*COMMAND[:-1], "${args}"]}, "which is ${args_no_hyphens}"),
-        ({"command": COMMAND[:-1]}, "must hold ${args_no_hyphens} once"),
+        ({"command": COMMAND[:-1]}, "must contain ${args_no_hyphens} once"),
         ({"command": [*COMMAND, "--multirun"]}, "the only flag allowed"),
         ({"command": ["nice", *COMMAND]}, "only NAME=value"),
         ({"metric": {"name": "val/accuracy"}}, "W&B would minimize"),
         ({"metric": {"name": "val/acuracy", "goal": "maximize"}}, "Did you mean 'val/accuracy'"),
-        ({"metric": {"name": "test/last/accuracy", "goal": "maximize"}}, "the test split is for the end"),
-        ({"metric": {"name": "val/loss", "goal": "minimize", "target": 0.1}}, "metric.target: there is no such key"),
+        ({"metric": {"name": "test/last/accuracy", "goal": "maximize"}}, "never on the test split"),
+        ({"metric": {"name": "val/loss", "goal": "minimize", "target": 0.1}}, "unknown key 'metric.target'. Allowed: goal, name"),
         ({"early_terminate": {"type": "hyperband", "s": 2, "max_iter": 9}}, "early_terminate.min_iter: must be given"),
-        ({"controller": {"type": "local"}}, "W&B knows it, this runner does not"),
-        ({"parameters": {}}, "parameters: must be given"),
+        ({"controller": {"type": "local"}}, "is a key of W&B that this runner does not support"),
+        ({"parameters": {}}, "parameters: is missing"),
         ({"parameters": {"seed": 3}}, "write {value: 3}"),
         ({"parameters": {"seed": {"valuse": [1]}}}, "write value: x"),
         ({"parameters": {"seed": {"values": [1, 1]}}}, "1 appears twice"),
-        ({"parameters": {"seed": {"values": [1], "q": 1}}}, "parameters.seed.q: there is no such key"),
+        ({"parameters": {"seed": {"values": [1], "q": 1}}}, "unknown key 'parameters.seed.q'. Allowed: distribution, probabilities, values"),
         ({"parameters": {"optimizer": {"parameters": {"lr": {"value": 1}}}}}, "dotted names: optimizer.lr"),
         ({"parameters": {"recipe": {"value": None}}}, "'null'"),
-        ({"parameters": {"resume": {"value": "x"}}}, "set by the sweep itself"),
-        ({"parameters": {"a b": {"value": "x"}}}, "W&B allows letters"),
+        ({"parameters": {"resume": {"value": "x"}}}, "the sweep sets it itself"),
+        ({"parameters": {"a b": {"value": "x"}}}, "W&B allows only letters"),
         ({"parameters": {"optimizer.lr": {"min": 0.1, "max": 1.0}}}, "a grid needs values"),
         ({"parameters": {"x": {"distribution": "log_uniform", "min": -3, "max": 0}}}, "log_uniform_values"),
         ({"parameters": {"x": {"distribution": "unifrom", "min": 0, "max": 1}}}, "Did you mean 'uniform'"),
         ({"parameters": {"x": {"distribution": "beta"}}}, "not supported by this runner"),
         (
             {"method": "random", "parameters": {"x": {"distribution": "log_uniform_values", "min": "1e-5", "max": 1}}},
-            "x.min=1e-5: must be a number (YAML takes 1e-3 for a word; write 1.0e-3)",
+            "x.min=1e-5: must be a number (YAML reads 1e-3 as text; write 1.0e-3)",
         ),
         ({"method": "random", "parameters": {"x": {"min": 2, "max": 1}}}, "min=2 must be less than max=1"),
         ({"method": "bayes", "parameters": {"x": {"distribution": "normal"}}}, "method: bayes needs"),
@@ -139,7 +141,7 @@ def test_mistakes_in_the_file(tmp_path: Path, changes: dict[str, Any], said: str
 def test_a_key_that_stands_twice(tmp_path: Path) -> None:
     file = tmp_path / "some.yaml"
     file.write_text("program: src/train.py\nmethod: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n")
-    with pytest.raises(ConfigError, match="line 5: seed stands twice"):
+    with pytest.raises(ConfigError, match="line 5: seed appears twice"):
         read(file)
 
 
@@ -181,7 +183,7 @@ def test_the_ends_of_a_range_are_tried_too(tmp_path: Path) -> None:
         (["SMALL", "gpus=0,1", "workers=3"], "suffice for 2 trials"),
         (["SMALL", "gpus=0,1", "gpus_per_trial=4", "dataset.batch_size=64"], "needs 4 GPUs"),
         (["sweeps/quick.yaml", "gpus=0,,1"], "with commas between them"),
-        (["sweeps/quick.yaml", "executor=slurm", "gpus=0"], "hands out its GPUs itself"),
+        (["sweeps/quick.yaml", "executor=slurm", "gpus=0"], "the cluster assigns the GPUs"),
         (["sweeps/quick.yaml", "slurm.partition=x"], "add executor=slurm"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -337,14 +339,15 @@ def test_a_trial_whose_taker_was_killed_on_the_spot(monkeypatch: pytest.MonkeyPa
 
 def test_a_sweep_may_grow_but_not_change(tmp_path: Path) -> None:
     folder, study = SweepFolder(tmp_path / "s"), Study("sqlite://", "s", ACCURACY, build_pruner(None, None, 1), seed=0)
-    options = sweep_command.SweepArguments()
+    options = SweepArguments()
 
     def start(typed: list[str] | None = None, **changes: Any) -> int:
         file = read(write(tmp_path, **changes))
         words = sweep_words.build(file, typed or [])
         listed = proposals(file, words, None, 0)
-        sweep_command._check_same(study, folder, file, words, listed, options)
-        return study.fill(listed, sweep_command.definition(file, words, options))
+        now = definition(file, words, options)
+        check_same(study, folder, file, now, listed)
+        return study.fill(listed, now)
 
     methods = {"values": ["fixed_sg", "psg"]}
     assert start() == 4

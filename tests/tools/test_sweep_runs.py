@@ -98,15 +98,15 @@ def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path
         os.kill(pid, signal.SIGSTOP)  # they live on; held, so that the next runner finds them alive however slow it is
 
     runner = start(words, said[1])
-    wait_for(lambda: has(said[1], "trial 0  seed=0  still under way", "trial 1  seed=1  still under way"), said[1])
+    wait_for(lambda: has(said[1], "trial 0  seed=0  still running", "trial 1  seed=1  still running"), said[1])
     os.kill(pids[0], signal.SIGKILL)
     os.kill(pids[1], signal.SIGCONT)
-    wait_for(lambda: has(said[1], "trial 0  seed=0  goes on with runs/"), said[1])
-    assert has(said[1], "trial 0  seed=0  tried again (1 of 1): ended unseen")
+    wait_for(lambda: has(said[1], "trial 0  seed=0  resumes runs/"), said[1])
+    assert has(said[1], "trial 0  seed=0  tried again (1 of 1): ended while no runner was watching")
     wait_for(lambda: has(folder.log(0), "resumed at epoch"), said[1])
     runner.send_signal(signal.SIGINT)
     assert runner.wait(PATIENCE) == 128 + signal.SIGINT, said[1].read_text()
-    assert has(said[1], "Go on with: ")
+    assert has(said[1], "To continue: ")
     assert records(folder)[0].state == "interrupted"
     assert not list((folder.path / "runners").iterdir())
 

@@ -80,6 +80,17 @@ class SweepFile:
     parameters: dict[str, Parameter]
     raw_parameters: dict[str, Any]
 
+    @property
+    def swept(self) -> dict[str, Parameter]:
+        """The parameters in which trials differ."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.varies}
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """The values that all trials share."""
+        fixed = {name: parameter for name, parameter in self.parameters.items() if not parameter.varies}
+        return {name: parameter.examples()[0] for name, parameter in fixed.items()}
+
 
 class _NoDuplicates(yaml.SafeLoader):  # type: ignore[misc]
     """YAML in which a duplicate key is an error; by default the last one would win."""

@@ -14,13 +14,13 @@ process: while it is held, the trial is running, whether or not its runner is al
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import secrets
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from gradspike.errors import ConfigError, UserError
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable, write_atomically
+from gradspike.runs.locks import NoLocks, lock
 
 State = Literal["queued", "running", "stopping", "finished", "failed", "interrupted", "pruned"]
 
@@ -81,8 +82,9 @@ class SweepFolder:
         self.id = ""
 
     def create(self, study: str, storage: str) -> None:
-        """Make the folder, or open it. Raises ConfigError where it belongs to a study in another place."""
+        """Create or open the folder. Raises ConfigError if its study is elsewhere, UserError if it cannot be used."""
         check_writable(str(self.path))
+        self._check_locks()
         for name in ("trials", "runs", "runners"):
             (self.path / name).mkdir(exist_ok=True)
         with self.locked("claim"):
@@ -133,41 +135,54 @@ class SweepFolder:
 
     def is_training(self, number: int) -> bool:
         """Whether a process holds the trial's lock."""
-        lock = self.lock_trial(number)
-        if lock is not None:
-            lock.close()
-        return lock is None
+        free = self.lock_trial(number)
+        if free is not None:
+            free.close()
+        return free is None
 
     def register(self) -> tuple[str, IO[str]]:
         """A name for this runner, and the lock that it holds while it is alive."""
         name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
-        lock = try_lock(self.path / "runners" / name)
-        assert lock is not None
-        return name, lock
+        alive = try_lock(self.path / "runners" / name)
+        assert alive is not None
+        return name, alive
 
-    def unregister(self, name: str, lock: IO[str]) -> None:
+    def unregister(self, name: str, alive: IO[str]) -> None:
         """Remove this runner."""
         (self.path / "runners" / name).unlink(missing_ok=True)
-        lock.close()
+        alive.close()
 
     def lives(self, runner: str | None) -> bool:
         """Whether a runner is alive. Removes the file of a dead one."""
         file = self.path / "runners" / str(runner)
         if runner is None or not file.is_file():
             return False
-        lock = try_lock(file)
-        if lock is None:
+        free = try_lock(file)
+        if free is None:
             return True
         file.unlink(missing_ok=True)
-        lock.close()
+        free.close()
         return False
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock of the whole folder for a moment's work; waits for it."""
         with (self.path / f".{name}.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
             yield
+
+    def _check_locks(self) -> None:
+        """Raises UserError if the file system has no locks, without which two runners would train the same trial."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                lock(file)
+        except NoLocks as error:
+            with suppress(OSError):  # unless something is in it
+                self.path.rmdir()
+            raise UserError(
+                f"{self.path}: a sweep needs file locks, which this file system does not support ({error}). Choose "
+                "another with folder=..."
+            ) from error
 
 
 def shown(path: Path) -> str:
@@ -179,9 +194,7 @@ def shown(path: Path) -> str:
 def try_lock(path: Path) -> IO[str] | None:
     """The open, locked file, or None if another process holds it."""
     file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
+    if lock(file):
+        return file
+    file.close()
+    return None

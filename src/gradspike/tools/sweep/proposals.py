@@ -31,27 +31,26 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
     """All trials of a sweep in the order of their start. Raises ConfigError."""
     method = file.options.method
     cap = file.options.run_cap
-    swept = swept_parameters(file)
+    swept = file.swept
     if method == "grid":
         if trials is not None:
-            raise ConfigError(f"trials={trials}: a grid has as many trials as points; for fewer, add run_cap: to {file.path}.")
+            raise ConfigError(
+                f"trials={trials}: a grid has as many trials as points; for fewer, add run_cap: to {file.path}."
+            )
         points = list(itertools.islice(_grid(swept), cap or MOST_TRIALS + 1))
         if len(points) > MOST_TRIALS:
             raise ConfigError(f"{file.path}: more than {MOST_TRIALS} points. Use method: random, or add run_cap:")
         return [_proposal(point, words) for point in points]
     count = trials or cap
     if count is None:
-        raise ConfigError(f"{file.path}: method: {method} never ends by itself. Type trials=20, or add run_cap: 20 to it.")
+        raise ConfigError(
+            f"{file.path}: method: {method} never ends by itself. Type trials=20, or add run_cap: 20 to it."
+        )
     if count > MOST_TRIALS:
         raise ConfigError(f"trials={count}: at most {MOST_TRIALS}")
     if method == "bayes":
         return [Proposal(f"search {index}", None) for index in range(count)]
     return [_proposal(point, words) for point in _random(swept, count, seed)]
-
-
-def swept_parameters(file: SweepFile) -> dict[str, Parameter]:
-    """The parameters that are not constant."""
-    return {name: item for name, item in file.parameters.items() if item.varies}
 
 
 def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list[ExperimentConfig]:
@@ -60,7 +59,7 @@ def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list
     If there are many trials, each value (or end of a range) is composed once, then an even selection of trials; the
     others are checked when they start.
     """
-    swept = swept_parameters(file)
+    swept = file.swept
     chosen: dict[str, dict[str, Any]] = {}
     for point in _each_value_once(swept):
         chosen.setdefault(str(point), point)

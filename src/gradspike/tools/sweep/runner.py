@@ -5,7 +5,6 @@ The state of every trial is in the study and in its record, never only in this p
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import time
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
+from gradspike.tools.sweep.cores import cores
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.parameters import Parameter
@@ -28,7 +28,7 @@ from gradspike.tools.sweep.running import Active, Orphan, Process, Running
 from gradspike.tools.sweep.slurm import Cluster
 from gradspike.tools.sweep.study import Study, is_unsigned
 from gradspike.tools.sweep.table import Table
-from gradspike.tools.sweep.trial import find_run, outcome, start
+from gradspike.tools.sweep.trial import find_run, has_saved, outcome, start
 from gradspike.tools.sweep.words import Words, check
 
 POLL_SECONDS = 0.3
@@ -140,6 +140,15 @@ class Runner:
             return
         if self.signals and not (after.state == "failed" and active.running.code() == CONFIG_ERROR):
             after = after.model_copy(update={"state": "interrupted"})
+        elif active.running.cancelled():
+            after = after.model_copy(update={"state": "interrupted", "reason": "its job was cancelled"})
+            self.given_up.add(number)
+        elif active.running.detached and after.state == "interrupted" and has_saved(self.folder, after):
+            # The job's time is up (or it had to make room) and the cluster did not queue it again: not a failure.
+            self.tries[number] -= 1
+            self.again[number] = self.folder.write(after.model_copy(update={"state": "queued"}))
+            self.table.tell(after, "its job ended with the state saved; submitted again")
+            return
         elif self.tries[number] <= self.plan.retries and active.running.code() != CONFIG_ERROR:
             self.again[number] = self.folder.write(after.model_copy(update={"state": "queued"}))
             self.table.tell(after, f"tried again ({self.tries[number]} of {self.plan.retries}): {after.reason}")
@@ -306,7 +315,7 @@ class Runner:
                 self.again[record.number] = record
                 continue
             gpus = tuple(self._free_gpus()[:devices])
-            threads = max(1, len(os.sched_getaffinity(0)) // (self.plan.workers * devices))
+            threads = max(1, cores() // (self.plan.workers * devices))
             record = record.model_copy(update={"gpus": gpus})
             record, process = start(self.folder, self.plan.words, record, lock, threads)
             self.tries[record.number] += 1

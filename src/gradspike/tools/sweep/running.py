@@ -32,6 +32,10 @@ class Running(Protocol):
     def stop(self, hard: bool = False) -> None:
         """Ask it to save and stop; with `hard`, kill it."""
 
+    def cancelled(self) -> bool:
+        """Whether a user ended it by other means than the runner (scancel)."""
+        return False
+
 
 class Process(Running):
     """A process that this runner started."""

@@ -1,17 +1,23 @@
-"""Trials as jobs of a Slurm cluster, through submitit. `submitit-local` is the same path without a cluster."""
+"""Trials as jobs of a Slurm cluster, through submitit. `submitit-local` takes the same path without a cluster."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradspike.errors import ConfigError, UserError, did_you_mean
+from typing_extensions import override
+
+from gradspike.errors import ConfigError, UserError
 from gradspike.runs.files import write_atomically
 from gradspike.started import child_environment
+from gradspike.tools.sweep.cores import cores
 from gradspike.tools.sweep.folder import Record, SweepFolder
+from gradspike.tools.sweep.running import Running
+from gradspike.tools.sweep.slurm_options import MAX_NUM_TIMEOUT, import_submitit
 from gradspike.tools.sweep.trial import start, stop_file
 from gradspike.tools.sweep.words import Words
 
@@ -19,15 +25,16 @@ if TYPE_CHECKING:
     import subprocess
 
 SECONDS_TO_SAVE = 90
+TIME_SLICES = 10_000  # submitit gives a job up after three; a trial may need any number of them
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1}
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "PREEMPTED")
 
 
 class TrialJob:
-    """What runs on the cluster: one trial, from its start or from where it stopped.
+    """A job: it starts or resumes one trial.
 
-    submitit pickles it, and calls `checkpoint` when Slurm announces (SIGUSR2) that the job's time is up or its place is
-    wanted: the training saves and ends, and the job comes back to the queue.
+    submitit pickles it, and calls `checkpoint` when Slurm announces (SIGUSR2) the end of the job's time or its
+    preemption: the training saves and stops, and the job is queued again.
     """
 
     def __init__(self, folder: Path, words: Words, number: int, processes: int) -> None:
@@ -41,7 +48,7 @@ class TrialJob:
         return {**self.__dict__, "process": None}
 
     def __call__(self) -> int | None:
-        """Train; returns the exit code, or None where the trial is done or in other hands."""
+        """Train. Returns the exit code, or None if the trial is done or another process trains it."""
         import submitit
 
         folder = SweepFolder(self.folder)
@@ -50,7 +57,8 @@ class TrialJob:
             return None
         record = record.model_copy(update={"job": submitit.JobEnvironment().job_id})
         wish = stop_file(folder, self.number)
-        _, self.process = start(folder, self.words, record, lock, max(1, _cores() // self.processes))
+        threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores()) // self.processes
+        _, self.process = start(folder, self.words, record, lock, max(1, threads))
         while self.process.poll() is None:
             if wish.exists():
                 wish.unlink(missing_ok=True)
@@ -59,7 +67,7 @@ class TrialJob:
         return self.process.returncode
 
     def checkpoint(self) -> Any:
-        """Stop the training with its state saved, and ask for the job to be queued again."""
+        """Stop the training with its state saved. Returns the job to queue again."""
         import submitit
 
         if self.process is not None and self.process.poll() is None:
@@ -70,7 +78,7 @@ class TrialJob:
         return submitit.helpers.DelayedSubmission(self)
 
 
-class Job:
+class Job(Running):
     """A submitted job as its runner sees it."""
 
     detached = True
@@ -81,27 +89,32 @@ class Job:
         self._number = number
         self.name = str(job.job_id)
 
+    @override
     def alive(self) -> bool:
-        """Whether it is queued or under way."""
-        return not self._job.done()
+        # A suspended job is done for submitit, and one that is queued again may have any state for a moment.
+        return not self._job.done() or is_alive(self._job) or self._folder.is_training(self._number)
 
+    @override
     def code(self) -> int | None:
-        """What the training ended with, where the job has said so."""
         try:
             result = self._job.result() if self._job.paths.result_pickle.exists() else None
-        except Exception:  # submitit hands over whatever the job raised
+        except Exception:  # submitit raises whatever the job raised
             return None
         return result if isinstance(result, int) else None
 
+    @override
     def stop(self, hard: bool = False) -> None:
-        """Leave the wish that it stop; `hard`: cancel it."""
         if hard:
             self._job.cancel()
         stop_file(self._folder, self._number).touch()
 
+    @override
+    def cancelled(self) -> bool:
+        return str(self._job.state).startswith("CANCELLED")
+
 
 class Cluster:
-    """Submits trials. Raises UserError where submitit or Slurm is not there."""
+    """Submits trials. `options` are submitit's. Raises UserError if submitit or Slurm is missing or refuses them."""
 
     def __init__(
         self,
@@ -111,75 +124,64 @@ class Cluster:
         workers: int,
         gpus: int,
         processes: int,
-        options: dict[str, str],
+        options: dict[str, Any],
     ) -> None:
-        try:
-            import submitit
-        except ModuleNotFoundError as error:
-            raise UserError("executor=slurm needs the package submitit: pip install 'gradspike[slurm]'") from error
+        self._submitit = import_submitit()
         self._folder = folder
         self._words = words
         self._processes = processes
         self._local = local
-        try:
-            executor = submitit.AutoExecutor(folder=folder.path / "jobs", cluster="local" if local else "slurm")
-        except RuntimeError as error:
-            raise UserError(f"executor=slurm: {error}") from error
-        parameters = {**DEFAULTS, "name": folder.path.name, **({"gpus_per_node": gpus} if gpus else {})}
+        if not local and re.search(r"[%\\]", str(folder.path)):
+            raise ConfigError(f"folder={folder.path}: sbatch reads % and \\ in a path as placeholders; choose another")
+        slices = options.get(f"slurm_{MAX_NUM_TIMEOUT}", TIME_SLICES)
+        own = {key: value for key, value in options.items() if key != f"slurm_{MAX_NUM_TIMEOUT}"}
+        name = " ".join(folder.path.name.split())
+        parameters = {**DEFAULTS, "name": name, **({"gpus_per_node": gpus} if gpus else {})}
         if not local:
             parameters |= {"slurm_array_parallelism": workers, "slurm_signal_delay_s": SECONDS_TO_SAVE + 30}
-        # The job imports this package, also where it is not installed but started from its folder.
+        # Jobs import this package, even if it is not installed but started from its folder.
         os.environ.update(child_environment(os.environ))
-        executor.update_parameters(**{**parameters, **_own(options, submitit)})
+        try:
+            cluster = "local" if local else "slurm"
+            executor = self._submitit.AutoExecutor(
+                folder=folder.path / "jobs", cluster=cluster, **{f"{cluster}_{MAX_NUM_TIMEOUT}": slices}
+            )
+            executor.update_parameters(**{**parameters, **own})
+        except (RuntimeError, ValueError, NameError) as error:
+            raise UserError(f"executor={cluster}: {error}") from error
         self._executor = executor
 
     def submit(self, numbers: Sequence[int]) -> list[Job]:
-        """One job for each trial, as one array."""
+        """Submit one job for each trial, as one array. Raises UserError if Slurm refuses them."""
         work = [TrialJob(self._folder.path, self._words, number, self._processes) for number in numbers]
         for number in numbers:
             stop_file(self._folder, number).unlink(missing_ok=True)
-        if self._local:
-            jobs = [self._executor.submit(job) for job in work]
-        else:
-            with self._executor.batch():
+        utils = self._submitit.core.utils
+        try:
+            if self._local:
                 jobs = [self._executor.submit(job) for job in work]
+            else:
+                with self._executor.batch():
+                    jobs = [self._executor.submit(job) for job in work]
+        except (utils.FailedJobError, utils.FailedSubmissionError, OSError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"executor=slurm: the jobs could not be submitted: {reason}") from error
         for number, job in zip(numbers, jobs, strict=True):
             write_atomically(self._folder.trial(number) / "job", f"{job.job_id}\n")
         return [Job(job, self._folder, number) for number, job in zip(numbers, jobs, strict=True)]
 
     def find(self, record: Record) -> Job | None:
-        """The job of a trial that an earlier runner has submitted, while Slurm still knows it as queued or running."""
+        """The job of a trial that an earlier runner submitted, if Slurm still has it queued or running."""
         if self._local:
             return None
-        import submitit
-
         try:
             name = (self._folder.trial(record.number) / "job").read_text(encoding="utf-8").strip()
         except OSError:
             return None
-        job: Any = submitit.SlurmJob(self._folder.path / "jobs", name)
-        return Job(job, self._folder, record.number) if job.state.split(" ")[0] in ALIVE else None
+        job: Any = self._submitit.SlurmJob(self._folder.path / "jobs", name)
+        return Job(job, self._folder, record.number) if is_alive(job) else None
 
 
-def _cores() -> int:
-    """Cores of this job."""
-    return int(os.environ.get("SLURM_CPUS_PER_TASK", len(os.sched_getaffinity(0))))
-
-
-def _own(options: dict[str, str], submitit: Any) -> dict[str, Any]:
-    """What was typed as slurm.<name>=value, under submitit's names. Raises ConfigError for a name it does not know."""
-    generic = submitit.AutoExecutor._typed_parameters()
-    special = submitit.SlurmExecutor._valid_parameters()
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in generic and name not in special:
-            allowed = sorted({*generic, *special})
-            raise ConfigError(
-                f"slurm.{name}: submitit has no such option.{did_you_mean(name, allowed)} Allowed: {', '.join(allowed)}"
-            )
-        try:
-            typed: Any = generic[name](value) if name in generic else int(value) if value.isdigit() else value
-        except ValueError as error:
-            raise ConfigError(f"slurm.{name}={value}: must be a number") from error
-        found[name if name in generic else f"slurm_{name}"] = typed
-    return found
+def is_alive(job: Any) -> bool:
+    """Whether Slurm still has a job queued or running."""
+    return str(job.state).split(" ")[0] in ALIVE

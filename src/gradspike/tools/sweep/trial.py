@@ -1,4 +1,4 @@
-"""One trial: its process, the run that belongs to it, and what came out."""
+"""One trial: its process, its run and its outcome."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LOG_LINES = 8
 def start(
     folder: SweepFolder, words: Words, record: Record, lock: IO[str], threads: int
 ) -> tuple[Record, subprocess.Popen[bytes]]:
-    """Start the next attempt of a trial, or go on with its run; the trial's lock goes over to the process.
+    """Start the next attempt of a trial, or resume its run. The process inherits the trial's lock.
 
-    Returns the record as written. The process leads a session of its own, so that a Ctrl-C in the terminal reaches it
-    only through the runner.
+    Returns the record as written, and the process. It leads its own session, so Ctrl-C in the terminal reaches it only
+    through the runner.
     """
     run = find_run(folder, record)
     if run is None:
@@ -77,12 +77,12 @@ def start(
 
 
 def _ignore_warning_of_the_cluster() -> None:
-    # Slurm sends SIGUSR2 to every process of a job that is about to be moved; it would end the training unsaved.
+    # Slurm sends SIGUSR2 to every process of a job before it ends it; the default action would kill the training.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def end_rest(process: subprocess.Popen[bytes]) -> None:
-    """End what a killed trial has left behind: its other ranks and loader processes, which share its session."""
+    """Kill what an ended trial left behind: other ranks and loader workers, which share its session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -90,7 +90,7 @@ def end_rest(process: subprocess.Popen[bytes]) -> None:
 
 
 def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
-    """The run of a trial's last attempt: the one its record names, else the one that its process made."""
+    """The run of a trial's last attempt: the one its record names, else the one its process created."""
     if record.run is not None:
         run = RunFolder(folder.path / record.run)
         return run if (run.path / "config.yaml").is_file() else None
@@ -98,7 +98,7 @@ def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
         return None
     for config in folder.runs.glob("*/config.yaml"):
         try:
-            # A pid comes again; a run that is older than the attempt (but for two machines' clocks) is not its own.
+            # Pids are reused: a run older than the attempt (allowing for clocks of two machines) is another's.
             if config.stat().st_mtime < record.started - 60:
                 continue
             status = json.loads((config.parent / "status.json").read_text(encoding="utf-8"))
@@ -110,9 +110,9 @@ def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
 
 
 def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | None) -> Record:
-    """The record of a trial whose process has ended with `code` (None where nobody was there to see it).
+    """The record of a trial whose process ended with `code` (None if no runner saw it end).
 
-    `finished` with its value, else `failed` with the reason, or `interrupted` where a signal asked it to stop.
+    `finished` with its value, `interrupted` if a signal stopped it, else `failed` with the reason.
     """
     run = find_run(folder, record)
     update: dict[str, Any] = {"run": None if run is None else str(run.path.relative_to(folder.path))}
@@ -136,8 +136,14 @@ def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | Non
     return record.model_copy(update=update)
 
 
+def has_saved(folder: SweepFolder, record: Record) -> bool:
+    """Whether the last attempt of a trial has saved its state."""
+    run = find_run(folder, record)
+    return run is not None and run.last.is_file() and run.last.stat().st_mtime >= record.started
+
+
 def log_end(folder: SweepFolder, number: int, lines: int = LOG_LINES) -> list[str]:
-    """The last lines a trial has printed."""
+    """The last lines of a trial's output."""
     try:
         text = folder.log(number).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -146,7 +152,7 @@ def log_end(folder: SweepFolder, number: int, lines: int = LOG_LINES) -> list[st
 
 
 def stop_file(folder: SweepFolder, number: int) -> Path:
-    """Where a cluster's job looks for the wish that it stop."""
+    """The file whose presence asks a cluster job to stop."""
     return folder.trial(number) / "stop"
 
 
@@ -158,7 +164,7 @@ def _reason(run: RunFolder) -> str:
 
 
 def _end(folder: SweepFolder, record: Record, code: int | None) -> str:
-    """Why a process ended that left no word in its run: the signal, an error in its log, or its last line."""
+    """Why a process ended that recorded no reason in its run: the signal, an error in its log, or its last line."""
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}"
     said = log_end(folder, record.number, 50)
@@ -166,5 +172,5 @@ def _end(folder: SweepFolder, record: Record, code: int | None) -> str:
     last: Sequence[str] = said[starts[-1] + 1 :] if starts else said
     if error := next((line for line in last if line.startswith("Error: ")), None):
         return error
-    how = "ended unseen" if code is None else f"ended with exit code {code}"
+    how = "ended while no runner was watching" if code is None else f"ended with exit code {code}"
     return f"{how}; its last line: {last[-1]}" if last else how

@@ -1,7 +1,6 @@
-"""What stands on a trial's command line, and whether our configuration accepts it.
+"""The command line of a trial, and whether our configuration accepts it.
 
-A trial of this runner has the very words that W&B's agent would write (`<name>=<value>`, Python's str), so that both
-train the same thing.
+This runner passes the same words as W&B's agent (`<name>=<value>`, Python's str), so both train the same thing.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from typing import Any
 
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, unknown
 from gradspike.runs.resume import FREE_ON_RESUME
 from gradspike.started import child_command, typed_command
 from gradspike.tools.sweep.file import SweepFile
-from gradspike.tools.sweep.parameters import Constant
 
 MACROS = ("${env}", "${interpreter}", "${program}", "${args_no_hyphens}")
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -31,7 +29,7 @@ ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 class Words:
     """The parts of every trial's command line.
 
-    `fixed` and `constants` are the file's, `typed` what the user added; of two words for one key the later wins.
+    `fixed` and `constants` come from the file, `typed` from the user. The last word for a key wins.
     """
 
     environment: dict[str, str]
@@ -46,12 +44,12 @@ class Words:
         return merged([*self.fixed, *self.constants, *written, *self.typed])
 
     def shaping(self, values: dict[str, Any]) -> list[str]:
-        """Those of them that make the trial what it is: without what may change on resume, unless it is swept."""
+        """The overrides that shape the result: without those that may change on resume, unless they are swept."""
         return [word for word in self.of(values) if not is_free(word) or key_of(word) in values]
 
     @property
     def free(self) -> list[str]:
-        """What was typed and may also be given to a run that is resumed."""
+        """The typed overrides that may also be passed when a run is resumed."""
         return [word for word in self.typed if is_free(word)]
 
     def command(self, overrides: Sequence[str]) -> list[str]:
@@ -67,22 +65,21 @@ class Words:
 
 
 def build(file: SweepFile, typed: Sequence[str]) -> Words:
-    """The words of a sweep. Raises ConfigError for a command that is not `train.py key=value ...`."""
+    """The words of a sweep. Raises ConfigError for a command other than `train.py key=value ...`."""
     _check_program(file)
     environment, rest = _split_command(file)
     config_dir, fixed = _config_dir(rest, file)
-    swept = {name for name, parameter in file.parameters.items() if not isinstance(parameter, Constant)}
     for word in typed:
         key = key_of(word)
-        if key in swept:
+        if key in file.swept:
             raise ConfigError(f"{word}: {file.path} sweeps {key}; change it there.")
         if key in ("runs_dir", "resume"):
-            raise ConfigError(f"{word}: the sweep sets {key} itself. Its folder is chosen with folder=...")
-    constants = [f"{name}={item.value}" for name, item in file.parameters.items() if isinstance(item, Constant)]
+            raise ConfigError(f"{word}: the sweep sets {key} itself. Choose its folder with folder=...")
+    constants = [f"{name}={value}" for name, value in file.constants.items()]
     return Words(
         environment,
         config_dir,
-        # W&B's agent needs logger=wandb to learn the result; here it is asked for by typing it.
+        # W&B's agent needs logger=wandb to get the result. Here the user types it if wanted.
         tuple(_without_logger(fixed)),
         tuple(_without_logger(constants)),
         tuple(merged(typed)),
@@ -95,7 +92,7 @@ def key_of(word: str) -> str:
 
 
 def merged(words: Iterable[str]) -> list[str]:
-    """Each key once, in the order of first mention, with the value mentioned last."""
+    """Each key once, in the order of first mention, with its last value."""
     return list({key_of(word): word for word in words}.values())
 
 
@@ -106,7 +103,7 @@ def is_free(word: str) -> bool:
 
 
 def check(overrides: list[str], words: Words) -> ExperimentConfig:
-    """The configuration of a trial. Raises ConfigError that names the trial."""
+    """The configuration of a trial. Raises a ConfigError that names the trial."""
     try:
         return load_config(overrides, words.config_dir)
     except ConfigError as error:
@@ -114,9 +111,9 @@ def check(overrides: list[str], words: Words) -> ExperimentConfig:
 
 
 def _check_program(file: SweepFile) -> None:
-    """What W&B's agent would start is our training script. Raises ConfigError for another one.
+    """Raises ConfigError unless W&B's agent would start our training script.
 
-    Trials run the package that runs the sweep, also where the script is that of a clone beside it, or is not there.
+    Trials run the package that runs the sweep, even if the script belongs to another clone or does not exist.
     """
     program = Path(file.options.program)
     ours = Path("src/train.py")
@@ -129,24 +126,24 @@ def _check_program(file: SweepFile) -> None:
 
 
 def _split_command(file: SweepFile) -> tuple[dict[str, str], list[str]]:
-    """Variables set before the interpreter, and the words after the program but for the parameters."""
+    """The variables set before the interpreter, and the words after the program other than the parameters."""
     command = [ENVIRONMENT.sub(lambda found: os.environ.get(found[1], found[1]), word) for word in file.options.command]
     for word in command:
         if word.startswith("${") and word not in MACROS:
             raise ConfigError(
-                f"{file.path}: command: {word}: Hydra reads key=value, which is ${{args_no_hyphens}}."
-                f"{did_you_mean(word, MACROS)} Allowed: {', '.join(MACROS)}, ${{envvar:NAME}}"
+                f"{file.path}: command: {unknown('macro', word, [*MACROS, '${envvar:NAME}'])}. Hydra reads key=value, "
+                "which is ${args_no_hyphens}."
             )
     for macro in ("${program}", "${args_no_hyphens}"):
         if command.count(macro) != 1:
-            raise ConfigError(f"{file.path}: command: must hold {macro} once.")
+            raise ConfigError(f"{file.path}: command: must contain {macro} once.")
     before, after = command[: command.index("${program}")], command[command.index("${program}") + 1 :]
     environment = {}
     for word in before:
         if word in ("${env}", "${interpreter}", "python"):
             continue
         if not ASSIGNMENT.fullmatch(word):
-            raise ConfigError(f"{file.path}: command: {word}: before ${{program}} only NAME=value may stand.")
+            raise ConfigError(f"{file.path}: command: {word}: only NAME=value is allowed before ${{program}}.")
         name, _, value = word.partition("=")
         environment[name] = value
     return environment, [word for word in after if word != "${args_no_hyphens}"]

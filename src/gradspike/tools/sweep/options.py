@@ -1,0 +1,135 @@
+"""The command line of `gradspike sweep`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+
+from gradspike.cli.arguments import take_flags
+from gradspike.config.schema import ExperimentConfig
+from gradspike.config.validate import explain
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.registry import Strict
+
+DRY_RUN = "--dry-run"
+CLUSTER_WORKERS = 8
+
+USAGE = """\
+Run a W&B sweep file without a server: a new process for every trial, several at once, resumable at any time.
+
+  gradspike sweep sweeps/quick.yaml workers=2
+  gradspike sweep sweeps/quick.yaml --dry-run             print the commands, start nothing
+  gradspike sweep sweeps/methods_on_cifar10.yaml gpus=0,1,2,3 data_dir=/data
+
+  workers         trials at once                       (1; with gpus: as many as fit; with executor=slurm: 8)
+  gpus            GPUs to distribute, e.g. 0,1,2,3     (none: trials see what this process sees)
+  gpus_per_trial  GPUs of one trial (DDP); sets trainer.devices                      (trainer.devices)
+  retries         how often a failed trial is tried again in each start of this command            (1)
+  trials          number of trials, for method: random and bayes                             (run_cap)
+  sampler_seed    seed of random draws and of the search                                           (0)
+  pruner          none | median | hyperband: stop trials whose validation metric falls behind
+                                                                                     (early_terminate)
+  folder          folder of the sweep                                (runs/sweeps/<name of the file>)
+  storage         the study: sqlite:///... or postgresql://user:password@host/name, shared by several
+                  machines                                                       (study.db in folder)
+  executor        local | slurm                                                               (local)
+  slurm.<name>    an option of submitit, e.g. slurm.partition=gpu slurm.timeout_min=600
+  key=value       any other key is passed to every trial, e.g. data_dir=/data trainer.max_epochs=5
+
+The same command continues an interrupted sweep: it skips finished trials, resumes interrupted ones and tries failed
+ones again. Ctrl-C lets the trials save first. See docs/sweeps.md.
+"""
+
+
+class SweepArguments(Strict):
+    """The options of the command itself."""
+
+    workers: PositiveInt | None = None
+    gpus: Annotated[tuple[str, ...], BeforeValidator(lambda text: tuple(str(text).split(",")) if text else ())] = ()
+    gpus_per_trial: PositiveInt | None = None
+    retries: NonNegativeInt = 1
+    trials: PositiveInt | None = None
+    sampler_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    pruner: Literal["none", "median", "hyperband"] | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    storage: Annotated[str, Field(min_length=1)] | None = None
+    executor: Literal["local", "slurm", "submitit-local"] = "local"
+
+    @field_validator("gpus")
+    @classmethod
+    def _names(cls, gpus: tuple[str, ...]) -> tuple[str, ...]:
+        for gpu in gpus:
+            if not re.fullmatch(r"[\w-]+", gpu):
+                raise ValueError("write the numbers of the GPUs with commas between them, e.g. 0,1,2,3")
+        if len(set(gpus)) < len(gpus):
+            raise ValueError("a GPU appears twice")
+        return gpus
+
+    def workers_for(self, configs: Sequence[ExperimentConfig]) -> int:
+        """The number of trials at once. Raises ConfigError if there are too few GPUs for them."""
+        needed = max(config.trainer.devices for config in configs)
+        if not self.gpus:
+            return self.workers or (CLUSTER_WORKERS if self.executor != "local" else 1)
+        most = len(self.gpus) // needed
+        if most == 0:
+            raise ConfigError(f"gpus={','.join(self.gpus)}: a trial of this sweep needs {needed} GPUs.")
+        if self.workers is not None and self.workers > most:
+            raise ConfigError(f"workers={self.workers}: {len(self.gpus)} GPUs suffice for {most} trials at once.")
+        return self.workers or most
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A parsed command line."""
+
+    file: Path
+    options: SweepArguments
+    slurm: tuple[tuple[str, str], ...]
+    """Options of submitit and their text, in the order typed."""
+    typed: tuple[str, ...]
+    """Overrides for every trial."""
+    dry_run: bool
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Raises ConfigError for every mistake that can be found without the sweep file."""
+    files, values, slurm, typed = [], {}, [], []
+    rest, flags = take_flags(list(arguments), (DRY_RUN,), USAGE)
+    for word in rest:
+        key, equals, value = word.partition("=")
+        if not equals:
+            files.append(word)
+        elif key in SweepArguments.model_fields:
+            values[key] = value
+        elif key.startswith("slurm."):
+            slurm.append((key.removeprefix("slurm."), value))
+        else:
+            _check_key(key)
+            typed.append(word)
+    if len(files) != 1:
+        what = "Name one sweep file" if not files else f"{', '.join(files)}: name one sweep file"
+        raise ConfigError(f"{what}, as in  gradspike sweep sweeps/quick.yaml\n\n{USAGE}")
+    try:
+        options = SweepArguments.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{detail['loc'][0]}={values[str(detail['loc'][0])]}: {explain(detail)}" for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+    if options.executor == "local" and slurm:
+        raise ConfigError(f"slurm.{slurm[0][0]}: add executor=slurm")
+    if options.executor != "local" and options.gpus:
+        raise ConfigError("gpus: the cluster assigns the GPUs; use gpus_per_trial=1")
+    if options.gpus_per_trial is not None:
+        typed.append(f"trainer.devices={options.gpus_per_trial}")
+    return CommandLine(Path(files[0]).expanduser(), options, tuple(slurm), tuple(typed), DRY_RUN in flags)
+
+
+def _check_key(key: str) -> None:
+    """Raises ConfigError for a key that is neither an option of ours (misspelt, say) nor a key of the trials."""
+    if "." not in key and key.lstrip("+~") not in ExperimentConfig.model_fields:
+        hint = did_you_mean(key, [*SweepArguments.model_fields, *ExperimentConfig.model_fields])
+        raise ConfigError(f"{key}: is neither an option of gradspike sweep nor a key of the trials.{hint}\n\n{USAGE}")
