@@ -27,9 +27,9 @@ from typing import IO, Any, Literal
 from pydantic import ValidationError
 
 from gradspike.errors import ConfigError, UserError
+from gradspike.locks import NoLocks, Taken, lock
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable, write_atomically
-from gradspike.runs.locks import NoLocks, lock
 
 State = Literal["queued", "running", "stopping", "finished", "failed", "interrupted", "pruned"]
 
@@ -194,7 +194,9 @@ def shown(path: Path) -> str:
 def try_lock(path: Path) -> IO[str] | None:
     """The open, locked file, or None if another process holds it."""
     file = path.open("a")
-    if lock(file):
-        return file
-    file.close()
-    return None
+    try:
+        lock(file)
+    except Taken:
+        file.close()
+        return None
+    return file
