@@ -1,7 +1,6 @@
-"""Parity with numbers computed by the authors' released code; see the README beside them.
+"""Parity with arrays computed by the authors' released code; tests/reference/README.md describes them.
 
-Cases are discovered by the prefixes in the files, so setting GRADSPIKE_REFERENCE tests another folder in
-the same format.
+Cases are discovered by the prefixes in the files: set GRADSPIKE_REFERENCE to test another folder in the same format.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from gradspike.surrogate import SURROGATES
 from helpers.engines import every_engine
 from helpers.method_checks import method_config
 
-REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[3] / "shared" / "reference")
+REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[1] / "reference")
 RTOL, ATOL = 1e-4, 1e-5
 # A spike may differ only where the potential is this close to its threshold.
 TIE = 1e-5
@@ -38,7 +37,7 @@ TIE = 1e-5
 
 def needs(name: str) -> pytest.MarkDecorator:
     there = (REFERENCE / f"{name}.npz").is_file()
-    return pytest.mark.skipif(not there, reason=f"no {name}.npz in {REFERENCE}; set GRADSPIKE_REFERENCE")
+    return pytest.mark.skipif(not there, reason=f"no {name}.npz in {REFERENCE} (GRADSPIKE_REFERENCE)")
 
 
 @cache
