@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.started import typed_command
 from gradspike.tools.compare.gather import Gathered, gather
 from gradspike.tools.compare.groups import WHAT, group_runs, shaping, text_of
 from gradspike.tools.compare.run import Excluded, Run
+
+if TYPE_CHECKING:
+    from gradspike.tools.compare.report import Comparison
 
 OUT = {".html": "the page", ".md": "Markdown", ".tex": "LaTeX", ".csv": "CSV"}
 
@@ -59,10 +61,11 @@ def compare(words: Sequence[str]) -> int:
     grouping = group_runs(runs, allow)
 
     from gradspike.terminal.tables import console
-    from gradspike.tools.compare import report, table
+    from gradspike.tools.compare.report import compare as report
+    from gradspike.tools.compare.table import print_comparison
 
-    comparison = report.compare(grouping, options.baseline, found.excluded)
-    table.print_comparison(comparison, console())
+    comparison = report(grouping, options.baseline, found.excluded)
+    print_comparison(comparison, console())
     for path in outs:
         _write(path, comparison, options, words)
         print(f"written: {path}")
@@ -171,21 +174,18 @@ def _nothing(options: argparse.Namespace, found: Gathered) -> str:
     return f"{places}: no run here can be compared:\n{listed}"
 
 
-def _write(path: Path, comparison: object, options: argparse.Namespace, words: Sequence[str]) -> None:
+def _write(path: Path, comparison: Comparison, options: argparse.Namespace, words: Sequence[str]) -> None:
     from gradspike.runs.files import write_atomically
-    from gradspike.tools.compare import report, table
+    from gradspike.tools.compare.page import render
+    from gradspike.tools.compare.page_data import default_title, page_data
+    from gradspike.tools.compare.table import as_csv, latex, markdown
 
-    assert isinstance(comparison, report.Comparison)
     if path.suffix == ".html":
-        from gradspike.tools.compare.page import render
-
-        places = [Path(word) for word in [*options.paths, *options.sweep]]
-        command = shlex.join(["gradspike", "compare", *words])
+        title = options.title or default_title([*options.paths, *options.sweep])
         made = datetime.now().astimezone().isoformat(timespec="minutes")
-        data = report.page_data(comparison, options.title or report.default_title(places), command, made)
-        text = render(comparison, json.loads(json.dumps(data)))
+        text = render(comparison, page_data(comparison, title, typed_command("compare", *words), made))
     else:
-        text = {".md": table.markdown, ".tex": table.latex, ".csv": table.as_csv}[path.suffix](comparison)
+        text = {".md": markdown, ".tex": latex, ".csv": as_csv}[path.suffix](comparison)
     try:
         write_atomically(path, text)
     except OSError as error:

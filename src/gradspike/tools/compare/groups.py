@@ -1,6 +1,6 @@
-"""What differs between runs: which of them are one group, and what must not be compared.
+"""Groups of runs, and runs that must not be compared.
 
-A group is a method (or the ReLU twin) with one setting of everything that was swept; its runs differ in the seed alone.
+A group is a method (or the ReLU twin) with one setting of every swept key; its runs differ only in the seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MISSING = "not there"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in the seed alone, in the order of their seeds."""
+    """Runs that differ only in the seed, sorted by seed."""
 
     name: str
     label: str
@@ -50,26 +50,22 @@ class Group:
     """The swept keys and their values."""
     runs: tuple[Run, ...]
 
-    def by_seed(self) -> dict[int, Run]:
-        """The runs by their seed."""
-        return {run.seed: run for run in self.runs}
-
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups, and what is to be told about them."""
+    """All groups, and the remarks on them."""
 
     groups: tuple[Group, ...]
     swept: tuple[str, ...]
     """Keys that differ within a method."""
     short: dict[str, str]
-    """The swept keys' names in a label."""
+    """Short names of the swept keys, for the names of groups."""
     excluded: tuple[Excluded, ...]
     notes: tuple[str, ...]
 
 
 def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grouping:
-    """Group runs. Raises ConfigError for runs that must not be compared, unless `allow` names what they differ in."""
+    """Group runs. Raises ConfigError if they differ in what must not be compared, unless `allow` names it."""
     settings = {run.id: shaping(run) for run in runs}
     refuse(runs, settings, allow)
     differing = _differing(settings)
@@ -83,7 +79,7 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
     groups = []
     for (label, chosen_text), members in found.items():
         chosen = json.loads(chosen_text)
-        shown = {key: chosen[key] for key in swept if key in chosen and _told(runs, settings, label, key)}
+        shown = {key: chosen[key] for key in swept if key in chosen and _is_named(runs, settings, label, key)}
         name = ", ".join([label, *(f"{short[key]}={text_of(value)}" for key, value in shown.items())])
         groups.append(Group(name, label, chosen, tuple(_one_per_seed(name, members, excluded))))
     return Grouping(
@@ -96,7 +92,7 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
 
 
 def shaping(run: Run) -> dict[str, Any]:
-    """The dotted keys of the configuration that shape a run's result, the method's own options included."""
+    """The dotted keys of the configuration that shape a run's result, including the options of the method."""
     values = dict(flat(run.config))
     dropped = [*FREE, *(NOT_IN_ANN if run.is_ann else ())]
     return {
@@ -107,7 +103,7 @@ def shaping(run: Run) -> dict[str, Any]:
 
 
 def kind_of(key: str) -> str | None:
-    """data, split or budget, for a key in which runs must not differ unless that is allowed."""
+    """data, split or budget for a key in which runs must not differ unless allowed; None for any other."""
     if key in BUDGET:
         return "budget"
     section, _, option = key.partition(".")
@@ -117,7 +113,7 @@ def kind_of(key: str) -> str | None:
 
 
 def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow: frozenset[str]) -> None:
-    """Raises ConfigError for runs that differ in what nobody has allowed: what it is, who has which, and what to do."""
+    """Raises ConfigError if runs differ in something not allowed. It says in what, which runs, and what to do."""
     problems = []
     kinds = []
     for key in _differing(settings):
@@ -139,9 +135,9 @@ def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow
     if problems:
         chosen = ",".join(dict.fromkeys(kinds))
         raise ConfigError(
-            "These runs must not be averaged or compared as they are; they differ in\n" + "\n".join(problems) + "\n"
-            f"If that is what you want to see:  --allow {chosen}  (other data, splits and budgets then stand as "
-            "groups of their own).\nTo take some of them only:  --where KEY=VALUE, as in  --where dataset.name=digits  "
+            "These runs cannot be averaged or compared; they differ in\n" + "\n".join(problems) + "\n"
+            f"To compare them anyway:  --allow {chosen}  (different data, splits and budgets then form separate "
+            "groups).\nTo select some of them:  --where KEY=VALUE, e.g.  --where dataset.name=digits  "
             "or  --where code=<its beginning>"
         )
 
@@ -158,7 +154,7 @@ def _who(runs: Sequence[Run], values: Mapping[str, str]) -> str:
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Keys that have several values. What only goes with another data set (its image size) goes without saying."""
+    """Keys that have several values, except those that only follow from another data set (its image size, say)."""
     every = settings.values()
     keys = sorted({key for one in every for key in one})
     found = [key for key in keys if len({_text(one, key) for one in every}) > 1]
@@ -181,7 +177,7 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as it is typed on a command line."""
+    """A value as typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -192,7 +188,7 @@ def text_of(value: Any) -> str:
 
 
 def _varies_within(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], key: str) -> bool:
-    """Whether a key has several values in the runs of some method, rather than one for each method."""
+    """Whether a key has several values within one method, rather than one for each method."""
     found: dict[str, set[str]] = {}
     for run in runs:
         if key in settings[run.id]:
@@ -200,36 +196,34 @@ def _varies_within(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]
     return any(len(values) > 1 for values in found.values())
 
 
-def _told(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], label: str, key: str) -> bool:
-    """Whether a swept key stands in the names of a method's groups: a method's own option only where it varies."""
+def _is_named(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], label: str, key: str) -> bool:
+    """Whether a swept key is part of a group's name: an option of the method only if it varies there."""
     if not key.startswith("method."):
         return True
     return len({_text(settings[run.id], key) for run in runs if run.label == label}) > 1
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The last part of each key, or the whole key where two have the same."""
+    """The last part of each key, or the whole key if two share it."""
     last = {key: SHORT.get(key, key.rpartition(".")[2]) for key in keys}
     counts = Counter(last.values())
     return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
 def _one_per_seed(name: str, members: Sequence[Run], excluded: list[Excluded]) -> list[Run]:
-    """The newest run of each seed; older ones are told, and whether they came to another number."""
+    """The newest run of each seed. Lists older duplicates and flags differing results."""
     kept: dict[int, Run] = {}
     for run in sorted(members, key=lambda run: (run.started, run.path), reverse=True):
         first = kept.setdefault(run.seed, run)
         if first is not run:
             same = first.final("last") == run.final("last")
-            outcome = "with the same accuracy" if same else "with ANOTHER accuracy: they did not repeat each other"
-            excluded.append(
-                Excluded(run.path, f"seed {run.seed} of {name} is there again, newer: {first.path}, {outcome}")
-            )
+            outcome = "same accuracy" if same else "DIFFERENT accuracy: the runs did not reproduce each other"
+            excluded.append(Excluded(run.path, f"{first.path} is a newer run of {name}, seed {run.seed} ({outcome})"))
     return [kept[seed] for seed in sorted(kept)]
 
 
 def _ordered(groups: list[Group], swept: Sequence[str]) -> list[Group]:
-    """By mean accuracy, best first; where something was swept, method by method and along the sweep."""
+    """Sorted by mean accuracy, best first; with swept keys, method by method and along the sweep."""
 
     def accuracy(members: Sequence[Group]) -> float:
         values = [run.final("last") or 0.0 for group in members for run in group.runs]
@@ -256,18 +250,18 @@ def _notes(
     allow: frozenset[str],
 ) -> list[str]:
     notes = []
-    told = [key for key in with_method if not key.startswith(("method.", "model.activation"))]
-    for key in told:
+    noted = [key for key in with_method if not key.startswith(("method.", "model.activation"))]
+    for key in noted:
         by_label = {run.label: _text(settings[run.id], key) for run in runs if key in settings[run.id]}
         if len(set(by_label.values())) > 1:
             listed = ", ".join(f"{value} for {label}" for label, value in sorted(by_label.items()))
-            notes.append(f"Methods differ in {key} too: {listed}.")
+            notes.append(f"Methods also differ in {key}: {listed}.")
     versions = {run.code for run in runs}
     if "code" in allow and len(versions) > 1:
-        notes.append(f"Runs of {len(versions)} versions of the code are averaged and compared, as was allowed.")
+        notes.append(f"Runs of {len(versions)} versions of the code are averaged and compared, as allowed.")
     if None in versions:
         count = sum(run.code is None for run in runs)
         notes.append(f"The version of the code is not recorded for {count} of {len(runs)} runs.")
     if any("uncommitted" in (run.commit or "") for run in runs):
-        notes.append("Some runs were made with uncommitted changes: git alone cannot bring their code back.")
+        notes.append("Some runs used uncommitted changes: git alone cannot restore their code.")
     return notes

@@ -1,12 +1,12 @@
-"""The HTML page: one file, nothing from the network, its data inside."""
+"""The HTML page: one file that contains its data and needs no network."""
 
 from __future__ import annotations
 
-import html
 import json
 from importlib.resources import files
 from typing import Any
 
+from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison
 from gradspike.tools.compare.table import latex, markdown
 
@@ -14,24 +14,24 @@ SCRIPTS = ("marks.js", "charts.js", "figures.js", "app.js")
 
 
 def render(comparison: Comparison, data: dict[str, Any]) -> str:
-    """The page."""
+    """The page, with the tables of `comparison` to copy and `data` to draw."""
     parts = files(__package__) / "page"
 
     def read(name: str) -> str:
         return (parts / name).read_text(encoding="utf-8")
 
     contents = {**data, "markdown": markdown(comparison), "latex": latex(comparison)}
-    # Inside a script element only `</` can end the data, and `<!--` change how they are read.
+    # In a script element `</` would end the data, and `<!--` would change how they are parsed.
     embedded = json.dumps(contents, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = read("page.html")
     values = {
-        "TITLE": html.escape(str(data["title"])),
+        "TITLE": escape.html(data["title"]),
         "STYLE": read("page.css"),
         "DATA": embedded,
         "SCRIPT": "\n".join(read(name) for name in SCRIPTS),
     }
     head, *rest = page.split("{{")
-    # Piece by piece, so that nothing that looks like a placeholder is looked for inside of the data.
+    # Piece by piece, so that a placeholder inside the data is left alone.
     pieces = [head]
     for piece in rest:
         name, _, after = piece.partition("}}")

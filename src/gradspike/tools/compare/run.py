@@ -1,4 +1,4 @@
-"""What is known of one run, wherever it was read."""
+"""One finished run, whatever it was read from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Excluded:
-    """A run that is listed but takes no part."""
+    """A run that is listed but not compared."""
 
     path: str
     reason: str
@@ -26,9 +26,9 @@ class Run:
     config: dict[str, Any]
     summary: dict[str, Any]
     epochs: tuple[dict[str, Any], ...]
-    """Records that close an epoch."""
+    """The records that end an epoch."""
     probes: tuple[dict[str, Any], ...] = ()
-    """Records of the probe while training, thinned out where there are many."""
+    """The probe's training records, thinned out if there are many."""
     validation: dict[str, Any] = field(default_factory=dict)
     """The probe's record of the last validation."""
     confusion: dict[str, Any] | None = None
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The name under which runs are grouped, as `ExperimentConfig.method_label` gives it."""
+        """The name of its group, the same as `ExperimentConfig.method_label`."""
         if self.is_ann:
             return "relu"
         method = self.config["method"]
@@ -56,46 +56,46 @@ class Run:
 
     @property
     def code(self) -> str | None:
-        """The code it was computed with: the digest of the source where that is known, else commit and state of git.
+        """The version of the code: the digest of the source if recorded, else git's commit and state.
 
-        A run whose sessions differ has all of them. None where nothing is known.
+        A run whose sessions differ lists all versions. None if nothing is recorded.
         """
         versions = [_version(session) for session in self.sessions]
         return " then ".join(dict.fromkeys(known for known in versions if known)) or None
 
     @property
     def modules(self) -> dict[str, str]:
-        """The version of each module of one's own that it used (a method outside the package), by its name."""
+        """The version of each module outside the package that it used (e.g. a method of one's own), by name."""
         found = self.sessions[-1].get("modules") if self.sessions else None
         return dict(found) if isinstance(found, Mapping) else {}
 
     @property
     def started(self) -> str:
-        """When it was begun, or an empty string."""
+        """The start of the run, or an empty string."""
         return str(self.sessions[0].get("started", "")) if self.sessions else ""
 
     @property
     def command(self) -> list[str]:
-        """What was typed to begin it."""
+        """The command that started it."""
         return [str(word) for word in self.sessions[0].get("command") or []] if self.sessions else []
 
     @property
     def commit(self) -> str | None:
-        """The commit of the checkout, and whether it had changes; None outside of git."""
+        """The commit of the checkout, and whether there were changes; None outside git."""
         return _commit(self.sessions[-1]) if self.sessions else None
 
     def final(self, which: str, quantity: str = "accuracy") -> float | None:
-        """A number of the test of the `last` or the `best` weights."""
+        """A test result of the `last` or the `best` weights."""
         return number(self.summary["test"].get(which, {}).get(quantity))
 
     @property
     def validates(self) -> bool:
-        """Whether there was a validation split to choose an epoch by."""
+        """Whether there was a validation split."""
         return number(self.summary.get("val", {}).get("best", {}).get("accuracy")) is not None
 
 
 def number(value: Any) -> float | None:
-    """`value` if it is a finite number."""
+    """`value` if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

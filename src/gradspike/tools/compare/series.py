@@ -1,4 +1,4 @@
-"""What is drawn of a group: curves, heat maps and the like, over its seeds."""
+"""Curves, heat maps and other series of a group, over its seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Numbers = list[float | None]
 
 
 def rounded(value: float | None) -> float | None:
-    """`value` to six digits, which is more than a figure shows."""
+    """`value` to six digits, more than a figure shows."""
     return None if value is None else float(f"{value:.6g}")
 
 
@@ -63,9 +63,9 @@ def _mean(values: Sequence[Any]) -> float | None:
 
 
 def path_of(group: Group, quantity: str) -> dict[str, Any] | None:
-    """theta or kappa of each layer while training, mean over seeds: {"x": steps, "layers": {name: [...]}}.
+    """theta or kappa of each layer during training, mean over seeds: {"x": steps, "layers": {name: [...]}}.
 
-    At the steps that all runs have.
+    Only steps that all runs have.
     """
     by_run = [{int(record["step"]): record for record in run.probes} for run in group.runs if run.probes]
     if not by_run:
@@ -83,7 +83,7 @@ def path_of(group: Group, quantity: str) -> dict[str, Any] | None:
 
 
 def classes(group: Group) -> dict[str, Any] | None:
-    """Accuracy of each class after the last epoch, and how often each was taken for which, over all seeds."""
+    """Accuracy of each class after the last epoch, and the confusion matrix over all seeds."""
     found = [run.confusion for run in group.runs if run.confusion]
     if not found:
         return None
@@ -110,7 +110,7 @@ def classes(group: Group) -> dict[str, Any] | None:
 
 
 def seconds(run: Run) -> float | None:
-    """Seconds of training without validation, over all sessions; an epoch that was begun twice counts once."""
+    """Seconds of training without validation, over all sessions. An epoch that was started twice counts once."""
     by_epoch: dict[int, float] = {}
     for line in run.timing:
         spent, epoch = number(line.get("train_seconds")), number(line.get("epoch"))
@@ -120,7 +120,7 @@ def seconds(run: Run) -> float | None:
 
 
 def peak_memory(run: Run) -> tuple[float | None, str]:
-    """Peak memory of training in MiB, and what it is of: `GPU` (allocated) or `process` (resident)."""
+    """Peak memory of training in MiB, and its kind: `GPU` (allocated) or `process` (resident)."""
     for key, what in (("peak_memory_mb", "GPU"), ("peak_rss_mb", "process")):
         found = [value for line in run.timing if (value := number(line.get(key))) is not None]
         if found:

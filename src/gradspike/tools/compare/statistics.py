@@ -22,23 +22,23 @@ Values = Sequence[float]
 
 @dataclass(frozen=True)
 class Sample:
-    """What is known of a quantity from its values, one a seed."""
+    """Statistics of a quantity with one value per seed."""
 
     n: int
     mean: float
     sd: float | None
-    """Standard deviation of a sample (n - 1); None for a single value."""
+    """Sample standard deviation (n - 1); None for a single value."""
     low: float | None
     high: float | None
     """Percentile bootstrap interval of the mean."""
     t_low: float | None
     t_high: float | None
-    """Student's interval of the mean, which is the wider and the more honest one for a handful of values."""
+    """Student's interval of the mean: wider, and better calibrated for few values."""
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences to a baseline over the seeds that both have."""
+    """Differences to a baseline over shared seeds."""
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
@@ -46,11 +46,11 @@ class Paired:
     p: float
     """Two-sided; of a permutation test that flips the signs of the differences."""
     smallest_p: float
-    """What p cannot go below with so many seeds."""
+    """The smallest p possible with this number of seeds."""
 
 
 def describe(values: Values) -> Sample:
-    """Mean, standard deviation and both intervals. Raises ValueError for no value at all."""
+    """Mean, standard deviation and both intervals. Raises ValueError without values."""
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
         raise ValueError("no values to describe")
@@ -64,8 +64,9 @@ def describe(values: Values) -> Sample:
 
 
 def bootstrap_interval(values: Values | NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval of the mean (Efron 1979): over every resample where there are few, else over random ones,
-    always the same for the same values.
+    """Percentile interval of the mean (Efron 1979): over all resamples if there are few, else over random ones.
+
+    The same values always give the same interval.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     n = len(x)
@@ -75,7 +76,7 @@ def bootstrap_interval(values: Values | NDArray[np.float64], level: float = LEVE
     else:
         chosen = np.random.default_rng(SEED).integers(0, n, size=(RESAMPLES, n))
         means = x[chosen].mean(1)
-    # Means of few values are few: the interval ends at one of them, not between two.
+    # Few values have few means: the interval ends at one of them, not between two.
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return float(low), float(high)
 
@@ -88,7 +89,7 @@ def student_quantile(freedom: int, share: float) -> float:
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
-    """Compare by seed; None where no seed is shared."""
+    """Compare by seed. None if no seed is shared."""
     seeds = tuple(sorted(values.keys() & baseline.keys()))
     if not seeds:
         return None
@@ -97,15 +98,15 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
 
 
 def sign_flip_p(differences: Values) -> float:
-    """Two-sided p-value of no difference: the share of sign patterns whose mean is as far from 0 as the one observed.
+    """Two-sided p-value of no difference: the share of sign patterns whose mean is at least as far from 0 as observed.
 
-    If two methods do not differ, each seed's difference is as likely to have the other sign (Fisher 1935). All 2^n
-    patterns are counted up to n = 16, else 100,000 random ones, with the observed one among them.
+    If two methods do not differ, the difference of each seed is equally likely to have either sign (Fisher 1935). Up
+    to n = 16 all 2^n patterns are counted, else 100,000 random ones and the observed one.
     """
     d = np.asarray(differences, dtype=np.float64)
     n = len(d)
     observed = abs(d.sum())
-    # Sums of the same numbers in another order may differ in their last digit.
+    # Sums of the same numbers in another order may differ in the last digit.
     reach = observed - 1e-9 * max(np.abs(d).sum(), 1e-300)
     if n <= EXACT_FLIPS:
         patterns = np.arange(2**n)
@@ -119,12 +120,12 @@ def sign_flip_p(differences: Values) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """What the p-value of n pairs cannot go below: one pattern of signs and its mirror image, out of 2^n."""
+    """The smallest p-value of n pairs: one sign pattern and its mirror image, out of 2^n."""
     return min(1.0, 2 / 2**n) if n <= EXACT_FLIPS else 1 / (1 + FLIPS)
 
 
 def holm(p_values: Values) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in their order."""
+    """p-values corrected for their number (Holm 1979), in the same order."""
     count = len(p_values)
     corrected = [0.0] * count
     highest = 0.0
@@ -135,23 +136,23 @@ def holm(p_values: Values) -> list[float]:
 
 
 def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """Fewest shared seeds with which one of so many comparisons can have a corrected p-value of at most `alpha`."""
+    """The smallest number of shared seeds that allows a corrected p-value of at most `alpha`."""
     return next(n for n in range(1, 64) if comparisons * 2 / 2**n <= alpha)
 
 
 def verdict(pairs: Sequence[Paired], comparisons: int) -> str:
-    """In plain words, whether there are enough seeds for these tests to tell anything."""
+    """Whether there are enough seeds for these tests, in a sentence or two."""
     if not pairs:
         return "No comparison: no other group shares a seed with the baseline."
     fewest, most = (choose(len(pair.seeds) for pair in pairs) for choose in (min, max))
     seeds = f"{fewest} shared seed{'s' if fewest > 1 else ''}" if fewest == most else f"{fewest} to {most} shared seeds"
     floor = min(pair.smallest_p for pair in pairs)
-    together = f", and with {comparisons} comparisons not below {min(1.0, floor * comparisons):.3g} corrected"
+    together = f", and with {comparisons} comparisons no corrected one below {min(1.0, floor * comparisons):.3g}"
     limit = f"With {seeds} no p-value can be below {floor:.3g}{together if comparisons > 1 else ''}."
     if floor * comparisons <= ALPHA:
         return limit
     needed = seeds_needed(comparisons)
     return (
-        f"{limit} That is too few seeds to tell a difference at the {ALPHA:.0%} level, however large it is: it takes "
-        f"{needed} shared seeds. Read the intervals, not the p-values."
+        f"{limit} These are too few seeds for a significant difference at the {ALPHA:.0%} level, however large: "
+        f"{needed} shared seeds are needed. Read the intervals, not the p-values."
     )

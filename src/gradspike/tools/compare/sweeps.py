@@ -1,4 +1,4 @@
-"""The runs of a sweep: those its trials made, and what became of the trials that have none."""
+"""The runs of a sweep's trials, and the state of the trials without one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from gradspike.tools.compare.run import Excluded
 
 
 def gather_sweep(folder: Path) -> Gathered:
-    """The finished runs of a sweep's trials; a run that belongs to no trial is left out. Raises ConfigError for a
-    folder that is not a sweep's.
+    """The finished runs of a sweep's trials. Other runs in its folder are excluded.
+
+    Raises ConfigError if the folder is not a sweep's.
     """
     if not (folder / "sweep.json").is_file():
-        raise ConfigError(f"--sweep {folder}: is not a sweep's folder (it has no sweep.json).")
+        raise ConfigError(f"--sweep {folder}: is not the folder of a sweep (no sweep.json).")
     runs = folder / "runs"
     found = gather([runs]) if runs.is_dir() else Gathered((), ())
     records = dict(_records(folder))
@@ -39,7 +40,7 @@ def gather_sweep(folder: Path) -> Gathered:
 
 
 def _records(folder: Path) -> Any:
-    """What each trial's file says, by its number; one that cannot be read says that."""
+    """The record of each trial by its number; for a damaged file a record that says so."""
     for file in sorted((folder / "trials").glob("*/trial.json")):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The main table: for a terminal, as Markdown, as LaTeX and as CSV."""
+"""The main table: at the terminal, in Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.statistics import Sample
 
@@ -29,15 +30,13 @@ HEAD = (
     "peak memory (MiB)",
     "published (%)",
 )
-PLUS_MINUS = "±"
-DASH = "–"  # noqa: RUF001
 
 
 def cells(row: Row) -> list[str]:
     """One row as text."""
-    published = DASH
+    published = escape.DASH
     if row.published is not None:
-        spread = "" if row.published.spread is None else f" {PLUS_MINUS} {row.published.spread:.2f}"
+        spread = "" if row.published.spread is None else f" {escape.PLUS_MINUS} {row.published.spread:.2f}"
         published = f"{row.published.accuracy:.2f}{spread}"
     return [
         row.group.name,
@@ -45,51 +44,53 @@ def cells(row: Row) -> list[str]:
         spread_of(row.final, 100),
         interval(row.final, 100),
         spread_of(row.best, 100),
-        DASH if row.paired is None else f"{100 * row.paired.sample.mean:+.2f} {interval(row.paired.sample, 100, '+')}",
-        DASH if row.paired is None or row.corrected_p is None else f"{row.paired.p:.3g} ({row.corrected_p:.3g})",
+        escape.DASH
+        if row.paired is None
+        else f"{100 * row.paired.sample.mean:+.2f} {interval(row.paired.sample, 100, '+')}",
+        escape.DASH if row.paired is None or row.corrected_p is None else f"{row.paired.p:.3g} ({row.corrected_p:.3g})",
         spread_of(row.firing_rate, 100),
         spread_of(row.gradient, 100),
         spread_of(row.gradient_spread, 100),
-        DASH if row.energy is None else amount(row.energy.mean),
-        DASH if row.parameters is None else f"{row.parameters:,}",
-        DASH if row.seconds is None else amount(row.seconds.mean),
-        DASH if row.memory is None else f"{row.memory.mean:,.0f}",
+        escape.DASH if row.energy is None else amount(row.energy.mean),
+        escape.DASH if row.parameters is None else f"{row.parameters:,}",
+        escape.DASH if row.seconds is None else amount(row.seconds.mean),
+        escape.DASH if row.memory is None else f"{row.memory.mean:,.0f}",
         published,
     ]
 
 
 def spread_of(sample: Sample | None, factor: float = 1) -> str:
-    """`94.60 ± 0.64`; of a single value the value alone."""
+    """`94.60 ± 0.64`; without deviation for a single value."""
     if sample is None:
-        return DASH
+        return escape.DASH
     mean = f"{factor * sample.mean:.2f}"
-    return mean if sample.sd is None else f"{mean} {PLUS_MINUS} {factor * sample.sd:.2f}"
+    return mean if sample.sd is None else f"{mean} {escape.PLUS_MINUS} {factor * sample.sd:.2f}"
 
 
 def amount(value: float) -> str:
-    """Three digits, or whole numbers where these are more: `23.5`, `37,099`."""
+    """Three digits, or more in whole numbers: `23.5`, `37,099`."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def interval(sample: Sample | None, factor: float = 1, sign: str = "") -> str:
     """`[94.1, 95.2]`, the bootstrap interval."""
     if sample is None or sample.low is None or sample.high is None:
-        return DASH
+        return escape.DASH
     return f"[{factor * sample.low:{sign}.2f}, {factor * sample.high:{sign}.2f}]"
 
 
 def shown_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Head and rows without the columns that nobody fills."""
+    """Header and rows, without empty columns."""
     rows = [cells(row) for row in comparison.rows]
-    kept = [place for place in range(len(HEAD)) if any(row[place] != DASH for row in rows)]
+    kept = [place for place in range(len(HEAD)) if any(row[place] != escape.DASH for row in rows)]
     return [HEAD[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def caption(comparison: Comparison) -> str:
-    """What the numbers are, in a sentence or two."""
+    """What the numbers mean."""
     sentences = [
         "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval "
-        "of the mean; no epoch or run is chosen by test results."
+        "of the mean. No epoch or run is selected by test results."
     ]
     if comparison.baseline is not None:
         sentences.append(f"Differences are to {comparison.baseline}, over shared seeds, in percentage points.")
@@ -102,7 +103,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
-    """The table in two parts, where it would be too wide in one, and all that has to be said."""
+    """Print the table, in two parts because one would be too wide, and the remarks."""
     head, rows = shown_columns(comparison)
     first = [place for place, name in enumerate(head) if HEAD.index(name) < HEAD.index("firing (%)")]
     second = [0, *(place for place in range(len(head)) if place not in first)]
@@ -115,69 +116,53 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
         for row in rows:
             table.add_row(*(row[place] for place in part))
         out.print(table)
-    out.print(caption(comparison), highlight=False)
+    out.print(caption(comparison))
     if comparison.verdict:
-        out.print(comparison.verdict, highlight=False)
+        out.print(comparison.verdict)
     for note in comparison.notes:
-        out.print(f"Note: {note}", highlight=False, markup=False)
+        out.print(f"Note: {note}")
     if comparison.excluded:
-        out.print(f"Left out ({len(comparison.excluded)}):", highlight=False)
+        out.print(f"Left out ({len(comparison.excluded)}):")
         for one in comparison.excluded:
-            out.print(f"  {one.path}: {one.reason}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"  {one.path}: {one.reason}", soft_wrap=True)
 
 
 def markdown(comparison: Comparison) -> str:
-    """A GitHub table with what has to be said below it."""
+    """A GitHub table, with the remarks below it."""
     head, rows = shown_columns(comparison)
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
-    lines += [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(_said(comparison)) + "\n"
+    lines += [_line([escape.markdown_code(name), *numbers]) for name, *numbers in rows]
+    return "\n".join(lines) + "\n\n" + "\n\n".join(escape.markdown(line) for line in _remarks(comparison)) + "\n"
 
 
 def _line(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+    return "| " + " | ".join(words) + " |"
 
 
-def _said(comparison: Comparison) -> list[str]:
+def _remarks(comparison: Comparison) -> list[str]:
     return [
         caption(comparison),
         *([comparison.verdict] if comparison.verdict else []),
         *comparison.notes,
-        *([f"{len(comparison.excluded)} runs were left out."] if comparison.excluded else []),
+        *([_excluded(comparison)] if comparison.excluded else []),
     ]
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    PLUS_MINUS: r"$\pm$",
-    DASH: "--",
-}
-
-
-def escape_latex(text: str) -> str:
-    """`text` with everything that means something to LaTeX escaped."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def _excluded(comparison: Comparison) -> str:
+    count = len(comparison.excluded)
+    return "1 run was left out." if count == 1 else f"{count} runs were left out."
 
 
 def latex(comparison: Comparison) -> str:
-    """A table environment that needs the package booktabs."""
+    """A table environment; it needs the package booktabs."""
     head, rows = shown_columns(comparison)
-    body = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in [head, *rows]]
-    note = [f"  % {line}" for line in _said(comparison)[1:]]
+    body = [escape.latex_row(row) for row in [head, *rows]]
+    note = [f"  % {' '.join(line.split())}" for line in _remarks(comparison)[1:]]
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{escape_latex(caption(comparison))}}}",
+            rf"  \caption{{{escape.latex(caption(comparison))}}}",
             *note,
             rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
             r"    \toprule",
@@ -193,14 +178,14 @@ def latex(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Numbers, unrounded, one row a group."""
+    """Unrounded numbers, one row per group."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     samples = ("final", "best", "firing_rate", "gradient", "gradient_spread", "energy", "seconds", "memory")
     parts = ("mean", "sd", "low", "high", "t_low", "t_high")
     differences = [f"difference_{part}" for part in parts]
     writer.writerow(
-        ["group", "method", *comparison.grouping.swept, "n", "seeds"]
+        ["group", "method", *(escape.csv(key) for key in comparison.grouping.swept), "n", "seeds"]
         + [f"{sample}_{part}" for sample in samples for part in parts]
         + ["parameters", "against", *differences, "p", "p_holm", "published", "published_spread"]
     )
@@ -208,10 +193,10 @@ def as_csv(comparison: Comparison) -> str:
         numbers = [getattr(sample, part, None) for name in samples for sample in [getattr(row, name)] for part in parts]
         pair = row.paired
         writer.writerow(
-            [row.group.name, row.group.label]
-            + [row.group.settings.get(key) for key in comparison.grouping.swept]
+            [escape.csv(row.group.name), escape.csv(row.group.label)]
+            + [escape.csv(row.group.settings.get(key)) for key in comparison.grouping.swept]
             + [row.final.n, " ".join(str(run.seed) for run in row.group.runs), *numbers, row.parameters]
-            + [None if row.against is None else row.against.name]
+            + [None if row.against is None else escape.csv(row.against.name)]
             + [getattr(pair.sample, part) if pair else None for part in parts]
             + [pair.p if pair else None, row.corrected_p]
             + ([row.published.accuracy, row.published.spread] if row.published else [None, None])

@@ -1,6 +1,6 @@
-"""A run out of W&B's offline files, where its own folder is not at hand: configuration, summary and curves.
+"""A run from W&B's offline files, without its own folder: configuration, summary and curves.
 
-W&B does not keep timings, confusion or what layers were given, so these are missing in a comparison.
+W&B's files have no timings, confusion matrix or layer inputs, so a comparison lacks these.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SECONDS = 120
 
 
 def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
-    """A run from all files of its id (a resumed one has several), and whether it ended well.
+    """A run from all files of its id (a resumed one has several), and whether it finished.
 
-    Raises UserError where the files cannot be read.
+    Raises UserError if the files cannot be read.
     """
     start: dict[str, Any] = {}
     config: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
                 summary |= content.get("update", {})
             elif kind == "history":
                 item = content["item"]
-                # A resumed run writes the steps after its last checkpoint once more.
+                # A resumed run writes the steps after its last checkpoint again.
                 history[int(item["_step"])] = item
             elif kind == "environment" and "started_at" in content:
                 command = [content.get("code_path", ""), *content.get("args", [])]
@@ -84,7 +84,7 @@ def _records(file: Path) -> list[dict[str, Any]]:
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """{"test/last/loss": 1} as {"test": {"last": {"loss": 1}}}; W&B's summary also has every metric's last value."""
+    """{"test/last/loss": 1} as {"test": {"last": {"loss": 1}}}, without W&B's last values of other metrics."""
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         *path, last = key.split("/")

@@ -1,4 +1,4 @@
-// The page: head, switches, tables, and what happens when something is switched.
+// The page: header, switches and tables.
 
 const main = document.getElementById("main");
 const PAPER = 720;
@@ -13,7 +13,7 @@ function head() {
 function chips() {
   const bar = document.getElementById("chips");
   data.groups.forEach((group, index) => {
-    const chip = element("button", { type: "button", class: "chip", "aria-pressed": "true", "data-chip": index, title: "Click: show or hide. Double click: this one alone, or all" }, key(index), group.name);
+    const chip = element("button", { type: "button", class: "chip", "aria-pressed": "true", "data-chip": index, title: "Click: show or hide. Double click: show only this one, or all" }, key(index), group.name);
     chip.addEventListener("click", () => toggle(index));
     chip.addEventListener("dblclick", () => {
       const others = data.groups.map((_, place) => place).filter((place) => place !== index);
@@ -89,7 +89,7 @@ function results() {
   latex.addEventListener("click", () => copy(latex, data.latex));
   main.append(element("section", { id: "results" },
     element("div", { class: "bar" }, element("h2", {}, "Results"), markdown, latex, element("button", { type: "button", "data-csv": "results", onclick: () => download("results.csv", csvText(csvRows())) }, "CSV")),
-    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval of the mean. No epoch and no run is chosen by test results; “best by validation” is the test accuracy of the epoch with the best validation accuracy."),
+    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval of the mean. No epoch and no run is selected by test results. “Best by validation” is the test accuracy of the epoch with the best validation accuracy."),
     element("div", { class: "scroll" }, element("table", { class: "wide results" }, element("thead", {}, element("tr", {}, ...header)), body))));
   figures.push({ id: "results", rows: csvRows, draw: () => {} });
 }
@@ -100,10 +100,10 @@ function published() {
     element("td", { class: "left" }, one.recipe, one.when ? element("div", { class: "sub" }, one.when) : null),
     element("td", {}, element("b", {}, fixed(one.accuracy) + (one.spread === null ? "" : ` ± ${fixed(one.spread)}`))),
     element("td", {}, one.groups.length ? one.groups.map((index) => element("div", {}, key(index), " ", `${data.groups[index].name}: ${spread(data.groups[index].final, 100)}`)) : DASH),
-    element("td", { class: "left wrap" }, one.groups.length ? "same settings" : `not the same settings: ${one.differs}`),
+    element("td", { class: "left wrap" }, one.groups.length ? "same settings" : `different settings: ${one.differs}`),
     element("td", { class: "left wrap" }, one.source)));
   main.append(element("section", { id: "published" }, element("div", { class: "bar" }, element("h2", {}, "Published numbers"), element("button", { type: "button", "data-csv": "published", onclick: () => download("published.csv", csvText(publishedRows())) }, "CSV")),
-    element("p", { class: "note" }, "As printed in the papers, from the recipes of these runs. They were not measured here; papers may choose their epoch by test accuracy, which this page never does."),
+    element("p", { class: "note" }, "As printed in the papers of these runs' recipes, not measured here. Papers may select their epoch by test accuracy; this page never does."),
     element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, ...["recipe", "published (%)", "here (%)", "comparable?", "source"].map((text, place) => element("th", { class: place === 0 || place > 2 ? "left" : null }, text)))), element("tbody", {}, ...rows)))));
   const publishedRows = () => [["recipe", "when", "accuracy", "spread", "groups", "differs", "source"], ...data.published.map((one) => [one.recipe, one.when, one.accuracy, one.spread, one.groups.map((index) => data.groups[index].name).join("; "), one.differs, one.source])];
   figures.push({ id: "published", rows: publishedRows, draw: () => {} });
@@ -114,15 +114,15 @@ function runs() {
   const entry = (run) =>
     element("details", { "data-run": run.path },
       element("summary", {}, `seed ${run.seed}: ${percent(run.final)} %`, element("span", { class: "sub" }, `  ${run.path}`)),
-      element("pre", { class: "wrap" }, run.command ? `python ${run.command}` : "(its command is not recorded)"),
-      element("p", { class: "sub" }, [run.started && `begun ${run.started}`, run.host, run.commit, run.code, versions(run)].filter(Boolean).join("  ·  ")),
-      element("pre", { class: "wrap" }, Object.entries(run.config).map(([name, value]) => `${name}=${value}`).join("\n") || "(nothing of its own)"));
+      element("pre", { class: "wrap" }, run.command || "(command not recorded)"),
+      element("p", { class: "sub" }, [run.started && `started ${run.started}`, run.host, run.commit, run.code, versions(run)].filter(Boolean).join("  ·  ")),
+      element("pre", { class: "wrap" }, Object.entries(run.config).map(([name, value]) => `${name}=${value}`).join("\n") || "(no other settings)"));
   const list = data.groups.map((group, index) =>
     element("details", { open: data.runs.length <= 12 }, element("summary", {}, key(index), ` ${group.name}`, element("span", { class: "sub" }, `  ${group.final.n} run${group.final.n > 1 ? "s" : ""}`)), ...data.runs.filter((run) => run.group === index).map(entry)));
   main.append(element("section", { id: "runs" }, element("div", { class: "bar" }, element("h2", {}, "Runs"), element("button", { type: "button", "data-csv": "runs", onclick: () => download("runs.csv", csvText(runRows())) }, "CSV")),
-    element("p", { class: "note" }, "Every run with its command, and what its configuration has of its own; what all have in common stands below."),
+    element("p", { class: "note" }, "The command and the own settings of every run. The settings that all runs share are below."),
     ...list,
-    element("details", {}, element("summary", {}, "The configuration that all runs share"), element("pre", {}, data.config))));
+    element("details", {}, element("summary", {}, "Settings shared by all runs"), element("pre", {}, data.config))));
   const runRows = () => [["group", "seed", "path", "final", "best", "started", "host", "commit", "code", "command"], ...data.runs.map((run) => [data.groups[run.group].name, run.seed, run.path, run.final, run.best, run.started, run.host, run.commit, run.code, run.command])];
   figures.push({ id: "runs", rows: runRows, draw: () => {} });
 }
@@ -130,7 +130,7 @@ function runs() {
 function excluded() {
   if (!data.excluded.length) return;
   main.append(element("section", { id: "excluded" }, element("div", { class: "bar" }, element("h2", {}, "Left out")),
-    element("p", { class: "note" }, "Found, but part of no number on this page."),
+    element("p", { class: "note" }, "Found, but not part of any number on this page."),
     element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, ...["run", "why"].map((text) => element("th", { class: "left" }, text)))),
       element("tbody", {}, ...data.excluded.map((one) => element("tr", {}, element("td", { class: "left wrap" }, element("code", {}, one.path)), element("td", { class: "left wrap" }, one.reason))))))));
 }
@@ -138,7 +138,7 @@ function excluded() {
 function contents() {
   const sections = [...document.querySelectorAll("main > section")];
   document.getElementById("contents").append(...sections.map((one) => element("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)));
-  document.getElementById("footer").append("Made with ", element("code", {}, data.command), ". This file needs no network and holds all of its data.");
+  document.getElementById("footer").append("Made with ", element("code", {}, data.command), ". This file contains all of its data and needs no network.");
 }
 
 function theme() {
@@ -177,12 +177,12 @@ update();
 
 let width = innerWidth;
 addEventListener("resize", () => {
-  // A phone's address bar changes the height alone, and nothing needs to be drawn anew for that.
+  // A phone's address bar changes only the height, which needs no redrawing.
   if (innerWidth === width) return;
   width = innerWidth;
   update();
 });
 addEventListener("scroll", hideTip, { passive: true });
-// On paper a figure is as wide as a column of text, and its letters are to be as large.
+// On paper a figure is as wide as a column of text, and so are its letters.
 addEventListener("beforeprint", () => figures.forEach((one) => one.draw(PAPER)));
 addEventListener("afterprint", update);

@@ -1,4 +1,4 @@
-// Charts: each draws into a host of some width, and is drawn anew when what is shown changes.
+// Charts. Each draws into a host element, and again when the selection of groups changes.
 
 function canvas(host, width, height, label) {
   const made = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
@@ -105,7 +105,7 @@ function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
   for (const one of points) nameBeside(made, taken, box, x(one.x), y(one.y), one.name);
 }
 
-// A name beside its mark, on the first side where it meets no mark and no other name; the legend has those that find none.
+// A name beside its mark, on the first side that is free of marks and other names. If none is, only the legend has it.
 function nameBeside(made, taken, box, x, y, name) {
   const long = name.length * 6.4;
   const sides = [["start", 11, 4], ["end", -11, 4], ["start", 8, -10], ["start", 8, 18], ["end", -8, -10], ["end", -8, 18]];
@@ -148,7 +148,7 @@ function forestChart(host, width, rows, { xTitle, label }) {
   });
 }
 
-// values: [row][column], 0 to `most`; names of rows and columns; text(value) inside each cell where there is room
+// values: [row][column], 0 to `most`; names of rows and columns; text(value) in each cell if there is room
 function heatChart(host, width, values, { rowNames, columnNames, most, text, tipTitle, label, labelWidth, cellHeight = 22, xTitle, yTitle }) {
   const left = labelWidth ?? Math.min(width * 0.42, Math.max(...rowNames.map((name) => name.length)) * 6.6 + 12);
   const top = yTitle ? 18 : 4;
@@ -158,7 +158,7 @@ function heatChart(host, width, values, { rowNames, columnNames, most, text, tip
   const height = top + values.length * tall + (xTitle ? 36 : 20);
   const made = canvas(host, width, height, label);
   if (yTitle) made.append(svg("text", { x: 0, y: 11 }, yTitle));
-  // Numbers stand in all cells or in none: a few of them would look like the only ones measured.
+  // All cells have numbers or none: a few would look like the only ones measured.
   const roomy = tall >= 14 && values.flat().every((value) => cell > text(value).length * 7 + 3);
   values.forEach((row, i) => {
     if (tall >= 11 || i % Math.ceil(12 / tall) === 0) made.append(svg("text", { x: left - 6, y: top + (i + 0.5) * tall + 4, "text-anchor": "end" }, rowNames[i]));

@@ -1,4 +1,4 @@
-// The figures: each has a name, what it says, how it is drawn, and its rows as CSV.
+// The figures. Each has an id, a title, a note, a way to draw it, and its rows for CSV.
 
 const figures = [];
 
@@ -21,7 +21,7 @@ function chooser(name, options, changed) {
   return made;
 }
 
-const empty = (host, text = "Nothing is shown: all methods are switched off.") => host.replaceChildren(element("p", { class: "empty" }, text));
+const empty = (host, text = "All methods are switched off.") => host.replaceChildren(element("p", { class: "empty" }, text));
 
 function legend(host, indices) {
   host.append(element("div", { class: "legend" }, ...indices.map((index) => element("span", {}, key(index), data.groups[index].name))));
@@ -39,7 +39,7 @@ function differences() {
   if (!data.paired.length) return;
   figure("differences", `Differences to ${data.baseline}`, {
     note:
-      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % bootstrap interval; thin line: Student's 95 % interval; dots: single seeds. p of a two-sided sign-flip permutation test, in brackets corrected after Holm. " +
+      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % bootstrap interval; thin line: Student's 95 % interval; dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
       (data.verdict ?? ""),
     draw(host, width) {
       const rows = data.paired
@@ -76,7 +76,7 @@ function curves() {
   const chosen = chooser("Quantity", metrics.map((metric) => [metric, NAMES[metric]]), () => redraw("curves"));
   chosen.value = metrics.includes("val/accuracy") ? "val/accuracy" : metrics.includes("train/accuracy") ? "train/accuracy" : metrics[0];
   figure("curves", "Training", {
-    note: "Mean over seeds; the band is one standard deviation to both sides.",
+    note: "Mean over seeds; the band is one standard deviation on either side.",
     controls: [chosen],
     draw(host, width) {
       const metric = chosen.value;
@@ -100,7 +100,7 @@ function heats() {
   if (!quantities.length) return;
   const chosen = chooser("Quantity", quantities.map((one) => [one, NAMES[one]]), () => redraw("layers"));
   figure("layers", "Layers and time steps", {
-    note: "Share of neurons at the last validation, mean over seeds: those that fire, or those with |u − θ| < κ / 2, through which gradient flows. Layers from input (top) to output, time steps from left to right.",
+    note: "Share of neurons at the last validation, mean over seeds: those that fire, or those with |u − θ| < κ / 2, which pass a gradient. Layers from input (top) to output, time steps from left to right.",
     controls: [chosen],
     draw(host, width) {
       const found = data.heat[chosen.value];
@@ -135,14 +135,14 @@ function paths() {
   quantity.value = quantities.includes("kappa") ? "kappa" : quantities[0];
   const layer = chooser("Layer", names.map((name) => [name, name]), () => redraw("widths"));
   figure("widths", "Threshold and surrogate width", {
-    note: "While training, mean over time steps and seeds, in units of the membrane potential.",
+    note: "During training, mean over time steps and seeds, in units of the membrane potential.",
     controls: [quantity, layer],
     draw(host, width) {
       const found = data.paths[quantity.value];
       const series = shownOf(found)
         .filter((index) => found[index].layers[layer.value])
         .map((index) => ({ index, name: data.groups[index].name, x: found[index].x, mean: found[index].layers[layer.value], sd: null }));
-      if (!series.length) return empty(host, "No method that is shown has this layer.");
+      if (!series.length) return empty(host, "None of the visible methods has this layer.");
       lineChart(host, width, series, { xTitle: "optimiser step", whole: true, yTitle: `${NAMES[quantity.value]}, ${layer.value}`, label: NAMES[quantity.value] });
       legend(host, series.map((one) => one.index));
     },
@@ -157,7 +157,7 @@ function energy() {
   const indices = Object.keys(data.energy).map(Number);
   if (!indices.length) return;
   figure("energy", "Accuracy against energy", {
-    note: "Estimated energy of one inference: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are whole numbers (spikes, counts of spikes) does as many ACs as it is given spikes; one that is given anything else (pictures, averages of spikes) does all its MACs, as the ReLU twin does. The twin of a still picture is computed once, not T times. Memory access, neurons and norms are left out. Upward lines: 95 % bootstrap interval.",
+    note: "Estimated energy of one inference: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are integers (spikes, spike counts) needs ACs only for its spikes; a layer with other inputs (images, averaged spikes) needs all its MACs, as does the ReLU twin. The twin computes a still image once, not T times. Memory access, neurons and norms are not counted. Vertical lines: 95 % bootstrap interval.",
     draw(host, width) {
       const shown = indices.filter((index) => !hidden.has(index));
       if (!shown.length) return empty(host);
@@ -206,7 +206,7 @@ function sweeps() {
     const numbers = values.map((one) => one.number);
     const log = numeric && numbers[0] > 0 && numbers.at(-1) / numbers[0] >= 10;
     figure(`sweep-${sweep.key.replaceAll(".", "-")}`, `Accuracy against ${sweep.key}`, {
-      note: "Final test accuracy, mean over seeds; lines up and down are one standard deviation.",
+      note: "Final test accuracy, mean over seeds; vertical lines are one standard deviation.",
       draw(host, width) {
         const series = sweep.lines
           .map((line) => {
@@ -236,7 +236,7 @@ function classes() {
   if (!indices.length) return;
   const chosen = chooser("Group", indices.map((index) => [index, data.groups[index].name]), () => redraw("classes"));
   figure("classes", "Classes", {
-    note: "Last epoch, test split. Top: share of each class's samples that is recognised, mean over seeds. Below: what each class (row) was taken for (column), in percent of its samples, all seeds together.",
+    note: "Last epoch, test split. Top: accuracy of each class, mean over seeds. Bottom: confusion matrix, true class (row) and prediction (column) in percent of the samples of the class, all seeds together.",
     controls: [chosen],
     draw(host, width) {
       const shown = indices.filter((index) => !hidden.has(index));
@@ -254,18 +254,18 @@ function classes() {
       const { matrix, worst, samples } = data.classes[index];
       const left = element("div");
       lower.append(left, element("div", {}, element("h3", { style: "margin:0;font-size:.9rem" }, `${data.groups[index].name}: most frequent confusions`), element("table", {},
-        element("thead", {}, element("tr", {}, ...["class", "taken for", "samples, all seeds"].map((text) => element("th", {}, text)))),
+        element("thead", {}, element("tr", {}, ...["class", "predicted", "samples, all seeds"].map((text) => element("th", {}, text)))),
         element("tbody", {}, ...worst.map((row) => element("tr", {}, ...row.map((value) => element("td", {}, grouped(value))))))),
-        element("p", { class: "sub" }, `${grouped(samples.reduce((a, b) => a + b, 0))} test samples a seed.`)));
+        element("p", { class: "sub" }, `${grouped(samples.reduce((a, b) => a + b, 0))} test samples per seed.`)));
       if (!matrix) return empty(left, "Too many classes for a matrix.");
       const rates = matrix.map((row) => row.map((value) => value / Math.max(1, row.reduce((a, b) => a + b, 0))));
       heatChart(left, Math.max(240, left.clientWidth || width * 0.6), rates, {
-        rowNames: names, columnNames: names, most: 1, cellHeight: 30, labelWidth: 34, xTitle: `taken for (${data.groups[index].name})`, yTitle: "class",
-        text: (value, whole) => (whole ? `${percent(value)} %` : value < 0.005 ? "" : percent(value, 0)), tipTitle: (i, k) => `class ${i} taken for ${k}`, label: "Confusion",
+        rowNames: names, columnNames: names, most: 1, cellHeight: 30, labelWidth: 34, xTitle: `prediction (${data.groups[index].name})`, yTitle: "class",
+        text: (value, whole) => (whole ? `${percent(value)} %` : value < 0.005 ? "" : percent(value, 0)), tipTitle: (i, k) => `class ${i}, predicted ${k}`, label: "Confusion",
       });
     },
     rows: () => [
-      ["group", "class", "accuracy", "sd", "samples_a_seed", ...(data.classes[indices[0]].matrix ? data.classes[indices[0]].accuracy.map((_, k) => `taken_for_${k}`) : [])],
+      ["group", "class", "accuracy", "sd", "samples_per_seed", ...(data.classes[indices[0]].matrix ? data.classes[indices[0]].accuracy.map((_, k) => `predicted_${k}`) : [])],
       ...indices.flatMap((index) => data.classes[index].accuracy.map((value, place) => [data.groups[index].name, place, value, data.classes[index].sd[place], data.classes[index].samples[place], ...(data.classes[index].matrix?.[place] ?? [])])),
     ],
   });

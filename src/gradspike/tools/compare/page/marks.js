@@ -1,4 +1,4 @@
-// What every figure is made of: elements, numbers as text, scales, styles of the groups, the tip, and files.
+// Building blocks of the figures: elements, formatted numbers, scales, group styles, the tooltip, files.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const hidden = new Set();
@@ -32,7 +32,7 @@ const spread = (sample, factor = 1, digits = 2) =>
 const range = (low, high, factor = 1, show = fixed) => (low === null ? DASH : `[${show(factor * low)}, ${show(factor * high)}]`);
 
 function short(value) {
-  // A number for a tip: three digits, whatever its size.
+  // A number for a tooltip: three digits.
   if (value === null || value === undefined) return DASH;
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e5 || size < 1e-3)) return value.toExponential(1).replace("-", "−");
@@ -43,7 +43,7 @@ const amount = (value) => (value >= 1000 ? grouped(value) : short(value));
 
 // --- scales ---
 
-// Numbers at an axis: as many decimals as its step needs to tell them apart.
+// Numbers on an axis, with as many decimals as its step needs.
 function tickText(step) {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   return (value) => (Math.abs(value) >= 1e6 || digits > 4 ? value.toExponential(2).replaceAll("-", "−") : fixed(value, digits));
@@ -91,7 +91,7 @@ function extent(values, margin = 0.05) {
   return [low - room, high + room];
 }
 
-// --- how a group looks: a colour for each method; where a method has several groups, dashes tell them apart ---
+// --- styles: one colour for each method; dashes distinguish several groups of one method ---
 
 const COLOURS = 7;
 const DASHES = ["", "7 4", "2 3", "9 3 2 3", "4 2", "1 2"];
@@ -129,7 +129,7 @@ function key(index) {
   );
 }
 
-// --- the tip: what stands where one points ---
+// --- the tooltip ---
 
 const tip = document.getElementById("tip");
 
@@ -157,7 +157,9 @@ function pointed(made, title, rows) {
 
 function csvText(rows) {
   const cell = (value) => {
-    const text = value === null || value === undefined ? "" : String(value);
+    let text = value === null || value === undefined ? "" : String(value);
+    // A spreadsheet would take a name with such a beginning for a formula; numbers stay as they are.
+    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text) && !/^[-+.\d][-+.\de ]*$/.test(text)) text = `'${text}`;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
@@ -174,7 +176,7 @@ async function copy(button, text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // A page opened as a file may have no clipboard; an invisible text field still copies.
+    // A page opened from a file may have no clipboard; copying from an invisible text field still works.
     const field = element("textarea", { style: "position:fixed;opacity:0" });
     field.value = text;
     document.body.append(field);

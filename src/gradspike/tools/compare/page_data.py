@@ -1,0 +1,203 @@
+"""The data of the HTML page: tables, figures and runs, ready for JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from gradspike.cost.energy import Energy
+from gradspike.nested import flat
+from gradspike.tools.compare import series
+from gradspike.tools.compare.groups import Group, text_of
+from gradspike.tools.compare.published import published_rows
+from gradspike.tools.compare.report import Comparison, Row
+from gradspike.tools.compare.run import Run, number
+from gradspike.tools.compare.statistics import ALPHA, Sample
+
+
+def page_data(comparison: Comparison, title: str, command: str, made: str) -> dict[str, Any]:
+    """Everything on the HTML page, as plain data."""
+    rows = comparison.rows
+    groups = [row.group for row in rows]
+    index = {group.name: place for place, group in enumerate(groups)}
+    every_run = [run for group in groups for run in group.runs]
+    common, own = _shared_config(every_run)
+    return {
+        "title": title,
+        "command": command,
+        "made": made,
+        "alpha": ALPHA,
+        "baseline": comparison.baseline,
+        "verdict": comparison.verdict,
+        "notes": list(comparison.notes),
+        "groups": [_group_data(row) for row in rows],
+        "paired": [
+            {
+                "group": index[row.group.name],
+                "against": index[row.against.name],
+                "seeds": list(row.paired.seeds),
+                "differences": [_six(value) for value in row.paired.differences],
+                "sample": _sample_data(row.paired.sample),
+                "p": _six(row.paired.p),
+                "corrected": _six(row.corrected_p),
+            }
+            for row in rows
+            if row.paired is not None and row.against is not None
+        ],
+        "curves": _each(series.CURVES, groups, series.curve),
+        "heat": _each(series.HEATS, groups, series.heat),
+        "paths": _each(series.PATHS, groups, series.path_of),
+        "classes": {str(place): found for place, group in enumerate(groups) if (found := series.classes(group))},
+        "energy": {str(place): _energy_data(row.energies) for place, row in enumerate(rows) if row.energies},
+        "sweeps": _sweeps(comparison),
+        "published": published_rows(groups),
+        "config": yaml.safe_dump(common, sort_keys=False),
+        "runs": [
+            {
+                "group": index[group.name],
+                "seed": run.seed,
+                "path": run.path,
+                "final": _six(run.final("last")),
+                "best": _six(run.final("best")) if run.validates else None,
+                "started": run.started,
+                "command": _typed(run.command),
+                "commit": run.commit,
+                "code": run.code,
+                "host": run.sessions[0].get("host") if run.sessions else None,
+                "versions": run.sessions[0].get("versions") if run.sessions else None,
+                "config": {key: text_of(value) for key, value in own[run.id].items()},
+            }
+            for group in groups
+            for run in group.runs
+        ],
+        "excluded": [asdict(one) for one in comparison.excluded],
+    }
+
+
+def _typed(command: Sequence[str]) -> str:
+    """A recorded command as typed. Older runs recorded a script without its interpreter."""
+    return shlex.join(["python", *command] if command and command[0].endswith(".py") else command)
+
+
+def _each(
+    quantities: Sequence[str], groups: Sequence[Group], make: Callable[[Group, str], dict[str, Any] | None]
+) -> dict[str, dict[str, Any]]:
+    """{quantity: {index of the group: the result of `make`}}, without those that are None."""
+    found = {
+        quantity: {
+            str(place): made for place, group in enumerate(groups) if (made := make(group, quantity)) is not None
+        }
+        for quantity in quantities
+    }
+    return {quantity: values for quantity, values in found.items() if values}
+
+
+_six = series.rounded
+
+
+def _sample_data(sample: Sample | None) -> dict[str, Any] | None:
+    if sample is None:
+        return None
+    return {key: _six(value) if isinstance(value, float) else value for key, value in asdict(sample).items()}
+
+
+def _group_data(row: Row) -> dict[str, Any]:
+    group = row.group
+    return {
+        "name": group.name,
+        "label": group.label,
+        "ann": group.runs[0].is_ann,
+        "settings": {key: text_of(value) for key, value in group.settings.items()},
+        "seeds": [run.seed for run in group.runs],
+        "values": [_six(run.final("last")) for run in group.runs],
+        "final": _sample_data(row.final),
+        "best": _sample_data(row.best),
+        "firing": _sample_data(row.firing_rate),
+        "gradient": _sample_data(row.gradient),
+        "energy": _sample_data(row.energy),
+        "seconds": _sample_data(row.seconds),
+        "memory": _sample_data(row.memory),
+        "memory_of": row.memory_of,
+        "parameters": row.parameters,
+        "macs": row.energies[0].macs if row.energies else None,
+        "published": None if row.published is None else [row.published.accuracy, row.published.spread],
+    }
+
+
+def _energy_data(energies: Sequence[Energy]) -> dict[str, Any]:
+    """The energy of each layer, and totals; means over seeds."""
+    layers = []
+    for place, layer in enumerate(energies[0].layers):
+        same = [one.layers[place] for one in energies if len(one.layers) == len(energies[0].layers)]
+        activities = [one.activity for one in same if one.activity is not None]
+        layers.append(
+            {
+                "name": layer.name,
+                "macs": layer.macs,
+                "accumulates": all(one.accumulates for one in same),
+                "operations": _six(sum(one.operations for one in same) / len(same)),
+                "picojoules": _six(sum(one.picojoules for one in same) / len(same)),
+                "activity": _six(sum(activities) / len(activities)) if activities else None,
+            }
+        )
+    count = len(energies)
+    return {
+        "layers": layers,
+        "ac": _six(sum(one.accumulates for one in energies) / count),
+        "mac": _six(sum(one.multiplies for one in energies) / count),
+        "skipping": _six(sum(one.nanojoules_skipping for one in energies) / count),
+    }
+
+
+def _sweeps(comparison: Comparison) -> list[dict[str, Any]]:
+    """For each swept parameter, one line for each setting of the others, with one point for each of its values."""
+    grouping = comparison.grouping
+    found = []
+    for key in grouping.swept:
+        lines: dict[str, list[dict[str, Any]]] = {}
+        for place, group in enumerate(grouping.groups):
+            if key not in group.settings:
+                continue
+            others = [
+                f"{grouping.short[other]}={text_of(value)}"
+                for other, value in group.settings.items()
+                if other != key and f"{grouping.short[other]}=" in group.name
+            ]
+            value = group.settings[key]
+            numeric = None if isinstance(value, bool) else number(value)
+            point = {"group": place, "value": text_of(value), "number": numeric}
+            lines.setdefault(", ".join([group.label, *others]), []).append(point)
+        several = [{"name": name, "points": points} for name, points in lines.items() if len(points) > 1]
+        if several:
+            found.append({"key": key, "short": grouping.short[key], "lines": several})
+    return found
+
+
+def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The common part of all configurations, nested, and each run's other keys, dotted, by its id."""
+    flattened = {run.id: {key: value for key, value in flat(run.config) if not key.startswith("_")} for run in runs}
+    first = flattened[runs[0].id]
+    shared = [
+        key for key, value in first.items() if all(key in one and one[key] == value for one in flattened.values())
+    ]
+    nested: dict[str, Any] = {}
+    for key in shared:
+        *path, last = key.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = first[key]
+    own = {
+        name: {key: value for key, value in values.items() if key not in set(shared)}
+        for name, values in flattened.items()
+    }
+    return nested, own
+
+
+def default_title(places: Sequence[str]) -> str:
+    """The title of a page if none is given."""
+    return "Comparison of " + ", ".join(places)
