@@ -14,8 +14,9 @@ import pytest
 
 from gradspike.tools.compare import page, page_data, report
 from gradspike.tools.compare.command import compare
-from gradspike.tools.compare.gather import Excluded, gather
+from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
+from gradspike.tools.compare.run import Excluded
 from helpers.browser import CHROMIUM, Browser
 
 FIGURES = ["differences", "curves", "layers", "widths", "energy", "sweep-time_steps", "classes"]

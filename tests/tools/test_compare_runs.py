@@ -186,7 +186,7 @@ def test_a_run_under_way_is_told_from_one_that_was_killed(runs: Path) -> None:
     run = RunFolder(folder)
     run.lock()
     try:
-        assert "under way" in gather([runs]).excluded[0].reason
+        assert "still running" in gather([runs]).excluded[0].reason
     finally:
         run.unlock()
 
@@ -199,7 +199,7 @@ def test_the_same_run_twice_counts_once(runs: Path, tmp_path: Path) -> None:
     found = gather([runs, tmp_path / "elsewhere", runs])
     assert len(found.runs) == 7
     (told,) = found.excluded
-    assert "the same run" in told.reason
+    assert "is a copy of" in told.reason
 
 
 def test_a_seed_again_is_told_and_the_newest_is_taken(runs: Path) -> None:
@@ -455,3 +455,50 @@ def test_the_digest_of_a_module_changes_with_it(tmp_path: Path, monkeypatch: pyt
     assert list(before) == ["lab_of_mine"]
     Path(lab_of_mine.__file__).write_text("x = 2\n")
     assert module_digests(["lab_of_mine"]) != before
+
+
+def renamed(runs: Path, label: str, seed: int, name: str) -> Path:
+    return folder_of(runs, label, seed).rename(runs / name)
+
+
+def test_folders_with_the_same_ending_are_different_runs(runs: Path) -> None:
+    """Names that users give say nothing of what is inside."""
+    for seed in (0, 1, 2):
+        renamed(runs, "fixed_sg", seed, f"sg_run{seed}")
+        renamed(runs, "mpd_agl", seed, f"mpd_run{seed}")
+    renamed(runs, "relu", 0, "run0")
+    found = gather([runs])
+    assert len(found.runs) == 7
+    assert found.excluded == ()
+    assert names_and_seeds(runs) == {"fixed_sg": [0, 1, 2], "mpd_agl": [0, 1, 2], "relu": [0]}
+
+
+def test_a_copy_is_told_by_its_content_whatever_it_is_called(runs: Path) -> None:
+    original = folder_of(runs, "mpd_agl", 1)
+    copy = Path(shutil.copytree(original, runs / "backup of the good one"))
+    found = gather([runs])
+    assert len(found.runs) == 7
+    (told,) = found.excluded
+    assert {told.path} | {run.path for run in found.runs} >= {str(copy), str(original)}
+    assert told.reason.endswith("; counted once")
+    edit(copy / "summary.json", lambda summary: summary["test"]["last"].update(accuracy=0.125))
+    (told,) = gather([runs]).excluded
+    assert "ANOTHER test accuracy" in told.reason
+
+
+def test_a_run_trained_again_is_no_copy_of_the_first(runs: Path) -> None:
+    """Same settings, seed and numbers, but started at another time: two runs that reproduce each other."""
+    first = folder_of(runs, "mpd_agl", 1)
+    again = Path(shutil.copytree(first, runs / "again"))
+    edit(again / "environment.json", lambda sessions: sessions[0].update(started="2999-01-01T00:00:00+00:00"))
+    grouping = group_runs(gather([runs]).runs)
+    (told,) = grouping.excluded
+    assert "same accuracy" in told.reason
+    assert told.path == str(first)
+
+
+def test_a_link_to_a_run_is_the_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "linked").symlink_to(folder_of(runs, "mpd_agl", 1), target_is_directory=True)
+    assert len(gather([runs, tmp_path / "linked"]).runs) == 7
+    monkeypatch.chdir(folder_of(runs, "relu", 0))
+    assert len(gather([Path(), runs]).runs) == 7

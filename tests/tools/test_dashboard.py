@@ -151,7 +151,7 @@ def test_heat_maps_show_the_layers_that_the_last_validation_has_measured(
 
 
 def test_energy_is_that_of_the_comparison(logged: tuple[RunFolder, list[dict[str, Any]]]) -> None:
-    from gradspike.tools.compare.gather import read_run
+    from gradspike.tools.compare.folder import read_run
     from gradspike.tools.compare.groups import group_runs
     from gradspike.tools.compare.report import compare
 

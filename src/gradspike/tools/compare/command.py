@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.started import typed_command
-from gradspike.tools.compare.gather import Gathered, gather
+from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.groups import WHAT, group_runs, shaping, text_of
-from gradspike.tools.compare.run import Excluded, Run
+from gradspike.tools.compare.run import Run
 
 if TYPE_CHECKING:
     from gradspike.tools.compare.report import Comparison
@@ -124,13 +124,7 @@ def _found(options: argparse.Namespace) -> Gathered:
         from gradspike.tools.compare.sweeps import gather_sweep
 
         gathered += [gather_sweep(Path(word).expanduser()) for word in options.sweep]
-    runs: dict[str, Run] = {}
-    excluded: list[Excluded] = []
-    for one in gathered:
-        for run in one.runs:
-            runs.setdefault(run.id, run)
-        excluded += one.excluded
-    return Gathered(tuple(runs.values()), tuple(dict.fromkeys(excluded)))
+    return merged(gathered)
 
 
 def _chosen(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:

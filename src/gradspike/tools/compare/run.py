@@ -21,6 +21,7 @@ class Run:
     """One finished run."""
 
     id: str
+    """The same for copies of a run, and for no others; independent of where they are and how they are called."""
     path: str
     source: Literal["files", "wandb"]
     config: dict[str, Any]
@@ -35,6 +36,8 @@ class Run:
     layers: dict[str, Any] | None = None
     timing: tuple[dict[str, Any], ...] = ()
     sessions: tuple[dict[str, Any], ...] = ()
+    wandb_ids: frozenset[str] = frozenset()
+    """The ids under which W&B knows it."""
 
     @property
     def seed(self) -> int:

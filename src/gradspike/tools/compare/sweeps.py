@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gradspike.errors import ConfigError
-from gradspike.tools.compare.gather import Gathered, gather, shown
+from gradspike.shown import shown
+from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.run import Excluded
 
 
@@ -17,33 +19,51 @@ def gather_sweep(folder: Path) -> Gathered:
     Raises ConfigError if the folder is not a sweep's.
     """
     if not (folder / "sweep.json").is_file():
-        raise ConfigError(f"--sweep {folder}: is not the folder of a sweep (no sweep.json).")
-    runs = folder / "runs"
-    found = gather([runs]) if runs.is_dir() else Gathered((), ())
+        raise ConfigError(f"--sweep {shown(folder)}: is not the folder of a sweep (no sweep.json).")
+    folder = folder.resolve()
     records = dict(_records(folder))
-    claimed = {str((folder / str(record["run"])).resolve()) for record in records.values() if record.get("run")}
-    excluded = list(found.excluded)
-    kept = []
-    for run in found.runs:
-        if str(Path(run.path).resolve()) in claimed:
-            kept.append(run)
-        else:
-            excluded.append(Excluded(run.path, "belongs to no trial of the sweep"))
-    known = {str(Path(one.path).resolve()) for one in excluded}
+    claimed = {number: _run_of(folder, record) for number, record in records.items()}
+    ours = gather([place for place in claimed.values() if place is not None])
+    every = merged([ours, gather([folder / "runs"])]) if (folder / "runs").is_dir() else ours
+    excluded = list(every.excluded)
+    mine = {run.path for run in ours.runs}
+    excluded += [Excluded(run.path, "belongs to no trial of the sweep") for run in every.runs if run.path not in mine]
+    found = mine | {one.path for one in excluded}
     for number, record in sorted(records.items()):
-        place = record.get("run")
-        if record.get("state") == "finished" or (place and str((folder / str(place)).resolve()) in known):
+        place = claimed[number]
+        if place is not None and shown(place) in found:
             continue
-        reason = f": {record['reason']}" if record.get("reason") else ""
-        excluded.append(Excluded(f"{shown(folder.resolve())}, trial {number}", f"{record.get('state')}{reason}"))
-    return Gathered(tuple(kept), tuple(excluded))
+        reason = str(record.get("reason") or "")
+        if record.get("state") == "finished":
+            reason = f"its run {record.get('run')} is missing"
+        state = f"{record.get('state')}: {reason}" if reason else str(record.get("state"))
+        excluded.append(Excluded(f"{shown(folder)}, trial {number}", state))
+    return Gathered(ours.runs, tuple(excluded))
 
 
-def _records(folder: Path) -> Any:
+def _run_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The folder of a trial's run: the recorded one, or after a renaming the one its process wrote to."""
+    if record.get("run") and (folder / str(record["run"]) / "config.yaml").is_file():
+        return (folder / str(record["run"])).resolve()
+    process = (record.get("host"), record.get("pid"))
+    for file in sorted((folder / "runs").glob("*/status.json")):
+        status = _content(file)
+        if None not in process and (status.get("host"), status.get("pid")) == process:
+            return file.parent.resolve()
+    return None
+
+
+def _records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The record of each trial by its number; for a damaged file a record that says so."""
     for file in sorted((folder / "trials").glob("*/trial.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            record = {"state": "unknown", "reason": "its trial.json is damaged"}
-        yield int(file.parent.name), record
+        if file.parent.name.isdecimal():
+            yield int(file.parent.name), _content(file) or {"state": "unknown", "reason": "its trial.json is damaged"}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if the file is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
