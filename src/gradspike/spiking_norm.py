@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradspike import ranks
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
@@ -188,7 +189,10 @@ class SpikingNorm(nn.Module):
         if watch is not None:
             watch.see(y, steps=1 if static else self.time_steps)
         if collector is not None and output.mean is not None and output.variance is not None:
-            collector.losses.append(self.method.membrane_loss(facts, output.mean, output.variance))
+            mean, variance = output.mean, output.variance
+            if self.method.sync_stats and ranks.world_size() > 1:
+                mean, variance = ranks.pooled_moments(mean, variance)
+            collector.losses.append(self.method.membrane_loss(facts, mean, variance))
         return output.spikes.flatten(0, 1)
 
     @torch.no_grad()

@@ -42,7 +42,7 @@ def plain_training(config: ExperimentConfig) -> Iterator[State]:
                 inputs = transform(torch.from_numpy(samples.inputs[part]), index, epoch)
                 labels = torch.from_numpy(samples.labels[part])
                 if mixing is not None:
-                    inputs, labels = mixing(inputs, labels, epoch, step * parts + number, 0)
+                    inputs, labels = mixing(inputs, labels, epoch, step * parts + number)
                 (module.criterion(module.model(inputs), labels) / parts).backward()
             if config.trainer.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(module.model.parameters(), config.trainer.gradient_clip)

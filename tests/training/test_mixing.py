@@ -43,7 +43,7 @@ def test_nothing_is_built_where_nothing_is_mixed() -> None:
 @pytest.mark.parametrize("size", [8, 7])
 def test_pixels_and_labels_are_mixed_in_the_same_proportion(options: dict[str, float], size: int) -> None:
     inputs, labels = batch(size)
-    mixed, shares = mixing(**options)(inputs.clone(), labels, 0, 1, 0)
+    mixed, shares = mixing(**options)(inputs.clone(), labels, 0, 1)
     own = own_share(shares, labels)
     assert 0.02 < own < 0.98
     paired = size - size % 2
@@ -66,10 +66,10 @@ def test_pixels_and_labels_are_mixed_in_the_same_proportion(options: dict[str, f
 @pytest.mark.parametrize("size", [4, 5])
 def test_frames_are_mixed_alike_at_every_step(options: dict[str, float], size: int) -> None:
     frames, labels = batch(size, steps=3)
-    mixed, shares = mixing(**options)(frames.clone(), labels, 2, 5, 0)
+    mixed, shares = mixing(**options)(frames.clone(), labels, 2, 5)
     assert mixed.shape == frames.shape
     for t in range(3):
-        step, step_shares = mixing(**options)(frames[t].clone(), labels, 2, 5, 0)
+        step, step_shares = mixing(**options)(frames[t].clone(), labels, 2, 5)
         assert torch.equal(mixed[t], step)
         assert torch.equal(shares, step_shares)
 
@@ -77,14 +77,14 @@ def test_frames_are_mixed_alike_at_every_step(options: dict[str, float], size: i
 def test_frames_that_lie_sample_by_sample_in_memory_are_the_same_frames() -> None:
     frames, labels = batch(4, steps=3)
     laid_out = frames.transpose(0, 1).contiguous().transpose(0, 1)
-    first, _ = mixing(mixup=1.0)(frames.clone(), labels, 0, 0, 0)
-    second, _ = mixing(mixup=1.0)(laid_out, labels, 0, 0, 0)
+    first, _ = mixing(mixup=1.0)(frames.clone(), labels, 0, 0)
+    second, _ = mixing(mixup=1.0)(laid_out, labels, 0, 0)
     assert torch.equal(first, second)
 
 
 def test_a_batch_of_one_is_left_alone() -> None:
     inputs, labels = batch(1)
-    mixed, shares = mixing(mixup=1.0)(inputs.clone(), labels, 0, 0, 0)
+    mixed, shares = mixing(mixup=1.0)(inputs.clone(), labels, 0, 0)
     assert torch.equal(mixed, inputs)
     assert torch.equal(shares, torch.eye(CLASSES)[labels])
 
@@ -97,12 +97,12 @@ def test_only_the_place_of_a_batch_decides() -> None:
 
     np.random.seed(1)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
-    first = share(3, 4, 5, 1)
+    first = share(3, 4, 5)
     np.testing.assert_array_equal(before, np.random.get_state()[1])  # type: ignore[index]  # noqa: NPY002
     np.random.seed(2)  # noqa: NPY002
-    assert share(3, 4, 5, 1) == first
-    others = {share(2, 4, 5, 1), share(3, 5, 5, 1), share(3, 4, 6, 1), share(3, 4, 5, 0), share(3, 5, 4, 1)}
-    assert len(others | {first}) == 6
+    assert share(3, 4, 5) == first
+    others = {share(2, 4, 5), share(3, 5, 5), share(3, 4, 6), share(3, 5, 4)}
+    assert len(others | {first}) == 5
 
 
 def test_the_share_of_mixed_batches_and_of_each_kind() -> None:
@@ -110,7 +110,7 @@ def test_the_share_of_mixed_batches_and_of_each_kind() -> None:
     mix = mixing(mixup=1.0, cutmix=1.0, mix_probability=0.5)
     kinds = []
     for batch_idx in range(400):
-        mixed, shares = mix(inputs.clone(), labels, 0, batch_idx, 0)
+        mixed, shares = mix(inputs.clone(), labels, 0, batch_idx)
         if own_share(shares, labels) == 1:
             assert torch.equal(mixed, inputs)
             kinds.append("none")
@@ -129,7 +129,7 @@ def test_a_training_step_learns_the_shares_and_counts_the_larger_one() -> None:
     labels = torch.arange(32) % 10
     mix = build_mixing(config.loss, 10, config.seed)
     assert mix is not None
-    mixed, shares = mix(inputs.clone(), labels, 0, 4, 0)
+    mixed, shares = mix(inputs.clone(), labels, 0, 4)
     logits = copy.deepcopy(module.model)(mixed)
     loss = module.training_step({"input": inputs.clone(), "label": labels, "index": torch.arange(32)}, 4)
     torch.testing.assert_close(loss, module.criterion(logits, shares))

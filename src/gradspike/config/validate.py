@@ -71,6 +71,12 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
             f"dataset.batch_size={config.dataset.batch_size}: is what an optimiser step sees, over all devices and "
             f"accumulated parts together, and must be a multiple of their number, {parts}"
         )
+    share = config.dataset.batch_size // parts
+    if (config.loss.mixup or config.loss.cutmix) and config.trainer.world_size > 1 and share % 2:
+        yield (
+            f"dataset.batch_size={config.dataset.batch_size}: leaves each rank {share} samples at a time; mixup and "
+            f"CutMix mix pairs, so choose a multiple of {2 * parts}"
+        )
     yield from _encoder_problems(config)
 
 

@@ -42,8 +42,9 @@ def training_batches(
     """This rank's micro-batches, `accumulate` of them per global batch.
 
     The micro-batches of one optimiser step on all ranks together are the batch that a single device would see without
-    accumulation. An incomplete last batch is left out unless it is the only one. Raises ConfigError if a global batch
-    cannot be divided.
+    accumulation. A rank takes samples from both ends of a micro-batch towards the middle, so that a sample and its
+    mirror image, which mixing pairs, are on one rank. An incomplete last batch is left out unless it is the only one.
+    Raises ConfigError if a global batch cannot be divided.
     """
     shares = world_size * accumulate
     if batch_size % shares:
@@ -61,7 +62,10 @@ def training_batches(
     if full == 0:
         return [order]
     own = batch_size // shares
-    return list(order[: full * batch_size].reshape(full * accumulate, world_size, own)[:, rank])
+    micro = order[: full * batch_size].reshape(full * accumulate, world_size * own)
+    ends = np.arange(rank * own, (rank + 1) * own)
+    places = np.sort(np.where(ends % 2 == 0, ends // 2, world_size * own - 1 - ends // 2))
+    return list(micro[:, places])
 
 
 def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Indices]:

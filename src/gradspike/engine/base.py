@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from gradspike import ranks
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.surrogate import Surrogate
@@ -104,13 +104,10 @@ def membrane_statistics(u: Tensor, across_ranks: bool = False) -> tuple[Tensor, 
 def unbiased(mean: Tensor, squares: Tensor, count: int, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and unbiased std from the mean and the sum of squared deviations of `count` elements.
 
-    `across_ranks` takes the elements of all ranks of torch.distributed (a no-op without it).
+    `across_ranks` takes the elements of all ranks that train together.
     """
-    if across_ranks and dist.is_available() and dist.is_initialized():
-        own = torch.stack([torch.full_like(mean, float(count)), mean, squares])
-        ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(ranks, own)
-        return pooled_statistics(torch.stack(ranks))
+    if across_ranks and ranks.world_size() > 1:
+        return pooled_statistics(ranks.gathered(torch.stack([torch.full_like(mean, float(count)), mean, squares])))
     return mean, (squares / max(count - 1, 1)).sqrt()
 
 

@@ -6,17 +6,19 @@ It works with any set of kernels: `formulas` as they are, or what `compiled` and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradspike import ranks
 from gradspike.engine import eager
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
 from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, first_potentials, inverse_std
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.norms.synced import norm_gradient, statistics_terms
 from gradspike.norms.tdbn import ChannelNorm
 
 PART = 16384
@@ -118,6 +120,16 @@ class _Call:
     norm: ChannelNorm | None
     moments: bool
 
+    @property
+    def synced(self) -> bool:
+        """Whether the norm's statistics are those of all ranks."""
+        return self.norm is not None and self.norm.synced
+
+    def statistics(self, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [C] of what the norm sees."""
+        own = self.kernels.batch_statistics(y, dtype, self.spec)
+        return ranks.pooled_channels(*own) if self.synced else own
+
     def affine(self, gain: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Affine:
         """What the norm works with before the batch is seen."""
         if self.norm is None or self.spec.norm == "batch":
@@ -129,7 +141,7 @@ class _Call:
     def normalised(self, affine: Affine, mean: Tensor, variance: Tensor, x: Tensor) -> Affine:
         """`affine` with this batch's statistics, which the norm's running ones follow."""
         if self.norm is not None and self.facts.updates:
-            copies = self.spec.time_steps // x.shape[0]
+            copies = self.spec.time_steps // x.shape[0] * (ranks.world_size() if self.synced else 1)
             self.norm.record(mean, variance, x.numel() // x.shape[2] * copies)
         return affine._replace(mean=mean, inverse=inverse_std(variance, self.spec))
 
@@ -153,8 +165,8 @@ class _Layer(torch.autograd.Function):
         )
         y = arranged(x, spec.arrangement)
         affine = call.affine(gain, bias, decay.dtype)
-        if spec.norm == "batch" and (thresholds is None or call.moments):
-            affine = call.normalised(affine, *kernels.batch_statistics(y, decay.dtype, spec), x)
+        if spec.norm == "batch" and (thresholds is None or call.moments or call.synced):
+            affine = call.normalised(affine, *call.statistics(y, decay.dtype), x)
         if thresholds is None or widths is None:
             fired, thresholds, widths = _adapted(y, affine, decay, call)
         else:
@@ -163,7 +175,7 @@ class _Layer(torch.autograd.Function):
             if fired.batch_mean is not None and fired.batch_variance is not None:
                 affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
         if call.facts.gradients:
-            ctx.call = call
+            ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(x, *affine, decay, thresholds, widths, fired.u_mean)
         # What was planned comes back as it went in: as a copy, which an autograd function may give.
@@ -186,6 +198,9 @@ class _Layer(torch.autograd.Function):
         grad_u_mean, grad_u_variance = moments if moments else (None, None)
         if grad_spikes is None:
             grad_spikes = x.new_zeros(()).expand(spec.time_steps, *x.shape[1:])
+        if ctx.synced:
+            # The kernels take the statistics for constants; what they pass back waits for the sums of all ranks.
+            spec = replace(spec, norm="given")
         gradients = call.kernels.backward(
             arranged(grad_spikes, spec.arrangement),
             grad_u_mean,
@@ -197,8 +212,14 @@ class _Layer(torch.autograd.Function):
             widths,
             u_mean,
             spec,
-            Wanted(needs_gain or needs_bias, needs_decay, needs_thresholds, needs_widths),
+            Wanted(needs_gain or needs_bias or ctx.synced, needs_decay, needs_thresholds, needs_widths),
         )
+        if ctx.synced and gradients.gain is not None and gradients.bias is not None:
+            y = arranged(x, spec.arrangement)
+            count = spec.count(y) * ranks.world_size()
+            terms = statistics_terms(gradients.gain, gradients.bias, gain, mean, inverse, count)
+            slope, offset = (spec.spread(term) for term in terms)
+            gradients = gradients._replace(y=norm_gradient(gradients.y, y, slope, offset))
         return (
             restored(gradients.y, x, spec.arrangement),
             gradients.gain if needs_gain else None,

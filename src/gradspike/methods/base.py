@@ -94,8 +94,8 @@ class Method(nn.Module):
 
     @property
     def sync_stats(self) -> bool:
-        """Whether `adapt` gets statistics over all ranks while training, rather than over its own."""
-        return False
+        """Whether `adapt` and `membrane_loss` get statistics over all ranks while training, not over their own."""
+        return True
 
     def measures(self, facts: LayerFacts) -> bool:
         """Whether this pass needs `adapt`. A method that only sometimes does overrides this and writes `plan` too."""

@@ -24,7 +24,7 @@ class DsAtgo(Method):
     Ablations. Without `at` theta[t] = V_th. Without `tgo` kappa[t] = k, the formula's value at d = V_th.
     `threshold_source: estimated` replaces the measured threshold by f_c sqrt(1 + tau^2) V_th. Without
     `moving_average` evaluation fires at the thresholds of the last training batch, so that a prediction does not
-    depend on what else is in its batch. `sync_stats` takes the statistics over all ranks.
+    depend on what else is in its batch. With `sync_stats: false` each rank measures its own share of the batch.
     """
 
     Config: ClassVar[type[DsAtgoConfig]] = DsAtgoConfig
@@ -40,7 +40,7 @@ class DsAtgo(Method):
     @property
     @override
     def sync_stats(self) -> bool:
-        return self.config.sync_stats
+        return self.config.sync_stats is not False
 
     @override
     def measures(self, facts: LayerFacts) -> bool:

@@ -40,7 +40,7 @@ class DsAtgoConfig(MethodConfig):
     moving_average: bool = True
     momentum: float = Field(default=0.1, gt=0, le=1)
     k: float = Field(default=1.0, gt=0)
-    sync_stats: bool = False
+    sync_stats: Literal["auto"] | bool = "auto"
 
 
 class PsgConfig(MethodConfig):
@@ -54,6 +54,7 @@ class PsgConfig(MethodConfig):
     width_lr_multiplier: float = Field(default=1.0, ge=0)
     pda_weight: float = Field(default=0.0, ge=0)
     pda_target: float | None = Field(default=None, gt=0)
+    sync_stats: Literal["auto"] | bool = "auto"
 
 
 class PsgPdaConfig(PsgConfig):

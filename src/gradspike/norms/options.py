@@ -20,3 +20,6 @@ class NormConfig(Strict):
     alpha: float = Field(default=1.0, gt=0)
     momentum: float = Field(default=0.1, gt=0, le=1)
     eps: float = Field(default=1e-5, gt=0)
+    sync: Literal["auto"] | bool = "auto"
+    """Batch statistics over the batches of all ranks, as one process would have them. auto: wherever there are several
+    ranks. false: each rank normalises its own share of the batch, and evaluation uses the first rank's statistics."""

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from gradspike import ranks
 from gradspike.norms.options import NormConfig
+from gradspike.norms.synced import synced_batch_norm
 
 
 class ChannelNorm(nn.Module):
@@ -24,6 +26,7 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.momentum = config.momentum
         self.eps = config.eps
+        self.sync = config.sync is not False
         self.scale = scale
         self.initial_gain = initial_gain
         self.weight = nn.Parameter(torch.full((channels,), initial_gain))
@@ -37,6 +40,11 @@ class ChannelNorm(nn.Module):
         """What the normalised value is multiplied by, [C]: gamma times `scale`."""
         return self.weight if self.scale == 1 else self.weight * self.scale
 
+    @property
+    def synced(self) -> bool:
+        """Whether a pass now takes its statistics over the batches of all ranks."""
+        return self.training and self.sync and ranks.world_size() > 1
+
     def forward(self, y: Tensor, repeats: int = 1, update: bool = True) -> Tensor:
         """Normalise y [N, C, *space]; same shape, dtype and memory format.
 
@@ -49,6 +57,11 @@ class ChannelNorm(nn.Module):
         if not self.training:
             return F.batch_norm(y, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
         count = y.numel() // y.shape[1]
+        if self.synced:
+            normalised, mean, variance = synced_batch_norm(y, weight, self.bias, self.eps)
+            if update:
+                self.record(mean, variance, count * repeats * ranks.world_size())
+            return normalised
         if count == 1:
             return self._single(y, weight, repeats, update)
         if not update:

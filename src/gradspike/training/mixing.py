@@ -16,9 +16,9 @@ from gradspike.data.augment.counter_random import mix_integers
 class Mixing:
     """Mixes sample i of a batch with sample B - 1 - i, and their labels, with one ratio for all pairs.
 
-    One draw per batch (timm's mode `batch`), determined by (seed, epoch, batch index, rank): whether to mix, by mixup
-    (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019), with which ratio and rectangle. Labels are
-    smoothed in the loss.
+    One draw per batch (timm's mode `batch`), determined by (seed, epoch, batch index) and the same on all ranks:
+    whether to mix, by mixup (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019), with which ratio and
+    rectangle. Labels are smoothed in the loss.
     """
 
     def __init__(self, config: LossConfig, classes: int, seed: int) -> None:
@@ -33,7 +33,7 @@ class Mixing:
             num_classes=classes,
         )
 
-    def __call__(self, inputs: Tensor, labels: Tensor, epoch: int, batch_idx: int, rank: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: Tensor, labels: Tensor, epoch: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Mix inputs, possibly in place. Returns them and the class probabilities [B, K].
 
         inputs: images [B, C, H, W] or frames [T, B, C, H, W], mixed the same way at all steps. The last sample of an
@@ -42,7 +42,7 @@ class Mixing:
         steps = inputs.shape[0] if inputs.ndim == 5 else None
         images = inputs if steps is None else inputs.transpose(0, 1).flatten(1, 2)
         even = len(images) - len(images) % 2
-        with _numpy_seeded(mix_integers(self.seed, epoch, batch_idx, rank)):
+        with _numpy_seeded(mix_integers(self.seed, epoch, batch_idx, 0)):
             mixed, shares = self._mix(images[:even], labels[:even])
         if even < len(images):
             mixed = torch.cat([mixed, images[even:]])

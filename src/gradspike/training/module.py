@@ -71,7 +71,7 @@ class SpikingClassifier(L.LightningModule):
         targets = labels
         finite = finite_samples(inputs)
         if self.mixing is not None:
-            inputs, targets = self.mixing(inputs, labels, self.current_epoch, batch_idx, self.global_rank)
+            inputs, targets = self.mixing(inputs, labels, self.current_epoch, batch_idx)
             labels = targets.argmax(1)
         with collect_losses() as extra, watch_first_layer() as watch:
             logits = self(inputs)

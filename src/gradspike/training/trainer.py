@@ -9,6 +9,7 @@ import warnings
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gradspike.config.schema import ExperimentConfig, TrainerConfig
 from gradspike.errors import UserError
@@ -31,7 +32,7 @@ def build_trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy="ddp" if options.world_size > 1 else "auto",
+        strategy=_strategy(config),
         precision=PRECISIONS[options.precision],  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip,
         accumulate_grad_batches=options.accumulate,
@@ -46,6 +47,14 @@ def build_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+
+
+def _strategy(config: ExperimentConfig) -> Strategy | str:
+    if config.trainer.world_size == 1:
+        return "auto"
+    # Statistics over all ranks are the same on all of them; otherwise the first rank's count, as everywhere in torch.
+    own = config.norm.sync is False or getattr(config.method, "sync_stats", None) is False
+    return DDPStrategy(broadcast_buffers=own)
 
 
 def check_device(options: TrainerConfig) -> None:

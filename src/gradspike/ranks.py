@@ -1,0 +1,67 @@
+"""Statistics over all processes that train together. Every function is one collective, and none without
+torch.distributed; each rank gets the same numbers to the last bit, because all of them pool the same rows.
+
+A loss is the mean over the ranks' own losses, and DistributedDataParallel averages their gradients. What is pooled here
+therefore passes back the *sum* of the ranks' gradients: the average then is the gradient of one process that sees the
+whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without torch.distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gathered(row: Tensor) -> Tensor:
+    """The tensors of all ranks, equal in shape, stacked by rank: [R, ...]. No gradient."""
+    rows = [torch.empty_like(row) for _ in range(world_size())]
+    dist.all_gather(rows, row.contiguous())
+    return torch.stack(rows)
+
+
+def summed(*values: Tensor) -> tuple[Tensor, ...]:
+    """Sums over ranks of tensors of one dtype, in one collective. No gradient."""
+    flat = gathered(torch.cat([value.reshape(-1) for value in values])).sum(0)
+    parts = torch.split(flat, [value.numel() for value in values])
+    return tuple(part.view_as(value) for part, value in zip(parts, values, strict=True))
+
+
+def pooled_channels(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [C] over ranks that have equally many values of each channel. No gradient.
+
+    Chan, Golub and LeVeque, 1979: a sum of squares would lose a small spread beside a large mean.
+    """
+    means, variances = gathered(torch.stack([mean, variance])).unbind(1)
+    return _pooled(means, variances)
+
+
+def pooled_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with gradient."""
+    means, variances = _Gathered.apply(torch.stack([mean, variance])).unbind(1)
+    return _pooled(means, variances)
+
+
+def _pooled(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square().mean(0)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, row: Tensor) -> Tensor:
+        return gathered(row)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every rank computes its loss from every row.
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
