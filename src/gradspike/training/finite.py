@@ -15,7 +15,7 @@ NONE = 2**63 - 1
 class FiniteSamples(Metric):
     """Counts the samples that are not finite, and others whose input to the first spiking layer is not.
 
-    Counts stay on the device until somebody reads what `compute` or `results` return, [3]: samples that are not finite,
+    Counts stay on the device until somebody reads what `own` or `results` return, [3]: samples that are not finite,
     other samples of which the first layer's input is not, and the lowest number of a sample of either kind.
     """
 
@@ -38,14 +38,17 @@ class FiniteSamples(Metric):
 
     @override
     def compute(self) -> Tensor:
-        return torch.stack([self.inputs, self.currents, self.first])
+        return self.own()
 
     def results(self) -> Tensor:
         """The counts of all ranks; starts over."""
-        with self.sync_context():
-            counts = self.compute()
+        counts: Tensor = self.compute()
         self.reset()
         return counts
+
+    def own(self) -> Tensor:
+        """The counts of this rank alone, which may ask without the others."""
+        return torch.stack([self.inputs, self.currents, self.first])
 
 
 def finite_samples(inputs: Tensor) -> Tensor:

@@ -83,10 +83,10 @@ class SpikingClassifier(L.LightningModule):
             # One transfer from the device for both.
             mean_loss, bad = torch.stack([self.train_meter.mean_loss(), samples.inputs + samples.currents]).tolist()
             if bad:
-                self._check_samples(samples.compute(), "train")
+                self._check_samples(samples.own(), "train")
             self._check_loss(mean_loss, batch_idx)
             if bad:
-                self._check_network(samples.compute(), "train", batch_idx)
+                self._check_network(samples.own(), "train", batch_idx)
         return loss
 
     def on_validation_epoch_start(self) -> None:
