@@ -234,7 +234,7 @@ def test_it_is_saved_in_the_default_entity(specification: dict[str, Any], monkey
 @pytest.mark.parametrize(
     ("refuses", "code", "said"),
     [
-        ("createCustomChart", 0, f"Note: W&B did not take the chart {heat_map.name()}"),
+        ("createCustomChart", 0, f"Note: W&B did not save the chart {heat_map.name()}"),
         ("upsertView", 1, "Error: W&B: saving the workspace failed: "),
     ],
 )

@@ -1,7 +1,7 @@
 """A saved W&B workspace that compares methods.
 
-workspace   which sections and panels it has, and how runs are grouped
-heat_map    the chart of layers x time steps, in Vega-Lite, since W&B has none of its own
-server      what is asked of W&B: the project, the chart, the workspace
-command     `gradspike dashboard`: options and order of work
+command    `gradspike dashboard`: its arguments and the order of its steps
+workspace  sections, panels and the grouping of runs
+heat_map   a custom chart of layers x time steps in Vega-Lite
+server     requests to W&B: the project, the chart, the workspace
 """

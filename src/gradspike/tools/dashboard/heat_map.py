@@ -1,8 +1,8 @@
 """A heat map of layers x time steps for each method, as a custom chart of W&B.
 
-W&B draws a custom chart from rows of a logged table and a Vega-Lite specification (data named `wandb`) in which
-`${field:name}` stands for a column and `${string:name}` for a text; a panel says which. Rows are those of all visible
-runs, so the mean over seeds is taken by the specification.
+W&B draws a custom chart from the rows of a logged table and a Vega-Lite specification (data named `wandb`), in which
+`${field:name}` stands for a column and `${string:name}` for a text that the panel sets. The rows come from all visible
+runs, so the specification averages over seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gradspike.loggers.closing import LAYER_COLUMNS
 
 VALUE = "value"
 FIELDS = {name: name for name in LAYER_COLUMNS if name not in ("seed", "firing_rate", "gradient_available")}
-"""The columns that every heat map reads; `value` is the one it shows."""
+"""The columns that every heat map reads; it shows `value`."""
 
 SPECIFICATION: dict[str, Any] = {
     "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -49,6 +49,6 @@ SPECIFICATION: dict[str, Any] = {
 
 
 def name() -> str:
-    """The chart's name; another specification has another one, so that what is saved already stays as it is."""
+    """The name of the chart. It depends on the specification, so saved charts never change."""
     digest = hashlib.sha256(json.dumps(SPECIFICATION, sort_keys=True).encode()).hexdigest()
     return f"gradspike-layers-{digest[:8]}"

@@ -1,4 +1,4 @@
-"""What is asked of W&B: whose workspace it is, that the project is there, to keep the chart and the workspace."""
+"""Requests to W&B: the default entity, the project, saving the chart and the workspace."""
 
 from __future__ import annotations
 
@@ -16,39 +16,42 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _told(doing: str) -> Iterator[None]:
-    """Whatever W&B's client raises (it has no common class for it), as a UserError."""
+def _reporting(doing: str) -> Iterator[None]:
+    """Turn any error of W&B's client, which has no common class for them, into a UserError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"W&B: {doing} failed: {reason}") from error
+        raise UserError(f"W&B: {doing} failed: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Server:
-    """The W&B server that the login is for. Raises UserError for everything it refuses."""
+    """The W&B server of the login. Raises UserError for every request it refuses."""
 
     def __init__(self, entity: str | None) -> None:
-        with _told("logging in"):
+        with _reporting("logging in"):
             self._api: Any = wandb.Api()
             self.entity: str | None = entity or self._api.default_entity
         if not self.entity:
-            raise UserError("W&B knows no default entity for you; name your team or user with entity=...")
+            raise UserError("W&B has no default entity for you; name your team or user with entity=...")
 
     def require_project(self, project: str) -> None:
-        """Raises UserError, with the nearest name, where the entity has no such project."""
-        with _told(f"listing the projects of {self.entity}"):
+        """Raises UserError, with the nearest name, if the entity has no such project."""
+        with _reporting(f"listing the projects of {self.entity}"):
             there = [one.name for one in self._api.projects(self.entity)]
         if project not in there:
             raise UserError(
-                f"project={project}: {self.entity} has no such project.{did_you_mean(project, there)} Runs make it: "
-                f"logger=wandb logger.project={project}, or wandb sync for offline ones."
+                f"project={project}: {self.entity} has no such project.{did_you_mean(project, there)} Runs create it "
+                f"(logger=wandb logger.project={project}); offline runs need wandb sync."
             )
 
     def keep_chart(self) -> str:
-        """Keep the heat maps' chart; gives its id. One that is there already may be refused, which does no harm."""
+        """Save the chart of the heat maps. Returns its id. W&B may refuse an existing one, which is harmless."""
         name = heat_map.name()
         try:
             self._api.create_custom_chart(
@@ -60,11 +63,13 @@ class Server:
                 spec=heat_map.SPECIFICATION,
             )
         except Exception as error:
-            print(f"Note: W&B did not take the chart {name} ({error}); if it is there from before, nothing is missing.")
+            print(
+                f"Note: W&B did not save the chart {name} ({_line(error)}). If it exists already, nothing is missing."
+            )
         return f"{self.entity}/{name}"
 
     def save(self, workspace: Workspace) -> str:
-        """Save a workspace; gives its address."""
-        with _told("saving the workspace"):
+        """Save a workspace. Returns its address."""
+        with _reporting("saving the workspace"):
             workspace.save()
             return str(workspace.url)

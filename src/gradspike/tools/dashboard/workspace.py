@@ -1,7 +1,7 @@
-"""Sections and panels of the workspace, in the names under which runs log; imports wandb-workspaces.
+"""Sections and panels of the workspace, with the names that runs log. Imports wandb-workspaces.
 
-Runs are grouped by W&B's own group, which is the method's name (`logger.group` is another). Curves and bars show the
-mean of a group and its standard deviation.
+Runs are grouped by W&B's group: the name of the method, or `logger.group`. Curves and bars show the mean of a group and
+its standard deviation.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ GROUP = "Group"
 ABOUT = """\
 ### How to read this
 
-Runs are grouped by method; lines and bars are the mean of a group, bands and whiskers one standard deviation.
+Runs are grouped by method. Lines and bars are the mean of a group; bands and whiskers are one standard deviation.
 
-- Nothing here keeps apart what must not be averaged: filter the runs to one data set, network, budget and version of \
-the code. `gradspike compare` refuses such a mixture, and adds intervals, paired tests and cost.
-- A run that has not finished has curves, but no bar and no point.
-- *Test accuracy* is that after the last epoch. Never choose an epoch, a setting or a run by it.
-- *Gradient available*: share of neurons with |u - theta| < kappa / 2, through which gradient flows.
-- *Energy* of an inference is estimated from counted operations (4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate; \
-45 nm, Horowitz 2014), not measured.
+- This workspace does not separate runs that must not be averaged: filter them to one data set, network, budget and \
+version of the code. `gradspike compare` refuses such mixtures, and adds intervals, paired tests and cost.
+- An unfinished run has curves, but no bar and no point.
+- *Test accuracy* is measured after the last epoch. Never select an epoch, a setting or a run by it.
+- *Gradient available*: share of neurons with |u - theta| < kappa / 2, which pass a gradient.
+- *Energy* of an inference is estimated from counted operations (4.6 pJ per multiply-accumulate, 0.9 pJ per \
+accumulate; 45 nm, Horowitz 2014), not measured.
 """
 
 
 def workspace(entity: str, project: str, name: str, dataset: str | None, chart: str) -> ws.Workspace:
-    """The workspace, not saved. `chart` is the id of the heat maps' chart; `dataset` keeps other runs out."""
+    """The workspace, not saved. `chart` is the id of the heat maps' chart; `dataset` filters the runs."""
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -42,7 +42,7 @@ def workspace(entity: str, project: str, name: str, dataset: str | None, chart: 
         sections=sections(chart),
         settings=ws.WorkspaceSettings(max_runs=MOST_GROUPS),
         runset_settings=ws.RunsetSettings(
-            # `value` stands where W&B's app itself writes it, and `in` because `=` has been seen to keep nothing
+            # `value` is part of the path in W&B's own filters. `in`, because `=` may match nothing
             # (wandb-workspaces, issue 34).
             filters=[expr.Config("dataset.value.name").isin([dataset])] if dataset else [],
             groupby=[expr.Metric(GROUP)],
@@ -59,13 +59,13 @@ def workspace(entity: str, project: str, name: str, dataset: str | None, chart: 
 
 
 def view(made: ws.Workspace) -> dict[str, Any]:
-    """The workspace as it is sent to W&B."""
+    """The workspace as sent to W&B."""
     sent: dict[str, Any] = made._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     return sent
 
 
 def sections(chart: str) -> list[ws.Section]:
-    """From the answer to its reasons."""
+    """The sections, from the results to their explanation."""
     return [
         _section(
             "Accuracy",
@@ -134,7 +134,7 @@ def _curve(title: str, metric: str) -> wr.LinePlot:
 
 
 def _path(title: str, metric: str) -> wr.LinePlot:
-    """The probe's records belong to optimiser steps."""
+    """A curve over optimiser steps, for which the probe has its records."""
     return _line(title, metric, "Step", "optimiser step")
 
 

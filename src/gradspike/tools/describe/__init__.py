@@ -1,4 +1,6 @@
-"""Shapes, parameters, MACs and kept activations of a network: measured (measure.py), shown (table.py), as a command.
+"""Shapes, parameters, MACs and kept activations of a network.
 
-synapses.py measures what layers are given, energy.py estimates from it what an inference costs.
+command  `gradspike describe`: its arguments and the order of its steps
+measure  measures the network
+table    prints the result
 """

@@ -1,4 +1,4 @@
-"""What a network costs, measured on the network itself: shapes, parameters, MACs, activations kept for the backward."""
+"""The shapes, parameters, MACs and activation memory of a network, measured on the network itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradspike.cost.counting import OUTSIDE, count_flops, count_saved, layers_of
 from gradspike.spiking_norm import NormReLU, SpikingNorm
 from gradspike.training.build import build_model, report_of
 
-BATCH = 2  # training needs two samples to normalise over; the difference to three is what one sample costs
+BATCH = 2  # training normalises over two samples at least; one sample costs the difference between two and three
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Layer:
     name: str
     kind: str
     steps: int
-    """How often it is computed: 1 where its input does not change over time; 0 for what is no single computation."""
+    """How often it is computed: 1 if its input does not change over time, 0 if it is not one computation."""
     output: tuple[int, ...]
-    """Shape of one step's output for one sample."""
+    """The shape of one step's output for one sample."""
     parameters: int
     macs: int
     kept_bytes: int
@@ -32,11 +32,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Description:
-    """A network's layers in the order in which they are computed."""
+    """The layers of a network in the order of their computation."""
 
     layers: tuple[Layer, ...]
     report: tuple[str, ...] = ()
-    """Lines on what was converted and what was left, for a network that was made from another one."""
+    """For a converted network, lines on what was converted and what was left."""
 
     def totals(self) -> dict[str, int]:
         """Parameters, MACs and kept bytes of the whole network."""
@@ -68,7 +68,7 @@ def measure(config: ExperimentConfig) -> Description:
         parameters = own.pop(name, 0)
         free = not (record.flops or kept or parameters)
         if free and (record.output is None or next(module.children(), None) is not None or not record.changed):
-            continue  # a container, or a layer that does nothing
+            continue  # a container, or a layer without effect
         steps, *shape = record.output or (0,)
         kind = _kind(module) if record.calls <= 1 else f"{_kind(module)}, {record.calls} times"
         layers.append(Layer(name, kind, steps, tuple(shape), parameters, record.flops // 2, kept))
@@ -87,7 +87,7 @@ def _inputs(config: ExperimentConfig, batch: int) -> Tensor:
 
 
 def _own_parameters(model: nn.Module) -> dict[str, int]:
-    """Number of parameters of each layer, its inner layers' apart; each parameter once."""
+    """The number of parameters of each layer without its inner layers. Each parameter counts once."""
     seen: set[int] = set()
     counts: dict[str, int] = {}
     for name, module in [(OUTSIDE, model), *layers_of(model)]:
@@ -99,7 +99,7 @@ def _own_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The class of a layer, and a convolution's kernel and stride."""
+    """The class of a layer; for a convolution also its kernel and stride."""
     kind = type(module).__name__
     if not isinstance(module, nn.Conv2d):
         return kind

@@ -1,4 +1,4 @@
-"""The table of a network's layers for the terminal."""
+"""The table of a network's layers at the terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ WIDE = 100
 def print_description(
     config: ExperimentConfig, network: Description, twins: list[tuple[str, Description]], published: str | None
 ) -> None:
-    """Layers, totals and the twins' totals; for a converted network also what was converted."""
+    """Print the layers, the totals and those of the twins; for a converted network also its report."""
     out = console()
     size = config.dataset.image_size
     out.print(
         f"{config.model.name} on {config.dataset.name} ({config.dataset.channels}x{size}x{size}), method "
         f"{config.method_label()}, T = {config.time_steps}, {config.trainer.precision}",
-        highlight=False,
     )
     out.print(
-        "One sample, all time steps. MACs: evaluation pass. Kept: activations that a training pass keeps for its "
-        "backward.",
-        highlight=False,
+        "For one sample and all time steps. MACs: evaluation pass. Kept: activations that a training pass keeps for "
+        "its backward pass.",
     )
     total = network.totals()
-    # Small networks in small units, so that no row is all zeros.
+    # Small units for small networks, so that no row is all zeros.
     macs_unit = (1e3, "k") if total["macs"] < 1e7 else (1e6, "M")
     kept_unit = (2**10, "KiB") if total["kept_bytes"] < 2**23 else (2**20, "MiB")
 
@@ -40,7 +38,7 @@ def print_description(
         )
 
     wide = out.width >= WIDE
-    caption = None if wide else f"type of each layer: in a terminal of {WIDE} columns"
+    caption = None if wide else f"a terminal of {WIDE} columns also shows the type of each layer"
     table = Table(caption=caption, caption_justify="left")
     table.add_column("layer", overflow="fold")
     if wide:
@@ -56,6 +54,6 @@ def print_description(
         table.add_row(name, *([""] if wide else []), "", "", *cost(**one.totals()))
     out.print(table)
     for line in network.report:
-        out.print(line, highlight=False, markup=False)
+        out.print(line)
     if published is not None:
-        out.print(published, highlight=False)
+        out.print(published)

@@ -1,6 +1,10 @@
 """The filter-normalised loss surface around trained weights (Li et al., "Visualizing the Loss Landscape of Neural
 Nets", NeurIPS 2018).
 
-command: the command line; surface: directions and the network at a point; points: the file of finished points, from
-which a killed command goes on; numbers: grid, flatness and the files of the result. The picture: reporting/.
+command  `gradspike landscape`: its arguments and the order of its steps
+options  the arguments
+surface  directions, and the network at a point
+points   the file of finished points, from which an interrupted command continues
+numbers  the grid, its flatness, and the files of the result
+plot     the picture
 """

@@ -1,4 +1,4 @@
-"""The grid, what is measured at its points, two numbers for how flat the surface is, and the files that hold them."""
+"""The grid and its points, two measures of flatness, and the files of the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANGLES = 360  # places on the circle
 
 
 class Point(NamedTuple):
-    """Mean loss over the samples, None where it is not a finite number; accuracy as a fraction."""
+    """Mean loss over the samples (None if it is not finite), and accuracy as a fraction."""
 
     loss: float | None
     accuracy: float
@@ -40,7 +40,7 @@ class Numbers:
 
     Attributes:
         run: name of the run's folder.
-        labels: what was trained and what it is looked at with, for readers.
+        labels: what was trained and evaluated, for readers.
         settings: everything the points depend on.
         cosine: cosine of the angle between the two directions.
         axis: coordinates [n], the same along both directions.
@@ -61,11 +61,11 @@ class Numbers:
 
     @property
     def not_finite(self) -> int:
-        """Number of points without a finite loss."""
+        """The number of points without a finite loss."""
         return sum(point.loss is None for point in self.grid)
 
     def flatness(self) -> dict[str, float | None]:
-        """The numbers of DEFINITIONS. A loss that is not finite counts as infinite; None for what is not finite."""
+        """The measures of DEFINITIONS; None if not finite. A loss that is not finite counts as infinite."""
         centre = self.centre.loss
         if centre is None:
             return dict.fromkeys(DEFINITIONS)
@@ -80,7 +80,7 @@ class Numbers:
         }
 
     def _between(self, values: list[float], alpha: float, beta: float) -> float:
-        """Bilinear interpolation of `values`, one a grid point, inside the grid; infinite beside an infinite one."""
+        """Bilinear interpolation of `values`, one for each grid point; infinite next to an infinite one."""
         width = len(self.axis)
         corners = []
         for coordinate in (alpha, beta):
@@ -88,12 +88,12 @@ class Numbers:
             low = min(int(place), width - 2)
             corners.append(((low, 1 - (place - low)), (low + 1, place - low)))
         rows, columns = corners
-        # A weight of 0 is left out, since 0 times infinity is no number.
+        # Weights of 0 are left out, because 0 times infinity is NaN.
         return sum(a * b * values[row * width + column] for row, a in rows for column, b in columns if a * b > 0)
 
 
 def write_numbers(folder: Path, numbers: Numbers) -> list[Path]:
-    """Write landscape.json and landscape.csv; returns their paths. Nothing in them depends on the clock."""
+    """Write landscape.json and landscape.csv. Returns their paths. Neither depends on the clock."""
     as_json, as_csv = folder / "landscape.json", folder / "landscape.csv"
     write_atomically(as_json, _json(numbers))
     write_atomically(as_csv, _csv(numbers))
@@ -114,7 +114,7 @@ def _json(numbers: Numbers) -> str:
         "not_finite": numbers.not_finite,
     }
     text = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
-    # One line a row: a grid with a line a number cannot be read.
+    # One line for each row of the grid: one for each number would be unreadable.
     for name, grid in (
         ("alphas", [numbers.axis]),
         ("betas", [numbers.axis]),

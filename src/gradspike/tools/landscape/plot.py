@@ -1,4 +1,4 @@
-"""The picture of a loss surface: loss and accuracy over the plane, as filled contours with lines."""
+"""The picture of a loss surface: loss and accuracy over the plane, as filled contours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FILLS = 40  # shades
 MOST_LINES = 12
-DECADE = 10.0  # a loss that spans more than this factor gets a logarithmic scale
+DECADE = 10.0  # a loss over a larger range gets a logarithmic scale
 STAR: dict[str, Any] = {
     "marker": "*",
     "markersize": 13,
@@ -27,12 +27,12 @@ STAR: dict[str, Any] = {
     "markeredgecolor": "white",
     "linestyle": "none",
 }
-MASKED = "0.8"  # light grey; neither colour map below has it
+MASKED = "0.8"  # light grey, which neither colour map has
 
 
 def draw(path: Path, numbers: Numbers) -> Path:
-    """Draw the surface into a PNG file, whole or not at all. Returns the path."""
-    # Figure without pyplot: no window system is looked for and no global state is left behind.
+    """Draw the surface into a PNG file, completely or not at all. Returns the path."""
+    # Without pyplot, which looks for a window system and leaves global state behind.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -44,17 +44,18 @@ def draw(path: Path, numbers: Numbers) -> Path:
     figure = Figure(figsize=(12, 6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.suptitle("\n".join(_title(numbers)), fontsize=13)
+    # A name may contain $, which matplotlib would take for mathematics.
+    figure.suptitle("\n".join(_title(numbers)), fontsize=13, parse_math=False)
     split = numbers.settings["split"]
     _panel(left, numbers.axis, loss, f"{split} loss", "viridis_r", logarithmic=_spans_decades(loss), form="{:g}")
     _panel(right, numbers.axis, accuracy, f"{split} accuracy in %", "cividis", logarithmic=False, form="{:g} %")
     left.set_ylabel("first direction, alpha")
     keys: list[Line2D | Patch] = [Line2D([], [], **STAR, label="trained weights")]
     if numbers.not_finite:
-        note = f"loss not a finite number ({numbers.not_finite} of {len(numbers.grid)} points)"
+        note = f"loss not finite ({numbers.not_finite} of {len(numbers.grid)} points)"
         keys.append(Patch(facecolor=MASKED, label=note))
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-    temporary = path.with_name(f".{path.name}.part")  # one process at a time: the points file is locked
+    temporary = path.with_name(f".{path.name}.part")  # the points file is locked, so no other process writes it
     try:
         figure.savefig(temporary, format="png", metadata={"Software": None})
         os.replace(temporary, path)
@@ -90,7 +91,7 @@ def _panel(
     logarithmic: bool,
     form: str,
 ) -> None:
-    """One plane. values: [alpha, beta]; alpha runs upwards."""
+    """One plane. values: [alpha, beta]; alpha increases upwards."""
     from matplotlib.colors import LogNorm, Normalize
 
     axes.set_title(title + (", logarithmic colours" if logarithmic else ""), fontsize=11)
@@ -120,7 +121,7 @@ def _panel(
 
 
 def _label(texts: Iterable[Text], extent: float) -> None:
-    """Make the labels of lines readable on any colour, and keep them off the star and the border."""
+    """Make the labels of lines readable on any colour, and remove those near the star and the border."""
     from matplotlib.patheffects import withStroke
 
     for text in texts:
@@ -131,7 +132,7 @@ def _label(texts: Iterable[Text], extent: float) -> None:
 
 
 def _line_levels(low: float, high: float, logarithmic: bool) -> list[float]:
-    """Round values between `low` and `high`: 1, 2, 5 times powers of ten, powers alone, or evenly spaced."""
+    """Round values between `low` and `high`: evenly spaced, or 1, 2 and 5 times (or only) powers of ten."""
     from matplotlib.ticker import MaxNLocator
 
     if not logarithmic:

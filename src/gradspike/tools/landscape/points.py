@@ -1,8 +1,7 @@
-"""The file of finished points: settings on its first line, then a line a point, written as soon as it is known."""
+"""The file of finished points: the settings on the first line, then one line for each point as soon as it is known."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -12,16 +11,17 @@ from types import TracebackType
 from typing import IO, Any
 
 from gradspike.errors import UserError
+from gradspike.locks import Taken, lock_if_possible
 from gradspike.tools.landscape.numbers import Point
 
 NAME = "points.jsonl"
 
 
 class PointsFile:
-    """`done` maps the number of a finished point to its values. Use as a context; only one process may at a time.
+    """A context for one process at a time. `done` maps the number of a finished point to its values.
 
-    A kill can cut the last line short; what is left of it is dropped. Raises UserError for a file that is damaged
-    otherwise, that was made with other settings, that another process writes, or that cannot be written.
+    A last line that a kill cut short is dropped. Raises UserError if the file is damaged in another way, has other
+    settings, is in use by another process, or cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], total: int, restart: bool) -> None:
@@ -44,30 +44,30 @@ class PointsFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
 
     def add(self, index: int, point: Point) -> None:
-        """Keep a finished point."""
+        """Store a finished point."""
         self._write({"point": index, "loss": point.loss, "accuracy": point.accuracy})
         self.done[index] = point
 
     def grid(self) -> list[Point]:
-        """All points in order. Only when none is missing."""
+        """All points in order; none may be missing."""
         return [self.done[index] for index in range(self.total)]
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock_if_possible(self._file, "Do not start this landscape twice.")
+        except Taken as error:
             raise UserError(f"{self.path}: another process is computing this landscape.") from error
 
     def _read(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
         whole, newline, torn = self._file.read().rpartition(b"\n")
         if not newline:
-            # Killed while it wrote its first line, or not ours at all.
+            # The process was killed while writing the first line, or this is another file.
             if not _line(settings).startswith(torn):
                 raise self._damaged()
             self._file.truncate(0)
@@ -86,8 +86,8 @@ class PointsFile:
         ]
         if differences:
             raise UserError(
-                f"{self.path}: holds points of a landscape with other settings:\n" + "\n".join(differences) + "\n"
-                "Start anew with restart=true, or keep both with out=<another folder>."
+                f"{self.path}: has points of a landscape with other settings:\n" + "\n".join(differences) + "\n"
+                "Delete them with restart=true, or keep both with out=<another folder>."
             )
         for line in lines:
             index, point = self._point(line)
@@ -110,12 +110,12 @@ class PointsFile:
             self._file.flush()
 
     def _damaged(self) -> UserError:
-        return UserError(f"{self.path}: is damaged. Start anew with restart=true.")
+        return UserError(f"{self.path}: is damaged. Start from scratch with restart=true.")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Raises UserError where what is done inside the block cannot write to `folder`."""
+    """Turn an OSError of the block, which writes to `folder`, into a UserError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Two random directions in the space of the weights, and a network's loss and accuracy on the plane they span."""
+"""Two random directions in weight space, and the loss and accuracy of a network on the plane they span."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 Direction = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
-HELD_BYTES = 2**30  # inputs up to this size are prepared once and stay on the device; others are read at every point
+HELD_BYTES = 2**30  # inputs up to this size stay on the device; larger ones are read for every point
 
 
 def filter_normalised(noise: Tensor, weight: Tensor) -> Tensor:
-    """`noise` with every filter, an index of the first dimension, rescaled to the norm of the filter of `weight`.
+    """`noise` with every filter (index of the first dimension) rescaled to the norm of that filter of `weight`.
 
-    Both [filters, ...] (at least two dimensions); same shape, in the dtype of `noise` (Li et al., section 4).
+    Both [filters, ...], at least two dimensions. Same shape, dtype of `noise` (Li et al., section 4).
     """
     lengths = noise.double().flatten(1).norm(dim=1)
     wanted = weight.double().flatten(1).norm(dim=1)
@@ -51,22 +51,22 @@ def filter_normalised(noise: Tensor, weight: Tensor) -> Tensor:
 def random_direction(model: nn.Module, generator: torch.Generator) -> Direction:
     """A Gaussian direction in all weights of two or more dimensions, filter-normalised.
 
-    All other parameters (gains and biases of norms, biases, decay logits, surrogate widths) stay where they are, as in
-    the paper; since they take no random numbers, networks that differ only in them share their noise. The noise is made
-    on the CPU, so that every device has the same.
+    All other parameters (gains and biases of norms, biases, decay logits, surrogate widths) do not move, as in the
+    paper. They draw no random numbers, so networks that differ only in them share their noise. The noise is drawn on
+    the CPU, so it is the same on every device.
     """
     direction = {}
     for name, weight in model.named_parameters():
         if weight.ndim >= 2:
             noise = torch.randn(weight.shape, generator=generator)
             normalised = filter_normalised(noise, weight.detach().cpu())
-            # The weight's memory format too: sums in another order would move the numbers in the last digits.
+            # In the weight's memory format, because sums in another order differ in the last digits.
             direction[name] = torch.empty_like(weight, requires_grad=False).copy_(normalised)
     return direction
 
 
 def cosine(first: Direction, second: Direction) -> float:
-    """Cosine of the angle between two directions; 0.0 where one has no length."""
+    """Cosine of the angle between two directions; 0.0 if one is zero."""
 
     def dot(one: Direction, other: Direction) -> float:
         return sum(float((one[name].cpu().double() * other[name].cpu().double()).sum()) for name in one)
@@ -78,7 +78,7 @@ def cosine(first: Direction, second: Direction) -> float:
 class Surface:
     """Loss and accuracy at (weights + alpha * first + beta * second). The model itself never changes.
 
-    `measure` gets a function that maps inputs to the displaced network's output, and returns the point's values.
+    `measure` takes a function that maps inputs to the outputs of the displaced network, and returns the point.
     """
 
     def __init__(self, model: nn.Module, seed: int, measure: Callable[[Forward], Point]) -> None:
@@ -91,9 +91,9 @@ class Surface:
 
     @torch.no_grad()
     def at(self, alpha: float, beta: float) -> Point:
-        """The values at one point of the plane; (0, 0) is exactly the trained network."""
+        """The values at one point of the plane. (0, 0) is exactly the trained network."""
         parameters = dict(self.model.named_parameters())
-        # Copies of the buffers: norms that use the batch's statistics write to theirs.
+        # Copies of the buffers, because norms with batch statistics write to theirs.
         tensors: dict[str, Tensor] = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         for name, first in self.first.items():
             tensors[name] = parameters[name] + alpha * first + beta * self.second[name]
@@ -102,7 +102,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class OpenedSurface:
-    """A run's surface; `settings` is everything its points depend on, `labels` is for readers."""
+    """A run's surface. Its points depend on `settings` alone; `labels` are for readers."""
 
     surface: Surface
     settings: dict[str, Any]
@@ -110,14 +110,14 @@ class OpenedSurface:
 
 
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
-    """Load a run's network and data. Raises UserError for everything the user can mend."""
+    """Load a run's network and data. Raises UserError for everything the user can fix."""
     quieten()
     config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator)
     check_device(config.trainer)
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)
     module.load_state_dict(content["state_dict"])
-    # Lightning's trainer decides device, precision and determinism, so the centre is what `gradspike evaluate` reports.
+    # Lightning's trainer sets device, precision and determinism, so the centre is what `gradspike evaluate` reports.
     trainer = build_trainer(config, loggers=[], callbacks=[])
     device = trainer.strategy.root_device
     module.to(device).eval()
@@ -178,21 +178,21 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
 
 
 def use_batch_statistics(model: nn.Module) -> None:
-    """Let all batch norms normalise by the batch at hand; everything else (thresholds too) stays in evaluation mode."""
+    """Make all batch norms use batch statistics. Everything else, including thresholds, stays in evaluation mode."""
     for layer in model.modules():
         if isinstance(layer, ChannelNorm | nn.modules.batchnorm._BatchNorm):
             layer.train()
 
 
 def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
-    """At most `limit` of the samples `split`, evenly by class, in ascending order; the same on every machine.
+    """At most `limit` of the samples in `split`, evenly by class, ascending; the same on every machine.
 
-    labels: int64 [N], of all samples of the data set. The samples of a smaller limit are among those of a larger one.
+    labels: int64 [N], of all samples of the data set. A larger limit includes the samples of a smaller one.
     """
     if limit is None or limit >= len(split):
         return split
     keys = CounterRandom.per_sample(0, 0, split).bits(0)
-    rank = np.zeros_like(split)  # a sample's place among those of its class
+    rank = np.zeros_like(split)  # of a sample within its class
     for label in np.unique(labels[split]):
         members = np.flatnonzero(labels[split] == label)
         rank[members[np.argsort(keys[members], kind="stable")]] = np.arange(len(members))
@@ -200,7 +200,7 @@ def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: i
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values of a state dict; a file's bytes may differ for the same weights."""
+    """SHA-256 of the names, types, shapes and values of a state dict. Files of the same weights may differ in bytes."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -210,7 +210,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _config_hash(config: ExperimentConfig) -> str:
-    """SHA-256 of what shapes the network's output: not of folders, loggers and the like."""
+    """SHA-256 of the configuration that shapes the network's output, without folders, loggers and so on."""
     plain = config.plain()
     shaping = {key: plain[key] for key in ("time_steps", "engine", "model", "method", "neuron", "norm", "loss")}
     shaping["dataset"] = {key: value for key, value in plain["dataset"].items() if key != "workers"}

@@ -1,3 +1,8 @@
-"""Where a training step's time and memory go: intervals between marks (clock.py), set while a real training runs
-(measure.py), what is kept in memory (memory.py), shown (table.py), as a command.
+"""The time and memory of a training step.
+
+command  `gradspike profile`: its arguments and the order of its steps
+measure  a real training of a few steps, with marks between kinds of work
+clock    time between marks
+memory   what a step keeps in memory
+table    prints the result
 """

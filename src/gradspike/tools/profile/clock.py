@@ -1,4 +1,4 @@
-"""Time between marks, each interval given to the part that the mark before it names: parts add up to the whole."""
+"""Time between marks. Each interval belongs to the part named by the mark before it, so parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Phase = Literal["forward", "backward", ""]
 
 @dataclass(frozen=True)
 class Part:
-    """What a stretch of time is spent on: kind of work, phase, and the layer where there is one."""
+    """What an interval is spent on: the kind of work, the phase, and the layer if there is one."""
 
     kind: str
     phase: Phase = ""
@@ -26,8 +26,8 @@ class Part:
 
 
 class Clock:
-    """Marks in order. On CUDA they are events on the stream, so that nobody waits: an interval is then the device's
-    time, idle time included.
+    """Marks in order. On CUDA they are events on the stream, so the host does not wait; an interval is then the time of
+    the device, including idle time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Clock:
         self.marks: list[tuple[Part, Any]] = []
 
     def mark(self, part: Part) -> None:
-        """From here on it is `part`."""
+        """Start `part`."""
         if self.device.type != "cuda":
             self.marks.append((part, time.perf_counter()))
             return

@@ -1,4 +1,4 @@
-"""A real training of a few steps, with marks where one kind of work ends and the next begins."""
+"""A real training of a few steps, with a mark wherever one kind of work ends and the next begins."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ DATA, PROBE, OTHER = "data", "probe", "other"
 KINDS = (PRODUCTS, NORM, LOSS, OPTIMISER, DATA, PROBE, OTHER)
 
 WARM_UP = 3
-PROBED_EVERY = 4  # of the measured steps; what it costs is spread over the steps between two probes of a training
+PROBED_EVERY = 4  # measured steps; the probe's cost is spread over the interval of the configuration
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One network: seconds of a step by part, which add up to the step, bytes by what holds them, and how often a step
-    waits for the device (None where that cannot be told).
+    """One network: the seconds of a step by part (they add up to the step), its bytes by use, and how often a step
+    waits for the device (None without CUDA).
     """
 
     seconds: dict[Part, float]
@@ -46,20 +46,20 @@ class Profile:
     waits: int | None
 
     def total(self) -> float:
-        """Seconds of a step."""
+        """The seconds of a step."""
         return sum(self.seconds.values())
 
     def kind(self, kind: str, phase: str | None = None) -> float:
-        """Seconds of one kind of work."""
+        """The seconds of one kind of work."""
         return sum(one for part, one in self.seconds.items() if part.kind == kind and phase in (None, part.phase))
 
     def layer(self, name: str, phase: str | None = None) -> float:
-        """Seconds of one layer."""
+        """The seconds of one layer."""
         return sum(one for part, one in self.seconds.items() if part.layer == name and phase in (None, part.phase))
 
 
 def kind_of(module: nn.Module) -> str:
-    """The kind of work that a layer does."""
+    """The kind of work of a layer."""
     if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
         return PRODUCTS
     norms = (SpikingNorm, NormReLU, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -67,9 +67,9 @@ def kind_of(module: nn.Module) -> str:
 
 
 def measure(configs: Sequence[ExperimentConfig], data: DataModule, steps: int, rounds: int) -> list[Profile]:
-    """Train each of the configurations in turn, `rounds` times; the mean over all its steps.
+    """Train the configurations in turn, `rounds` times. Returns the mean over all steps of each.
 
-    `data` are prepared and set up, and the same for all.
+    `data` is prepared and set up, and the same for all.
     """
     looks: list[list[_Look]] = [[] for _ in configs]
     for _ in range(rounds):
@@ -80,7 +80,7 @@ def measure(configs: Sequence[ExperimentConfig], data: DataModule, steps: int, r
 
 @dataclass
 class _Look:
-    """One training: parts of each plain and of each probed step."""
+    """One training: the parts of each plain step and of each probed step."""
 
     plain: list[dict[Part, float]]
     probed: list[dict[Part, float]]
@@ -106,7 +106,7 @@ def _mean(steps: Sequence[Mapping[Part, float]]) -> dict[Part, float]:
 
 def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
     probe = config.probe.model_copy(update={"every_n_steps": PROBED_EVERY})
-    # Training ends by itself when enough steps have been seen.
+    # Training ends when enough steps were seen.
     trainer_config = config.trainer.model_copy(update={"max_epochs": 1_000_000})
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config)
@@ -123,38 +123,38 @@ def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
 
 
 class _Marks:
-    """The clock of one training, and which marks begin its steps."""
+    """The clock of one training, and the marks that begin its steps."""
 
     def __init__(self, steps: int) -> None:
         self.wanted = steps
         self.clock = Clock(torch.device("cpu"))
         self.stack: list[Part] = []
         self.begins: list[tuple[int, int]] = []
-        """Number of the mark, and of the batch in its epoch."""
+        """The number of the mark, and that of the batch in its epoch."""
         self.hooked: Tensor | None = None
         self.batch: dict[str, Tensor] | None = None
         self.waits: int | None = None
 
     def now(self, part: Part) -> None:
-        """From here on it is `part`."""
+        """Start `part`."""
         self.clock.mark(part)
 
     def enter(self, part: Part, module: nn.Module, inputs: Any) -> None:
-        """A layer begins."""
+        """Start a layer."""
         self.stack.append(part)
         self.now(part)
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A layer has ended; when the gradient of its output is known, its backward pass begins."""
+        """End a layer. Its backward pass starts when the gradient of its output is known."""
         part = self.stack.pop()
-        # A container's output is its last layer's: that layer's backward pass comes first.
+        # A container's output is that of its last layer, whose backward pass comes first.
         if isinstance(output, Tensor) and output.requires_grad and output is not self.hooked:
             self.hooked = output
             output.register_hook(lambda _gradient: self.now(part.backward()))  # type: ignore[no-untyped-call]
         self.now(self.stack[-1] if self.stack else Part(OTHER, "forward"))
 
     def steps(self, probed: int | None) -> tuple[list[dict[Part, float]], list[dict[Part, float]]]:
-        """Parts of the plain steps and of the probed ones, without warm-up and those at the ends of an epoch."""
+        """The parts of plain and of probed steps, without the warm-up and the first and last of an epoch."""
         plain: list[dict[Part, float]] = []
         with_probe: list[dict[Part, float]] = []
         for number in range(WARM_UP, len(self.begins) - 1):
@@ -166,7 +166,7 @@ class _Marks:
         return plain, with_probe
 
     def enough(self) -> bool:
-        """Whether as many steps were seen as are wanted."""
+        """Whether enough steps were seen."""
         usable = [
             1
             for (_, batch), (_, following) in zip(self.begins[WARM_UP:], self.begins[WARM_UP + 1 :], strict=False)
@@ -176,7 +176,7 @@ class _Marks:
 
 
 class _Before(L.Callback):
-    """The first of the callbacks."""
+    """The first callback."""
 
     def __init__(self, marks: _Marks) -> None:
         self.marks = marks
@@ -232,7 +232,7 @@ class _Before(L.Callback):
             handle.remove()
 
     def _count_waits(self) -> None:
-        """From one step's start to the next one's, in the last step of the warm-up: torch warns of each wait."""
+        """Count the warnings of torch, one for each wait, during the last step of the warm-up."""
         if self._warnings is not None:
             torch.cuda.set_sync_debug_mode("default")
             self.marks.waits = sum("synchron" in str(one.message) for one in self._seen)
@@ -246,7 +246,7 @@ class _Before(L.Callback):
 
 
 class _After(L.Callback):
-    """The last of the callbacks."""
+    """The last callback."""
 
     def __init__(self, marks: _Marks) -> None:
         self.marks = marks

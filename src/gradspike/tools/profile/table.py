@@ -1,4 +1,4 @@
-"""The tables of a profile for the terminal."""
+"""The tables of a profile at the terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ TOP = 10
 
 
 def print_profile(config: ExperimentConfig, mine: Profile, twin: Profile | None, device: str) -> None:
-    """Time by kind of work, memory by what holds it, the layers that take longest; the twin beside all of them."""
+    """Print the time by kind of work, the memory by its use, and the slowest layers, each beside the twin."""
     out = console()
     out.print(
         f"{config.model.name} on {config.dataset.name}, method {config.method_label()}, T = {config.time_steps}, batch "
         f"{config.dataset.batch_size}, {config.trainer.precision}, engine {config.engine}, on {device}",
-        highlight=False,
     )
     out.print(_time(mine, twin))
     out.print(_memory(mine, twin))
     out.print(_layers(mine, twin))
-    waits = "not counted without CUDA" if mine.waits is None else f"{mine.waits} in a step"
-    out.print(f"Waits of the host for the device: {waits}", highlight=False)
+    waits = "not counted without CUDA" if mine.waits is None else f"{mine.waits} per step"
+    out.print(f"Waits of the host for the device: {waits}")
 
 
 def _table(title: str, columns: list[str]) -> Table:
@@ -38,7 +37,7 @@ def _ms(seconds: float) -> str:
 
 
 def _beside(mine: float, its: float) -> tuple[str, str]:
-    """The twin's number, and ours as a multiple of it."""
+    """The twin's number, and ours divided by it."""
     return _ms(its), f"{mine / its:.2f}" if its else ""
 
 
@@ -77,8 +76,8 @@ def _memory(mine: Profile, twin: Profile | None) -> Table:
 
 def _layers(mine: Profile, twin: Profile | None) -> Table:
     columns = ["layer", "kind", "forward", "backward", "all", "share", *(["twin", "ratio"] if twin else [])]
-    table = _table(f"The {TOP} layers that take longest (ms)", columns)
     kinds = {part.layer: part.kind for part in mine.seconds if part.layer}
+    table = _table(f"The {min(TOP, len(kinds))} slowest layers (ms)", columns)
     for name in sorted(kinds, key=mine.layer, reverse=True)[:TOP]:
         seconds = mine.layer(name)
         row = [name, kinds[name], _ms(mine.layer(name, "forward")), _ms(mine.layer(name, "backward")), _ms(seconds)]
