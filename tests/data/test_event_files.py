@@ -150,7 +150,7 @@ GOOD = made.recording(7, count=40, size=100)
         ("r.aedat", b"#!AER-DAT2.0\r\n# cut of", "ends inside its header"),
         ("r.aedat", b"#!AER-DAT1.0\r\n" + bytes(12), "AEDAT 1.0; versions 2.0"),
         ("r.aedat", bytes(80), "no AEDAT header"),
-        ("r.aedat", b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.DAVIS240C\r\n" + bytes(8), "DAVIS240C"),
+        ("r.aedat", b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.CochleaAMS1c\r\n" + bytes(8), "CochleaAMS1c"),
         ("r.aedat", made.aedat3_bytes(GOOD)[:-3], "truncated inside a packet"),
         ("r.aedat", made.aedat3_bytes(GOOD)[: -15 * 8 - 3], "truncated inside the header of a packet"),
         ("r.aedat", b"#!AER-DAT3.1\r\n" + bytes(8), "END-HEADER"),

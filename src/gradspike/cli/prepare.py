@@ -168,6 +168,17 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
         print(f"prepared   {opened.folder}  ({size_text(size)})")
     print(f"samples    {', '.join(f'{split} {count:,}' for split, count in counts.items())}  of {shape}")
     print(f"classes    {config.dataset.classes}" + (f": {names}" if names else ""))
+    if opened is not None and (decoded := opened.facts.get("decoded")):
+        from gradspike.data.events.decoded import decoding_lines
+        from gradspike.data.events.recording import percent
+
+        width, height = decoded["extent"]
+        share = percent(decoded["left_out_share"])
+        print(
+            f"events     {decoded['events']:,} on {width}x{height} pixels; {decoded['left_out']:,} left out ({share})"
+        )
+        for line in decoding_lines(decoded):
+            print(f"  {line}")
     bad = opened.facts.get("bad", []) if opened is not None else []
     if bad and opened is not None:
         print(f"left out   {len(bad)} that cannot be used (all of them stand in {opened.folder / 'meta.json'}):")

@@ -1,23 +1,20 @@
-"""AEDAT 2.0, jAER's format: recordings of a DVS128, and the original release of CIFAR10-DVS.
+"""AEDAT 2.0, jAER's format: recordings of a DVS128 or a DAVIS, and the original release of CIFAR10-DVS.
 
-After header lines that start with '#', an event is two big-endian 32-bit words: address, and timestamp in microseconds.
-The address of a DVS128 (jAER's DVS128 extractor and loadaerdat.m; the data set's dat2mat.m):
-
-    bit 0        1 for OFF (darker), 0 for ON
-    bits 1-7     x, counted from the right edge of the scene
-    bits 8-14    y, counted from the bottom
-    bit 15       set for anything but a change in brightness, such as a pulse at the synchronisation input
-
-Here, columns and rows count from the top left: column 127 - x, row 127 - y. Timestamps wrap after 2**32 microseconds
-(71 minutes).
+After header lines that start with '#', an event is two big-endian 32-bit words: address, and timestamp in microseconds,
+which wraps after 2**32 (71 minutes). The layout of the address depends on the sensor (see `chips`), which the header
+may name: "# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128".
 """
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gradspike.data.events.recording import BadRecordingError, Recording
+from gradspike.data.events.chips import CHIPS, Decoded, chip_named, chips_that_fit, decode
+from gradspike.data.events.recording import MAX_LEFT_OUT, BadRecordingError, Recording, percent
+from gradspike.errors import unknown
 
 SIZE = 128
 VERSION_LINE = b"#!AER-DAT"
@@ -31,17 +28,23 @@ _HEADER = (
 )
 
 
+_CHIP = re.compile(rb"#\s*AEChip\s*[:=]\s*(.*\S)", re.IGNORECASE)
+
+
 def header_of(data: bytes) -> tuple[list[bytes], int]:
     """The header lines of an AEDAT file of version 1 to 3, without line ends, and the offset of the first event.
 
-    No event of a DVS128 starts with the byte '#', so the end of the header is unambiguous.
+    An event of a DAVIS may start with the byte '#', too, but then holds a zero byte, which no header line does.
     """
     lines, start = [], 0
     while data[start : start + 1] == b"#":
         end = data.find(b"\n", start)
+        line = data[start : len(data) if end < 0 else end]
+        if b"\0" in line:
+            break
         if end < 0:
             raise BadRecordingError("the file ends inside its header")
-        lines.append(data[start:end].rstrip(b"\r"))
+        lines.append(line.rstrip(b"\r"))
         start = end + 1
     return lines, start
 
@@ -52,23 +55,66 @@ def version_of(data: bytes) -> str:
     return line.removeprefix(VERSION_LINE).decode("ascii", "replace").strip() if line[:9] == VERSION_LINE else "1.0"
 
 
-def read_aedat2(data: bytes) -> Recording:
-    """Read an AEDAT 2.0 file of a DVS128. Raises BadRecordingError."""
+def read_aedat2(data: bytes, chip: str | None = None) -> Recording:
+    """Read an AEDAT 2.0 file of the `chip` (a key of CHIPS; None: as in the header). Raises BadRecordingError."""
     lines, start = header_of(data)
-    for line in lines:
-        chip = line.rpartition(b".")[2].strip().decode("ascii", "replace")
-        if line.startswith(b"# AEChip:") and "DVS128" not in chip.upper():
-            raise BadRecordingError(f"recorded with the sensor {chip}; only AEDAT 2.0 of a DVS128 can be read")
     if (len(data) - start) % 8:
         raise BadRecordingError(f"truncated: {(len(data) - start) % 8} bytes after the last whole event")
     words = np.frombuffer(data, dtype=">u4", offset=start).astype(np.uint32)
-    address, t = words[::2], unwrap(words[1::2])
-    brightness = address < 1 << 15
-    special = len(address) - int(np.count_nonzero(brightness))
-    if special:
-        address, t = address[brightness], t[brightness]
-    bits = address.astype(np.int16)
-    return Recording(t, 127 - (bits >> 1 & 127), 127 - (bits >> 8 & 127), (bits & 1) == 0, special)
+    address, stamps = words[::2], words[1::2]
+    in_header = next((found[1].decode("utf-8", "replace") for line in lines if (found := _CHIP.match(line))), None)
+    name = _chip(in_header, chip) or _without_name(address)
+    stated = chip is not None or in_header is not None
+    decoded = decode(address, CHIPS[name])
+    good = decoded.good
+    x, y, p, t = decoded.x, decoded.y, decoded.p, unwrap(stamps)
+    if not good.all():
+        x, y, p, t = x[good], y[good], p[good], t[good]
+    left_out, why = _left_out(decoded, name)
+    sensor = (CHIPS[name].width, CHIPS[name].height) if stated else None
+    return Recording(t, x, y, p, len(address) - len(t), left_out, why, sensor)
+
+
+def _chip(in_header: str | None, wanted: str | None) -> str | None:
+    """The chip that the header or the user names; None if neither does."""
+    if in_header is None:
+        return wanted
+    found = chip_named(in_header)
+    short = in_header.rpartition(".")[2]
+    if found is None and wanted is None:
+        raise BadRecordingError(
+            f"recorded with an {unknown('sensor', short, CHIPS)}. If its addresses are laid out like those of one of "
+            "these, set dataset.chip"
+        )
+    if found is not None and wanted not in (None, found):
+        raise BadRecordingError(f"its header names the sensor {short}, but a {wanted} is expected")
+    return wanted or found
+
+
+def _without_name(address: NDArray[np.uint32]) -> str:
+    """A DVS128 if the addresses are its own: jAER's first sensor, whose files often do not name it."""
+    decoded = decode(address, CHIPS["dvs128"])
+    wrong = decoded.strays + decoded.pulses
+    if wrong <= MAX_LEFT_OUT * len(address):
+        return "dvs128"
+    fitting = chips_that_fit(address, MAX_LEFT_OUT)
+    advice = (
+        f"They fit {' or '.join(f'dataset.chip={name} ({CHIPS[name].width}x{CHIPS[name].height})' for name in fitting)}"
+        if fitting
+        else f"dataset.chip takes {', '.join(CHIPS)}, and they fit none of these"
+    )
+    raise BadRecordingError(
+        f"its header names no sensor, and {percent(wrong / len(address))} of its {len(address):,} addresses are not "
+        f"those of a DVS128. {advice}"
+    )
+
+
+def _left_out(decoded: Decoded, chip: str) -> tuple[int, str]:
+    parts = (
+        (decoded.strays, f"at addresses that a {chip} does not have"),
+        (decoded.pulses, "pulses at the synchronisation or external input"),
+    )
+    return sum(count for count, _ in parts), ", ".join(f"{count:,} {what}" for count, what in parts if count)
 
 
 def unwrap(stamps: NDArray[np.uint32]) -> NDArray[np.int64]:

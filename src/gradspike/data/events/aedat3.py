@@ -26,7 +26,7 @@ _PACKET = struct.Struct("<hhiiiiii")
 def read_aedat3(data: bytes) -> Recording:
     """Read the polarity events of an AEDAT 3.1 file. Raises BadRecordingError.
 
-    Events of other types (special, frame, IMU) are only counted, as special.
+    Events of other types (special, frame, IMU) and events marked as invalid are left out and counted.
     """
     lines, start = header_of(data)
     if b"#!END-HEADER" not in lines:
@@ -46,10 +46,13 @@ def read_aedat3(data: bytes) -> Recording:
             special += number
         start += size * number
     word = np.concatenate([words[:, 0] for words, _ in packets]) if packets else np.zeros(0, np.uint32)
+    if any((words[:, 1] >> 31).any() or overflow < 0 for words, overflow in packets):
+        raise BadRecordingError("holds timestamps beyond their 31 bits")
     t = [words[:, 1].astype(np.int64) + (overflow << 31) for words, overflow in packets]
     time = np.concatenate(t) if t else np.zeros(0, np.int64)
     valid = (word & 1).astype(np.bool_)
-    special += len(word) - int(np.count_nonzero(valid))
+    invalid = len(word) - int(np.count_nonzero(valid))
     word, time = word[valid], time[valid]
     x, y = (word >> 17).astype(np.int16), (word >> 2 & 0x7FFF).astype(np.int16)
-    return Recording(time, x, y, (word >> 1 & 1).astype(np.bool_), special)
+    why = f"{invalid:,} marked as invalid" if invalid else ""
+    return Recording(time, x, y, (word >> 1 & 1).astype(np.bool_), special + invalid, invalid, why)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ FIRST_LINE = b"#!AER-DAT4.0\r\n"
 
 
 def read_aedat4(data: bytes) -> Recording:
-    """Read the first event stream, rows and columns as stored. Raises BadRecordingError."""
+    """Read the event stream, rows and columns as stored. Raises BadRecordingError.
+
+    Packets of other streams (frames, IMU, triggers) are left out and counted.
+    """
     try:
         import aedat
     except ImportError:
         raise BadRecordingError("needs the package aedat, which is not installed: pip install aedat") from None
-    check_header(data)
+    description = check_header(data)
     # The package reads only from a path.
     with tempfile.NamedTemporaryFile(suffix=".aedat4") as file:
         file.write(data)
@@ -33,7 +37,12 @@ def read_aedat4(data: bytes) -> Recording:
         try:
             decoder = aedat.Decoder(file.name)
             streams = sorted(key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events")
-            packets = [packet["events"] for packet in decoder if packet["stream_id"] in streams[:1]]
+            packets, others = [], 0
+            for packet in decoder:
+                if packet["stream_id"] in streams:
+                    packets.append(packet["events"])
+                else:
+                    others += 1
         except BaseException as error:
             # A panic in its Rust code raises PanicException, which is not an Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -41,12 +50,15 @@ def read_aedat4(data: bytes) -> Recording:
             raise BadRecordingError(f"cannot be decoded as .aedat4: {error}") from error
     if not streams:
         raise BadRecordingError("holds no event stream")
-    return _joined(packets)
+    if len(streams) > 1:
+        raise BadRecordingError(f"holds {len(streams)} event streams: export each to a file of its own")
+    return replace(_joined(packets), special=others, sensor=_sensor(description))
 
 
-def check_header(data: bytes) -> None:
-    """Raise BadRecordingError unless the header is intact. The package does not check it and can crash Python.
+def check_header(data: bytes) -> ElementTree.Element:
+    """The header's description of the streams. Raises BadRecordingError unless the header is intact.
 
+    The package does not check it, and a damaged one can crash Python.
     A table starts with the distance back to its vtable, which holds two sizes and the offset of each field (0: absent).
     """
     if not data.startswith(FIRST_LINE):
@@ -68,9 +80,19 @@ def check_header(data: bytes) -> None:
         description = header[place + 4 : place + 4 + count]
         if len(description) < count:
             raise BadRecordingError("its header is damaged")
-        ElementTree.fromstring(description.decode())
+        return ElementTree.fromstring(description.decode())
     except (struct.error, UnicodeDecodeError, ElementTree.ParseError) as error:
         raise BadRecordingError(f"its header is damaged ({error})") from error
+
+
+def _sensor(description: ElementTree.Element) -> tuple[int, int] | None:
+    """Width and height of the sensor, if the description of the event stream states them."""
+    for stream in description.iter("node"):
+        facts = {attribute.get("key"): attribute.text for attribute in stream.findall("attr")}
+        size = {attribute.get("key"): attribute.text or "" for attribute in stream.findall("node[@name='info']/attr")}
+        if facts.get("typeIdentifier") == "EVTS" and all(size.get(key, "").isdigit() for key in ("sizeX", "sizeY")):
+            return int(size["sizeX"]), int(size["sizeY"])
+    return None
 
 
 def _joined(packets: list[NDArray[Any]]) -> Recording:
@@ -83,4 +105,6 @@ def _joined(packets: list[NDArray[Any]]) -> Recording:
             raise BadRecordingError(f"column {name} goes up to {events[name].max()}, beyond any sensor")
     on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # depends on the release of the package
     x, y = events["x"].astype(np.int16), events["y"].astype(np.int16)
+    if len(events) and events["t"].max() >= 2**63:
+        raise BadRecordingError("holds negative times")
     return Recording(events["t"].astype(np.int64), x, y, on.astype(np.bool_))

@@ -58,10 +58,12 @@ def _from_array(array: NDArray[Any]) -> Recording:
 def _from_columns(columns: Mapping[str, NDArray[Any]]) -> Recording:
     found = {}
     for field, names in _NAMES.items():
-        name = next((name for name in columns if name.lower() in names), None)
-        if name is None:
+        candidates = [name for name in columns if name.lower() in names]
+        if not candidates:
             raise BadRecordingError(f"has no column {field} (it has {', '.join(columns) or 'none'})")
-        found[field] = columns[name]
+        if len(candidates) > 1:
+            raise BadRecordingError(f"has several columns for {field}: {', '.join(candidates)}")
+        found[field] = columns[candidates[0]]
     return recording_of(**found)
 
 
@@ -72,16 +74,38 @@ def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[A
         shapes = ", ".join(f"{name} {column.shape}" for name, column in columns.items())
         raise BadRecordingError(f"its columns differ in length: {shapes}")
     for name, column in columns.items():
-        if column.dtype.kind not in "biuf":
-            raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
-        if column.dtype.kind == "f" and not (np.isfinite(column).all() and (column == np.rint(column)).all()):
-            hint = "; times are whole microseconds" if name == "t" else ""
-            raise BadRecordingError(f"column {name} holds numbers that are not whole{hint}")
-    for name in ("x", "y"):
-        if len(columns[name]) and not -(2**15) <= columns[name].min() <= columns[name].max() < 2**15:
-            raise BadRecordingError(f"column {name} goes up to {columns[name].max()}, beyond any sensor")
+        _check_whole(name, column)
+    if len(columns["t"]):
+        low, high = columns["t"].min(), columns["t"].max()
+        if low < 0:
+            raise BadRecordingError(
+                f"column t holds negative times, the first {columns['t'][columns['t'] < 0][0]:,.0f}: 32-bit times that "
+                "wrapped, or counted from a trigger; store times from 0 as 64-bit integers"
+            )
+        if high >= (2**53 if columns["t"].dtype.kind == "f" else 2**63):
+            raise BadRecordingError(f"column t goes up to {high}, beyond what {columns['t'].dtype} can hold exactly")
+        for name in ("x", "y"):
+            low, high = columns[name].min(), columns[name].max()
+            if low < 0:
+                raise BadRecordingError(f"column {name} goes down to {low}, and pixels count from 0")
+            if high >= 2**15:
+                raise BadRecordingError(f"column {name} goes up to {high}, beyond any sensor")
     polarity = columns["p"]
-    if polarity.dtype.kind != "b" and not (((polarity == 1) | (polarity == 0)).all() or (np.abs(polarity) == 1).all()):
+    if polarity.dtype.kind != "b" and not (
+        ((polarity == 1) | (polarity == 0)).all() or ((polarity == 1) | (polarity == -1)).all()
+    ):
         raise BadRecordingError("column p holds other values than 0 and 1 (or -1 and 1)")
     x16, y16 = columns["x"].astype(np.int16), columns["y"].astype(np.int16)
     return Recording(columns["t"].astype(np.int64), x16, y16, polarity > 0)
+
+
+def _check_whole(name: str, column: NDArray[Any]) -> None:
+    """Raise BadRecordingError unless a column holds whole numbers."""
+    if column.dtype.kind not in "iuf" + "b" * (name == "p"):
+        raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
+    if column.dtype.kind == "f" and not np.isfinite(column).all():
+        count = int(np.count_nonzero(~np.isfinite(column)))
+        raise BadRecordingError(f"column {name} holds {count:,} values that are NaN or infinite")
+    if column.dtype.kind == "f" and not (column == np.rint(column)).all():
+        hint = "; times are whole microseconds" if name == "t" else ""
+        raise BadRecordingError(f"column {name} holds numbers that are not whole{hint}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,18 +11,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.data.events.clock import in_order, jump
 from gradspike.data.events.frames import tet_resize, to_frames
 from gradspike.data.events.ready_frames import READY, read_ready_frames
 from gradspike.data.events.recording import BadRecordingError, Recording
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
+from gradspike.data.prepared.disk import size_text
 from gradspike.data.prepared.parts import Part
 from gradspike.data.source import Split
+from gradspike.errors import UserError
 
 Reader = Callable[[str, bytes], Recording]
 Sample = tuple[int, int, int, int, NDArray[Any]]
 """Label, number of the clip, start in microseconds, number of events (0: unknown), frames."""
+DECODED = ("clip", "events", "special", "left_out", "disordered", "jumps", "width", "height", "stated")
+"""What is noted of each recording: the first clip made of it; counts; the extent of its events; whether its header
+states the size of the sensor."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class ClipFrames:
     """Turns clips into frames: the work of `build_in_parts`. Times are in microseconds.
 
     Arrays of a part: inputs [n, T, 2, size, size]; int64 [n] each: labels, clip (its number), events (of the sample),
-    and begin_us, counted from the start of the recording, or of the file for a clip that is part of a file.
+    and begin_us, counted from the start of the recording, or of the file for a clip that is part of a file; decoded,
+    int64 [recordings, DECODED].
     """
 
     read: Reader
@@ -64,11 +73,15 @@ class ClipFrames:
     resize: Literal["events", "tet"]
     window_us: int | None
     stride_us: int | None
+    on_disorder: Literal["error", "sort"]
+    on_gap: Literal["error", "keep"]
+    max_left_out: float
 
     def __call__(self, clips: Sequence[Clip]) -> Part:
         """Read the clips into samples and a list of bad files."""
         samples: list[Sample] = []
         bad: list[BadFile] = []
+        noted: list[list[int]] = []
         unreadable = ""
         last: tuple[str, Recording] | None = None
         for clip in clips:
@@ -84,13 +97,20 @@ class ClipFrames:
                     continue
                 if last is None or last[0] != clip.path:
                     unreadable = clip.path  # until it has been read
-                    recording = self.read(clip.entry.name, clip.files.read(clip.entry))
-                    recording.check(*self.sensor)
+                    recording, note = self._decoded(clip)
+                    noted.append(note)
                     last, unreadable = (clip.path, recording), ""
-                samples += self._samples(clip, last[1])
+                made, jumps = self._samples(clip, last[1])
+                samples += made
+                noted[-1][DECODED.index("jumps")] |= jumps
             except (OSError, ValueError) as error:
                 bad.append(BadFile(clip.path, getattr(error, "strerror", None) or str(error)))
-        return _part(samples, tuple(bad))
+            except MemoryError as error:
+                raise UserError(
+                    f"{clip.path}: not enough memory for a file of {size_text(clip.entry.size)} and its frames. Use "
+                    "fewer processes (workers=1), longer windows or a longer stride."
+                ) from error
+        return _part(samples, tuple(bad), noted)
 
     def of_recordings(self, clips: Sequence[Clip], recordings: Sequence[Recording]) -> Part:
         """Make samples of recordings that are in memory."""
@@ -99,16 +119,33 @@ class ClipFrames:
         for clip, recording in zip(clips, recordings, strict=True):
             try:
                 recording.check(*self.sensor)
-                samples += self._samples(clip, recording)
+                samples += self._samples(clip, recording)[0]
             except ValueError as error:
                 bad.append(BadFile(clip.path, str(error)))
         return _part(samples, tuple(bad))
 
-    def _samples(self, clip: Clip, recording: Recording) -> list[Sample]:
+    def _decoded(self, clip: Clip) -> tuple[Recording, list[int]]:
+        """The recording of a clip, in order of time and on the sensor, and its row of DECODED."""
+        recording = self.read(clip.entry.name, clip.files.read(clip.entry))
+        recording.check_left_out(self.max_left_out)
+        recording.check_place(*self.sensor)
+        recording, disordered = in_order(recording, self.on_disorder)
+        counts = (len(recording), recording.special, recording.left_out, disordered)
+        return recording, [clip.number, *counts, 0, *recording.extent, int(recording.sensor == self.sensor)]
+
+    def _samples(self, clip: Clip, recording: Recording) -> tuple[list[Sample], bool]:
+        """The samples of a clip, and whether the recording's clock seems to jump."""
+        recording, start, zero = _part_of(clip, recording)
+        end = int(recording.t[-1]) + 1 if clip.end_us is None else clip.end_us
+        gap = jump(recording)
+        if gap and self.on_gap == "error" and (self.bins == "equal_time" or self.window_us is not None):
+            raise BadRecordingError(
+                f"its clock seems to jump: {gap}. Split the file there, or add dataset.on_gap=keep if the gap is real"
+            )
         return [
-            (clip.label, clip.number, begin, len(part), self.frames(part, span))
-            for begin, part, span in self._windows(clip, recording)
-        ]
+            (clip.label, clip.number, begin - zero, len(part), self.frames(part, span))
+            for begin, part, span in self._windows(recording, start, end)
+        ], gap is not None
 
     def frames(self, part: Recording, span: tuple[int, int]) -> NDArray[Any]:
         """Count the events of one sample, all in `span`, into frames [T, 2, image_size, image_size]."""
@@ -120,37 +157,77 @@ class ClipFrames:
         largest = values.max(axis=(1, 2, 3), keepdims=True)
         return tet_resize(np.divide(values, largest, out=values, where=largest > 0), self.image_size)
 
-    def _windows(self, clip: Clip, recording: Recording) -> Iterator[tuple[int, Recording, tuple[int, int]]]:
-        """Start, events and span of each window, or of the whole clip if it is not cut into windows.
+    def _windows(self, recording: Recording, start: int, end: int) -> Iterator[tuple[int, Recording, tuple[int, int]]]:
+        """Start, events and span of each window from `start` to `end`, or of the whole if it is not cut into windows.
 
-        The first window starts at the first event, or at the start of a clip that is part of a recording. An incomplete
-        last window and windows without events are left out.
+        An incomplete last window and windows without events are left out.
         """
-        zero = start = int(recording.t[0])
-        end = int(recording.t[-1]) + 1
-        if clip.begin_us is not None and clip.end_us is not None:
-            zero, start, end = 0, clip.begin_us, clip.end_us
-            recording = recording[slice(*np.searchsorted(recording.t, (start, end)).tolist())]
-            if not len(recording):
-                raise BadRecordingError(f"has no events between {start:,} and {end:,} us, where its labels place one")
         if self.window_us is None or self.stride_us is None:
-            yield start - zero, recording, (start, end)
+            yield start, recording, (start, end)
             return
         count = (end - start - self.window_us) // self.stride_us + 1
         if count < 1:
             raise BadRecordingError(
                 f"lasts {(end - start) / 1000:,.1f} ms, less than one window of {self.window_us / 1000:,.1f} ms"
             )
-        starts = start + np.arange(count) * self.stride_us
-        first, after = np.searchsorted(recording.t, starts), np.searchsorted(recording.t, starts + self.window_us)
-        for begin, low, high in zip(starts.tolist(), first.tolist(), after.tolist(), strict=True):
-            if high > low:
-                yield begin - zero, recording[low:high], (begin, begin + self.window_us)
+        ranges = _windows_with_events(recording.t - start, count, self.window_us, self.stride_us)
+        self._check_memory(sum(stop - first for first, stop in ranges))
+        for first, stop in ranges:
+            starts = start + np.arange(first, stop) * self.stride_us
+            low, high = np.searchsorted(recording.t, starts), np.searchsorted(recording.t, starts + self.window_us)
+            for begin, lower, upper in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
+                if upper > lower:
+                    yield begin, recording[lower:upper], (begin, begin + self.window_us)
+
+    def _check_memory(self, windows: int) -> None:
+        """Raise BadRecordingError if the frames of so many windows cannot fit into memory."""
+        needed = windows * self.time_steps * 2 * self.image_size**2
+        if needed > _memory() / 2:  # they are copied once
+            raise BadRecordingError(
+                f"makes {windows:,} windows, {size_text(needed)} of frames: more than this machine's memory can take. "
+                f"Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
+                f"{(self.stride_us or 0) / 1000:g})"
+            )
 
 
-def _part(samples: Sequence[Sample], bad: tuple[BadFile, ...]) -> Part:
-    if not samples:
-        return Part({}, bad)
-    columns = np.array([facts for *facts, _ in samples], dtype=np.int64).T
-    arrays = dict(zip(("labels", "clip", "begin_us", "events"), columns, strict=True))
-    return Part({"inputs": np.stack([frames for *_, frames in samples]), **arrays}, bad)
+def _part_of(clip: Clip, recording: Recording) -> tuple[Recording, int, int]:
+    """The events of a clip, the time at which it starts, and the time that its begin_us counts from."""
+    if clip.begin_us is None or clip.end_us is None:
+        return recording, int(recording.t[0]), int(recording.t[0])
+    part = recording[slice(*np.searchsorted(recording.t, (clip.begin_us, clip.end_us)).tolist())]
+    if not len(part):
+        raise BadRecordingError(
+            f"has no events between {clip.begin_us:,} and {clip.end_us:,} us, where its labels place one"
+        )
+    return part, clip.begin_us, 0
+
+
+def _windows_with_events(t: NDArray[np.int64], count: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """Ranges of windows, of `count`, that can hold events; `t` from the start of the first. Gaps take no work."""
+    breaks = np.flatnonzero(np.diff(t) > window)
+    ranges: list[tuple[int, int]] = []
+    for first, last in zip(t[np.r_[0, breaks + 1]].tolist(), t[np.r_[breaks, len(t) - 1]].tolist(), strict=True):
+        lowest = max(0, -((window - 1 - first) // stride), ranges[-1][1] if ranges else 0)
+        stop = min(count, last // stride + 1)
+        if stop > lowest:
+            ranges.append((lowest, stop))
+    return ranges
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def _part(samples: Sequence[Sample], bad: tuple[BadFile, ...], noted: Sequence[Sequence[int]] = ()) -> Part:
+    arrays: dict[str, NDArray[Any]] = {}
+    if noted:
+        arrays["decoded"] = np.array(noted, dtype=np.int64)
+    if samples:
+        columns = np.array([facts for *facts, _ in samples], dtype=np.int64).T
+        arrays |= dict(zip(("labels", "clip", "begin_us", "events"), columns, strict=True))
+        arrays["inputs"] = np.stack([frames for *_, frames in samples])
+    return Part(arrays, bad)

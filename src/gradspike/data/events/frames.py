@@ -46,6 +46,8 @@ def to_frames(
         start, end = span_us if span_us is not None else (int(t[0]), int(t[-1]) + 1)
         if t[0] < start or t[-1] >= end:
             raise ValueError(f"an event lies outside the recording from {start} to {end} us")
+        if (end - start) * time_steps >= 2**63:
+            raise ValueError(f"{end - start:,} us cannot be divided into {time_steps} frames")
         step = (t.astype(np.int64) - start) * time_steps // (end - start)
     else:
         step = np.arange(len(t)) * time_steps // len(t)
@@ -55,9 +57,14 @@ def to_frames(
     counts = np.bincount(
         step * (2 * rows * columns) + p * np.int64(rows * columns) + row + column, minlength=int(np.prod(shape))
     ).reshape(shape)
-    largest = int(counts.max())
     if binning == "binary":
         return (counts > 0).astype(np.uint8)
+    return narrow(counts)
+
+
+def narrow(counts: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int16]:
+    """Whole, non-negative counts as uint8, or as int16 if one exceeds 255. Raises ValueError above 32,767."""
+    largest = int(counts.max())
     if largest > LARGEST:
         raise ValueError(
             f"a pixel has {largest:,} events in one frame, more than {LARGEST:,}: use more time steps, windows, or "

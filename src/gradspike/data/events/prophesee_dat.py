@@ -9,6 +9,9 @@ import numpy as np
 from gradspike.data.events.aedat2 import unwrap
 from gradspike.data.events.recording import BadRecordingError, Recording
 
+_CHANGES = (0, 12)
+"""Types of change detection events: 2D and CD."""
+
 
 def read_dat(data: bytes) -> Recording:
     """Read header lines that start with '%', one byte each for event type and event size, and 64-bit events.
@@ -25,11 +28,16 @@ def read_dat(data: bytes) -> Recording:
         start = end + 1
     if not header:
         raise BadRecordingError("has no header (lines that start with '%')")
+    if raw := next((line for line in header if re.match(rb"% (evt|format)\b", line)), None):
+        kind = raw[2:].decode("ascii", "replace").strip()
+        raise BadRecordingError(f"is a Prophesee RAW file ({kind}), not a .dat file")
     version = next((int(found[1]) for line in header if (found := re.match(rb"% Version (\d+)", line))), 2)
     if version < 2:
         raise BadRecordingError(f"is a .dat file of version {version}; version 2 can be read")
     if len(data) < start + 2:
         raise BadRecordingError("the file ends after its header")
+    if data[start] not in _CHANGES:
+        raise BadRecordingError(f"holds events of type {data[start]}; change detection events have type 0 or 12")
     if data[start + 1] != 8:
         raise BadRecordingError(f"has events of {data[start + 1]} bytes; change detection events have 8")
     start += 2
@@ -37,5 +45,14 @@ def read_dat(data: bytes) -> Recording:
         raise BadRecordingError(f"truncated: {(len(data) - start) % 8} bytes after the last whole event")
     words = np.frombuffer(data, dtype="<u4", offset=start).astype(np.uint32)
     place = words[1::2]
+    if (place >> 29).any():
+        raise BadRecordingError("holds polarities other than 0 and 1")
     x, y = (place & 0x3FFF).astype(np.int16), (place >> 14 & 0x3FFF).astype(np.int16)
-    return Recording(unwrap(words[::2]), x, y, (place >> 28 & 1).astype(np.bool_))
+    return Recording(unwrap(words[::2]), x, y, (place >> 28 & 1).astype(np.bool_), sensor=_sensor(header))
+
+
+def _sensor(header: list[bytes]) -> tuple[int, int] | None:
+    """Width and height of the sensor if the header states them."""
+    facts = {found[1].lower(): int(found[2]) for line in header if (found := re.match(rb"% (\w+) (\d+)\s*$", line))}
+    width, height = facts.get(b"width"), facts.get(b"height")
+    return (width, height) if width and height else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gradspike.data.events.frames import tet_resize
+from gradspike.data.events.frames import narrow, tet_resize
 from gradspike.data.events.recording import BadRecordingError
 
 READY = ".pt"
@@ -32,7 +32,10 @@ def read_ready_frames(
     frames, label = _load(data)
     if len(frames) != time_steps:
         raise BadRecordingError(f"holds {len(frames)} frames: set time_steps={len(frames)}")
-    values = np.nan_to_num(frames)  # a frame without events was divided by its largest value, 0
+    empty = np.isnan(frames).all(axis=(1, 2, 3), keepdims=True)  # a frame without events, divided by its maximum, 0
+    values = np.where(empty, np.float32(0), frames)
+    if not np.isfinite(values).all():
+        raise BadRecordingError(f"holds {np.count_nonzero(~np.isfinite(values)):,} values that are NaN or infinite")
     if values.min() < 0:
         raise BadRecordingError("holds negative values, so neither counts nor frames in the range 0 to 1")
     if resize == "tet":
@@ -44,7 +47,7 @@ def read_ready_frames(
     counts = _by_place(_by_place(values, image_size).swapaxes(2, 3), image_size).swapaxes(2, 3)
     if binning == "binary":
         counts = (counts > 0).astype(np.float64)
-    return counts.astype(np.uint8 if counts.max() <= 255 else np.int16), label
+    return narrow(counts), label
 
 
 def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
@@ -62,7 +65,7 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
         array = array.transpose(3, 0, 1, 2)
     if array.ndim != 4 or array.shape[1] != 2 or array.shape[2] != array.shape[3]:
         raise BadRecordingError(f"holds frames of shape {tuple(array.shape)} instead of [T, 2, H, H] or [2, H, H, T]")
-    if number != int(number) or number < 0:
+    if not number.is_integer() or number < 0:
         raise BadRecordingError(f"holds the label {number}")
     return array, int(number)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_LEFT_OUT = 0.05
+"""Default of dataset.max_left_out."""
 
 
 class BadRecordingError(ValueError):
@@ -17,7 +20,8 @@ class Recording:
     """The events of one recording, in the order of its file.
 
     t: int64 [E], microseconds. x, y: int16 [E], column and row from the top left. p: bool [E], True for ON (brighter).
-    special: number of events that are no change in brightness and were left out.
+    special: everything in the file that is not among these events. left_out: those of it that should have been events
+    or cannot be told from them; why: what they are. sensor: (width, height) if the file states it.
     """
 
     t: NDArray[np.int64]
@@ -25,30 +29,84 @@ class Recording:
     y: NDArray[np.int16]
     p: NDArray[np.bool_]
     special: int = 0
+    left_out: int = 0
+    why: str = ""
+    sensor: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.t)
 
-    def __getitem__(self, part: slice) -> Recording:
-        return Recording(self.t[part], self.x[part], self.y[part], self.p[part])
+    def __getitem__(self, part: slice | NDArray[np.intp]) -> Recording:
+        """The same recording with some of the events."""
+        return replace(self, t=self.t[part], x=self.x[part], y=self.y[part], p=self.p[part])
 
-    def check(self, width: int, height: int) -> None:
-        """Raise BadRecordingError unless there are events, in order of time, all on the sensor."""
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Width and height of the smallest sensor, from the top left, that holds all events."""
+        return (int(self.x.max()) + 1, int(self.y.max()) + 1) if len(self) else (0, 0)
+
+    def check(self, width: int, height: int, max_left_out: float = MAX_LEFT_OUT) -> None:
+        """Raise BadRecordingError unless few events were left out, and the rest are in order and on the sensor."""
+        self.check_left_out(max_left_out)
+        self.check_order()
+        self.check_place(width, height)
+
+    def check_left_out(self, most: float) -> None:
+        """Raise BadRecordingError if there are no events, or a share above `most` was left out."""
         if not len(self):
             others = f" (but {self.special:,} that are no change in brightness)" if self.special else ""
             raise BadRecordingError(f"holds no events{others}")
+        total = len(self) + self.left_out
+        if self.left_out > most * total:
+            raise BadRecordingError(
+                f"{self.left_out:,} of its {total:,} events ({percent(self.left_out / total)}) would be left out: "
+                f"{self.why}. Check the sensor and the format, or raise dataset.max_left_out (it is {most:g})"
+            )
+
+    def check_order(self) -> None:
+        """Raise BadRecordingError if time goes backwards."""
         steps = np.diff(self.t)
         back = np.flatnonzero(steps < 0)
         if len(back):
+            largest = int(-steps[back].min())
             raise BadRecordingError(
                 f"time goes backwards {len(back):,} times, first after event {back[0]:,} (by {-steps[back[0]]:,} us), "
-                f"by at most {-steps[back].min():,} us; sort the events if this is jitter, or split the file there if "
-                "the clock was reset"
+                f"by at most {largest:,} us; {_remedy(largest)}"
             )
+
+    def check_place(self, width: int, height: int) -> None:
+        """Raise BadRecordingError if an event lies outside the sensor, or the file states a smaller sensor."""
         outside = np.flatnonzero((self.x < 0) | (self.x >= width) | (self.y < 0) | (self.y >= height))
         if len(outside):
             first = outside[0]
+            columns, rows = self.sensor or self.extent
             raise BadRecordingError(
                 f"{len(outside):,} events lie outside the sensor of {width}x{height} pixels, the first at column "
-                f"{self.x[first]}, row {self.y[first]}"
+                f"{self.x[first]}, row {self.y[first]}; "
+                + (f"its header names a sensor of {columns}x{rows}" if self.sensor else f"they need {columns}x{rows}")
             )
+        if self.sensor and (self.sensor[0] < width or self.sensor[1] < height):
+            columns, rows = self.sensor
+            raise BadRecordingError(
+                f"its header names a sensor of {columns}x{rows} pixels, smaller than the {width}x{height} expected"
+            )
+
+
+def _remedy(back_us: int) -> str:
+    """What to do about a clock that steps back by up to `back_us` microseconds."""
+    if back_us <= JITTER_US:
+        return "if this is jitter, add dataset.on_disorder=sort"
+    for bits in (32, 31, 24, 23):
+        if 0.99 * 2**bits < back_us <= 2**bits:
+            return f"this is a clock of {bits} bits that wrapped: store unwrapped times as 64-bit integers"
+    return "the clock was reset: split the file there"
+
+
+JITTER_US = 10_000
+"""Largest step backwards that can be jitter, in microseconds; a reset of the clock steps back much further."""
+
+
+def percent(share: float) -> str:
+    """A share as people write it: "0.02 %", "12.3 %", "99.99 %"."""
+    value = 100 * share
+    return f"{value:.3g} %" if value < 99 else f"{value:.2f} %"

@@ -7,10 +7,11 @@ decode. `Recording.check` validates the events afterwards, the same way for all 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 
-from gradspike.data.events.aedat2 import read_aedat2, version_of
+from gradspike.data.events.aedat2 import VERSION_LINE, read_aedat2, version_of
 from gradspike.data.events.aedat3 import read_aedat3
 from gradspike.data.events.aedat4 import read_aedat4
 from gradspike.data.events.arrays import read_npy, read_npz
@@ -19,26 +20,36 @@ from gradspike.data.events.prophesee_dat import read_dat
 from gradspike.data.events.recording import BadRecordingError, Recording
 
 
-def read_recording(name: str, data: bytes) -> Recording:
-    """Read the file `name` with the content `data`; the extension names the format. Raises BadRecordingError."""
+def read_recording(name: str, data: bytes, chip: str | None = None) -> Recording:
+    """Read the file `name` with the content `data`; the extension names the format. Raises BadRecordingError.
+
+    AEDAT is recognised by its first line under .dat and .bin, too: jAER's first files ended in .dat. chip: the sensor
+    of AEDAT 2.0 files; None: as in their headers.
+    """
     ending = os.path.splitext(name)[1].lower()
     if ending not in READERS:
         raise BadRecordingError(f"is not one of {', '.join(READERS)}")
     if not data:
         raise BadRecordingError("is empty (0 bytes)")
+    reader = READERS[ending]
+    if ending in _UNMARKED:
+        if data.startswith(VERSION_LINE):
+            reader = read_aedat
+        else:
+            _check_content(ending, data)
     try:
-        return READERS[ending](data)
+        return read_aedat(data, chip) if reader is read_aedat else reader(data)
     except BadRecordingError:
         raise
     except (ValueError, IndexError, KeyError, struct.error, OverflowError) as error:
         raise BadRecordingError(f"cannot be decoded as {ending}: {error}") from error
 
 
-def read_aedat(data: bytes) -> Recording:
+def read_aedat(data: bytes, chip: str | None = None) -> Recording:
     """Read AEDAT 2.0, 3.1 or 4.0, depending on the first line."""
     version = version_of(data)
     if version.startswith("2."):
-        return read_aedat2(data)
+        return read_aedat2(data, chip)
     if version == "3.1":
         return read_aedat3(data)
     if version.startswith("4."):
@@ -55,5 +66,26 @@ READERS: dict[str, Callable[[bytes], Recording]] = {
     ".npz": read_npz,
     ".npy": read_npy,
     ".dat": read_dat,
+    ".aedat2": read_aedat,
+    ".aedat3": read_aedat,
 }
 """Decoders by file extension."""
+
+_UNMARKED = (".bin", ".dat")
+"""Extensions that several programs use for formats of their own."""
+_CONTENTS = (
+    (re.compile(rb"PK\x03\x04"), "a zip or .npz file"),
+    (re.compile(rb"\x1f\x8b\x08"), "a gzip file"),
+    (re.compile(rb"\x93NUMPY"), "a .npy file"),
+    (re.compile(rb"\x89HDF\r\n"), "an HDF5 file"),
+    (re.compile(rb"MATLAB 5"), "a MATLAB file"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
+)
+
+
+def _check_content(ending: str, data: bytes) -> None:
+    """Raise BadRecordingError for another format's content: 40 arbitrary bits always make an event of a .bin file."""
+    contents = (*_CONTENTS, (re.compile(rb"% [\x20-\x7e]+\n"), "a Prophesee file")) if ending == ".bin" else _CONTENTS
+    for start, what in contents:
+        if start.match(data):
+            raise BadRecordingError(f"is {what} with the extension {ending}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.events.clips import Clip, ClipFrames, Reader
+from gradspike.data.events.decoded import decoding_lines, describe_decoding, too_small
 from gradspike.data.events.listing import (
     Listing,
     RemoteFile,
@@ -30,13 +32,13 @@ from gradspike.data.files.fingerprint import fingerprint
 from gradspike.data.files.source import FileSource
 from gradspike.data.options.events import RecordingsConfig
 from gradspike.data.prepared.cache import Prepared, find_prepared, prepared
-from gradspike.data.prepared.parts import Names, build_in_parts, refuse_bad_files
+from gradspike.data.prepared.parts import PARTS, Names, build_in_parts, refuse_bad_files
 from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 VAL_SEED = 2017
 RecordingsT = TypeVar("RecordingsT", bound=RecordingsConfig)
 
@@ -44,14 +46,16 @@ RecordingsT = TypeVar("RecordingsT", bound=RecordingsConfig)
 class EventSource(FileSource[RecordingsT]):
     """Frames from recordings in files. A subclass says how its files are named and where to download them."""
 
-    reader: ClassVar[tuple[Reader]] = (read_recording,)
-    """The function that reads a file, in a tuple because a bare function would become a method."""
     endings: ClassVar[tuple[str, ...]] = tuple(READERS)
 
     @property
     @abstractmethod
     def sensor(self) -> tuple[int, int]:
         """Width and height of the sensor in pixels."""
+
+    def reader(self) -> Reader:
+        """The function that reads a file."""
+        return read_recording
 
     @abstractmethod
     def list_recordings(self, places: Sequence[Files]) -> Listing:
@@ -83,6 +87,9 @@ class EventSource(FileSource[RecordingsT]):
             "resize": config.resize,
             "window_ms": config.window_ms,
             "stride_ms": config.stride_ms,
+            "on_disorder": config.on_disorder,
+            "on_gap": config.on_gap,
+            "max_left_out": config.max_left_out,
             "sensor": list(self.sensor),
             **self.key_of_files(),
         }
@@ -198,19 +205,46 @@ class EventSource(FileSource[RecordingsT]):
         bad = (*listing.bad, *missing, *bad)
         for file in bad:
             log.warning("Left out: %s: %s", file.path, file.problem)
+        decoded = describe_decoding(folder, clips)
+        try:
+            self.check_extent(decoded, files)
+        except UserError:
+            shutil.rmtree(folder / PARTS)  # nothing to go on with
+            raise
+        for line in decoding_lines(decoded):
+            log.warning("%s.", line)
         return {
             **describe_samples(folder, clips, config.window_ms is not None),
+            "decoded": decoded,
             "source": files.shown(),
             "class_names": list(listing.class_names),
             "bad": [[file.path, file.problem] for file in bad],
         }
+
+    def check_extent(self, decoded: Mapping[str, Any], files: Files) -> None:
+        """Raise UserError if the events occupy far less than the sensor."""
+        if needed := too_small(decoded, self.sensor):
+            columns, rows = decoded["extent"]
+            width, height = self.sensor
+            raise UserError(
+                f"{files.shown()}: no event lies beyond column {columns - 1} and row {rows - 1} of the sensor's "
+                f"{width}x{height} pixels, so every recording would fill only a corner of its frames. "
+                + self.advice_on_sensor(needed)
+            )
+
+    def advice_on_sensor(self, needed: tuple[int, int]) -> str:
+        """What to do if the events need a sensor of another size."""
+        return (
+            f"These are not recordings as {self.what} has them. For your own recordings, use dataset=event_folder "
+            f"dataset.sensor_size={size_option(needed)}."
+        )
 
     def work(self) -> ClipFrames:
         """The function that turns clips into frames with these options."""
         config = self.config
         window = None if config.window_ms is None else round(config.window_ms * 1000)
         return ClipFrames(
-            read=self.reader[0],
+            read=self.reader(),
             sensor=self.sensor,
             time_steps=self.time_steps,
             image_size=config.image_size,
@@ -219,6 +253,9 @@ class EventSource(FileSource[RecordingsT]):
             resize=config.resize,
             window_us=window,
             stride_us=window if config.stride_ms is None else round(config.stride_ms * 1000),
+            on_disorder=config.on_disorder,
+            on_gap=config.on_gap,
+            max_left_out=config.max_left_out,
         )
 
 
@@ -228,3 +265,8 @@ def _part_size(clips: Sequence[Clip]) -> int:
         return 24
     mean: float = sum(clip.entry.size for clip in clips) / max(len(clips), 1)
     return max(1, min(256, round(8e6 / max(mean, 1))))
+
+
+def size_option(size: tuple[int, int]) -> str:
+    """A sensor's size as the value of dataset.sensor_size."""
+    return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"

@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
 from gradspike.data.options.camera import CameraConfig
 
+Chip = Literal["dvs128", "davis128", "davis208", "davis240", "davis346", "davis640", "dvs640"]
+
 Milliseconds = Annotated[float, Field(ge=0.001)]
 """Times are counted in whole microseconds."""
 
@@ -72,6 +74,14 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     """Cut each recording into windows of this length; null: a recording is one sample."""
     stride_ms: Milliseconds | None = None
     """From the start of one window to that of the next; null: window_ms, so that none overlap."""
+    on_disorder: Literal["error", "sort"] = "error"
+    """error: a recording whose time goes backwards is a bad file; sort: jitter of up to 10 ms is sorted and counted."""
+    on_gap: Literal["error", "keep"] = "error"
+    """error: with bins=equal_time or windows, a recording with a gap longer than all the rest, such as a jump of the
+    clock, is a bad file; keep: the gap is real."""
+    max_left_out: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of a recording's events that may be left out (pulses, events marked as invalid, unknown addresses);
+    more make it a bad file."""
 
     @model_validator(mode="after")
     def _stride_needs_a_window(self) -> RecordingsConfig:
@@ -149,6 +159,8 @@ class EventFolderConfig(RecordingsConfig):
     sensor_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 128
     """Pixels of the sensor: one number for a square one, or [width, height]. Frames are square; a sensor that is not
     gets its axes scaled apart."""
+    chip: Chip | None = None
+    """Sensor of AEDAT 2.0 files whose header does not name a known one; null: as in the header, or a DVS128."""
     train_folder: str = "train"
     """Name of the folder that holds the training recordings."""
     val_folder: str | None = "val"

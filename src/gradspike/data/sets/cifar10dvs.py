@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from gradspike.data.events.aedat2 import SIZE
-from gradspike.data.events.clips import Clip
+from gradspike.data.events.clips import Clip, Reader
 from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.ready_frames import READY
 from gradspike.data.events.recording import Recording
@@ -47,7 +47,7 @@ def read_upright(name: str, data: bytes) -> Recording:
     Their camera lay on its side, so jAER shows the pictures mirrored along a diagonal. SpikingJelly and events-tfds
     swap the axes, too (column 127 - y bits, row 127 - x bits).
     """
-    recording = read_recording(name, data)
+    recording = read_recording(name, data, chip="dvs128")
     if not name.lower().endswith(".aedat"):
         return recording
     return replace(recording, x=recording.y, y=recording.x)
@@ -106,7 +106,10 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
         "CIFAR10-DVS_New/4724671, .aedat), in a folder CIFAR10DVS and not necessarily unpacked; or add "
         "dataset.download=true if there is a network. Without the files, dataset=cifar10dvs_sim makes a look-alike"
     )
-    reader = (read_upright,)
+
+    @override
+    def reader(self) -> Reader:
+        return read_upright
 
     @override
     def remote_files(self) -> tuple[RemoteFile, ...]:

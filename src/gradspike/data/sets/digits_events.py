@@ -26,7 +26,7 @@ from gradspike.data.sets.digits import read_digits
 from gradspike.data.source import Samples, Source
 
 VERSION = 1
-FRAMES_VERSION = 1
+FRAMES_VERSION = 2
 
 SIZE: int = DigitsEventsConfig.model_fields["image_size"].default
 SACCADE_US = 100_000
@@ -73,15 +73,13 @@ class DigitsEvents(Source[DigitsEventsConfig]):
     def _build_frames(self, folder: Path) -> dict[str, Any]:
         arrays = self.load_events().arrays
         events = Events(**{field: arrays[field] for field in FIELDS})
-        frames = np.lib.format.open_memmap(
-            folder / "inputs.npy", mode="w+", dtype=np.uint8, shape=(len(events), self.time_steps, 2, SIZE, SIZE)
+        frames = np.stack(
+            [
+                to_frames(events.recording(index), (SIZE, SIZE), self.time_steps, self.config.bins, (0, DURATION_US))
+                for index in range(len(events))
+            ]
         )
-        for index in range(len(events)):
-            counts = to_frames(
-                events.recording(index), (SIZE, SIZE), self.time_steps, self.config.bins, (0, DURATION_US)
-            )
-            frames[index] = np.minimum(counts, 255)
-        frames.flush()
+        np.save(folder / "inputs.npy", frames)
         np.save(folder / "labels.npy", arrays["labels"])
         np.save(folder / "splits.npy", arrays["splits"])
         return {"events": len(events.t), "largest_count": int(frames.max())}

@@ -18,8 +18,8 @@ import numpy as np
 from typing_extensions import override
 
 from gradspike.data.events.aedat2 import SIZE
-from gradspike.data.events.arrays import load_npy, read_npy
-from gradspike.data.events.clips import Clip
+from gradspike.data.events.arrays import load_npy, read_npy, recording_of
+from gradspike.data.events.clips import Clip, Reader
 from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.recording import BadRecordingError, Recording
 from gradspike.data.events.recordings import read_recording
@@ -59,8 +59,8 @@ def read_gesture(name: str, data: bytes) -> Recording:
         return read_npy(data)
     if array.ndim != 2 or array.shape[1] != 4:
         raise BadRecordingError(f"holds an array of shape {array.shape}; tonic's are [E, 4]: x, y, p, t")
-    x, y, p, milliseconds = array.astype(np.int64).T
-    return Recording(milliseconds * 1000, x.astype(np.int16), y.astype(np.int16), p > 0)
+    x, y, p, t = array.T
+    return recording_of(t * np.float64(1000) if array.dtype.kind in "iuf" else t, x, y, p)
 
 
 class DvsGesture(EventSource[DvsGestureConfig]):
@@ -74,7 +74,11 @@ class DvsGesture(EventSource[DvsGestureConfig]):
         "archives of tonic, ibmGestureTrain.tar.gz (https://figshare.com/ndownloader/files/38022171) and "
         "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584), not necessarily unpacked"
     )
-    reader = (read_gesture,)
+
+    @override
+    def reader(self) -> Reader:
+        return read_gesture
+
     endings = (".aedat", ".npy")
 
     @property

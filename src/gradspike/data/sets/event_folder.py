@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from gradspike.data.events.clips import Clip
+from gradspike.data.events.clips import Clip, Reader
 from gradspike.data.events.listing import Listing
-from gradspike.data.events.source import EventSource
+from gradspike.data.events.recordings import read_recording
+from gradspike.data.events.source import EventSource, size_option
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import ClassListing, Files, listing_by_class
@@ -37,6 +39,14 @@ class EventFolder(EventSource[EventFolderConfig]):
         return (size, size) if isinstance(size, int) else size
 
     @override
+    def reader(self) -> Reader:
+        return partial(read_recording, chip=self.config.chip)
+
+    @override
+    def advice_on_sensor(self, needed: tuple[int, int]) -> str:
+        return f"Set dataset.sensor_size={size_option(needed)}."
+
+    @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
         config = self.config
         folders: dict[Split, tuple[str, ...]] = {"train": (config.train_folder,), "test": (config.test_folder,)}
@@ -47,7 +57,7 @@ class EventFolder(EventSource[EventFolderConfig]):
     @override
     def key_of_files(self) -> dict[str, Any]:
         config = self.config
-        return {"folders": [config.train_folder, config.val_folder, config.test_folder]}
+        return {"folders": [config.train_folder, config.val_folder, config.test_folder], "chip": config.chip}
 
 
 def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Folders) -> Listing:

@@ -1,0 +1,63 @@
+"""The clock of a recording: events out of order, and gaps that are jumps of the clock."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from gradspike.data.events.recording import JITTER_US, BadRecordingError, Recording
+
+FEWEST = 10
+"""With fewer events, a gap says nothing."""
+JUMPS = 3
+"""Jumps of the clock to look for in one recording."""
+
+
+def in_order(recording: Recording, on_disorder: Literal["error", "sort"]) -> tuple[Recording, int]:
+    """The recording in order of time, and the number of events that were out of order. Raises BadRecordingError.
+
+    Only jitter is sorted: where time steps back by more than JITTER_US, the clock was reset, and sorting would merge
+    two recordings into one.
+    """
+    t = recording.t
+    if on_disorder == "error" or len(t) < 2 or (t[1:] >= t[:-1]).all():
+        recording.check_order()
+        return recording, 0
+    late = np.maximum.accumulate(t) - t
+    if late.max() > JITTER_US:
+        event = int(np.argmax(late > JITTER_US))
+        raise BadRecordingError(
+            f"time goes backwards by {late[event]:,} us at event {event:,}, too far to be sorted as jitter (at most "
+            f"{JITTER_US:,} us): the clock was reset or wrapped, so split the file there"
+        )
+    return recording[np.argsort(t, kind="stable")], int(np.count_nonzero(late))
+
+
+def jump(recording: Recording) -> str | None:
+    """Describe the gap that is longer than all the rest of a recording, if there is one.
+
+    With several jumps of the clock, each has to be longer than what remains without them.
+    """
+    if len(recording) < FEWEST:
+        return None
+    steps = np.diff(recording.t)
+    largest = np.argsort(steps)[::-1][:JUMPS]
+    rest = int(recording.t[-1]) - int(recording.t[0])
+    for event in largest.tolist():
+        gap = int(steps[event])
+        rest -= gap
+        if gap > rest:
+            return (
+                f"{duration(gap)} pass without an event after event {event:,}, more than the rest of the recording "
+                f"({duration(rest)}, {len(recording):,} events)"
+            )
+    return None
+
+
+def duration(microseconds: int) -> str:
+    """A time with a unit that fits: "120 us", "3.2 ms", "12.0 s", "5.1 h", "19,000 days"."""
+    for limit, unit, size in ((1e3, "us", 1.0), (1e6, "ms", 1e3), (6e9, "s", 1e6), (1.7e11, "h", 3.6e9)):
+        if microseconds < limit:
+            return f"{microseconds:,} us" if unit == "us" else f"{microseconds / size:,.1f} {unit}"
+    return f"{microseconds / 8.64e10:,.0f} days"

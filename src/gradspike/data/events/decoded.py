@@ -1,0 +1,77 @@
+"""What decoding found in all recordings of a set: events left out or out of order, jumps of the clock, the extent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradspike.data.events.clips import DECODED, Clip
+from gradspike.data.events.recording import percent
+
+log = logging.getLogger(__name__)
+
+KNOWN_SIZES = ((34, 34), (128, 128), (240, 180), (304, 240), (346, 260), (640, 480), (1280, 720))
+"""Sensors of common data sets and cameras, smallest first."""
+SHOWN = 5
+
+
+def describe_decoding(folder: Path, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Sum up the array `decoded` of a set, one row for each recording; nothing for frames made elsewhere."""
+    path = folder / "decoded.npy"
+    if not path.is_file():
+        return {}
+    rows = dict(zip(DECODED, np.load(path).T, strict=True))
+    # A file whose clips are in two parts was decoded for each of them.
+    paths = [clips[clip].path for clip in rows["clip"].tolist()]
+    last = sorted({file: row for row, file in enumerate(paths)}.values())
+    total = {name: int(rows[name][last].sum()) for name in ("events", "special", "left_out", "disordered")}
+    jumping = sorted({paths[row] for row in np.flatnonzero(rows["jumps"]).tolist()})
+    return {
+        **total,
+        "left_out_share": total["left_out"] / max(total["events"] + total["left_out"], 1),
+        "recordings_out_of_order": int(np.count_nonzero(rows["disordered"][last])),
+        "recordings_with_jumps": jumping,
+        "extent": [int(rows["width"].max()), int(rows["height"].max())],
+        "sensor_stated": bool(rows["stated"].any()),
+    }
+
+
+def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
+    """What a user should know of the decoding, in sentences."""
+    lines = []
+    if decoded.get("left_out"):
+        lines.append(
+            f"{decoded['left_out']:,} events left out ({percent(decoded['left_out_share'])}): pulses, events marked as "
+            "invalid, or addresses that the sensor does not have"
+        )
+    if decoded.get("disordered"):
+        lines.append(
+            f"{decoded['disordered']:,} events of {decoded['recordings_out_of_order']:,} recordings were out of order "
+            "and have been sorted"
+        )
+    if jumping := decoded.get("recordings_with_jumps", ()):
+        named = ", ".join(jumping[:SHOWN]) + (", ..." if len(jumping) > SHOWN else "")
+        lines.append(f"{len(jumping):,} recordings have a gap longer than all the rest (a jump of the clock?): {named}")
+    return lines
+
+
+def too_small(decoded: Mapping[str, Any], sensor: tuple[int, int]) -> tuple[int, int] | None:
+    """The size that the events need, if that is far less than the sensor: they would lie in a corner of the frames.
+
+    Real recordings have noise everywhere, so together they nearly fill the sensor. A header that states the sensor's
+    size is believed.
+    """
+    if not decoded or decoded["sensor_stated"]:
+        return None
+    width, height = decoded["extent"]
+    columns, rows = width / sensor[0], height / sensor[1]
+    if min(columns, rows) > 0.5 and max(columns, rows) >= 0.75:
+        return None
+    for known in KNOWN_SIZES:
+        if 0.9 * known[0] <= width <= known[0] and 0.9 * known[1] <= height <= known[1]:
+            return known
+    return width, height
