@@ -443,9 +443,10 @@ def test_several_jumps_are_found_and_busy_or_sparse_recordings_are_not() -> None
     assert "1,000.0 s pass without an event" in found
     assert jump(events) is None
     assert jump(replace(events[:9], t=np.array([0, 1, 2, 3, 4, 5, 6, 7, 10**6]))) is None
-    assert jump(replace(events[:10], t=np.arange(10) * 1000)) is None
-    for seed in range(20):
-        assert jump(over_sensor(34, 34, count=10, seed=seed)) is None
+    assert jump(replace(events[:40], t=np.arange(40) * 1000)) is None
+    for seed in range(50):
+        assert jump(over_sensor(34, 34, count=24, seed=seed)) is None
+        assert jump(over_sensor(34, 34, count=8, seed=seed)) is None
 
 
 def test_windows_across_a_gap_are_those_of_a_slow_search(tmp_path: Path) -> None:

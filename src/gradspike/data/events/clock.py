@@ -8,8 +8,8 @@ import numpy as np
 
 from gradspike.data.events.recording import JITTER_US, BadRecordingError, Recording
 
-FEWEST = 10
-"""With fewer events, a gap says nothing."""
+FEWEST = 24
+"""With fewer events, a gap says nothing: among 10 random times, one set in 15 has a gap longer than the rest."""
 JUMPS = 3
 """Jumps of the clock to look for in one recording."""
 
