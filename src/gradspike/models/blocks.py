@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from gradspike.models.pooling import MaxPool2d
+
 VECTOR = 16
 """Numbers (float32) in the widest vector of a CPU."""
 
@@ -53,7 +55,7 @@ class _PickedConv1x1(nn.Conv2d):
 
 def pool2x2(kind: Literal["avg", "max"]) -> nn.Module:
     """Pooling that halves the size; an odd last row or column is left out."""
-    return nn.AvgPool2d(2) if kind == "avg" else nn.MaxPool2d(2)
+    return nn.AvgPool2d(2) if kind == "avg" else MaxPool2d(2)
 
 
 def initialise(model: nn.Module) -> None:

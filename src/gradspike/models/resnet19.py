@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
+from gradspike.models.pooling import AdaptiveMaxPool2d
 from gradspike.models.registry import ResidualConfig
 from gradspike.models.residual import residual_stages
 from gradspike.spiking_norm import LayerContext
@@ -29,7 +30,7 @@ class ResNet19(nn.Module):
         self.stem = conv3x3(dataset.channels, widths[0])
         self.stem_neuron = context.layer(widths[0])
         self.blocks = residual_stages(config, widths[0], widths, DEPTHS, context)
-        self.pool = nn.AdaptiveAvgPool2d(1) if config.pool == "avg" else nn.AdaptiveMaxPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if config.pool == "avg" else AdaptiveMaxPool2d(1)
         self.hidden = nn.Linear(widths[-1], hidden, bias=False)
         self.hidden_neuron = context.layer(hidden)
         self.head = nn.Linear(hidden, dataset.classes, bias=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
+from gradspike.models.pooling import MaxPool2d
 from gradspike.models.registry import SewResNetConfig
 from gradspike.models.residual import residual_stages
 from gradspike.spiking_norm import LayerContext
@@ -33,7 +34,7 @@ class SewResNet(nn.Module):
         widths = [scaled(channels, config.width) for channels in CHANNELS]
         if config.stem == "imagenet" or (config.stem == "auto" and dataset.image_size >= LARGE):
             self.stem = nn.Conv2d(dataset.channels, widths[0], 7, stride=2, padding=3, bias=False)
-            self.stem_pool: nn.Module = (nn.AvgPool2d if config.pool == "avg" else nn.MaxPool2d)(3, 2, padding=1)
+            self.stem_pool: nn.Module = (nn.AvgPool2d if config.pool == "avg" else MaxPool2d)(3, 2, padding=1)
         else:
             self.stem = conv3x3(dataset.channels, widths[0])
             self.stem_pool = nn.Identity()

@@ -7,7 +7,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
-from gradspike.models.blocks import conv3x3, fold_time, initialise, unfold_time
+from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, unfold_time
+from gradspike.models.pooling import AdaptiveAvgPool2d
 from gradspike.models.registry import SpikingCnnConfig
 from gradspike.spiking_norm import LayerContext
 
@@ -19,13 +20,12 @@ class SpikingCnn(nn.Module):
     def __init__(self, config: SpikingCnnConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()
         self.time_steps = context.time_steps
-        pool = nn.AvgPool2d if config.pool == "avg" else nn.MaxPool2d
         channels = [dataset.channels] + [config.width * 2**stage for stage in range(config.depth)]
         self.convs = nn.ModuleList(conv3x3(a, b) for a, b in pairwise(channels))
         self.neurons = nn.ModuleList(context.layer(width) for width in channels[1:])
-        self.pool = pool(2)
+        self.pool = pool2x2(config.pool)
         size = dataset.image_size >> (config.depth - 1)
-        self.grid = nn.AdaptiveAvgPool2d(min(size, 2))  # keeps roughly where a feature was, which tells digits apart
+        self.grid = AdaptiveAvgPool2d(min(size, 2))  # keeps roughly where a feature was, which tells digits apart
         self.head = nn.Linear(channels[-1] * min(size, 2) ** 2, dataset.classes)
         initialise(self)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import ConfigError
 from gradspike.models.blocks import fold_time, unfold_time
+from gradspike.models.pooling import make_deterministic
 from gradspike.models.registry import TimmConfig
 from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.sites import NotConvertible, check_kind
@@ -85,6 +86,7 @@ class TimmNetwork(nn.Module):
             raise ConfigError(f"model.name={config.name} cannot be made a spiking network: {error}.") from error
         except DoesNotRun as error:
             raise ConfigError(f"model.name={config.name} {error}.") from error
+        make_deterministic(network)
         self.network = network
         self.report = TimmReport(config.name, conversion, config.pretrained, tuple(notes))
 
