@@ -17,7 +17,6 @@ byte for byte.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ import yaml
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
 from gradspike.runs.files import _write_json, finite, write_atomically
 
@@ -142,8 +142,9 @@ class RunFolder:
         """Keep the run to this process until it ends. Raises UserError when another one is training it."""
         self._lock = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock_if_possible(self._lock, "Make sure that no other process trains this run.")
+        except Taken as error:
+            self.unlock()
             raise UserError(f"{self.path}: another process is training this run.") from error
 
     def unlock(self) -> None:
