@@ -1,4 +1,4 @@
-"""What the options of all data sets have in common, and the facts that a model needs before any sample is loaded."""
+"""Options common to all data sets, and the facts that a model needs before any sample is loaded."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from gradspike.registry import Strict
 
 
 class AugmentConfig(Strict):
-    """Random changes of training samples; evaluation samples are never changed."""
+    """Random augmentation of training samples. Validation and test samples are never augmented."""
 
     shift: int = Field(default=0, ge=0, le=64)
-    """Largest shift in pixels, in both directions of both axes; what moves in is zero (padding plus random crop)."""
+    """Largest shift in pixels along each axis; zeros move in (padding and random crop)."""
     flip: bool = False
-    """Mirror half of the samples left to right."""
+    """Mirror half of the samples horizontally."""
     cutout: int = Field(default=0, ge=0, le=512)
-    """Side in pixels of the square that is blanked at a random place (DeVries & Taylor 2017); 0 for none."""
+    """Side in pixels of a square erased at a random position (DeVries & Taylor 2017); 0: none."""
 
 
 class DatasetConfig(Strict):
-    """What all data sets have in common. The class attributes are facts, the fields are options."""
+    """Options of every data set. Class attributes are facts, fields are options."""
 
     kind: ClassVar[Literal["image", "frames"]]
-    """image: a sample is a still picture [C, H, W]; frames: it changes in time, [T, C, H, W]."""
+    """image: a sample is a still picture [C, H, W]; frames: a sequence of frames [T, C, H, W]."""
     channels: ClassVar[int]
     max_time_steps: ClassVar[int]
 
     name: str
     image_size: PositiveInt
-    """Height and width in pixels, as the network sees them."""
+    """Height and width of the network's input in pixels."""
     classes: PositiveInt
     batch_size: int = Field(default=64, ge=1)
-    """Training samples an optimiser step sees, over all devices together."""
+    """Training samples per optimiser step, over all devices."""
     eval_batch_size: int = Field(default=256, ge=1)
-    """Upper limit of the batch size in validation and test, over all devices together."""
+    """Largest batch in validation and test, over all devices."""
     workers: int = Field(default=0, ge=0, le=256)
-    """Loader processes a device; 0 reads in the training process, which is fastest for a set that fits in memory."""
+    """Loader processes per device; 0 loads in the training process, fastest for a set that fits in memory."""
     augment: AugmentConfig = AugmentConfig()
 
     def check_time_steps(self, time_steps: int) -> None:
-        """Raise ValueError unless samples can be presented in `time_steps` steps."""
+        """Raise ValueError unless samples can be presented over `time_steps` steps."""
         if not 1 <= time_steps <= self.max_time_steps:
             raise ValueError(
-                f"time_steps={time_steps} does not suit the data set '{self.name}': {self.time_steps_reason()} "
-                f"Choose 1 to {self.max_time_steps}."
+                f"time_steps={time_steps}: the data set '{self.name}' takes 1 to {self.max_time_steps}; "
+                f"{self.time_steps_reason()}"
             )
 
     def time_steps_reason(self) -> str:
-        """Why there is an upper limit, as a sentence."""
+        """Why there is an upper limit, as the end of a sentence."""
         return "a still picture gains nothing from more steps."
 
 
 class FilesConfig(DatasetConfig):
-    """Options of every data set that is read from files somebody brings or downloads."""
+    """Options of data sets read from files."""
 
     source: str | None = None
-    """The folder or archive (zip, tar) that holds the files; null: looked for in data_dir under its usual names."""
+    """Folder or archive (zip, tar) that holds the files; null: searched for in data_dir under the usual names."""
     download: bool = False
-    """Fetch the files from their official place where they are missing."""
+    """Download the official files if they are missing."""
     on_bad_file: Literal["error", "skip"] = "error"
-    """What happens to a file that cannot be used: the preparation ends, or it is left out and listed."""
+    """error: a file that cannot be used stops the preparation; skip: it is left out and listed."""
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each class's training samples that is held out for validation where the source has no such split of its
-    own; 0 trains on all of them and reports the last epoch only."""
+    """Share of each class's training samples held out for validation if the source has no validation split; 0: train on
+    all of them and report the last epoch."""
     train_per_class: PositiveInt | None = None
-    """Use only this many training samples of each class; null for all."""
+    """Training samples to use per class; null: all."""

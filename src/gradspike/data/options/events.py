@@ -12,39 +12,38 @@ from gradspike.data.options.camera import CameraConfig
 Chip = Literal["dvs128", "davis128", "davis208", "davis240", "davis346", "davis640", "dvs640"]
 
 Milliseconds = Annotated[float, Field(ge=0.001)]
-"""Times are counted in whole microseconds."""
+"""At least one microsecond, the resolution of times."""
 
 
 class EventAugmentConfig(AugmentConfig):
-    """Random changes of event frames, the same for all frames of a sample."""
+    """Random augmentation of event frames, the same for all frames of a sample."""
 
     roll: int = Field(default=0, ge=0, le=64)
-    """Largest shift in pixels in both directions of both axes; what leaves on one side comes in on the other."""
+    """Largest circular shift in pixels along each axis."""
     nda: bool = False
-    """Neuromorphic data augmentation (Li et al., ECCV 2022): one of roll, rotation, shear and cutout for each
-    sample."""
+    """Neuromorphic data augmentation (Li et al., ECCV 2022): roll, rotation, shear or cutout, drawn for each sample."""
 
 
 class EventsConfig(DatasetConfig):
-    """Options of event recordings that are turned into frames."""
+    """Options of event recordings, which are turned into frames."""
 
     kind: ClassVar[Literal["image", "frames"]] = "frames"
     channels: ClassVar[int] = 2
     max_time_steps: ClassVar[int] = 1000
 
     bins: Literal["equal_time", "equal_count"] = "equal_time"
-    """Frames of equal duration, or frames that hold an equal number of events."""
+    """equal_time: frames of equal duration; equal_count: frames with equal numbers of events."""
     count_scale: float = Field(default=1.0, gt=0)
-    """Events that make an input of 1.0: counts are divided by it. Silence stays zero (not so with mean, std)."""
+    """Divisor of the event counts: this many events make an input of 1.0. No events stay 0."""
     augment: EventAugmentConfig = EventAugmentConfig()
 
     def time_steps_reason(self) -> str:
         """Why there is an upper limit, as a sentence."""
-        return "frames get too short to hold events."
+        return "shorter frames hold hardly any events."
 
 
 class DigitsEventsConfig(EventsConfig):
-    """The digits moved along three saccades of 100 ms each in front of a simulated event camera of 24x24 pixels."""
+    """The digits, moved along three saccades of 100 ms each in front of a simulated event camera of 24x24 pixels."""
 
     max_time_steps: ClassVar[int] = 100
 
@@ -56,7 +55,7 @@ class DigitsEventsConfig(EventsConfig):
 
     def time_steps_reason(self) -> str:
         """Why there is an upper limit, as a sentence."""
-        return "a recording lasts 300 ms, and a frame shorter than 3 ms holds next to no events."
+        return "a recording lasts 300 ms, and frames shorter than 3 ms hold hardly any events."
 
 
 class RecordingsConfig(EventsConfig, FilesConfig):
@@ -64,16 +63,16 @@ class RecordingsConfig(EventsConfig, FilesConfig):
 
     bins: Literal["equal_time", "equal_count"] = "equal_count"
     binning: Literal["count", "binary"] = "count"
-    """count: a pixel's value is the number of its events; binary: 1 for one event or many."""
+    """count: a pixel's value is its number of events; binary: 1 for one or more events."""
     resize: Literal["events", "tet"] = "events"
-    """From the sensor's size to image_size. events: every event is moved to the pixel that covers its place, none is
-    lost; tet: frames at the sensor's size, then the interpolation of the released TET code."""
+    """How the sensor's size becomes image_size. events: each event moves to the pixel that covers its position, none is
+    lost; tet: frames at the sensor's size, interpolated as in the released TET code."""
     normalize: Literal["none", "peak"] = "none"
-    """none: counts (divided by count_scale); peak: each sample divided by its largest count."""
+    """none: counts divided by count_scale; peak: each sample divided by its largest count."""
     window_ms: Milliseconds | None = None
-    """Cut each recording into windows of this length; null: a recording is one sample."""
+    """Length in milliseconds of the windows that recordings are cut into; null: one sample per recording."""
     stride_ms: Milliseconds | None = None
-    """From the start of one window to that of the next; null: window_ms, so that none overlap."""
+    """Time in milliseconds from the start of one window to the next; null: window_ms, so windows do not overlap."""
     on_disorder: Literal["error", "sort"] = "error"
     """error: a recording whose time goes backwards is a bad file; sort: jitter of up to 10 ms is sorted and counted."""
     on_gap: Literal["error", "keep"] = "error"
@@ -86,16 +85,16 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     @model_validator(mode="after")
     def _stride_needs_a_window(self) -> RecordingsConfig:
         if self.stride_ms is not None and self.window_ms is None:
-            raise ValueError("stride_ms needs window_ms, the length of a window")
+            raise ValueError("stride_ms needs window_ms, the length of the windows")
         return self
 
     @model_validator(mode="after")
     def _one_division(self) -> RecordingsConfig:
         if self.count_scale != 1.0:
             if self.normalize == "peak":
-                raise ValueError("normalize=peak divides by the largest count: count_scale has to stay 1.0")
+                raise ValueError("normalize=peak divides by the largest count: leave count_scale at 1.0")
             if self.resize == "tet":
-                raise ValueError("resize=tet gives frames of 0 to 1: count_scale has to stay 1.0")
+                raise ValueError("resize=tet gives frames in the range 0 to 1: leave count_scale at 1.0")
         return self
 
 
@@ -107,9 +106,9 @@ class Cifar10DvsConfig(RecordingsConfig):
     classes: PositiveInt = 10
     batch_size: PositiveInt = 100
     folds: Annotated[int, Field(ge=2, le=100)] = 10
-    """Each class's files, by their number, are divided into this many equal runs; one of them is the test split."""
+    """Number of equal folds that each class's files are divided into, by file number."""
     test_fold: NonNegativeInt | None = None
-    """Which run is the test split; null: the last one (9:1 as in the literature)."""
+    """Fold used as the test split; null: the last one (9:1, as in the literature)."""
     augment: EventAugmentConfig = EventAugmentConfig(flip=True, roll=5)
 
     @model_validator(mode="after")
@@ -120,13 +119,13 @@ class Cifar10DvsConfig(RecordingsConfig):
 
 
 class Cifar10DvsSimConfig(Cifar10DvsConfig):
-    """CIFAR-10's pictures before the simulated event camera, moved as in the making of CIFAR10-DVS."""
+    """CIFAR-10's pictures in front of the simulated event camera, moved as they were for CIFAR10-DVS."""
 
     name: Literal["cifar10dvs_sim"] = "cifar10dvs_sim"  # type: ignore[assignment]
     per_class: PositiveInt = 1000
-    """Recordings of each class."""
+    """Recordings per class."""
     camera: CameraConfig = CameraConfig(threshold=0.2)
-    """Natural pictures have less contrast than written digits, so the threshold is half theirs: some 170,000 events a
+    """Natural pictures have less contrast than the digits, so the threshold is half of theirs: about 170,000 events per
     recording."""
 
 
@@ -151,22 +150,22 @@ class NMnistConfig(RecordingsConfig):
 
 
 class EventFolderConfig(RecordingsConfig):
-    """Own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}` in a folder, a zip or a tar file."""
+    """Your own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}` in a folder, zip or tar file."""
 
     name: Literal["event_folder"] = "event_folder"
     image_size: PositiveInt
     classes: PositiveInt
     sensor_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 128
-    """Pixels of the sensor: one number for a square one, or [width, height]. Frames are square; a sensor that is not
-    gets its axes scaled apart."""
+    """Size of the sensor in pixels: one number if it is square, else [width, height]. Frames are square, so the axes of
+    any other sensor are scaled separately."""
     chip: Chip | None = None
     """Sensor of AEDAT 2.0 files whose header does not name a known one; null: as in the header, or a DVS128."""
     train_folder: str = "train"
-    """Name of the folder that holds the training recordings."""
+    """Folder of the training recordings."""
     val_folder: str | None = "val"
-    """Name of the validation recordings' folder; where it is missing, val_fraction is held out of the training ones."""
+    """Folder of the validation recordings; if it is missing, val_fraction of the training recordings is held out."""
     test_folder: str = "test"
-    """Name of the test recordings' folder."""
+    """Folder of the test recordings."""
 
     @model_validator(mode="after")
     def _splits_apart(self) -> EventFolderConfig:

@@ -15,13 +15,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageAugmentConfig(AugmentConfig):
-    """Random changes of pictures, in this order: resized crop, shift, flip, AutoAugment, cutout."""
+    """Random augmentation of pictures, in this order: resized crop, shift, flip, AutoAugment, cutout."""
 
     autoaugment: Literal["cifar10", "imagenet"] | None = None
-    """A learned policy of AutoAugment (Cubuk et al., CVPR 2019), drawn anew for each sample."""
+    """Learned AutoAugment policy (Cubuk et al., CVPR 2019), drawn for each sample; null: none."""
     resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Smallest share of the area that a random resized crop keeps (Inception's crop, aspect 3/4 to 4/3); null for
-    none."""
+    """Smallest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3); null: none."""
 
 
 class ImageConfig(DatasetConfig):
@@ -31,12 +30,12 @@ class ImageConfig(DatasetConfig):
     max_time_steps: ClassVar[int] = 64
 
     normalize: Literal["standard", "unit", "fixed"] = "standard"
-    """standard: zero mean, unit variance per channel, measured on the training split; unit: 0 to 1; fixed: `mean` and
-    `std` as given."""
+    """standard: zero mean and unit variance per channel, measured on the training split; unit: 0 to 1; fixed: `mean`
+    and `std` as given."""
     mean: tuple[float, ...] | None = None
-    """Mean per channel of the pictures at 0 to 1, for normalize=fixed."""
+    """Mean of each channel on the scale 0 to 1, for normalize=fixed."""
     std: tuple[PositiveFloat, ...] | None = None
-    """Standard deviation per channel, for normalize=fixed."""
+    """Standard deviation of each channel on the scale 0 to 1, for normalize=fixed."""
     augment: ImageAugmentConfig = ImageAugmentConfig()
 
     @model_validator(mode="after")
@@ -45,7 +44,7 @@ class ImageConfig(DatasetConfig):
             for key, values in (("mean", self.mean), ("std", self.std)):
                 if values is None or len(values) != self.channels:
                     raise ValueError(
-                        f"normalize=fixed needs {key} with {self.channels} numbers, as in dataset.{key}="
+                        f"normalize=fixed needs {key} with {self.channels} numbers, for example dataset.{key}="
                         f"[{','.join(['0.5'] * self.channels)}]"
                     )
         return self
@@ -54,8 +53,8 @@ class ImageConfig(DatasetConfig):
     def _resized_crop_needs_whole_pictures(self) -> ImageConfig:
         if self.augment.resized_crop is not None and getattr(self, "storage", "pixels") == "pixels":
             raise ValueError(
-                "augment.resized_crop cuts from whole pictures, which only dataset.storage=encoded keeps (imagenet, "
-                "image_folder): set that, or dataset.augment.resized_crop=null"
+                "augment.resized_crop needs whole pictures, which only dataset.storage=encoded keeps (imagenet, "
+                "image_folder). Set that, or dataset.augment.resized_crop=null"
             )
         return self
 
@@ -72,13 +71,13 @@ class DigitsConfig(ImageConfig):
 
 
 class PictureFilesConfig(ImageConfig, FilesConfig):
-    """Options of colour pictures in files; grey ones become colour."""
+    """Options of picture files. Grey pictures become RGB."""
 
     channels: ClassVar[int] = 3
 
     storage: Literal["pixels", "encoded"] = "pixels"
-    """What the prepared set holds. pixels: every picture at image_size, ready to use; encoded: compressed pictures
-    decoded while training, for sets that would not fit on the disk otherwise, or that are cropped at random."""
+    """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed, decoded during training, for
+    sets too large for the disk as pixels, or cropped at random."""
 
 
 class Cifar10Config(PictureFilesConfig):
@@ -124,26 +123,26 @@ class ImageNetConfig(PictureFilesConfig):
     val_fraction: float = Field(default=0.01, ge=0, lt=1)
     storage: Literal["pixels", "encoded"] = "encoded"
     shorter_side: PositiveInt = 352
-    """Pictures whose shorter side is longer are scaled down to it once, when the set is prepared (encoded only)."""
+    """Pictures with a longer shorter side are scaled down to this many pixels during preparation (encoded only)."""
     eval_shorter_side: PositiveInt = 256
-    """In evaluation the shorter side is brought to this and the middle is cut out at image_size (encoded only)."""
+    """Pixels that the shorter side is scaled to in evaluation, before the centre crop of image_size (encoded only)."""
     normalize: Literal["standard", "unit", "fixed"] = "fixed"
     mean: tuple[float, ...] | None = IMAGENET_MEAN
     std: tuple[PositiveFloat, ...] | None = IMAGENET_STD
     augment: ImageAugmentConfig = ImageAugmentConfig(flip=True, resized_crop=0.08)
 
     @model_validator(mode="after")
-    def _middle_lies_inside(self) -> ImageNetConfig:
+    def _centre_crop_fits(self) -> ImageNetConfig:
         if self.storage == "encoded" and self.eval_shorter_side < self.image_size:
             raise ValueError(
-                f"eval_shorter_side={self.eval_shorter_side} is smaller than image_size={self.image_size}, which is "
-                f"cut out of it: choose at least {self.image_size}"
+                f"eval_shorter_side={self.eval_shorter_side} is smaller than image_size={self.image_size}, the size of "
+                f"the crop: choose at least {self.image_size}"
             )
         return self
 
 
 class ImageFolderConfig(ImageNetConfig):
-    """Anyone's own pictures: `split/class/name.ext` in a folder, a zip or a tar file; PNG, JPEG or WebP."""
+    """Your own pictures: `split/class/name.ext` in a folder, zip or tar file; PNG, JPEG or WebP."""
 
     name: Literal["image_folder"] = "image_folder"  # type: ignore[assignment]
     image_size: PositiveInt
