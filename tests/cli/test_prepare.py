@@ -160,10 +160,10 @@ def test_a_stopped_preparation_goes_on(large: Path, tmp_path: Path, signum: int,
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     if signum == signal.SIGINT:
-        assert "the same command goes on from there" in errors
+        assert "the same command continues" in errors
         again = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert again.returncode == 0
-        assert "Going on with the preparation" in again.stdout
+        assert "Continuing the preparation" in again.stdout
 
 
 # The contact sheet.

@@ -217,7 +217,7 @@ def test_every_data_set_checks_its_time_steps(name: str) -> None:
     config.check_time_steps(1)
     config.check_time_steps(config.max_time_steps)
     for time_steps in (0, -1, config.max_time_steps + 1):
-        with pytest.raises(ValueError, match=rf"time_steps={time_steps} .*{name}.*1 to {config.max_time_steps}"):
+        with pytest.raises(ValueError, match=rf"time_steps={time_steps}: .*{name}.*1 to {config.max_time_steps}"):
             config.check_time_steps(time_steps)
 
 

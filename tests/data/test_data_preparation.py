@@ -69,7 +69,7 @@ def test_bad_items_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
     bad = (0, 13, *range(14, 21), 39)  # a whole part among them
     assert [file.path for file in build(tmp_path, bad=bad)] == [f"item/{item}" for item in bad]
     assert np.load(tmp_path / "square.npy")[:, 0].tolist() == [n for n in range(40) if n not in bad]
-    with pytest.raises(UserError, match="Nothing is left"):
+    with pytest.raises(UserError, match="No file can be used"):
         build(tmp_path / "none", bad=tuple(range(40)))
 
 
@@ -148,7 +148,7 @@ def test_joining_goes_on_where_it_was_stopped(tmp_path: Path, copied: int) -> No
 
 
 def test_too_little_space_is_told_before_anything_is_done(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"too little space: about .* TB are needed, .* are free"):
+    with pytest.raises(UserError, match=r"too little space: about .* TB needed, .* free"):
         build_in_parts(
             tmp_path,
             range(40),
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_nothing_broken_is_left(
     process = start(pictures, small_disk)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert re.search(r"too little space: about 726 kB are needed, 5\d\d kB are free", errors)
+    assert re.search(r"too little space: about 726 kB needed, 5\d\d kB free", errors)
     subprocess.run(["mount", "-o", "remount,size=900k", str(small_disk)], check=True)
     # Enough by the estimate, but not with all that is written.
     process = start(pictures, small_disk)

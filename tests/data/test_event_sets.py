@@ -319,14 +319,14 @@ def test_bad_files_are_named_and_refused_or_skipped(tmp_path: Path, caplog: pyte
         "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 times"),
         "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "holds no events"),
         "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events lie outside the sensor"),
-        "train/cat/notes.txt": (b"hello", "is of another kind"),
-        "train/ghost.bin": (made.bin_bytes(made.recording(0)), "stands in no class folder"),
+        "train/cat/notes.txt": (b"hello", "is not one of"),
+        "train/ghost.bin": (made.bin_bytes(made.recording(0)), "is in no class folder"),
     }
     for name, (content, _) in bad.items():
         made.write(folder / name, content)
     (folder / "train/ant/gone.bin").symlink_to("nowhere")
     options: dict[str, Any] = {"image_size": 16, "classes": 3}
-    with pytest.raises(UserError, match=r"notes.txt: is of another kind[^$]*dataset.on_bad_file=skip"):
+    with pytest.raises(UserError, match=r"notes.txt: is not one of[^$]*dataset.on_bad_file=skip"):
         load("event_folder", tmp_path, **options)
     with caplog.at_level(logging.WARNING, "gradspike"):
         samples = load("event_folder", tmp_path, on_bad_file="skip", **options)
@@ -358,7 +358,7 @@ def test_what_the_user_said_is_compared_with_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"resize": "tet", "count_scale": 255.0}, "resize=tet gives frames of 0 to 1"),
+        ({"resize": "tet", "count_scale": 255.0}, "resize=tet gives frames in the range 0 to 1"),
         ({"window_ms": 1e-4}, "window_ms"),
         ({"test_folder": "train"}, "must differ: they are train, val, train"),
     ],

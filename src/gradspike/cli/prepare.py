@@ -88,9 +88,9 @@ def prepare(words: list[str]) -> int:
             return _export(source, Path(arguments.export).expanduser(), arguments.export_format)
         samples = source.load()
     except KeyboardInterrupt:
-        print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
+        print("\nInterrupted. Finished parts are kept; the same command continues.", file=sys.stderr)
         return 130
-    opened = prepared_set(samples)
+    opened = _open(samples)
     print_summary(config, samples, opened)
     if arguments.verify:
         _verify(opened)
@@ -141,19 +141,15 @@ def _end(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(signum, saved=True)
 
 
-def prepared_set(samples: Samples) -> Prepared | None:
-    """The set on the disk that samples were opened from; None where they lie in memory only."""
+def _open(samples: Samples) -> Prepared | None:
+    """The prepared set of the samples; None if they are not kept on disk."""
     from gradspike.data.prepared.cache import open_folder
 
-    for array in (samples.inputs, samples.labels):
-        filename = getattr(array, "filename", None)
-        if filename is not None:
-            return open_folder(Path(filename).parent)
-    return None
+    return None if samples.folder is None else open_folder(samples.folder)
 
 
 def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared | None) -> None:
-    """Where the set lies and what is in it."""
+    """Print where the set is and what it holds."""
     from gradspike.data.prepared.disk import size_text
     from gradspike.data.prepared.parts import SHOWN
     from gradspike.data.source import SPLITS
@@ -181,9 +177,11 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
             print(f"  {line}")
     bad = opened.facts.get("bad", []) if opened is not None else []
     if bad and opened is not None:
-        print(f"left out   {len(bad)} that cannot be used (all of them stand in {opened.folder / 'meta.json'}):")
+        print(f"left out   {len(bad):,} files that cannot be used (listed in {opened.folder / 'meta.json'}):")
         for path, problem in bad[:SHOWN]:
             print(f"  {path}: {problem}")
+        if len(bad) > SHOWN:
+            print(f"  ... and {len(bad) - SHOWN:,} more")
 
 
 def _verify(opened: Prepared | None) -> None:
@@ -195,6 +193,6 @@ def _verify(opened: Prepared | None) -> None:
         opened.verify()
     except DamagedError as error:
         raise UserError(
-            f"{opened.folder} is damaged: {error}. Delete the folder and prepare the set again; check the disk."
+            f"{opened.folder} is damaged: {error}. Check the disk, delete the folder and prepare the set again."
         ) from error
-    print(f"verified   {len(opened.arrays)} arrays have their checksums")
+    print(f"verified   {len(opened.arrays)} arrays: all checksums match")

@@ -1,8 +1,12 @@
-"""Data sets: where samples come from, how they are prepared once, and how batches of them reach the compute device.
+"""Data sets: finding the files, preparing them once, and feeding batches to the compute device.
 
-`registry` names the data sets, `*_config(s)` validate their options; `source` says what a data set has to provide.
-`files` finds and reads files in folders and archives, `preparation` turns many of them into arrays, in parts and by
-several processes, `cache` keeps the arrays on disk. Pictures: `picture_source`, `pictures`, and a file for each data
-set. Events: `event_source`, `recordings`, `event_frames`, and a file for each data set; `event_camera` simulates them.
-`random` and `augment` change samples reproducibly; `loader` and `datamodule` feed the trainer; `preview` draws them.
+`registry` names the data sets; `source` says what a data set provides.
+
+- `options`: the keys of each data set.
+- `sets`: one file per data set. CIFAR files are read in `sets/cifar.py`.
+- `files`: folders, zip and tar files; which of their files are samples.
+- `pictures`: decoding and scaling of picture files, kept as pixels or compressed.
+- `events`: decoding of event recordings and their conversion to frames. `camera`: the simulated event camera.
+- `prepared`: the prepared arrays on disk, built in parts by several processes.
+- `augment`: reproducible augmentation. `loader`, `datamodule`: order, batches, devices. `preview`: the contact sheet.
 """

@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""The data sets by name: their options and their implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set has to provide, so that everything behind it (order, augmentation, resume) is common to all."""
+"""What a data set provides, so that order, augmentation and resuming work the same for all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradspike.data.options.base import DatasetConfig
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 UNUSED = 255
-"""In the place of a split: the sample is in none."""
+"""In the place of a split: the sample is in no split."""
 LIMIT_SEED = 1
 ConfigT = TypeVar("ConfigT", bound=DatasetConfig)
 
@@ -27,10 +27,10 @@ ConfigT = TypeVar("ConfigT", bound=DatasetConfig)
 class Samples:
     """All samples of a data set, of all splits.
 
-    inputs: uint8 [N, C, H, W] (images) or [N, T, C, H, W] (frames), usually memory-mapped; anything that an int64 array
-    can index works. labels: int64 [N]. splits: uint8 [N], positions in SPLITS. mean, std: per channel, of inputs / 255
-    over the training split (images only). class_names: by label. names: the file that each sample comes from, with its
-    window where a recording was cut; empty where samples come from no files.
+    inputs: uint8 [N, C, H, W] (images) or [N, T, C, H, W] (frames), usually memory-mapped; any object that an int64
+    array can index. labels: int64 [N]. splits: uint8 [N], indices into SPLITS. mean, std: per channel, of inputs / 255
+    over the training split (images only). class_names: by label. names: the file of each sample, with its window if a
+    recording was cut; empty if samples do not come from files. folder: the prepared set on disk.
     """
 
     inputs: Any
@@ -40,15 +40,16 @@ class Samples:
     std: tuple[float, ...] = ()
     class_names: tuple[str, ...] = ()
     names: Sequence[str] = ()
+    folder: Path | None = None
 
     def indices(self, split: Split) -> NDArray[np.int64]:
-        """The samples of a split, in ascending order; of `val` there may be none."""
+        """The samples of a split in ascending order; `val` may be empty."""
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64)
 
     def limited(self, train_per_class: int) -> Samples:
-        """The same with no more than so many training samples of each class, and the rest of them in no split.
+        """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.
 
-        Which ones depends on a hash of the index: a larger choice contains a smaller one, and no run's seed matters.
+        The choice depends on a hash of the index, not on the run's seed; a larger choice contains a smaller one.
         """
         splits = self.splits.copy()
         train = self.indices("train")
@@ -59,7 +60,7 @@ class Samples:
 
 
 class Source(ABC, Generic[ConfigT]):
-    """A data set. Its class attribute `Config` is the class of its options, derived from DatasetConfig."""
+    """A data set. `Config` is the class of its options, derived from DatasetConfig."""
 
     Config: ClassVar[type[DatasetConfig]]
 
@@ -68,20 +69,20 @@ class Source(ABC, Generic[ConfigT]):
         self.time_steps = time_steps
         self.data_dir = data_dir
         self.prepare_workers = min(4, os.cpu_count() or 1)
-        """Processes that prepare the files."""
+        """Number of processes that prepare the files."""
         self.refresh = False
-        """Whether to look at every file's name, size and time although their folder seems unchanged."""
+        """Whether to check every file's name, size and time even if their folder seems unchanged."""
 
     @abstractmethod
     def load(self) -> Samples:
-        """Open the prepared samples, preparing them first where needed. Raises UserError for what the user can mend."""
+        """Open the prepared samples, preparing them first if needed. Raises UserError for what the user can fix."""
 
 
 def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: int) -> NDArray[np.uint8]:
-    """Split every class in the same proportions: `val` and `test` are fractions, the seed is not that of a run.
+    """Split every class in the same proportions; `val` and `test` are fractions.
 
-    A sample's place depends on a hash of (seed, its index), so a split is the same on every machine and with every
-    library version.
+    A sample's split depends on a hash of (seed, index), so it is the same on every machine and with every library
+    version. The seed is not that of a run.
     """
     splits = np.zeros(len(labels), dtype=np.uint8)
     rank_key = CounterRandom.per_sample(seed, 0, np.arange(len(labels), dtype=np.int64)).bits(0)
@@ -101,12 +102,12 @@ def hold_out(
     seed: int,
     groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.uint8]:
-    """The `splits` with a `fraction` of each class's training samples moved to `val`, at least one of two or more.
+    """Move a `fraction` of each class's training samples to `val`: at least one, and never all.
 
-    Which ones depends on a hash of (seed, index), as in `stratified_split`. groups: int64 [N], the recording a sample
-    was cut from; samples of one recording stay together (the fraction is then one of recordings), but for a class with
-    a single recording, whose last samples are held out. Groups that hold several classes, such as people, are chosen
-    for all classes at once.
+    The choice depends on a hash of (seed, index), as in `stratified_split`. groups: int64 [N], the recording that a
+    sample was cut from; the samples of a recording stay together, and the fraction is one of recordings. Of a class
+    with a single recording, the last samples are held out. Groups that hold several classes, such as people, are
+    chosen for all classes at once.
     """
     splits = splits.copy()
     train = splits == SPLITS.index("train")
@@ -129,5 +130,5 @@ def hold_out(
 
 
 def _share(fraction: float, count: int) -> int:
-    """The number of `count` samples to hold out: never none, never all, unless there is one only."""
+    """How many of `count` samples to hold out: at least one and not all, or none of a single one."""
     return min(max(round(fraction * count), 1), count - 1)

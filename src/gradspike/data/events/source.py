@@ -25,13 +25,11 @@ from gradspike.data.events.listing import (
 )
 from gradspike.data.events.ready_frames import READY
 from gradspike.data.events.recordings import READERS, read_recording
-from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.download import download
-from gradspike.data.files.files import Files, MissingSourceError
-from gradspike.data.files.fingerprint import fingerprint
-from gradspike.data.files.source import FileSource
+from gradspike.data.files.files import Files
 from gradspike.data.options.events import RecordingsConfig
-from gradspike.data.prepared.cache import Prepared, find_prepared, prepared
+from gradspike.data.prepared.cache import Prepared, prepared
+from gradspike.data.prepared.file_source import FileSource
 from gradspike.data.prepared.parts import PARTS, Names, build_in_parts, refuse_bad_files
 from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
@@ -68,12 +66,12 @@ class EventSource(FileSource[RecordingsT]):
     def load(self) -> Samples:
         """Open the frames for these options, decoding the recordings first if needed."""
         frames = self.load_frames()
-        refuse_bad_files([BadFile(*file) for file in frames.facts["bad"]], self.config.on_bad_file)
-        self.check_classes(frames.facts["class_names"], frames.facts["source"])
         split = self.load_split(frames)
         arrays, class_names = frames.arrays, tuple(frames.facts["class_names"])
         names = Names(arrays["names"])
-        return Samples(arrays["inputs"], arrays["labels"], split, class_names=class_names, names=names)
+        return Samples(
+            arrays["inputs"], arrays["labels"], split, class_names=class_names, names=names, folder=frames.folder
+        )
 
     def load_frames(self) -> Prepared:
         """Open the prepared frames (arrays inputs, labels, listed, group, rank, begin_us, events, names)."""
@@ -93,16 +91,7 @@ class EventSource(FileSource[RecordingsT]):
             "sensor": list(self.sensor),
             **self.key_of_files(),
         }
-        try:
-            files = self.files()
-        except MissingSourceError:
-            opened = find_prepared(self.data_dir, config.name, {**key, "source": None})
-            if opened is None:
-                raise
-            log.info("The recordings of '%s' are missing; using their frames: %s", config.name, opened.folder)
-            return opened
-        key["source"] = fingerprint(files, self.data_dir, refresh=self.refresh)
-        return prepared(self.data_dir, config.name, key, lambda folder: self._build(files, folder))
+        return self.open_prepared(config.name, key, self._build)
 
     def key_of_files(self) -> dict[str, Any]:
         """Options of this data set that determine its frames."""

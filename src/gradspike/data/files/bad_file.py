@@ -1,4 +1,4 @@
-"""The error a reader raises for a file it cannot use."""
+"""A file that cannot be used, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be used; `path` as the user finds it ("archive.zip/train/3/x.png")."""
+    """A file that cannot be used. `path` is what the user sees: "archive.zip/train/3/x.png"."""
 
     path: str
     problem: str

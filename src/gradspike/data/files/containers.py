@@ -1,4 +1,4 @@
-"""What lies in a folder, a zip or a tar file: the list of its files, and the file that is kept open to read them."""
+"""The files in a folder, a zip or a tar file: their list, and the archive kept open to read them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from gradspike.data.files.bad_file import BadFile
 from gradspike.errors import UserError
 
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
-"""Files and folders that systems leave behind; names that begin with a dot are ignored as well."""
+"""Files and folders that operating systems leave behind. Names that begin with a dot are ignored, too."""
 BLOCK = tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file: its `name` (parts joined by "/"), its size in bytes, and what changes with its content.
+    """A file: its `name` (parts joined by "/"), its size in bytes, and a mark that changes with its content.
 
-    mark: the CRC-32 of a zip's member; the modification time in nanoseconds elsewhere. offset: where the bytes begin in
-    a tar file.
+    mark: CRC-32 of a zip member, otherwise the modification time in nanoseconds. offset: where the bytes begin in a tar
+    file.
     """
 
     name: str
@@ -45,7 +45,7 @@ def _unsafe(name: str) -> bool:
 
 
 def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
-    """The files of a folder below `root` ("" or "folder/"), links followed."""
+    """The files of a folder below `root` ("" or "folder/"), following links."""
     entries: list[Entry] = []
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root.rstrip("/"), ())]
     while pending:
@@ -53,7 +53,7 @@ def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
         folder = path / below
         status = folder.stat()
         place = (status.st_dev, status.st_ino)
-        if place in around:  # a link to a folder that it lies in
+        if place in around:  # a link to a folder around it
             continue
         with os.scandir(folder) as listing:
             for item in listing:
@@ -66,25 +66,25 @@ def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
                     facts = item.stat()
                     entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
                 else:
-                    entries.append(Entry(name, 0, 0))  # a link to nothing: reading it gives the reason
+                    entries.append(Entry(name, 0, 0))  # a broken link: reading it gives the reason
     return entries, []
 
 
 def list_zip(path: Path, shown: str) -> tuple[list[Entry], list[BadFile]]:
-    """The members of a zip file; `shown` is its path for messages. Raises UserError where it is encrypted."""
+    """The members of a zip file; `shown` is its path for messages. Raises UserError if it is encrypted."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
     for info in open_zip(path).infolist():
         if info.is_dir() or _ignored(PurePosixPath(info.filename).parts):
             continue
         if info.flag_bits & 1:
-            raise UserError(f"{shown} is encrypted (as {info.filename} is): unpack it with its password first.")
+            raise UserError(f"{shown} is encrypted (for example {info.filename}): unpack it with its password first.")
         _enter(shown, Entry(info.filename, info.file_size, info.CRC), entries, bad)
     return list(entries.values()), list(bad.values())
 
 
 def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], list[BadFile]]:
-    """The members of a tar file. Raises tarfile.TarError where its end is missing."""
+    """The members of a tar file. Raises tarfile.TarError if its end is missing."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
     last: tarfile.TarInfo | None = None
@@ -98,7 +98,7 @@ def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], lis
             continue
         _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
     if last is not None and not compressed and not last.issparse():
-        # A tar that is cut off between two files reads as a shorter one, but for the block of zeros at its end.
+        # A tar file truncated between two members reads like a shorter one; only the zero block at its end is missing.
         file = open_plain(path)
         file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
         if file.read(BLOCK) != bytes(BLOCK):
@@ -107,12 +107,12 @@ def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], lis
 
 
 def _enter(shown: str, entry: Entry, entries: dict[str, Entry], bad: dict[str, BadFile]) -> None:
-    """Add a member of an archive, or find that its name will not do."""
+    """Add a member of an archive to the entries, or to the bad files if its name cannot be used."""
     if _unsafe(entry.name):
-        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "has a name that leads out of the archive")
+        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "has a name that points outside the archive")
     elif entry.name in entries or entry.name in bad:
         entries.pop(entry.name, None)
-        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "stands in the archive more than once")
+        bad[entry.name] = BadFile(f"{shown}/{entry.name}", "is in the archive more than once")
     else:
         entries[entry.name] = entry
 
@@ -121,7 +121,7 @@ Opened = tuple[Path, int, int, int]
 
 
 def _now(path: Path) -> Opened:
-    """What an open file is kept for: a changed file is another one, and so is one that a forked worker shares."""
+    """The key of an open file. A changed file gets a new one, and so does a forked worker, which must not share it."""
     status = path.stat()
     return path, status.st_size, status.st_mtime_ns, os.getpid()
 
@@ -142,7 +142,7 @@ def _plain(*opened: *Opened) -> IO[bytes]:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file, kept open: its directory takes long to read."""
+    """A zip file, kept open because its directory is slow to read."""
     return _zip(*_now(path))
 
 
@@ -152,12 +152,12 @@ def open_tar(path: Path) -> tarfile.TarFile:
 
 
 def open_plain(path: Path) -> IO[bytes]:
-    """A file as it is, kept open."""
+    """A file, kept open."""
     return _plain(*_now(path))
 
 
 def opener(path: Path) -> Any:
-    """What opens a file for reading decompressed bytes, by its first bytes."""
+    """The function that opens a file for reading its decompressed bytes, chosen by its first bytes."""
     with path.open("rb") as file:
         start = file.read(6)
     openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}

@@ -1,4 +1,4 @@
-"""Fetching an official file: whole and with its checksum, or not at all."""
+"""Download of an official file: complete and with the right checksum, or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def download(url: str, md5: str | None, data_dir: Path, filename: str) -> None:
-    """Put the file behind `url` into data_dir. Raises UserError, which says what to do by hand, where that fails."""
+    """Download `url` to data_dir/filename. Raises UserError with what to do by hand if that fails."""
     from torchvision.datasets.utils import download_url
 
     partial = data_dir / f".{filename}.download"
@@ -22,11 +22,11 @@ def download(url: str, md5: str | None, data_dir: Path, filename: str) -> None:
         partial.mkdir(exist_ok=True)
         download_url(url, str(partial), filename, md5)
         (partial / filename).replace(data_dir / filename)
-    # Sockets, TLS, HTTP and checksums (RuntimeError) each fail in their own way.
+    # Sockets, TLS, HTTP and checksums (RuntimeError) each raise errors of their own.
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"{url} could not be downloaded from {urlsplit(url).hostname} ({error}). Where there is a network, fetch "
-            f"it and put it there: {data_dir / filename}"
+            f"{url} could not be downloaded from {urlsplit(url).hostname} ({error}). Download it elsewhere and put it "
+            f"there: {data_dir / filename}"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""Whether the files of a data set are still the ones it was prepared from, answered without looking at all of them.
+"""Whether the files of a data set have changed since it was prepared, without looking at all of them.
 
-A fingerprint covers every file's name, size and mark. Reading a million names takes longer than opening a prepared set
-may, so the fingerprint is kept together with a stamp that is cheap to take again: size and time of an archive, or the
-times of the folders down to the classes, which change when a file is added, removed or renamed. A folder with few files
-is always looked through. `refresh` looks at everything.
+A fingerprint covers the name, size and mark of every file. Reading a million names takes too long for opening a
+prepared set, so the fingerprint is stored with a cheap stamp: size and time of an archive, or the times of the folders
+down to the classes, which change when a file is added, removed or renamed. Small folders are always read in full;
+`refresh` reads everything.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from gradspike.data.files.files import Files
 
 FEW = 20_000
-"""Files of a folder that are looked through every time (some 0.1 s)."""
+"""Folders with up to this many files are read in full every time (about 0.1 s)."""
 LEVELS = 4
 
 
 def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
-    """The fingerprint of `files`, from data_dir/prepared where it is known and nothing has changed."""
+    """The fingerprint of `files`, read from data_dir/prepared if nothing has changed."""
     name = hashlib.sha256(f"{files.path.resolve()}\0{files.root}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     record = data_dir / "prepared" / f".source-{name}.json"
     stamp = _stamp(files)
@@ -38,7 +38,7 @@ def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
         temporary.write_text(json.dumps(found))
         temporary.replace(record)
     except OSError:
-        pass  # a read-only data_dir can be used as well, a little slower
+        pass  # a read-only data_dir works, a little slower
     return str(found["fingerprint"])
 
 
@@ -59,7 +59,7 @@ def _stamp(files: Files) -> str:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder that begins with folders; pictures are not searched for more of them."""
+    """The folders in a folder; a folder that begins with a hundred files is taken to hold no folders."""
     found = []
     with os.scandir(folder) as listing:
         for count, item in enumerate(listing):

@@ -1,9 +1,9 @@
-"""Pictures kept compressed, decoded and cropped in the loader's workers: for sets that are too large as pixels.
+"""Compressed pictures, decoded and cropped by the loader's workers during training.
 
-Measured on 20 pictures of ImageNet, one core, decoding and a crop resized to 224 (benchmarks/data.py prints it): PIL
-4.5 ms, torchvision 3.2 ms; with the shorter side capped at 352 once, 2.7 and 1.9 ms. PIL's draft mode gains a fifth of
-the decoding on large pictures and next to nothing on capped ones. So pictures are capped, and torchvision decodes and
-resizes them.
+Measured on 20 ImageNet pictures, one core, decoding and a crop scaled to 224 (benchmarks/data.py): PIL 4.5 ms,
+torchvision 3.2 ms; with the shorter side capped at 352 beforehand, 2.7 and 1.9 ms. PIL's draft mode saves a fifth of
+the decoding time on large pictures and next to nothing on capped ones. So pictures are capped, and torchvision decodes
+them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class EncodedPictures:
-    """Compressed pictures that an int64 array indexes as if they were uint8 [N, 3, image_size, image_size].
+    """Compressed pictures that are indexed like an array uint8 [N, 3, image_size, image_size].
 
-    stored: uint8, all files one after the other; offsets: int64 [N + 1], file i is stored[offsets[i]:offsets[i + 1]].
-    eval_shorter_side: what the shorter side is brought to before the middle is cut out. resized_crop: smallest share of
-    the area that a random crop keeps in training; None: the middle in training too.
+    stored: uint8, all files in a row; offsets: int64 [N + 1], file i is stored[offsets[i]:offsets[i + 1]].
+    eval_shorter_side: length of the shorter side before the centre crop. resized_crop: smallest share of the area that
+    a random crop keeps in training; None: the centre crop in training, too.
     """
 
     stored: NDArray[np.uint8]
@@ -45,20 +45,20 @@ class EncodedPictures:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As of the array that these pictures stand for."""
+        """Shape of the array that these pictures stand for."""
         return len(self), 3, self.image_size, self.image_size
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
-        """As of the array that these pictures stand for."""
+        """Type of the array that these pictures stand for."""
         return np.dtype(np.uint8)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pictures as for evaluation: shorter side to eval_shorter_side, the middle cut out."""
+        """The pictures as in evaluation: shorter side scaled to eval_shorter_side, centre crop."""
         return self.fetch(indices, None)
 
     def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None) -> NDArray[np.uint8]:
-        """uint8 [n, 3, image_size, image_size]; moment: (seed, epoch) of a training batch, None for evaluation."""
+        """Decode to uint8 [n, 3, image_size, image_size]. moment: (seed, epoch) in training, None in evaluation."""
         pictures = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
         random = None
         if moment is not None and self.resized_crop is not None:
@@ -76,13 +76,13 @@ class EncodedPictures:
         return pictures
 
     def decode(self, index: int) -> Tensor:
-        """A picture as it is stored: uint8 [3, H, W]."""
+        """Decode a picture at its stored size: uint8 [3, H, W]."""
         return decode_stored(self.stored[self.offsets[index] : self.offsets[index + 1]])
 
 
 def decode_stored(content: NDArray[np.uint8]) -> Tensor:
-    """The bytes of a JPEG, PNG or WebP file as uint8 [3, H, W]. Raises RuntimeError where they are none."""
-    # A copy, because torch takes no read-only memory.
+    """Decode a JPEG, PNG or WebP file to uint8 [3, H, W]. Raises RuntimeError if that fails."""
+    # A copy, because torch does not accept read-only memory.
     picture: Tensor = decode_image(torch.from_numpy(np.array(content)), mode=ImageReadMode.RGB)
     return picture
 
@@ -90,10 +90,10 @@ def decode_stored(content: NDArray[np.uint8]) -> Tensor:
 def crop_box(
     height: int, width: int, smallest: float, random: CounterRandom[NDArray[np.int64]]
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random crop of one picture: torchvision's RandomResizedCrop.
+    """Top, left, height and width of a random crop, distributed as in torchvision's RandomResizedCrop.
 
-    Area between `smallest` and all of the picture, aspect ratio log-uniform between 3/4 and 4/3, tried ten times; then
-    the largest middle crop within these ratios.
+    The area is between `smallest` and the whole picture, the aspect ratio log-uniform between 3/4 and 4/3. After ten
+    attempts that do not fit: the largest centre crop within these ratios.
     """
     for attempt in range(CROP_ATTEMPTS):
         draw = Draw.CROP + 4 * attempt
@@ -114,9 +114,6 @@ def crop_box(
 
 
 def middle(picture: Tensor, shorter_side: int, size: int) -> Tensor:
-    """Bring the shorter side of uint8 [3, H, W] to `shorter_side` and cut out the middle: [3, size, size].
-
-    As torchvision's Resize and CenterCrop.
-    """
+    """Scale the shorter side of uint8 [3, H, W] to `shorter_side` and crop the centre: [3, size, size]."""
     cropped: Tensor = TF.center_crop(TF.resize(picture, [shorter_side], antialias=True), [size, size])
     return cropped

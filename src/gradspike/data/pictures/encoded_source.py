@@ -1,4 +1,7 @@
-"""Preparing compressed pictures: each read and checked once, those larger than needed scaled down, all in one array."""
+"""The base of data sets of large pictures, kept as pixels or compressed: `dataset.storage`.
+
+Each file is read and checked once; pictures larger than needed are scaled down; all bytes go into one array.
+"""
 
 from __future__ import annotations
 
@@ -7,69 +10,72 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import override
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.files import Files
+from gradspike.data.options.pictures import ImageNetConfig
+from gradspike.data.pictures.decode import decode
 from gradspike.data.pictures.encoded import EncodedPictures, decode_stored
-from gradspike.data.pictures.pictures import PictureItem, channel_statistics, decode, described
+from gradspike.data.pictures.listing import PictureItem, converted, described
+from gradspike.data.pictures.pixels import channel_statistics
+from gradspike.data.pictures.source import PictureSource
 from gradspike.data.prepared.cache import prepared
-from gradspike.data.prepared.parts import Part, build_in_parts
+from gradspike.data.prepared.parts import Part
 from gradspike.data.source import Samples
-
-if TYPE_CHECKING:
-    from gradspike.data.pictures.source import PictureSource
 
 VERSION = 1
 PART_SIZE = 500
 JPEG_QUALITY = 95
 MEASURED = 5000
-"""Training pictures, at most, of which normalize=standard measures mean and standard deviation."""
+"""Largest number of training pictures on which normalize=standard is measured."""
+
+ConfigT = TypeVar("ConfigT", bound=ImageNetConfig)
 
 
-def load_encoded(source: PictureSource[Any]) -> Samples:
-    """Open the compressed pictures of a source, preparing them first where needed."""
-    config = source.config
-    options = {"version": VERSION, "shorter_side": config.shorter_side}
-    opened = source.open(f"{config.name}-encoded", options, partial(_build, source))
-    pictures = EncodedPictures(
-        opened.arrays["bytes"],
-        np.concatenate([[0], np.cumsum(opened.arrays["lengths"])]).astype(np.int64),
-        config.image_size,
-        config.eval_shorter_side,
-        config.augment.resized_crop,
-    )
-    samples = source.samples(opened, pictures, statistics=False)
-    if config.normalize != "standard":
-        return samples
-    key = {"version": VERSION, "of": opened.folder.name, "val_fraction": config.val_fraction, "size": config.image_size}
-    key["eval_shorter_side"] = config.eval_shorter_side
-    facts = prepared(source.data_dir, f"{config.name}-statistics", key, partial(_measure, samples)).facts
-    return replace(samples, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+class LargePictureSource(PictureSource[ConfigT]):
+    """A data set of picture files that may be kept compressed."""
 
+    @override
+    def load(self) -> Samples:
+        return self._load_encoded() if self.config.storage == "encoded" else super().load()
 
-def _build(source: PictureSource[Any], files: Files, folder: Path) -> dict[str, Any]:
-    listing = source.checked_listing(files)
-    with listing.files.readable(folder) as readable:
-        work = partial(read_encoded, files=readable, shorter_side=source.config.shorter_side)
-        bad = build_in_parts(
-            folder,
-            listing.items,
-            work,
-            part_size=PART_SIZE,
-            workers=source.prepare_workers,
-            title=f"preparing {source.config.name}",
-            on_bad_file=source.config.on_bad_file,
+    def _load_encoded(self) -> Samples:
+        config = self.config
+        options = {"version": VERSION, "shorter_side": config.shorter_side}
+        opened = self.open_prepared(f"{config.name}-encoded", options, self._build_encoded)
+        pictures = EncodedPictures(
+            opened.arrays["bytes"],
+            np.concatenate([[0], np.cumsum(opened.arrays["lengths"])]).astype(np.int64),
+            config.image_size,
+            config.eval_shorter_side,
+            config.augment.resized_crop,
         )
-    return source.facts(folder, listing, bad)
+        samples = self.samples(opened, pictures, statistics=False)
+        if config.normalize != "standard":
+            return samples
+        key = {
+            "version": VERSION,
+            "of": opened.folder.name,
+            "val_fraction": config.val_fraction,
+            "size": config.image_size,
+            "eval_shorter_side": config.eval_shorter_side,
+        }
+        facts = prepared(self.data_dir, f"{config.name}-statistics", key, partial(_measure, samples)).facts
+        return replace(samples, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+
+    def _build_encoded(self, files: Files, folder: Path) -> dict[str, Any]:
+        work = partial(read_encoded, shorter_side=self.config.shorter_side)
+        return self.build_listed(files, folder, work, PART_SIZE)
 
 
 def _measure(samples: Samples, folder: Path) -> dict[str, Any]:
-    """Mean and standard deviation per channel of training pictures as in evaluation, evenly chosen."""
+    """Mean and standard deviation per channel of evenly chosen training pictures, cropped as in evaluation."""
     train = samples.indices("train")
     chosen = train[:: -(-len(train) // MEASURED)]
     mean, std = channel_statistics(samples.inputs, chosen, chunk=100)
@@ -78,21 +84,16 @@ def _measure(samples: Samples, folder: Path) -> dict[str, Any]:
 
 
 def read_encoded(items: Sequence[PictureItem], *, files: Files, shorter_side: int) -> Part:
-    """The compressed bytes of some pictures, their lengths, labels, splits and names; and the bad files.
+    """Read pictures as the arrays bytes, lengths, labels, splits and names.
 
-    Every file is decoded once, so that none is found to be damaged while training.
+    Every file is decoded once, so that a damaged one is found now and not during training.
     """
     contents: list[NDArray[np.uint8]] = []
     good: list[PictureItem] = []
     bad: list[BadFile] = []
-    for item in items:
-        try:
-            contents.append(np.frombuffer(encode(files.read(item.entry), shorter_side), dtype=np.uint8))
-            good.append(item)
-        except OSError as error:
-            bad.append(BadFile(files.shown(item.entry.name), f"cannot be read ({error.strerror or error})"))
-        except ValueError as error:
-            bad.append(BadFile(files.shown(item.entry.name), str(error)))
+    for item, content in converted(items, files, partial(encode, shorter_side=shorter_side), bad):
+        contents.append(np.frombuffer(content, dtype=np.uint8))
+        good.append(item)
     arrays: dict[str, NDArray[Any]] = {
         "bytes": np.concatenate(contents) if contents else np.empty(0, dtype=np.uint8),
         "lengths": np.array([len(content) for content in contents], dtype=np.int64),
@@ -102,13 +103,11 @@ def read_encoded(items: Sequence[PictureItem], *, files: Files, shorter_side: in
 
 
 def encode(content: bytes, shorter_side: int) -> bytes:
-    """The file as it is kept: unchanged where it is RGB or grey, no larger than needed and readable by the decoder used
-    while training; else a JPEG file.
+    """The bytes to keep of a picture file. Raises ValueError with a reason to show to the user.
 
-    Larger pictures are scaled down (Lanczos) until the shorter side is `shorter_side`. Raises ValueError with a reason
-    that can be shown.
+    RGB and grey files that are small enough, and that the decoder used in training can read, are kept unchanged. All
+    others become JPEG, scaled down (Lanczos) if their shorter side is longer than `shorter_side`.
     """
-
     picture = decode(content)
     if min(picture.size) <= shorter_side:
         plain = Image.open(io.BytesIO(content)).mode in ("RGB", "L")

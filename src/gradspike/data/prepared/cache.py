@@ -1,8 +1,7 @@
-"""Prepared arrays on disk: built once, opened in milliseconds, never stale and never half written.
+"""Prepared arrays on disk: built once, opened in milliseconds, never stale, never half written.
 
 A prepared set is a folder `data_dir/prepared/<name>-<hash>` of .npy files and a meta.json. The hash covers everything
-that shapes the content (options, time steps, version of the code that builds it), so a changed option finds another
-folder rather than old data; sets of other keys are left alone.
+that shapes the content (files, options, code version), so a changed option opens another folder instead of old data.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 OF_ORIGIN = ("format", "source")
-"""Keys that say where a set comes from rather than what was asked for; so do all with "version" in their name."""
+"""Keys about the origin of a set, not about its options; so are all keys with "version" in their name."""
 
 
 class DamagedError(Exception):
-    """A prepared set is not what its meta.json says."""
+    """A prepared set differs from what its meta.json records."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened set: read-only memory-mapped `arrays` by name, and the `facts` its builder wrote down (JSON values)."""
+    """An opened set: read-only memory-mapped `arrays`, and the `facts` recorded by its builder (JSON values)."""
 
     folder: Path
     arrays: dict[str, NDArray[Any]]
     facts: dict[str, Any]
 
     def verify(self) -> None:
-        """Read every byte and raise DamagedError unless all checksums match."""
+        """Read every byte. Raises DamagedError unless all checksums match."""
         for name, record in _read_meta(self.folder)["arrays"].items():
             if _sha256(self.folder / f"{name}.npy") != record["sha256"]:
                 raise DamagedError(f"{name}.npy does not have its recorded checksum")
@@ -58,12 +57,12 @@ def prepared(
     build: Callable[[Path], Mapping[str, Any]],
     level: int = logging.INFO,
 ) -> Prepared:
-    """Open the set `name` that belongs to `key` (plain JSON values), building it first where it is missing or damaged.
+    """Open the set `name` with this `key` (JSON values), building it first if it is missing or damaged.
 
-    `build(folder)` saves arrays as folder/<array>.npy and returns facts to be kept in meta.json. It writes to a folder
-    beside the final one, which takes its place by one rename; a second process waits for the first and then finds it
-    done. A build in parts (see `preparation`) that was stopped goes on where it was. Raises UserError when the disk
-    refuses. level: of the message that a set is being prepared, which takes no time for a small one.
+    `build(folder)` writes arrays as folder/<array>.npy and returns facts for meta.json. The folder is a temporary one
+    that is renamed when complete. A second process waits for the first and opens its result. An interrupted build in
+    parts (see `parts`) continues where it stopped. Raises UserError if the disk fails. level: logging level of the
+    message that a set is being prepared.
     """
     canonical = _canonical(key)
     digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16]
@@ -71,26 +70,24 @@ def prepared(
     try:
         return _open(folder, canonical)
     except DamagedError:
-        pass  # looked at again, and reported, by whoever holds the lock
+        pass  # checked again, and reported, under the lock
     try:
         folder.parent.mkdir(exist_ok=True)
         with _only_process(folder.parent / f".{folder.name}.lock", name):
             return _open_or_build(folder, name, canonical, build, level)
     except OSError as error:
         if is_full(error):
-            kept = f" What is done is kept in {_partial(folder)}." if _partial(folder).is_dir() else ""
+            kept = f" Finished parts are kept in {_partial(folder)}." if _partial(folder).is_dir() else ""
             reason = error.strerror or "No space left on device"
             raise UserError(
-                f"Preparing '{name}' in {folder.parent} failed: {reason} ({free_space(folder.parent)} are free).{kept} "
+                f"Preparing '{name}' in {folder.parent} failed: {reason} ({free_space(folder.parent)} free).{kept} "
                 "Free some space and start again, or choose another folder with data_dir=..."
             ) from error
-        raise UserError(
-            f"Preparing '{name}' in {folder.parent} failed: {error.strerror or error}. Nothing half-made is used."
-        ) from error
+        raise UserError(f"Preparing '{name}' in {folder.parent} failed: {error.strerror or error}.") from error
 
 
 def find_prepared(data_dir: Path, name: str, key: Mapping[str, Any]) -> Prepared | None:
-    """The only set `name` whose key is `key` but for its "source": what can be opened when the source is gone."""
+    """The only set `name` whose key equals `key` except for its "source": what can be opened without the files."""
     canonical = _canonical(key)
     found = []
     for folder in _siblings(data_dir / "prepared", name):
@@ -109,21 +106,21 @@ def open_folder(folder: Path) -> Prepared:
 
 
 def _canonical(key: Mapping[str, Any]) -> dict[str, Any]:
-    """The key as JSON gives it back, so that keys can be compared."""
+    """The key after a round trip through JSON, so that keys can be compared."""
     canonical: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **key}, sort_keys=True))
     return canonical
 
 
 @contextmanager
 def _only_process(lock: Path, name: str) -> Iterator[None]:
-    """Hold a lock; say so when another process has it. It is let go of by the system when a process dies."""
+    """Hold a lock, with a message if another process holds it. The system releases it when a process dies."""
     from filelock import FileLock, Timeout
 
     holder = FileLock(lock)
     try:
         holder.acquire(timeout=0.5)
     except Timeout:
-        log.info("Another process prepares '%s'; waiting for it.", name)
+        log.info("Another process is preparing '%s'. Waiting for it.", name)
         holder.acquire()
     try:
         yield
@@ -134,19 +131,19 @@ def _only_process(lock: Path, name: str) -> Iterator[None]:
 def _open_or_build(
     folder: Path, name: str, key: dict[str, Any], build: Callable[[Path], Mapping[str, Any]], level: int
 ) -> Prepared:
-    """The part that only one process at a time may do."""
+    """What only one process at a time may do."""
     partial = _partial(folder)
-    goes_on = (partial / PARTS).is_dir()
+    continues = (partial / PARTS).is_dir()
     try:
         return _open(folder, key)
     except DamagedError as damage:
         if folder.exists():
-            log.warning("The prepared data in %s is damaged (%s); building it again.", folder, damage)
-        elif goes_on:
-            log.log(level, "Going on with the preparation of '%s' in %s.", name, folder)
+            log.warning("The prepared set in %s is damaged (%s). Building it again.", folder, damage)
+        elif continues:
+            log.log(level, "Continuing the preparation of '%s' in %s.", name, folder)
         else:
-            log.log(level, "Preparing the data set '%s' in %s (once).", name, folder)
-    if not goes_on:
+            log.log(level, "Preparing the data set '%s' once, in %s.", name, folder)
+    if not continues:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
     try:
@@ -160,7 +157,7 @@ def _open_or_build(
         if not (partial / PARTS).is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    _tell_old_sets(folder, name, key)
+    _report_old_sets(folder, name, key)
     return _open(folder, key)
 
 
@@ -169,15 +166,15 @@ def _partial(folder: Path) -> Path:
 
 
 def _siblings(parent: Path, name: str) -> list[Path]:
-    """All sets of that name, whatever their keys."""
+    """All sets of that name, with any key."""
     shape = re.compile(re.escape(name) + "-[0-9a-f]{16}")
     return sorted(folder for folder in parent.glob(f"{name}-*") if shape.fullmatch(folder.name) and folder.is_dir())
 
 
-def _tell_old_sets(folder: Path, name: str, key: dict[str, Any]) -> None:
-    """Name the sets that this one replaces: the same options, from other files or made by another version.
+def _report_old_sets(folder: Path, name: str, key: dict[str, Any]) -> None:
+    """Log the sets that this one replaces: the same options, from other files or made by another version.
 
-    What was derived from them ("of" in its key, as a split is) goes with them.
+    Sets derived from them (with "of" in their key, such as splits) are included.
     """
 
     def options(of: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +194,7 @@ def _tell_old_sets(folder: Path, name: str, key: dict[str, Any]) -> None:
     if old:
         size = sum(file.stat().st_size for other in old for file in other.iterdir())
         log.info(
-            "Made from other files or by another version, no longer used by this one, and can be deleted (%s): %s",
+            "Sets made from earlier files or by another version, which can be deleted (%s): %s",
             size_text(size),
             ", ".join(str(other) for other in old),
         )

@@ -1,31 +1,40 @@
-"""What every data set that is read from files has in common: where they lie, and how many classes they hold."""
+"""The base of all data sets that are prepared from files: finding the files, opening or building the prepared set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from gradspike.data.files.files import Files, MissingSourceError, find_source
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.files import Files, MissingSourceError
+from gradspike.data.files.find import find_source
+from gradspike.data.files.fingerprint import fingerprint
 from gradspike.data.options.base import FilesConfig
+from gradspike.data.prepared.cache import Prepared, find_prepared, prepared
+from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
+
+log = logging.getLogger(__name__)
 
 FilesConfigT = TypeVar("FilesConfigT", bound=FilesConfig)
 
 
 class FileSource(Source[FilesConfigT]):
-    """A data set of files that somebody brings or downloads. A subclass says where they lie."""
+    """A data set of files that the user provides or downloads. A subclass says where they lie."""
 
     what: ClassVar[str]
     """The data set's name for messages."""
     usual_names: ClassVar[tuple[str, ...]]
-    """Folders and archives that are looked for in data_dir."""
+    """Folders and archives to look for in data_dir."""
     put: ClassVar[str]
-    """What to put there and where it is from, for the message that nothing was found."""
+    """What to put there and where to get it, for the message that nothing was found."""
 
     def files(self) -> Files:
-        """The folder or archive, downloaded first where that was asked for. Raises UserError."""
+        """The folder or archive, downloaded first if `dataset.download` is set. Raises UserError."""
         config = self.config
         find = partial(find_source, config.source, self.data_dir, self.usual_names, self.what, self.put)
         if config.download and config.source is None:
@@ -36,11 +45,35 @@ class FileSource(Source[FilesConfigT]):
         return find()
 
     def download(self) -> None:
-        """Fetch the official files into data_dir. Raises UserError."""
-        raise UserError(f"{self.what} cannot be downloaded by a program. Put there: {self.put}")
+        """Download the official files into data_dir. Raises UserError."""
+        raise UserError(f"{self.what} cannot be downloaded automatically. Put there: {self.put}")
+
+    def open_prepared(
+        self, name: str, options: Mapping[str, Any], build: Callable[[Files, Path], Mapping[str, Any]]
+    ) -> Prepared:
+        """Open the set prepared from the files with these `options`, building it first if needed.
+
+        `build(files, folder)` writes arrays and returns facts, among them "source", "class_names" and "bad". A prepared
+        set is opened without its files, too.
+        """
+        key = dict(options)
+        try:
+            files = self.files()
+        except MissingSourceError:
+            alone = find_prepared(self.data_dir, name, {**key, "source": None})
+            if alone is None:
+                raise
+            log.info("The files of '%s' are missing; using the set prepared from them: %s", name, alone.folder)
+            opened = alone
+        else:
+            key["source"] = fingerprint(files, self.data_dir, refresh=self.refresh)
+            opened = prepared(self.data_dir, name, key, partial(build, files))
+        refuse_bad_files([BadFile(*file) for file in opened.facts["bad"]], self.config.on_bad_file)
+        self.check_classes(opened.facts["class_names"], opened.facts["source"])
+        return opened
 
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:
-        """Raise ConfigError unless the configuration has as many classes as the files, `shown` to the user."""
+        """Raise ConfigError unless `dataset.classes` is the number of classes in the files, `shown` to the user."""
         if len(class_names) != self.config.classes:
             some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
             raise ConfigError(

@@ -1,8 +1,8 @@
-"""Preparing many files in parts: by several processes, each finished part kept, so that a kill costs one part only.
+"""Preparation of many files in parts, by several processes. Finished parts are kept, so a kill costs one part only.
 
-A part is a folder `parts/<number>` of the partial set: one .npy file for each array and, written last, part.json. When
-all are there, each array is joined into one .npy file; a part's array is deleted once it has been copied, so no more
-than one part lies on the disk twice, and its absence says that it has been copied.
+A part is a folder `parts/<number>` of the partial set: one .npy file per array and, written last, part.json. When all
+parts exist, each array is joined into one .npy file. A part's array is deleted once it is copied: at most one part is
+on disk twice, and a missing array means that it was copied.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from gradspike.errors import UserError
 ItemT = TypeVar("ItemT")
 PARTS = "parts"
 SHOWN = 10
-"""How many bad files an error names before it stops looking for more."""
+"""How many bad files an error lists; the preparation stops after this many."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What became of some items: arrays to be joined along their first axis, and the files that were no good."""
+    """The result of some items: arrays to join along their first axis, and the files that cannot be used."""
 
     arrays: dict[str, NDArray[Any]]
     bad: tuple[BadFile, ...] = ()
@@ -55,15 +55,15 @@ def build_in_parts(
     on_bad_file: Literal["error", "skip"],
     bytes_per_item: int = 0,
 ) -> tuple[BadFile, ...]:
-    """Write folder/<array>.npy: what `work` makes of `items`, in their order. Returns the files that were left out.
+    """Write what `work` makes of `items`, in order, to folder/<array>.npy. Returns the files that were left out.
 
-    `work` gets up to `part_size` items at a time, in one of `workers` processes, so it must be picklable (a function of
-    a module, or functools.partial of one) and depend on nothing but its items. What an earlier call of the same items
-    finished in `folder` is not done again. An array's type is the widest that one of the parts has. With
-    `bytes_per_item` (of the result) the free space is checked first.
+    `work` gets up to `part_size` items at a time in one of `workers` processes. It must be picklable (a module's
+    function, or functools.partial of one) and depend only on its items. Parts that an earlier call with the same items
+    finished in `folder` are reused. An array takes the widest type of its parts. With `bytes_per_item` (of the result)
+    the free space is checked first.
 
-    Raises UserError for a disk too small, for bad files with on_bad_file=error (several at once), and where nothing is
-    left; OSError where the disk refuses.
+    Raises UserError for a full disk, for bad files with on_bad_file=error, and if no file is usable; OSError if the
+    disk fails.
     """
     chunks = [items[start : start + part_size] for start in range(0, len(items), part_size)]
     parts = folder / PARTS
@@ -90,7 +90,7 @@ def build_in_parts(
 
 
 def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip"]) -> None:
-    """Raise UserError that names up to SHOWN of the `bad` files, unless there are none or they are to be skipped."""
+    """Raise UserError that lists up to SHOWN of the `bad` files, unless there are none or they are to be skipped."""
     if not bad or on_bad_file == "skip":
         return
     lines = [f"  {file.path}: {file.problem}" for file in bad[:SHOWN]]
@@ -99,12 +99,12 @@ def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip
     count = "One file" if len(bad) == 1 else f"{min(len(bad), SHOWN)} files"
     raise UserError(
         f"{count} cannot be used:\n" + "\n".join(lines) + "\nReplace or remove them, or add "
-        "dataset.on_bad_file=skip to leave them out; what has been prepared so far is kept."
+        "dataset.on_bad_file=skip to leave them out. Finished parts are kept."
     )
 
 
 class Names(Sequence[str]):
-    """File names read as they are asked for, from bytes [N] of UTF-8 (`encode_names`): a million open in no time."""
+    """File names decoded on access from bytes [N] in UTF-8 (`encode_names`), so a million of them open at once."""
 
     def __init__(self, stored: NDArray[np.bytes_]) -> None:
         self._stored = stored
@@ -123,7 +123,7 @@ class Names(Sequence[str]):
 
 
 def encode_names(names: Iterable[str]) -> NDArray[np.bytes_]:
-    """Names as a fixed-width array of UTF-8 bytes, which is a plain .npy file."""
+    """Names as an array of fixed-width UTF-8 bytes, for a plain .npy file."""
     encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     return np.array(encoded, dtype=f"S{max((len(name) for name in encoded), default=1) or 1}")
 
@@ -133,7 +133,7 @@ def _name(number: int) -> str:
 
 
 def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int) -> None:
-    """Drop parts that belong to other items, which only a changed program can have left under the same key."""
+    """Delete parts of other items, which only a changed program can leave under the same key."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(repr(item).encode("utf-8", "surrogatepass") + b"\n")
@@ -152,7 +152,7 @@ def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int
 
 
 def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[ItemT]) -> None:
-    """Do the work on some items and leave its part; the folder takes its name when it is complete."""
+    """Do the work on some items and write the part, in a folder that is renamed when complete."""
     part = work(items)
     temporary = parts / f".{_name(number)}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -176,7 +176,7 @@ def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[Item
 
 
 def _settle(file: Any) -> None:
-    """Have the bytes on the disk before anything is renamed or deleted because of them."""
+    """Flush the bytes to disk before anything is renamed or deleted because of them."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -191,7 +191,7 @@ def _bad(part: Path) -> list[BadFile]:
 
 
 def _finished(part: Path, folder: Path) -> bool:
-    """Whether a part is there whole: each array in its own file, or copied into the joined one already."""
+    """Whether a part is complete: each array in its own file, or already copied into the joined one."""
     try:
         for name, facts in _record(part)["arrays"].items():
             own = part / f"{name}.npy"
@@ -204,27 +204,27 @@ def _finished(part: Path, folder: Path) -> bool:
 
 
 def _no_space(error: OSError, folder: Path, parts: Path, done: int, total: int) -> str:
-    """What is needed beyond what there was, judged by the parts that are done."""
+    """The message for a full disk, with the space still needed, estimated from the finished parts."""
     records = [_record(file.parent)["arrays"] for file in parts.glob("[0-9]*/part.json")]
     written = sum(array["bytes"] for arrays in records for array in arrays.values())
-    needed = f"about {size_text(written / done * (total - done))} more are needed, " if done else ""
+    needed = f"about {size_text(written / done * (total - done))} more needed, " if done else ""
     return (
-        f"{error.strerror or 'No space left on device'}, in {folder.parent}: {done:,} of {total:,} are prepared, "
-        f"{needed}{free_space(folder)} are free. What is done is kept: free some space and start again, or choose "
+        f"{error.strerror or 'No space left on device'} in {folder.parent}: {done:,} of {total:,} prepared, "
+        f"{needed}{free_space(folder)} free. Finished parts are kept: free some space and start again, or choose "
         f"another folder with data_dir=... and delete {folder}."
     )
 
 
 def _join(folder: Path, parts: list[Path]) -> None:
-    """Copy every array of the parts, in order, into one file each. Goes on where an earlier call was stopped."""
+    """Join each array of the parts, in order, into one file. Continues where an earlier call stopped."""
     records = [_record(part)["arrays"] for part in parts]
     if not any(fact["shape"][0] for arrays in records for fact in arrays.values()):
-        raise UserError("Nothing is left to prepare: every file is missing or cannot be used.")
+        raise UserError("No file can be used: every one is missing or bad.")
     for name in dict.fromkeys(name for arrays in records for name in arrays):
         if (folder / f"{name}.npy").is_file():
             continue
         having = [number for number, arrays in enumerate(records) if name in arrays]
-        # A part without a good item may not know the shape of one.
+        # A part without usable items may not know their shape.
         used = [number for number in having if records[number][name]["shape"][0] > 0] or having
         facts = [records[number][name] for number in used]
         shapes = {tuple(fact["shape"][1:]) for fact in facts}

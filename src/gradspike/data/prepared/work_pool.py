@@ -1,4 +1,4 @@
-"""Running independent tasks in several processes, which end with their parent whatever happens to it."""
+"""Independent tasks in several processes, which end when their parent ends for any reason."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gradspike.errors import UserError
 
 
 def run_tasks(tasks: Iterable[tuple[int, Callable[[], None]]], workers: int) -> Iterator[int]:
-    """Run the (number, task) pairs, a few at a time; yields the number of each that is done.
+    """Run (number, task) pairs, a few at a time; yields the number of each finished task.
 
-    Raises what a task raises, and UserError when a process is ended from outside.
+    Raises what a task raises, and UserError if a process is killed.
     """
     if workers <= 1:
         for number, task in tasks:
             task()
             yield number
         return
-    # Not forked: the parent may hold threads (progress bar, torch), and a fork of those can hang.
+    # Not forked: the parent may have threads (progress bar, torch), and forking them can hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
@@ -36,8 +36,8 @@ def run_tasks(tasks: Iterable[tuple[int, Callable[[], None]]], workers: int) -> 
             yield from _collect(running)
     except BrokenProcessPool as error:
         raise UserError(
-            "A process that prepared data was ended from outside, most often for lack of memory. Start again with "
-            "fewer of them (workers=1): what is done is kept."
+            "A worker process of the preparation was killed, most often because memory ran out. Start again with "
+            "fewer (workers=1); finished parts are kept."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -51,7 +51,7 @@ def _collect(running: dict[Future[None], int]) -> Iterator[int]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it, however it ends."""
+    """Leave Ctrl-C to the parent, and end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

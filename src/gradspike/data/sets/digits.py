@@ -1,6 +1,6 @@
-"""scikit-learn's digits: 1,797 real scanned digits of 8x8 pixels that ship in its wheel (Alpaydin & Kaynak, UCI, 1998).
+"""scikit-learn's digits: 1,797 scanned digits of 8x8 pixels that ship with it (Alpaydin & Kaynak, UCI, 1998).
 
-They stay at 8x8: upscaling adds no information and quadruples the work, and two poolings still leave 2x2.
+They stay at 8x8: upscaling adds work but no information, and two poolings still leave 2x2.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.pictures import DigitsConfig
@@ -21,7 +22,7 @@ SPLIT_SEED = 1797
 
 
 def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
-    """Images (uint8 [1797, 8, 8], 17 grey levels), labels, and the fixed split (70 / 10 / 20 % of each class)."""
+    """Images (uint8 [1797, 8, 8], 17 grey levels), labels, and the fixed split (70/10/20 % of each class)."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -35,15 +36,22 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint
 
 
 class Digits(Source[DigitsConfig]):
-    """The scanned digits as still pictures [1, 8, 8]."""
+    """The scanned digits as pictures [1, 8, 8]."""
 
     Config: ClassVar[type[DatasetConfig]] = DigitsConfig
 
+    @override
     def load(self) -> Samples:
-        """Open the prepared digits; the first time, read them from scikit-learn."""
         opened = prepared(self.data_dir, "digits", {"version": VERSION}, _build)
         arrays, facts = opened.arrays, opened.facts
-        return Samples(arrays["inputs"], arrays["labels"], arrays["splits"], tuple(facts["mean"]), tuple(facts["std"]))
+        return Samples(
+            arrays["inputs"],
+            arrays["labels"],
+            arrays["splits"],
+            mean=tuple(facts["mean"]),
+            std=tuple(facts["std"]),
+            folder=opened.folder,
+        )
 
 
 def _build(folder: Path) -> dict[str, Any]:

@@ -52,8 +52,9 @@ class DigitsEvents(Source[DigitsEventsConfig]):
             "time_steps": self.time_steps,
             "bins": config.bins,
         }
-        arrays = prepared(self.data_dir, config.name, key, self._build_frames).arrays
-        return Samples(arrays["inputs"], arrays["labels"], arrays["splits"])
+        opened = prepared(self.data_dir, config.name, key, self._build_frames)
+        arrays = opened.arrays
+        return Samples(arrays["inputs"], arrays["labels"], arrays["splits"], folder=opened.folder)
 
     def load_events(self) -> Prepared:
         """Open the events (arrays t, x, y, p, offsets, labels, splits), recording them first if needed."""

@@ -14,8 +14,9 @@ from gradspike.data.events.listing import Listing
 from gradspike.data.events.recordings import read_recording
 from gradspike.data.events.source import EventSource, size_option
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.by_class import ClassListing, list_by_class
 from gradspike.data.files.containers import Entry
-from gradspike.data.files.files import ClassListing, Files, listing_by_class
+from gradspike.data.files.files import Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import EventFolderConfig
 from gradspike.data.source import SPLITS, Split
@@ -104,7 +105,7 @@ def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassLi
     inside = [entry for entry in files.entries() if entry.name.partition("/")[0] in wanted and "/" in entry.name]
     recordings = [entry for entry in inside if entry.name.lower().endswith(tuple(endings))]
     if not recordings or any(entry.name.count("/") > 1 for entry in inside):
-        return listing_by_class(files, endings, folders)
+        return list_by_class(files, endings, folders)
     splits: dict[Split, dict[str, tuple[Entry, ...]]] = {}
     for entry in recordings:
         folder, _, name = entry.name.partition("/")

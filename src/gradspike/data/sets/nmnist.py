@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.source import EventSource
-from gradspike.data.files.files import SPLIT_FOLDERS, Files
+from gradspike.data.files.by_class import SPLIT_FOLDERS
+from gradspike.data.files.files import Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import NMnistConfig
 from gradspike.data.sets.event_folder import list_by_folder

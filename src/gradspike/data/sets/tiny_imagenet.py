@@ -1,11 +1,13 @@
-"""Tiny-ImageNet-200 in its own layout, or as `split/class/name.ext`.
+"""Tiny-ImageNet-200 in its official layout, or as `split/class/name.ext`.
 
-Its `val` is the test split, since its `test` has no labels.
+`val` is the test split, because `test` has no labels.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+from typing_extensions import override
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
@@ -13,8 +15,9 @@ from gradspike.data.files.download import download
 from gradspike.data.files.files import ARCHIVES, Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.pictures import TinyImageNetConfig
-from gradspike.data.pictures.pictures import EXTENSIONS
-from gradspike.data.pictures.source import PictureListing, PictureSource, assemble, list_class_folders
+from gradspike.data.pictures.decode import EXTENSIONS
+from gradspike.data.pictures.listing import PictureListing, assemble, list_class_folders
+from gradspike.data.pictures.source import PictureSource
 from gradspike.errors import UserError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -23,7 +26,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 class TinyImageNet(PictureSource[TinyImageNetConfig]):
-    """Pictures [3, 64, 64]; grey ones become colour. Labels follow the sorted WordNet ids."""
+    """Pictures [3, 64, 64]. Labels follow the sorted WordNet ids."""
 
     Config: ClassVar[type[DatasetConfig]] = TinyImageNetConfig
     what = "Tiny-ImageNet"
@@ -34,17 +37,17 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
         *(f"tiny_imagenet{ending}" for ending in ARCHIVES),
     )
     put = (
-        f"the official download {URL}, as it is or unpacked; or train/<class>/*.png and "
-        "test/<class>/*.png as tiny_imagenet.zip, .tar or folder; or add dataset.download=true where there is a network"
+        f"the official download {URL}, packed or unpacked; or train/<class>/*.png and test/<class>/*.png as "
+        "tiny_imagenet.zip, .tar or folder; or add dataset.download=true on a machine with network access"
     )
     stored_size = 64
 
+    @override
     def download(self) -> None:
-        """Fetch the official zip file."""
         download(URL, MD5, self.data_dir, "tiny-imagenet-200.zip")
 
+    @override
     def listing(self, files: Files) -> PictureListing:
-        """By the annotations where they are there, else by folders."""
         files = files.within_single_folder("train", "val", "test")
         annotations = files.find(ANNOTATIONS)
         return list_class_folders(files) if annotations is None else list_official(files, annotations)
@@ -73,7 +76,7 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
                     strangers.add(wnid)
                     bad.append(BadFile(files.shown(f"train/{wnid}"), "is not in wnids.txt"))
             case ["train", wnid, "images", _]:
-                bad.append(BadFile(files.shown(entry.name), f"is of another kind than {', '.join(EXTENSIONS)}"))
+                bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(EXTENSIONS)}"))
             case ["val", "images", name]:
                 pictures[name] = entry
     missing = [wnid for wnid in wnids if wnid not in train]

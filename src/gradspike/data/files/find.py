@@ -1,0 +1,30 @@
+"""Where the files of a data set lie: the path that was given, or one of the usual names in data_dir."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradspike.data.files.files import ARCHIVES, Files, MissingSourceError
+
+
+def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], what: str, put: str) -> Files:
+    """The files of a data set: `source`, or the first of its `usual_names` that exists in data_dir.
+
+    Raises UserError that lists the names searched for and what to `put` there ("the official download ...").
+    """
+    if source is not None:
+        return Files.open(source)
+    for name in usual_names:
+        if (data_dir / name).exists():
+            return Files.open(data_dir / name)
+    every = [name for name in usual_names if all(name + ending in usual_names for ending in ARCHIVES)]
+    others = [name for name in usual_names if not any(name.startswith(stem) for stem in every)]
+    searched = [*others, *(f"{name} (a folder, or {name}.zip, .tar, ...)" for name in every)]
+    raise MissingSourceError(
+        f"{what} was not found in data_dir={data_dir}.\n"
+        f"  Looked for: {', '.join(searched)}\n"
+        f"  Put there: {put}\n"
+        f"  Or name the folder or archive, wherever it is: dataset.source=<path>. (data_dir itself must be writable: "
+        "the prepared set is kept there.)"
+    )

@@ -1,0 +1,50 @@
+"""One picture: from the bytes of its file to RGB, and to a fixed size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def decode(content: bytes) -> Image.Image:
+    """Decode a PNG, JPEG or WebP file to RGB. Raises ValueError with a reason to show to the user.
+
+    As `PIL.Image.convert("RGB")` (and torchvision's ImageFolder): grey becomes three equal channels, palettes are
+    looked up, CMYK is converted, alpha is dropped, the first frame of an animation is taken and orientation tags are
+    ignored. Unlike it, 16-bit grey keeps its upper 8 bits, where PIL clips.
+    """
+    if not content:
+        raise ValueError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about palettes with transparency, and large pictures
+            picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            picture.load()
+            if picture.mode.startswith("I"):
+                upper = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                picture = Image.fromarray(upper)
+            return picture.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise ValueError("is not a PNG, JPEG or WebP picture") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("has too many pixels for a picture of a data set") from error
+    # Each of PIL's decoders raises its own errors for a damaged file (OSError, SyntaxError, EOFError, zlib.error).
+    except Exception as error:
+        raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def fit(picture: Image.Image, size: int) -> Image.Image:
+    """Scale the shorter side to `size` and crop the centre square, as torchvision's Resize and CenterCrop do."""
+    width, height = picture.size
+    if min(width, height) != size:
+        scaled = int(size * max(width, height) / min(width, height))
+        width, height = (size, scaled) if width <= height else (scaled, size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    return picture if width == height else picture.crop((left, top, left + size, top + size))

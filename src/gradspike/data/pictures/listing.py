@@ -1,0 +1,115 @@
+"""The pictures of a data set as found: files, labels, splits, and the files that cannot be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.by_class import list_by_class
+from gradspike.data.files.containers import Entry
+from gradspike.data.files.files import Files
+from gradspike.data.pictures.decode import EXTENSIONS
+from gradspike.data.prepared.parts import encode_names
+from gradspike.data.source import SPLITS, Split
+from gradspike.errors import UserError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PictureItem:
+    """A picture to prepare: its file, its label, and its split (index into SPLITS)."""
+
+    entry: Entry
+    label: int
+    split: int
+
+
+@dataclass(frozen=True)
+class PictureListing:
+    """All pictures of a data set in their order, the class names by label, and the files that cannot be used."""
+
+    files: Files
+    items: tuple[PictureItem, ...]
+    class_names: tuple[str, ...]
+    bad: tuple[BadFile, ...]
+
+
+def converted(
+    items: Sequence[PictureItem], files: Files, convert: Callable[[bytes], T], bad: list[BadFile]
+) -> Iterator[tuple[PictureItem, T]]:
+    """Each picture with `convert` of its bytes; a file that raises OSError or ValueError is added to `bad` instead."""
+    for item in items:
+        try:
+            result = convert(files.read(item.entry))
+        except OSError as error:
+            bad.append(BadFile(files.shown(item.entry.name), f"cannot be read ({error.strerror or error})"))
+        except ValueError as error:
+            bad.append(BadFile(files.shown(item.entry.name), str(error)))
+        else:
+            yield item, result
+
+
+def described(items: Sequence[PictureItem]) -> dict[str, NDArray[np.generic]]:
+    """What is stored of each picture besides its content, [n] each: labels int64, splits uint8, names in UTF-8."""
+    return {
+        "labels": np.array([item.label for item in items], dtype=np.int64),
+        "splits": np.array([item.split for item in items], dtype=np.uint8),
+        "names": encode_names(item.entry.name for item in items),
+    }
+
+
+def list_class_folders(files: Files) -> PictureListing:
+    """List `split/class/name.ext`, with labels by sorted training class names.
+
+    Without `test`, `val` is the test split, as in ImageNet. Raises UserError if train or test is missing, or if a class
+    has no training pictures; a class without test pictures is among the bad files.
+    """
+    found = list_by_class(files, EXTENSIONS)
+    splits = dict(found.splits)
+    if "val" in splits and "test" not in splits:
+        log.info("%s has no test folder: val is the test split.", files.shown())
+        splits["test"] = splits.pop("val")
+    for split in ("train", "test"):
+        if split not in splits:
+            tops = sorted({entry.name.partition("/")[0] for entry in found.files.entries()})
+            raise UserError(
+                f"{found.files.shown()}: no pictures in {split}/<class>/. Expected train/<class>/name.png and "
+                f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {', '.join(tops[:8]) or 'nothing'}"
+                + (", ..." if len(tops) > 8 else "")
+            )
+    return assemble(found.files, splits, found.bad)
+
+
+def assemble(
+    files: Files, splits: Mapping[Split, Mapping[str, Sequence[Entry]]], bad: Sequence[BadFile]
+) -> PictureListing:
+    """Label the classes by their sorted training names. Raises UserError for a class that is tested but not trained."""
+    class_names = tuple(sorted(splits["train"]))
+    labels = {name: label for label, name in enumerate(class_names)}
+    items: list[PictureItem] = []
+    problems = list(bad)
+    for number, split in enumerate(SPLITS):
+        classes = splits.get(split, {})
+        untrained = sorted(classes.keys() - labels.keys())
+        if untrained:
+            raise UserError(
+                f"{files.shown()}: {split} has classes that train does not have: {', '.join(untrained[:10])}. "
+                f"Their pictures, such as {files.shown(classes[untrained[0]][0].name)}, cannot be learnt."
+            )
+        if classes:
+            problems += [
+                BadFile(files.shown(split), f"has no pictures of class {name}")
+                for name in class_names
+                if name not in classes
+            ]
+        items += [PictureItem(entry, labels[name], number) for name in sorted(classes) for entry in classes[name]]
+    return PictureListing(files, tuple(items), class_names, tuple(problems))
