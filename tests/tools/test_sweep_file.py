@@ -24,7 +24,8 @@ from gradspike.tools.sweep.options import SweepArguments
 from gradspike.tools.sweep.parameters import Categorical
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
 from gradspike.tools.sweep.ranges import LogUniformValues, QUniform
-from gradspike.tools.sweep.study import Study, build_pruner, hidden, preview
+from gradspike.tools.sweep.storage import hidden
+from gradspike.tools.sweep.study import Study, build_pruner, preview
 from helpers.command import IMPORT_TIMES, ROOT, command, imported
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

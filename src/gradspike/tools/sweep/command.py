@@ -10,10 +10,11 @@ from typing import Any
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.runs.files import write_atomically
+from gradspike.shown import relative, shown
 from gradspike.started import typed_command
 from gradspike.tools.sweep import file as sweep_file
 from gradspike.tools.sweep.file import SweepFile
-from gradspike.tools.sweep.folder import SweepFolder, shown
+from gradspike.tools.sweep.folder import SweepFolder
 from gradspike.tools.sweep.options import USAGE, CommandLine, SweepArguments, parse
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
 from gradspike.tools.sweep.slurm_options import submitit_options
@@ -51,7 +52,7 @@ def _print_commands(
     first = known if file.options.method == "grid" else known[:SHOWN_PROPOSALS]
     lines = []
     for values in first:
-        command = words.shown([*words.of(values), override("runs_dir", str(shown(folder.runs)))])
+        command = words.shown([*words.of(values), override("runs_dir", str(relative(folder.runs)))])
         variables = [f"{name}={shlex.quote(value)}" for name, value in words.environment.items()]
         lines.append(" ".join([*variables, command]))
     rest = len(listed) - len(first)
@@ -76,7 +77,8 @@ def _run(
     from gradspike.tools.sweep.definition import check_same, definition
     from gradspike.tools.sweep.runner import Plan, Runner
     from gradspike.tools.sweep.slurm import Cluster
-    from gradspike.tools.sweep.study import Study, build_pruner, hidden
+    from gradspike.tools.sweep.storage import check_url, hidden
+    from gradspike.tools.sweep.study import Study, build_pruner
     from gradspike.tools.sweep.table import Table
 
     options, metric = line.options, file.options.metric
@@ -85,17 +87,18 @@ def _run(
     if options.executor != "local":
         local = options.executor == "submitit-local"
         cluster = Cluster(folder, words, local, workers, options.gpus_per_trial or 0, needed, slurm)
-    storage = options.storage or f"sqlite:///{folder.path / 'study.db'}"
+    if options.storage is not None:
+        check_url(options.storage)
     folder.create(folder.path.name, "study.db" if options.storage is None else hidden(options.storage))
     epochs = max(config.trainer.max_epochs for config in configs)
     pruner = build_pruner(options.pruner, file.options.early_terminate, epochs)
     with folder.locked("study"):  # if several runners start together, one creates the study
-        study = Study(storage, folder.path.name, metric, pruner, options.sampler_seed)
+        study = Study(options.storage or folder.path / "study.db", folder.study, metric, pruner, options.sampler_seed)
         now = definition(file, words, options)
         check_same(study, folder, file, now, listed)
         total = study.fill(listed, now)
         if total > len(listed):
-            print(f"{folder.path}: has {total} trials from an earlier start; all of them will run.")
+            print(f"{shown(folder.path)}: has {total} trials from an earlier start; all of them will run.")
         write_atomically(folder.path / "sweep.yaml", file.text)
     plan = Plan(
         words=words,

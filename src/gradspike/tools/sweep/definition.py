@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradspike.errors import ConfigError
+from gradspike.shown import shown
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.folder import SweepFolder
 from gradspike.tools.sweep.options import SweepArguments
@@ -38,10 +39,10 @@ def check_same(
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     grown = file.options.method == before["method"] == "grid" and there <= {proposal.key for proposal in listed}
     if grown and not {"method", "metric"} & set(differing):
-        print(f"{folder.path}: {len(listed) - len(there)} trials added to the existing {len(there)}.")
+        print(f"{shown(folder.path)}: {len(listed) - len(there)} new trials, {len(there)} existing ones.")
         return
     lines = [f"  {key}: was {before.get(key, ABSENT)}, is {now.get(key, ABSENT)}" for key in differing]
     raise ConfigError(
-        f"{folder.path}: holds another sweep:\n" + "\n".join(lines) + "\nA grid may only gain values. "
+        f"{shown(folder.path)}: holds another sweep:\n" + "\n".join(lines) + "\nA grid may only gain values. "
         "Choose another folder=..., or use the old file (sweep.yaml in that folder)."
     )

@@ -54,6 +54,8 @@ class Record(Strict):
     """The overrides of the first attempt."""
     run: str | None = None
     """The run's folder, relative to the sweep's."""
+    run_id: str | None = None
+    """The run's id, which stays the same when its folder is renamed."""
     value: float | None = None
     """The sweep's metric, if finished or pruned."""
     attempts: int = 0
@@ -80,6 +82,8 @@ class SweepFolder:
         self.runs = self.path / "runs"
         self.about = self.path / "sweep.json"
         self.id = ""
+        self.study = ""
+        """The name of its study, which stays the same when the folder is renamed."""
 
     def create(self, study: str, storage: str) -> None:
         """Create or open the folder. Raises ConfigError if its study is elsewhere, UserError if it cannot be used."""
@@ -95,7 +99,7 @@ class SweepFolder:
                 write_atomically(self.about, json.dumps(about, indent=2) + "\n")
         try:
             about = json.loads(self.about.read_text(encoding="utf-8"))
-            self.id = str(about["id"])
+            self.id, self.study = str(about["id"]), str(about["study"])
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{self.about}: is damaged: {error!r}. Choose another folder=...") from error
         if about["storage"] != storage:
@@ -183,12 +187,6 @@ class SweepFolder:
                 f"{self.path}: a sweep needs file locks, which this file system does not support ({error}). Choose "
                 "another with folder=..."
             ) from error
-
-
-def shown(path: Path) -> str:
-    """`path`, relative if it lies below the working directory."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def try_lock(path: Path) -> IO[str] | None:

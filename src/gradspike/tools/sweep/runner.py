@@ -28,7 +28,7 @@ from gradspike.tools.sweep.running import Active, Orphan, Process, Running
 from gradspike.tools.sweep.slurm import Cluster
 from gradspike.tools.sweep.study import Study, is_unsigned
 from gradspike.tools.sweep.table import Table
-from gradspike.tools.sweep.trial import find_run, has_saved, outcome, start
+from gradspike.tools.sweep.trial import find_run, has_saved, outcome, place_of, start
 from gradspike.tools.sweep.words import Words, check
 
 POLL_SECONDS = 0.3
@@ -110,7 +110,7 @@ class Runner:
             record = self.folder.record(number) if active.record.state == "queued" else active.record
             run = find_run(self.folder, record) if record is not None else None
             if record is not None and run is not None:
-                active.record = record.model_copy(update={"run": str(run.path.relative_to(self.folder.path))})
+                active.record = record.model_copy(update=place_of(self.folder, run))
                 if alive:
                     self.folder.write(active.record)
                 active.progress = Progress(run.path, self.plan.metric)
@@ -263,7 +263,7 @@ class Runner:
             return None  # another runner settled it in the meantime
         elif record is not None and (self._is_of_another(record) or self._adopted(record)):
             return None
-        if trial.user_attrs.get("state") == "failed":
+        if trial.user_attrs.get("state") in ("failed", "interrupted"):
             self.study.note(number, state="tried again")
         if record is not None and record.attempts:
             known = outcome(self.folder, record, self.plan.metric, None)
@@ -317,10 +317,11 @@ class Runner:
             gpus = tuple(self._free_gpus()[:devices])
             threads = max(1, cores() // (self.plan.workers * devices))
             record = record.model_copy(update={"gpus": gpus})
+            before = record
             record, process = start(self.folder, self.plan.words, record, lock, threads)
             self.tries[record.number] += 1
             self.active[record.number] = Active(record, Process(process), epochs)
-            self.table.tell(record, "started" if record.run is None else f"resumes {record.run}")
+            self.table.tell(record, _how(before, record))
 
     def _refuse(self, record: Record, reason: str) -> None:
         """Give up a trial whose configuration is invalid."""
@@ -351,3 +352,10 @@ class Runner:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def _how(before: Record, started: Record) -> str:
+    """How a trial has started."""
+    if started.run is not None:
+        return f"resumes {started.run}"
+    return "started" if not before.attempts else f"started from scratch: {before.reason or 'it had saved nothing'}"

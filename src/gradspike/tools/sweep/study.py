@@ -9,10 +9,10 @@ it, which knows where to resume.
 from __future__ import annotations
 
 import json
-import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,31 +25,33 @@ from gradspike.errors import UserError
 from gradspike.tools.sweep.file import EarlyTerminate, Metric
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
+from gradspike.tools.sweep.storage import connect, hidden
 
 # A runner signs a trial milliseconds after taking it; if a trial has no owner for longer, its runner was killed there.
 SECONDS_TO_SIGN = 60
 STARTUP_TRIALS = 10
-TRIES_TO_CONNECT = 10
 
 
 class Study:
-    """A study by name in a storage (an SQLAlchemy URL). Raises UserError if the storage cannot be used."""
+    """A study by name in a storage (see `storage.connect`). Raises UserError if the storage cannot be used."""
 
-    def __init__(self, url: str, name: str, metric: Metric, pruner: BasePruner, seed: int) -> None:
+    def __init__(self, place: str | Path, name: str, metric: Metric, pruner: BasePruner, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         direction = metric.goal
         try:
-            self.storage = _connected(url, wait)
+            self.storage = connect(place)
             try:
                 self._study = optuna.create_study(
                     storage=self.storage, study_name=name, direction=direction, pruner=pruner
                 )
             except DuplicatedStudyError:
                 self._study = optuna.load_study(storage=self.storage, study_name=name, pruner=pruner)
+        except UserError:
+            raise
         except Exception as error:
             # Every database driver raises its own errors for an unreachable server or a file of another format.
-            raise UserError(f"storage={hidden(url)}: cannot be used: {str(error).splitlines()[0]}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"storage={hidden(place)}: cannot be used: {reason}") from error
         self.name = name
         self.seed = seed
 
@@ -143,18 +145,6 @@ class Study:
         return self.storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
-def _connected(url: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
-    """The storage with its tables. If several runners create the tables at the same moment, all but one try again."""
-    for _ in range(TRIES_TO_CONNECT):
-        try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=options)
-        except Exception as error:
-            if not any(word in str(error) for word in ("already exists", "duplicate key", "UNIQUE", "is locked")):
-                raise
-            time.sleep(1)
-    return optuna.storages.RDBStorage(url, engine_kwargs=options)
-
-
 def is_unsigned(trial: FrozenTrial) -> bool:
     """Whether a trial was taken by a runner that was killed before it signed."""
     start = trial.datetime_start
@@ -178,12 +168,3 @@ def preview(metric: Metric, swept: dict[str, Parameter], seed: int, count: int) 
     study = Study("sqlite://", "preview", metric, NopPruner(), seed)
     study.fill([Proposal(str(index), None) for index in range(count)], {})
     return [study.propose(number, swept) for number in range(count)]
-
-
-def hidden(url: str) -> str:
-    """A storage URL without its password."""
-    scheme, separator, rest = url.rpartition("@")
-    if not separator:
-        return url
-    user, colon, _ = scheme.rpartition(":")
-    return f"{user}:***@{rest}" if colon and "//" in user else url

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import printable, shown
 from gradspike.terminal.tables import console, percent
 from gradspike.tools.sweep.file import Metric
-from gradspike.tools.sweep.folder import Record, SweepFolder, shown
+from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.trial import log_end
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Table:
     ) -> None:
         """The table of all trials, why some failed, and how to continue."""
         records = [record for trial in trials if (record := folder.record(trial.number)) is not None]
-        table = RichTable(title=f"{folder.path.name}: {self._counted(trials)}", title_justify="left")
+        table = RichTable(title=f"{printable(folder.path.name)}: {self._counted(trials)}", title_justify="left")
         for column in ("trial", "parameters", "state", self.metric.name, "test accuracy (last)"):
             table.add_column(column, justify="left" if column in ("parameters", "state") else "right")
         for record in sorted(records, key=lambda record: record.number):
@@ -111,11 +112,11 @@ class Table:
         for record in records:
             if record.state == "failed":
                 self._out.print(
-                    f"\ntrial {record.number} failed after {record.attempts} attempts: {record.reason}",
+                    f"\ntrial {record.number} failed{_attempts(record.attempts)}: {record.reason}",
                     soft_wrap=True,
                 )  # fmt: skip
                 for line in log_end(folder, record.number):
-                    self._out.print(f"  {line}", soft_wrap=True)
+                    self._out.print(f"  {printable(line)}", soft_wrap=True)
                 self._out.print(f"  whole log: {shown(folder.log(record.number))}", soft_wrap=True)
         if elsewhere:
             numbers = ", ".join(f"{trial.number} ({trial.user_attrs.get('place', '?')})" for trial in elsewhere)
@@ -136,12 +137,13 @@ class Table:
     def _counted(self, trials: Sequence[FrozenTrial]) -> str:
         names = {"COMPLETE": "finished", "RUNNING": "running", "WAITING": "waiting", "PRUNED": "pruned"}
         counts = Counter(
-            "failed" if trial.user_attrs.get("state") == "failed" and trial.state.name == "RUNNING"
+            trial.user_attrs["state"]
+            if trial.user_attrs.get("state") in ("failed", "interrupted") and trial.state.name == "RUNNING"
             else names.get(trial.state.name, trial.state.name.lower())
             for trial in trials
         )  # fmt: skip
-        order = ("finished", "pruned", "failed", "running", "waiting")
-        return f"{len(trials)} trials: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+        order = ("finished", "pruned", "failed", "interrupted", "running", "waiting")
+        return f"{_trials(len(trials))}: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
 
     def _left(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> float | None:
         """Estimated seconds until all trials are done, from finished and running ones."""
@@ -160,9 +162,18 @@ class Table:
         return percent(value) if self.metric.quantity != "loss" else "-" if value is None else f"{value:.4f}"
 
 
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
+def _attempts(count: int) -> str:
+    """The attempts of a trial in all starts of the sweep; none if its configuration was refused."""
+    return "" if count == 0 else " after 1 attempt" if count == 1 else f" after {count} attempts"
+
+
 def described(parameters: Mapping[str, Any]) -> str:
     """`method=psg seed=0`."""
-    return " ".join(f"{key}={value}" for key, value in parameters.items())
+    return printable(" ".join(f"{key}={value}" for key, value in parameters.items()))
 
 
 def duration(seconds: float | None) -> str:

@@ -10,14 +10,15 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from gradspike.config.overrides import override
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import relative
 from gradspike.started import child_environment
 from gradspike.tools.sweep.file import Metric
-from gradspike.tools.sweep.folder import Record, SweepFolder, shown
+from gradspike.tools.sweep.folder import Record, State, SweepFolder
 from gradspike.tools.sweep.progress import final_value
 from gradspike.tools.sweep.words import Words
 
@@ -34,9 +35,9 @@ def start(
     """
     run = find_run(folder, record)
     if run is None:
-        overrides = [*record.overrides, override("runs_dir", str(shown(folder.runs)))]
+        overrides = [*record.overrides, override("runs_dir", str(relative(folder.runs)))]
     else:
-        overrides = [override("resume", str(shown(run.path))), *words.free]
+        overrides = [override("resume", str(relative(run.path))), *words.free]
     command = words.command(overrides)
     shown_command, attempt = words.shown(overrides), record.attempts + 1
     environment = {
@@ -65,7 +66,7 @@ def start(
         update={
             "state": "running",
             "attempts": attempt,
-            "run": None if run is None else str(run.path.relative_to(folder.path)),
+            **place_of(folder, run),
             "reason": None,
             "host": platform.node(),
             "pid": process.pid,
@@ -90,23 +91,32 @@ def end_rest(process: subprocess.Popen[bytes]) -> None:
 
 
 def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
-    """The run of a trial's last attempt: the one its record names, else the one its process created."""
-    if record.run is not None:
-        run = RunFolder(folder.path / record.run)
-        return run if (run.path / "config.yaml").is_file() else None
-    if record.pid is None:
-        return None
-    for config in folder.runs.glob("*/config.yaml"):
-        try:
-            # Pids are reused: a run older than the attempt (allowing for clocks of two machines) is another's.
-            if config.stat().st_mtime < record.started - 60:
-                continue
-            status = json.loads((config.parent / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if (status.get("pid"), status.get("host")) == (record.pid, record.host):
-            return RunFolder(config.parent)
-    return None
+    """The run of a trial's last attempt, also if its folder was renamed or the record was written before it."""
+    if record.run is not None and (folder.path / record.run / "config.yaml").is_file():
+        return RunFolder(folder.path / record.run)
+    places = sorted(config.parent for config in folder.runs.glob("*/config.yaml"))
+    return next((RunFolder(place) for place in places if _belongs_to(place, record)), None)
+
+
+def _belongs_to(place: Path, record: Record) -> bool:
+    """Whether a run has the recorded id, or was written by the recorded process."""
+    if record.run_id is not None and RunFolder(place).id == record.run_id:
+        return True
+    try:
+        status = json.loads((place / "status.json").read_text(encoding="utf-8"))
+        written = (place / "status.json").stat().st_mtime
+    except (OSError, ValueError):
+        return False
+    ours = record.pid is not None and (status.get("pid"), status.get("host")) == (record.pid, record.host)
+    # Pids are reused: a run older than the attempt (allowing for clocks of two machines) is another's.
+    return ours and written >= record.started - 60
+
+
+def place_of(folder: SweepFolder, run: RunFolder | None) -> dict[str, str | None]:
+    """What a record says of a trial's run."""
+    if run is None:
+        return {"run": None, "run_id": None}
+    return {"run": str(run.path.relative_to(folder.path)), "run_id": run.id}
 
 
 def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | None) -> Record:
@@ -115,25 +125,24 @@ def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | Non
     `finished` with its value, `interrupted` if a signal stopped it, else `failed` with the reason.
     """
     run = find_run(folder, record)
-    update: dict[str, Any] = {"run": None if run is None else str(run.path.relative_to(folder.path))}
+    value, reason = None, None
+    state: State = "failed"
     if run is None:
-        update |= {"state": "failed", "reason": _end(folder, record, code)}
-        return record.model_copy(update=update)
-    state = run.state()
-    if state == "finished":
+        reason = _end(folder, record, code) if record.run is None else f"its run {record.run} is missing"
+    elif run.state() == "finished":
         try:
             value = final_value(run.summary(), metric)
             reason = None if value is not None else f"{metric.name} is missing in its summary.json, or not a number"
         except UserError as error:
-            value, reason = None, str(error)
-        update |= {"state": "finished" if value is not None else "failed", "value": value, "reason": reason}
-    elif state == "interrupted":
-        update |= {"state": "interrupted", "reason": _reason(run)}
-    elif state == "failed":
-        update |= {"state": "failed", "reason": _reason(run)}
+            reason = str(error)
+        state = "finished" if value is not None else "failed"
+    elif run.state() in ("interrupted", "failed"):
+        state = "interrupted" if run.state() == "interrupted" else "failed"
+        reason = _reason(run)
     else:
-        update |= {"state": "failed", "reason": _end(folder, record, code)}
-    return record.model_copy(update=update)
+        reason = _end(folder, record, code)
+    update = {"state": state, "value": value, "reason": reason}
+    return record.model_copy(update=update | place_of(folder, run))
 
 
 def has_saved(folder: SweepFolder, record: Record) -> bool:

@@ -1,6 +1,7 @@
 """The command line of a trial, and whether our configuration accepts it.
 
-This runner passes the same words as W&B's agent (`<name>=<value>`, Python's str), so both train the same thing.
+This runner passes the same words as W&B's agent (`<name>=<value>`, Python's str), so both train the same thing. Only
+text that Hydra would not read as one value is quoted; W&B's agent cannot pass it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gradspike.config.compose import load_config
+from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, unknown
 from gradspike.runs.resume import FREE_ON_RESUME
 from gradspike.started import child_command, typed_command
 from gradspike.tools.sweep.file import SweepFile
 
+PLAIN = re.compile(r"[\w.-]+", re.ASCII)
 MACROS = ("${env}", "${interpreter}", "${program}", "${args_no_hyphens}")
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
@@ -40,7 +44,7 @@ class Words:
 
     def of(self, values: dict[str, Any]) -> list[str]:
         """The overrides of a trial with these parameter values, each key once."""
-        written = [f"{name}={value}" for name, value in values.items()]
+        written = [written_as(name, value) for name, value in values.items()]
         return merged([*self.fixed, *self.constants, *written, *self.typed])
 
     def shaping(self, values: dict[str, Any]) -> list[str]:
@@ -75,7 +79,7 @@ def build(file: SweepFile, typed: Sequence[str]) -> Words:
             raise ConfigError(f"{word}: {file.path} sweeps {key}; change it there.")
         if key in ("runs_dir", "resume"):
             raise ConfigError(f"{word}: the sweep sets {key} itself. Choose its folder with folder=...")
-    constants = [f"{name}={value}" for name, value in file.constants.items()]
+    constants = [written_as(name, value) for name, value in file.constants.items()]
     return Words(
         environment,
         config_dir,
@@ -84,6 +88,26 @@ def build(file: SweepFile, typed: Sequence[str]) -> Words:
         tuple(_without_logger(constants)),
         tuple(merged(typed)),
     )
+
+
+def written_as(name: str, value: Any) -> str:
+    """The override that sets a parameter to a value of the file."""
+    return _quoted_if_needed(name, value) if isinstance(value, str) else f"{name}={value}"
+
+
+@cache
+def _quoted_if_needed(name: str, text: str) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    word = f"{name}={text}"
+    if PLAIN.fullmatch(text):
+        return word
+    try:
+        one_value = not OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        one_value = False
+    return word if one_value and text == text.strip() else override(name, text)
 
 
 def key_of(word: str) -> str:
