@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 GRADSPIKE = [sys.executable, "-m", "gradspike"]
@@ -24,6 +26,16 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """`command("train", "seed=1")` runs `gradspike train seed=1`; `python` are flags of the interpreter."""
     return execute(sys.executable, *python, "-m", "gradspike", *words, timeout=timeout, cwd=cwd, **environment)
+
+
+def here(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run a command in this process, which has imported everything. Returns its exit code and what it printed."""
+    from gradspike.__main__ import main
+
+    capsys.readouterr()
+    code = main(words)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def execute(

@@ -13,7 +13,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.counting import OUTSIDE
 from gradspike.tools.describe.measure import Description, Layer, measure
 from gradspike.training.build import build_model
-from helpers.command import IMPORT_TIMES, command, imported
+from helpers.command import IMPORT_TIMES, command, here, imported
 
 FLOAT = 4  # bytes
 
@@ -153,22 +153,22 @@ def test_timm_network_with_its_report() -> None:
     assert network.totals()["parameters"] == sum(one.numel() for one in build_model(config).parameters())
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["model=resnet19", "dataset=cifar10", "method=ds_atgo", "model.width=0.0625", "dataset.image_size=16"]
-    result = command("describe", *words, f"out={tmp_path / 'cost.json'}")
-    assert result.returncode == 0, result.stderr
-    assert "resnet19 on cifar10 (3x16x16), method ds_atgo, T = 2, fp32" in result.stdout
-    assert max(map(len, result.stdout.splitlines()[:-1])) <= 120
+    code, printed, _ = here(["describe", *words, f"out={tmp_path / 'cost.json'}"], capsys)
+    assert code == 0
+    assert "resnet19 on cifar10 (3x16x16), method ds_atgo, T = 2, fp32" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 120
     twins = ("ReLU twin, T = 2", "ReLU twin, T = 1")
     for part in ("blocks.3.shortcut.1", "Conv2d 3x3 /2", "SpikingNorm", "total", *twins):
-        assert part in result.stdout
-    assert "published" not in result.stdout  # not of this width
+        assert part in printed
+    assert "published" not in printed  # not of this width
 
     written = json.loads((tmp_path / "cost.json").read_text())
     assert written["label"] == "ds_atgo_cifar10_resnet19"
     assert written["total"]["macs"] == written["twins"]["ReLU twin, T = 2"]["macs"]
     assert written["total"]["macs"] == sum(layer["macs"] for layer in written["layers"])
-    assert f"{written['total']['parameters']:,}" in result.stdout
+    assert f"{written['total']['parameters']:,}" in printed
 
 
 @pytest.mark.parametrize(

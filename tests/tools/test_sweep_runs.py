@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,37 +17,44 @@ import pytest
 import yaml
 
 from gradspike.runs.folder import RunFolder
+from gradspike.tools.compare.sweeps import gather_sweep
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.study import Study, build_pruner
-from helpers.command import ROOT, TINY, command, execute
+from gradspike.tools.sweep.trial import find_run
+from helpers.command import ROOT, TINY, command, execute, here
 
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
 PATIENCE = 180.0
 
 
+AWKWARD = "what? #1 100% 'it' {is} [b]"
+"""A name that means something in a URL, in Hydra's grammar, in a shell and to rich."""
+
+
+def sweep_words(folder: Path, data: Path, parameters: dict[str, Any], *arguments: str, **keys: Any) -> list[str]:
+    """The command line of a sweep of tiny trainings, whose file and folder have an awkward name."""
+    constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
+    listed = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
+    listed |= {name: {"values": values} for name, values in parameters.items()}
+    whole = {
+        "program": "src/train.py",
+        "method": "grid",
+        "metric": {"name": "val/accuracy", "goal": "maximize"},
+        **keys,
+        "parameters": listed,
+        "command": COMMAND,
+    }
+    file = folder / f"{AWKWARD}.yaml"
+    file.write_text(yaml.safe_dump(whole, sort_keys=False))
+    place = [] if any(word.startswith("folder=") for word in arguments) else [f"folder={folder / AWKWARD}"]
+    return ["sweep", str(file), f"data_dir={data}", *place, *arguments]
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, data_dir: Path) -> Callable[..., list[str]]:
     """`sweep({parameters}, *arguments, key=...)`: the command line of a sweep of tiny trainings."""
-
-    def words(parameters: dict[str, Any], *arguments: str, **keys: Any) -> list[str]:
-        constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
-        listed = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
-        listed |= {name: {"values": values} for name, values in parameters.items()}
-        whole = {
-            "program": "src/train.py",
-            "method": "grid",
-            "metric": {"name": "val/accuracy", "goal": "maximize"},
-            **keys,
-            "parameters": listed,
-            "command": COMMAND,
-        }
-        file = tmp_path / "tiny.yaml"
-        file.write_text(yaml.safe_dump(whole, sort_keys=False))
-        folder = [] if any(word.startswith("folder=") for word in arguments) else [f"folder={tmp_path / 'sweep'}"]
-        return ["sweep", str(file), f"data_dir={data_dir}", *folder, *arguments]
-
-    return words
+    return lambda parameters, *arguments, **keys: sweep_words(tmp_path, data_dir, parameters, *arguments, **keys)
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -81,10 +89,12 @@ def runs(folder: SweepFolder) -> list[RunFolder]:
     return [RunFolder(path) for path in sorted(folder.runs.iterdir())]
 
 
-def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_kills_and_ctrl_c_lose_nothing(
+    sweep: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """kill -9 of the runner, then of a trial, then Ctrl-C: every start goes on, and each trial has one run."""
     words = sweep({"seed": [0, 1]}, "gpus=4,7", "trainer.max_epochs=14")
-    folder = SweepFolder(tmp_path / "sweep")
+    folder = SweepFolder(tmp_path / AWKWARD)
     said = [tmp_path / f"said{number}" for number in range(2)]
 
     runner = start(words, said[0])
@@ -110,8 +120,8 @@ def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path
     assert records(folder)[0].state == "interrupted"
     assert not list((folder.path / "runners").iterdir())
 
-    last = command(*words)
-    assert last.returncode == 0, last.stdout + last.stderr
+    code, out, _ = here(words, capsys)
+    assert code == 0, out
     assert {record.state for record in records(folder).values()} == {"finished"}
     assert len(runs(folder)) == 2
     assert records(folder)[0].attempts == 3
@@ -121,40 +131,75 @@ def test_kills_and_ctrl_c_lose_nothing(sweep: Callable[..., list[str]], tmp_path
         epochs = [line["epoch"] for line in map(json.loads, run.metrics.open()) if "epoch" in line]
         assert epochs == list(range(14))
         assert record.value == run.summary()["val"]["last"]["accuracy"]
-    again = command(*words)
-    assert again.returncode == 0
-    assert "2 trials: 2 finished" in again.stdout
+    code, out, _ = here(words, capsys)
+    assert code == 0
+    assert f"{AWKWARD}: 2 trials: 2 finished" in out
 
 
-def test_failing_pruned_and_finished_trials(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[SweepFolder, list[str], str]:
+    """A sweep with a finished, a failed and a pruned trial: its folder, its command, and what it printed."""
+    folder = tmp_path_factory.mktemp("ended")
     stop_early = {"type": "hyperband", "min_iter": 1, "eta": 2}
-    words = sweep({"optimizer.lr": [0.1, 1e30, 1e-6]}, "workers=2", "trainer.max_epochs=7", early_terminate=stop_early)
-    folder = SweepFolder(tmp_path / "sweep")
-    result = command(*words)
+    words = sweep_words(
+        folder, data_dir, {"optimizer.lr": [0.1, 1e30, 1e-6]},
+        "workers=2", "trainer.max_epochs=7", early_terminate=stop_early,
+    )  # fmt: skip
+    result = command(*words, cwd=folder)
     assert result.returncode == 1, result.stdout + result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == sorted([AWKWARD, f"{AWKWARD}.yaml"])  # nothing beside it
+    return SweepFolder(folder / AWKWARD), words, result.stdout
+
+
+def test_failing_pruned_and_finished_trials(
+    ended: tuple[SweepFolder, list[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words, said = ended
     found = records(folder)
     assert [found[number].state for number in range(3)] == ["finished", "failed", "pruned"]
-    assert found[1].attempts == 2
-    assert "tried again (1 of 1)" in result.stdout
-    assert "trial 1 failed after 2 attempts" in result.stdout
-    assert result.stdout.count("optimizer.lr (now 1e+30)") >= 2  # the reason, and the end of the log
+    assert [found[number].attempts for number in range(3)] == [1, 2, 1]
+    assert "tried again (1 of 1)" in said
+    assert "trial 1 failed after 2 attempts" in said
+    assert f"{AWKWARD}: 3 trials: 1 finished, 1 pruned, 1 failed" in said
+    assert said.count("optimizer.lr (now 1e+30)") >= 2  # the reason, and the end of the log
     pruned = RunFolder(folder.path / str(found[2].run))
     assert pruned.state() == "interrupted"
     assert pruned.last.is_file()
     assert not (pruned.path / "summary.json").exists()
-    study = Study(f"sqlite:///{folder.path / 'study.db'}", "sweep", METRIC, build_pruner(None, None, 1), 0)
+    study = Study(folder.path / "study.db", AWKWARD, METRIC, build_pruner(None, None, 1), 0)
     assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "RUNNING", "PRUNED"]
 
-    assert [found[number].attempts for number in (0, 2)] == [1, 1]
-    changed = command(*words, "dataset.batch_size=32")
-    assert changed.returncode == 2
-    assert "every trial: dataset.batch_size: was not there, is dataset.batch_size=32" in changed.stderr
+    code, _, error = here([*words, "dataset.batch_size=32"], capsys)
+    assert code == 2
+    assert "every trial: dataset.batch_size: was not there, is dataset.batch_size=32" in error
+
+
+def test_names_of_folders_say_nothing_of_trials(ended: tuple[SweepFolder, list[str], str], tmp_path: Path) -> None:
+    """Runs and the sweep's own folder are found by what they hold after a renaming."""
+    moved = SweepFolder(Path(shutil.copytree(ended[0].path, tmp_path / "moved", copy_function=shutil.copy2)))
+    for number, run in enumerate(runs(moved)):
+        run.path.rename(moved.runs / f"run{number}")
+    found = gather_sweep(moved.path)
+    assert len(found.runs) == 1
+    assert sorted(one.reason.partition(":")[0] for one in found.excluded)[0].startswith("failed")
+    assert not any("belongs to no trial" in one.reason for one in found.excluded)
+    for record in records(moved).values():
+        run = find_run(moved, record)
+        assert run is not None
+        assert run.config().optimizer.lr == record.parameters["optimizer.lr"]
+    moved.create("moved", "study.db")
+    study = Study(moved.path / "study.db", moved.study, METRIC, build_pruner(None, None, 1), 0)
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "RUNNING", "PRUNED"]
+    shutil.rmtree(next(run.path for run in runs(moved) if run.state() == "finished"))
+    assert any("is missing" in one.reason for one in gather_sweep(moved.path).excluded)
 
 
 METRIC = Metric(name="val/accuracy", goal="maximize")
 
 
-def test_runners_share_a_study(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_runners_share_a_study(
+    sweep: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two runners on one folder and one on a folder of its own, as on another machine: each trial is trained once."""
     storage = f"storage=sqlite:///{tmp_path / 'shared.db'}"
     folders = [tmp_path / "here" / "same", tmp_path / "here" / "same", tmp_path / "there" / "same"]
@@ -163,22 +208,22 @@ def test_runners_share_a_study(sweep: Callable[..., list[str]], tmp_path: Path) 
     runners = [start(line, file) for line, file in zip(words, said, strict=True)]
     for runner, file in zip(runners, said, strict=True):
         assert runner.wait(PATIENCE) == 0, file.read_text()
-    here, there = SweepFolder(folders[0]), SweepFolder(folders[2])
-    assert len(runs(here)) == 2
-    assert len(runs(there)) == 1
-    assert {record.state for record in [*records(here).values(), *records(there).values()]} == {"finished"}
-    assert {run.config().seed for run in [*runs(here), *runs(there)]} == {0, 1, 2}
-    elsewhere = command(*words[2][:-1], f"folder={tmp_path / 'elsewhere' / 'same'}")
-    assert "3 trials: 3 finished" in elsewhere.stdout
-    other = command(*[word for word in words[0] if not word.startswith("storage=")])
-    assert other.returncode == 2
-    assert "Use the same storage=" in other.stderr
+    one, other = SweepFolder(folders[0]), SweepFolder(folders[2])
+    assert len(runs(one)) == 2
+    assert len(runs(other)) == 1
+    assert {record.state for record in [*records(one).values(), *records(other).values()]} == {"finished"}
+    assert {run.config().seed for run in [*runs(one), *runs(other)]} == {0, 1, 2}
+    _, out, _ = here([*words[2][:-1], f"folder={tmp_path / 'elsewhere' / 'same'}"], capsys)
+    assert "3 trials: 3 finished" in out
+    code, _, error = here([word for word in words[0] if not word.startswith("storage=")], capsys)
+    assert code == 2
+    assert "Use the same storage=" in error
 
 
 def test_a_job_that_is_preempted_goes_on(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     """Slurm's path through submitit's local executor: SIGUSR2 saves and stops the training, which is then resumed."""
     words = sweep({"seed": [0]}, "executor=submitit-local", "trainer.max_epochs=8")
-    folder, said = SweepFolder(tmp_path / "sweep"), tmp_path / "said"
+    folder, said = SweepFolder(tmp_path / AWKWARD), tmp_path / "said"
     runner = start(words, said)
     wait_for(lambda: has(folder.log(0), " 2/8"), said)
     record = folder.record(0)
