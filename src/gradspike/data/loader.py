@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
 from gradspike.data.pictures.encoded import EncodedPictures
 from gradspike.data.source import Samples
-from gradspike.errors import ConfigError
+from gradspike.errors import ConfigError, UserError
 
 Indices = NDArray[np.int64]
 Batch = dict[str, Any]
@@ -28,6 +29,34 @@ GROUP_BATCHES = 8
 """Limits of a group of batches: 2 MiB of uint8 samples (700 pictures of CIFAR-10) and 8 batches."""
 IN_MEMORY_BYTES = 2 * 2**30
 """Larger sets stay memory-mapped during training. Each process (device) holds its own copy."""
+
+
+class LoaderError(UserError):
+    """The loader's processes cannot go on: one was killed, or shared memory or file descriptors ran out."""
+
+
+def loader_failure(error: BaseException) -> str | None:
+    """What to say of an error that comes from the loader's processes; None for any other error.
+
+    PyTorch reports a killed worker from a signal handler, so that its error can appear anywhere in the main process.
+    """
+    text = f"{error}\n{error.__cause__ or ''}"
+    if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
+        return (
+            "The loader's processes ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, "
+            "or make it larger (docker run --shm-size=8g)."
+        )
+    if re.search(r"Too many open files|received \d+ items of ancdata", text):
+        return (
+            "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
+        )
+    if found := re.search(r"DataLoader worker \(pid.*?(?:killed by signal: ([\w ]+)|exited unexpectedly)", text):
+        how = f"was killed (signal: {found[1].strip()})" if found[1] else "ended unexpectedly"
+        return (
+            f"A process of the loader {how}, most often because memory ran out: lower dataset.workers or "
+            "dataset.batch_size."
+        )
+    return None
 
 
 def training_order(samples: Indices, seed: int, epoch: int) -> Indices:
@@ -131,12 +160,16 @@ class _Fetcher(Dataset[Batch]):
     def __getitems__(self, request: Request) -> Batch:
         inputs, indices = self.samples.inputs, request.indices
         fetched = inputs.fetch(indices, request.moment) if isinstance(inputs, EncodedPictures) else inputs[indices]
-        return {
+        tensors = {
             "input": torch.from_numpy(np.asarray(fetched)),
             "label": torch.from_numpy(self.samples.labels[indices]),
             "index": torch.from_numpy(indices),
-            "sizes": request.sizes,
         }
+        if get_worker_info() is not None:
+            # In a worker, this happens anyway, but in a thread that prints its errors and loses the batch.
+            for tensor in tensors.values():
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return {**tensors, "sizes": request.sizes}
 
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__(Request(np.array([index]), (1,)))
@@ -205,8 +238,13 @@ class EpochLoader:
         self._planned.batches = [
             Request(np.concatenate(group), tuple(len(batch) for batch in group), moment) for group in groups
         ]
-        for fetched in self._loader:
-            yield from self._divided(fetched)
+        try:
+            for fetched in self._loader:
+                yield from self._divided(fetched)
+        except (RuntimeError, OSError) as error:
+            if failure := loader_failure(error):
+                raise LoaderError(failure) from error
+            raise
 
     def _together(self, batch_size: int) -> int:
         """The number of batches to fetch at once."""

@@ -1,0 +1,56 @@
+"""Loader processes that die or run out of resources end an epoch with one sentence; it never hangs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradspike.data.loader import loader_failure
+from helpers.command import execute
+from helpers.failing_loader import loader
+
+TESTS = str(Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("killed", "A process of the loader was killed (signal: Killed), most often because memory ran out: lower"),
+        ("exit", "A process of the loader ended unexpectedly, most often because memory ran out: lower"),
+        ("shm", "ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, or make it larger"),
+        ("files", "ran out of open files: raise the limit (ulimit -n"),
+        ("bug", "a fault of its own"),
+    ],
+)
+def test_a_failing_worker_is_one_sentence(how: str, said: str) -> None:
+    path = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])
+    finished = execute(sys.executable, "-m", "helpers.failing_loader", how, timeout=60, PYTHONPATH=path)
+    assert said in finished.stdout, finished.stderr
+    kind = finished.stdout.partition(" ")[0]
+    # PyTorch's signal handler may be first; its error is known wherever it appears.
+    assert kind == "RuntimeError" if how == "bug" else kind in ("LoaderError", "RuntimeError")
+
+
+def test_without_failures_workers_and_the_main_process_fetch_the_same() -> None:
+    for one, two in zip(loader("never"), loader("never", workers=0), strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in ("input", "label", "index"))
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's", "/dev/shm"),
+        ("unable to write to file </torch_12_34>: No space left on device (28)", "/dev/shm"),
+        ("unable to allocate shared memory(shm) for file </torch_1>: Success (0)", "/dev/shm"),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "ended unexpectedly"),
+        ("received 0 items of ancdata", "open files"),
+        ("CUDA error: out of memory", None),
+    ],
+)
+def test_what_pytorch_says_is_known_wherever_it_appears(message: str, said: str | None) -> None:
+    found = loader_failure(RuntimeError(message))
+    assert (found is None) if said is None else (found is not None and said in found)
