@@ -25,10 +25,13 @@ train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
 test: lint  ## everything that must always pass: lint, types, tests
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --durations=10
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## style, spelling, layers and types: ruff, codespell, import-linter, mypy
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m codespell_lib
+	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m mypy
 
 test-slow: $(READY)  ## the tests that take minutes: whole trainings with their accuracy
