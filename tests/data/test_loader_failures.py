@@ -19,8 +19,8 @@ TESTS = str(Path(__file__).parents[1])
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("killed", "A process of the loader was killed (signal: Killed), most often because memory ran out: lower"),
-        ("exit", "A process of the loader ended unexpectedly, most often because memory ran out: lower"),
+        ("killed", "most often because memory ran out: lower dataset.workers"),
+        ("exit", "most often because memory ran out: lower dataset.workers"),
         ("shm", "ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, or make it larger"),
         ("files", "ran out of open files: raise the limit (ulimit -n"),
         ("bug", "a fault of its own"),
@@ -46,7 +46,8 @@ def test_without_failures_workers_and_the_main_process_fetch_the_same() -> None:
         ("DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's", "/dev/shm"),
         ("unable to write to file </torch_12_34>: No space left on device (28)", "/dev/shm"),
         ("unable to allocate shared memory(shm) for file </torch_1>: Success (0)", "/dev/shm"),
-        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "ended unexpectedly"),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", "A process of the loader died, most often"),
+        ("DataLoader worker (pid 5902) is killed by signal: Killed. ", "died (signal: Killed), most often"),
         ("received 0 items of ancdata", "open files"),
         ("CUDA error: out of memory", None),
     ],

@@ -50,10 +50,11 @@ def loader_failure(error: BaseException) -> str | None:
         return (
             "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
         )
-    if found := re.search(r"DataLoader worker \(pid.*?(?:killed by signal: ([\w ]+)|exited unexpectedly)", text):
-        how = f"was killed (signal: {found[1].strip()})" if found[1] else "ended unexpectedly"
+    if re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
+        found = re.search(r"killed by signal: ([\w ]+)", text)
+        signal = f" (signal: {found[1].strip()})" if found else ""
         return (
-            f"A process of the loader {how}, most often because memory ran out: lower dataset.workers or "
+            f"A process of the loader died{signal}, most often because memory ran out: lower dataset.workers or "
             "dataset.batch_size."
         )
     return None
