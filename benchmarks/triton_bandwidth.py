@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gradspike.engine import compiled
-from gradspike.engine.formulas import Affine, Spec, Wanted, inverse_std
+from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted, inverse_std
 from gradspike.engine.fused import Kernels, arranged
 from gradspike.surrogate import SURROGATES
 
@@ -45,23 +45,16 @@ def layer_calls(kernels: Kernels, y: Tensor, arrangement: Arrangement) -> dict[s
     decay = torch.tensor(0.2, device=device)
     gain, bias = torch.ones(channels, device=device), torch.zeros(channels, device=device)
     thresholds, widths = torch.full((steps,), 0.5, device=device), torch.ones(steps, device=device)
-    fired = kernels.forward(values, Affine(gain, bias), decay, thresholds, widths, None, spec)
+    inputs = Inputs(values, Affine(gain, bias), decay, thresholds, widths)
+    fired = kernels.forward(inputs, None, spec)
     assert fired.batch_mean is not None
     assert fired.batch_variance is not None
     affine = Affine(gain, bias, fired.batch_mean, inverse_std(fired.batch_variance, spec))
-    gradient = torch.randn_like(values)
+    kept, arriving = inputs._replace(affine=affine), Arriving(torch.randn_like(values))
     wanted = Wanted(affine=True, decay=True, thresholds=False, widths=False)
     return {
-        "forward": (
-            lambda: kernels.forward(values, Affine(gain, bias), decay, thresholds, widths, None, spec),
-            FORWARD,
-        ),
-        "backward": (
-            lambda: kernels.backward(
-                gradient, None, None, values, affine, decay, thresholds, widths, None, spec, wanted
-            ),
-            BACKWARD,
-        ),
+        "forward": (lambda: kernels.forward(inputs, None, spec), FORWARD),
+        "backward": (lambda: kernels.backward(kept, arriving, spec, wanted), BACKWARD),
     }
 
 

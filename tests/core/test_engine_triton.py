@@ -53,11 +53,11 @@ def test_kernels_compile_for_cuda_without_a_gpu(words: list[str], tmp_path: Path
 
 @alone
 def test_engine_triton_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"engine=triton: its kernels are for CUDA.*TRITON_INTERPRET=1"):
+    with pytest.raises(UserError, match=r"engine=triton: its kernels run on CUDA.*TRITON_INTERPRET=1"):
         choose_engine("triton", "cpu")
     layer = make_layer(method_config("fixed_sg"))
     layer._run = load_engine("triton")
-    with pytest.raises(UserError, match="engine=triton: its kernels are for CUDA"):
+    with pytest.raises(UserError, match="engine=triton: its kernels run on CUDA"):
         layer(torch.zeros(4, 3))
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="the package triton is not installed"):

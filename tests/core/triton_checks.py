@@ -15,9 +15,10 @@ from torch import Tensor
 
 from gradspike.engine import eager, formulas
 from gradspike.engine.base import Engine, EngineOptions, EngineOutput
-from gradspike.engine.formulas import Affine, Spec, Wanted
+from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.engine.fused import FusedEngine
 from gradspike.engine.triton import engine as triton_engine
+from gradspike.engine.triton import tiling
 from gradspike.engine.triton.engine import TritonKernels
 from gradspike.methods.base import LayerFacts, Method, Plan
 from gradspike.methods.options import MethodConfig
@@ -30,7 +31,7 @@ EXTRA: dict[str, dict[str, Any]] = {"psg": {"width_per": "channel"}}
 SHAPES = {"rows": (3, 5, 2, 3), "planes": (3, 5, 2, 3), "vectors": (3, 5)}
 
 
-def inputs(layout: str, time_steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def layer_input(layout: str, time_steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
     y = torch.randn(time_steps * 3, *SHAPES[layout][1:], generator=torch.Generator().manual_seed(1)).to(dtype)
     y = 1.5 * y + 0.3
     return y.contiguous(memory_format=torch.channels_last) if layout == "rows" else y
@@ -57,7 +58,7 @@ def test_every_method_as_the_reference(name: str, layout: str, training: bool, s
     layer = make_layer(config, time_steps=2, channels=5).double().train(training)
     twin = copy.deepcopy(layer)
     twin._run = triton_engine.run
-    y = inputs(layout, 1 if static else 2)
+    y = layer_input(layout, 1 if static else 2)
     expected, actual = results(layer, y, static), results(twin, y, static)
     assert actual.keys() == expected.keys()
     for key, value in expected.items():
@@ -154,8 +155,8 @@ def test_odd_sizes_in_many_small_tiles(
 ) -> None:
     """Against the formulas: several tiles a program, tiles that stick out, sizes of 1, offsets of 64 bits."""
     if wide:
-        monkeypatch.setattr(triton_engine, "WIDE_FROM", 0)
-    monkeypatch.setattr(triton_engine, "SMALLEST", 4)
+        monkeypatch.setattr(tiling, "WIDE_FROM", 0)
+    monkeypatch.setattr(tiling, "SMALLEST", 4)
     kernels = TritonKernels(tile=8, programs=3)
     time_steps, static = (3, False) if shape[0] != 2 else (2, True)
     generator = torch.Generator().manual_seed(3)
@@ -171,21 +172,19 @@ def test_odd_sizes_in_many_small_tiles(
         affine = affine._replace(mean=random(channels), inverse=random(channels).abs())
     decay, thresholds, widths = random(1)[0].sigmoid(), random(time_steps, channels), random(time_steps).exp()
     shifts = random(time_steps, channels)
-    fired, expected = (
-        k.forward(y, affine, decay, thresholds, widths, shifts, spec)  # type: ignore[attr-defined]
-        for k in (kernels, formulas)
-    )
+    inputs = Inputs(y, affine, decay, thresholds, widths)
+    fired, expected = (k.forward(inputs, shifts, spec) for k in (kernels, formulas))  # type: ignore[attr-defined]
     assert_same(fired, expected)
     if norm == "batch":
         inverse = formulas.inverse_std(expected.batch_variance, spec)
-        affine = affine._replace(mean=expected.batch_mean, inverse=inverse)
+        inputs = inputs._replace(affine=affine._replace(mean=expected.batch_mean, inverse=inverse))
     moments = random(time_steps), random(time_steps)
-    given = (random(*expected.spikes.shape), *moments, y, affine, decay, thresholds, widths, expected.u_mean, spec)
+    arriving = Arriving(random(*expected.spikes.shape), *moments, expected.u_mean)
     wanted = Wanted(*[norm != "none"] * 2, True, True)
-    assert_same(kernels.backward(*given, wanted), formulas.backward(*given, wanted))
-    plain = (given[0], None, None, *given[3:])
-    nothing = Wanted(False, False, False, False)
-    torch.testing.assert_close(kernels.backward(*plain, nothing).y, formulas.backward(*plain, nothing).y)
+    given = (inputs, arriving, spec, wanted)
+    assert_same(kernels.backward(*given), formulas.backward(*given))
+    given = (inputs, Arriving(arriving.spikes), spec, Wanted(False, False, False, False))
+    torch.testing.assert_close(kernels.backward(*given).y, formulas.backward(*given).y)
 
 
 def assert_same(actual: tuple[Tensor | None, ...], expected: tuple[Tensor | None, ...]) -> None:

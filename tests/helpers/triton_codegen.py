@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from gradspike.engine.formulas import Affine, Spec, Wanted
+from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.engine.triton import engine as triton_engine
 from gradspike.surrogate import SURROGATES
 
@@ -59,11 +59,12 @@ def forward_and_backward(
     spec = Spec(time_steps, how, "batch", 1e-5, SURROGATES[shape], **options)
     channel, decay = torch.zeros(CHANNELS), torch.tensor(0.5)
     thresholds, widths, steps = torch.ones(time_steps, CHANNELS), torch.ones(time_steps), torch.ones(time_steps)
-    kernels.forward(y, Affine(channel, channel), decay, thresholds, widths, thresholds if moments else None, spec)
-    grad_moments = (steps, steps) if moments else (None, None)
-    affine = Affine(channel, channel, channel, channel)
+    inputs = Inputs(y, Affine(channel, channel), decay, thresholds, widths)
+    kernels.forward(inputs, thresholds if moments else None, spec)
+    arriving = Arriving(y, steps, steps, steps) if moments else Arriving(y, mean=steps)
     wanted = Wanted(True, True, thresholds=moments, widths=True)
-    kernels.backward(y, *grad_moments, y, affine, decay, thresholds, widths, steps, spec, wanted)
+    inputs = inputs._replace(affine=Affine(channel, channel, channel, channel))
+    kernels.backward(inputs, arriving, spec, wanted)
 
 
 def step_by_step(kernels: Any) -> None:

@@ -1,6 +1,6 @@
-"""Engines: the neuron's forward and backward over all time steps, the same numbers at different speed.
+"""Engines: one spiking layer over all its time steps, forward and backward. Same numbers, different speed.
 
-`base.py` the signature they share, `registry.py` their names and the choice for a device, `eager.py` the reference.
-`fused.py` the layer as one autograd function of any kernels: `formulas.py` as they stand, `compiled.py` through
-torch.compile, `triton_engine.py` written by hand for CUDA.
+`base` is the signature they share, `registry` their names and the choice for a device, `eager` the reference. `fused`
+is the layer as one autograd function of any kernels: `formulas` as they stand, `compiled` by torch.compile, `triton`
+written by hand for CUDA.
 """

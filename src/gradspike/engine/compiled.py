@@ -1,9 +1,9 @@
-"""The formulas through torch.compile: one kernel for all layers that differ in size only.
+"""The formulas through torch.compile: one kernel for all layers that differ only in size.
 
-Sizes are symbols, so that another batch, another width or the last, smaller batch of an epoch compile nothing. What a
-kernel is compiled for is in its key: T, arrangement, kind of norm, surrogate, dtypes, which gradients are wanted, and
-which sizes are 1. It is compiled on small tensors of fixed sizes before its first use, so that the same run finds the
-same kernel whatever it computes first; torch keeps what it compiled on disk for later runs.
+Sizes are symbolic, so another batch size, another width or a smaller last batch needs no recompilation. A kernel's key
+holds what it is compiled for: T, arrangement, kind of norm, surrogate, dtypes, wanted gradients, and which sizes are 1.
+Before its first use it is compiled on small tensors of fixed sizes, so a run gets the same kernel whatever it computes
+first. torch caches compiled code on disk for later runs.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from gradspike.engine import formulas
-from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted
+from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Wanted
 from gradspike.engine.fused import FusedEngine
 from gradspike.errors import UserError
 
 log = logging.getLogger(__name__)
 
+Axes = str | tuple[str, ...]
+"""Names of a tensor's axes, one letter each; of a record, those of each part, or one for all parts."""
+
 SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
-"""Sizes that kernels are compiled on; none is 1, which torch.compile would take for a constant."""
+"""Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
 
 
 class CompiledKernels:
-    """The functions of `formulas`, compiled when they are first needed."""
+    """The functions of `formulas`, each compiled when first needed."""
 
     def __reduce__(self) -> str:
-        """Copied and pickled layers share the kernels, which belong to no layer."""
+        """Copied and pickled layers share the kernels, which hold no state of a layer."""
         return "KERNELS"
 
     def __init__(self) -> None:
@@ -48,27 +51,9 @@ class CompiledKernels:
         """See `formulas.batch_statistics`."""
         return self._call(formulas.batch_statistics, spec, (y, axes(spec)), dtype=dtype)  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        y: Tensor,
-        affine: Affine,
-        decay: Tensor,
-        thresholds: Tensor,
-        widths: Tensor,
-        shifts: Tensor | None,
-        spec: Spec,
-    ) -> Fired:
+    def forward(self, inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
         """See `formulas.forward`."""
-        return self._call(  # type: ignore[no-any-return]
-            formulas.forward,
-            spec,
-            (y, axes(spec)),
-            (affine, "C"),
-            (decay, ""),
-            (thresholds, "TC"),
-            (widths, "TC"),
-            (shifts, "TC"),
-        )
+        return self._call(formulas.forward, spec, (inputs, input_axes(spec)), (shifts, "TC"))  # type: ignore[no-any-return]
 
     def advance(
         self,
@@ -100,71 +85,50 @@ class CompiledKernels:
         step = axes(spec)[1:]
         self._call(formulas.finish, spec, (u, step), (threshold, "C"), (width, "C"), (spikes, step))
 
-    def backward(
-        self,
-        grad_spikes: Tensor,
-        grad_u_mean: Tensor | None,
-        grad_u_variance: Tensor | None,
-        y: Tensor,
-        affine: Affine,
-        decay: Tensor,
-        thresholds: Tensor,
-        widths: Tensor,
-        u_mean: Tensor | None,
-        spec: Spec,
-        wanted: Wanted,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
         """See `formulas.backward`."""
+        arriving_axes = (axes(spec), "T", "T", "T")
         return self._call(  # type: ignore[no-any-return]
-            formulas.backward,
-            spec,
-            (grad_spikes, axes(spec)),
-            (grad_u_mean, "T"),
-            (grad_u_variance, "T"),
-            (y, axes(spec)),
-            (affine, "C"),
-            (decay, ""),
-            (thresholds, "TC"),
-            (widths, "TC"),
-            (u_mean, "T"),
-            wanted=wanted,
+            formulas.backward, spec, (inputs, input_axes(spec)), (arriving, arriving_axes), wanted=wanted
         )
 
-    def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, str], **constants: Hashable) -> Any:
-        """The formula of tensors (or tuples of them) and their axes; `constants` are compiled in."""
+    def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, Axes], **constants: Hashable) -> Any:
+        """Apply the formula to tensors, or records of them, given with their axes; `constants` are compiled in."""
         values = [value for value, _ in arguments]
-        # What torch.compile would compile anew for, at the sizes of the moment.
+        device = next(_tensors(values)).device.type
+        # Global state for which torch.compile would recompile, at the current sizes.
         state = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.get_default_dtype())
         key = (formula.__name__, spec, *state, *constants.values(), *(_kind(value) for value in values))
         function = self._compiled.get(key)
         if function is None:
             function = self._compile(formula, spec, arguments, constants)
             self._compiled[key] = function
-        with without_autocast(values[0].device.type):
+        with without_autocast(device):
             try:
                 return function(*values)
             except TorchDynamoException as error:
-                raise _failure(formula.__name__, spec, values[0], error) from error
+                raise _failure(formula.__name__, spec, values, error) from error
 
     def _compile(
-        self, formula: Any, spec: Spec, arguments: tuple[tuple[Any, str], ...], constants: dict[str, Any]
+        self, formula: Any, spec: Spec, arguments: tuple[tuple[Any, Axes], ...], constants: dict[str, Any]
     ) -> Callable[..., Any]:
         examples = [_example(value, names, spec.time_steps) for value, names in arguments]
+        device = next(_tensors(examples)).device.type
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True)
         try:
-            # Sizes that happen to be equal here are not so elsewhere.
+            # Sizes that are equal in the examples are independent.
             with (
                 torch.no_grad(),
-                without_autocast(examples[0].device.type),
+                without_autocast(device),
                 torch.fx.experimental._config.patch(use_duck_shape=False),  # type: ignore[attr-defined]
             ):
                 function(*examples)
         except Exception as error:
-            raise _failure(formula.__name__, spec, examples[0], error) from error
-        what = _described(formula.__name__, spec, examples[0])
+            raise _failure(formula.__name__, spec, examples, error) from error
+        what = _described(formula.__name__, spec, examples)
         log.info("  %4.1f s: %s", time.perf_counter() - start, what)
         return function
 
@@ -175,8 +139,8 @@ run = FusedEngine(KERNELS)
 
 @functools.cache
 def compiler_problem(device: str) -> str | None:
-    """Why torch.compile cannot make a kernel for "cpu" or "cuda" here, in a line; None where it can. Tries it once."""
-    # The device of this process: another one would take memory there for every process of a node.
+    """Why torch.compile cannot compile for "cpu" or "cuda" here, in one line; None if it can. Tries it once."""
+    # This process's own device: every process of a node would otherwise take memory on the same one.
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else torch.device(device)
     try:
         trial: Any = torch.compile(_own(_trial), fullgraph=True)
@@ -187,7 +151,7 @@ def compiler_problem(device: str) -> str | None:
 
 
 def cache_dir() -> str:
-    """Where torch keeps what it compiled, TORCHINDUCTOR_CACHE_DIR."""
+    """Where torch caches compiled code (TORCHINDUCTOR_CACHE_DIR)."""
     return torch._inductor.runtime.cache_dir_utils.cache_dir()
 
 
@@ -196,9 +160,14 @@ def axes(spec: Spec) -> str:
     return "TPQC" if spec.arrangement == "rows" else "TPCS"
 
 
+def input_axes(spec: Spec) -> Axes:
+    """Names of the axes of `Inputs`."""
+    return axes(spec), "C", "", "TC", "TC"
+
+
 @contextmanager
 def without_autocast(device: str) -> Iterator[None]:
-    """The recursion has its own dtypes; and a function compiled under autocast is another one."""
+    """Autocast off: the recursion chooses its own dtypes, and torch would compile a second variant under autocast."""
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             yield
@@ -211,8 +180,9 @@ def _trial(x: Tensor) -> Tensor:
 
 
 def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[..., Any]:
-    """The formula with its constants, as a function of its own: torch.compile counts the variants of a function's
-    code and gives up beyond a few.
+    """The formula with its constants, as a function with code of its own.
+
+    torch.compile counts the variants of a function's code and gives up beyond a few.
     """
     own = _own(formula)
 
@@ -224,13 +194,13 @@ def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[...,
 
 
 def _own(function: Any) -> Any:
-    """The same function with code of its own."""
+    """The same function with a code object of its own."""
     code = function.__code__.replace(co_name=f"{function.__name__}_compiled")
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _kind(value: Any) -> Hashable:
-    """What a kernel depends on in a tensor: its dtype, device, inference mode, and which sizes are 1."""
+    """What a kernel depends on in a tensor: dtype, device, inference mode, and which sizes are 1."""
     if value is None:
         return None
     if isinstance(value, tuple):
@@ -238,28 +208,43 @@ def _kind(value: Any) -> Hashable:
     return value.dtype, value.device, value.is_inference(), tuple(size == 1 for size in value.shape)
 
 
-def _example(value: Any, names: str, time_steps: int) -> Any:
-    """Small tensors of fixed sizes and the same kind. A size of 1 stays."""
+def _example(value: Any, names: Axes, time_steps: int) -> Any:
+    """Small tensors of fixed sizes and the same kind; sizes of 1 stay 1."""
     if value is None:
         return None
     if isinstance(value, tuple):
-        return type(value)(*(_example(part, names, time_steps) for part in value))
+        # One name for all parts of a record of equal shapes.
+        each = names if isinstance(names, tuple) else (names,) * len(value)
+        return type(value)(*(_example(*part, time_steps) for part in zip(value, each, strict=True)))
     sizes = {**SIZES, "T": time_steps}
     shape = [1 if size == 1 else sizes[name] for size, name in zip(value.shape, names, strict=False)]
     with torch.inference_mode(value.is_inference()):
         return value.new_zeros(shape)
 
 
-def _described(formula: str, spec: Spec, first: Tensor) -> str:
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """All tensors of nested records, in order."""
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _tensors(value)
+        elif value is not None:
+            yield value
+
+
+def _described(formula: str, spec: Spec, values: list[Any]) -> str:
+    first = next(_tensors(values))
     norm = {"batch": "statistics of the batch", "given": "given statistics", "none": "no norm"}[spec.norm]
     still = ["still input"] if first.ndim == 4 and first.shape[0] == 1 < spec.time_steps else []
     layout = "channels-last" if spec.arrangement == "rows" else "contiguous"
     return ", ".join([formula, f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")])
 
 
-def _failure(formula: str, spec: Spec, first: Tensor, error: Exception) -> UserError:
-    what = _described(formula, spec, first)
-    return UserError(f"'{what}' cannot be compiled here ({_first_line(error)}). engine=eager does without.")
+def _failure(formula: str, spec: Spec, values: list[Any], error: Exception) -> UserError:
+    what = _described(formula, spec, values)
+    return UserError(
+        f"torch.compile cannot compile '{what}' on this machine ({_first_line(error)}). Use engine=eager, which needs "
+        "no compiler."
+    )
 
 
 def _first_line(error: Exception) -> str:

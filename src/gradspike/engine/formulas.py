@@ -1,21 +1,26 @@
-"""Norm and neuron of one layer over all its steps as one forward and one backward formula: what engines speed up.
+"""Norm and neuron of one layer over all its time steps, as one forward and one backward formula.
 
-The backward pass computes the potential anew from the layer's input, so that nothing but the input has to be kept.
-Plain functions of plain tensors: torch.compile makes kernels of them, and tests run them as they are.
+These are what the fast engines speed up. The backward pass recomputes the potential from the layer's input, so the
+input is all that has to be kept. They are plain functions of tensors: torch.compile turns them into kernels, and tests
+also run them directly.
 
-Values come in one of two arrangements, both views of how a tensor lies in memory:
+Values come in one of two arrangements, each a view of the tensor's memory:
 
-    rows    [T, P, Q, C]   channels-last; a sum over Q, then over P, is one over all of a channel's values
-    planes  [T, P, C, S]   contiguous; a sum over S, then over P
+    rows    [T, P, Q, C]   channels-last; summing over Q, then P, covers all values of a channel
+    planes  [T, P, C, S]   contiguous; likewise summing over S, then P
 
-T is 1 where the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
-With gain g, bias b, mean m and inverse standard deviation r the current is x = (y - m) r g + b.
+T is 1 if the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
+With gain g, bias b, mean m and inverse standard deviation r, the current is x = (y - m) r g + b.
+
+A layer's path: `_normalised` (norm to current), `charge` and `fire` of `neurons.lif` (recursion), in `forward` when
+the thresholds are known in advance, and in `advance` when the method first measures the potential.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,16 +31,16 @@ from gradspike.surrogate import Surrogate
 
 @dataclass(frozen=True)
 class Spec:
-    """What is fixed while a formula is compiled.
+    """Constants of a compiled formula.
 
     Attributes:
         time_steps: T.
-        arrangement: of y, spikes and their gradients; see the module.
-        norm: batch: statistics of this batch | given: statistics come from elsewhere | none: y is the current.
-        eps: added to the variance of a norm.
+        arrangement: of y, spikes and their gradients; see the module docstring.
+        norm: batch: normalise by this batch | given: by given statistics | none: y is the current.
+        eps: added to the variance.
         surrogate: shape of the surrogate gradient.
         detach_reset: no gradient through the reset.
-        smooth: emit the surrogate's primitive; see `neuron.fire`.
+        smooth: emit the surrogate's primitive; see `neurons.lif.fire`.
     """
 
     time_steps: int
@@ -47,11 +52,11 @@ class Spec:
     smooth: bool = False
 
     def spread(self, value: Tensor) -> Tensor:
-        """A scalar or [C] tensor, so that it broadcasts against one step."""
+        """A scalar or [C] tensor, shaped to broadcast against one step."""
         return value.unsqueeze(-1) if value.ndim and self.arrangement == "planes" else value
 
     def channel_sums(self, step: Tensor) -> Tensor:
-        """Sum over all but the channels, [C]: first within parts small enough for a cache, then over them."""
+        """Sum over everything but the channels, [C]: first within parts that fit a cache, then over the parts."""
         return step.sum(1 if self.arrangement == "rows" else 2).sum(0)
 
     def first(self, step: Tensor) -> Tensor:
@@ -59,12 +64,12 @@ class Spec:
         return step[0, 0] if self.arrangement == "rows" else step[0, :, 0]
 
     def count(self, values: Tensor) -> int:
-        """Values of one channel, over all steps there are."""
+        """Number of values per channel, over all steps."""
         return values.shape[0] * values.shape[1] * values.shape[2 if self.arrangement == "rows" else 3]
 
 
 class Affine(NamedTuple):
-    """What the norm of a layer works with, each [C] or absent; see the module."""
+    """Parameters and statistics of a layer's norm, each [C] or absent; see the module docstring."""
 
     gain: Tensor | None = None
     bias: Tensor | None = None
@@ -72,9 +77,49 @@ class Affine(NamedTuple):
     inverse: Tensor | None = None
 
 
+class Inputs(NamedTuple):
+    """What a layer computes its spikes from; `Gradients` has the gradient of each.
+
+    Attributes:
+        y: input of the norm, in the arrangement of the module docstring.
+        affine: of the norm.
+        decay: scalar, in the recursion's dtype.
+        thresholds, widths: [T] or [T, C].
+    """
+
+    y: Tensor
+    affine: Affine
+    decay: Tensor
+    thresholds: Tensor
+    widths: Tensor
+
+    def flat(self) -> tuple[Tensor | None, ...]:
+        """All tensors in a row, as autograd saves them."""
+        return self.y, *self.affine, self.decay, self.thresholds, self.widths
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> Inputs:
+        """The inverse of `flat`."""
+        y, gain, bias, mean, inverse, decay, thresholds, widths = flat
+        return cls(y, Affine(gain, bias, mean, inverse), decay, thresholds, widths)
+
+
+class Arriving(NamedTuple):
+    """Gradients that arrive at a layer: of its spikes [T, ...] and of mean and variance of u [T], None if unused.
+
+    `mean` is the mean of u [T] itself, which the gradient of the variance needs.
+    """
+
+    spikes: Tensor
+    u_mean: Tensor | None = None
+    u_variance: Tensor | None = None
+    mean: Tensor | None = None
+
+
 class Fired(NamedTuple):
-    """What the forward pass gives: spikes [T, ...] and, where they were computed, statistics of the batch [C] and
-    mean and biased variance of u [T].
+    """Result of a forward pass: spikes [T, ...] and, if computed, mean and variance of the batch [C] and of u [T].
+
+    Both variances are biased.
     """
 
     spikes: Tensor
@@ -85,7 +130,7 @@ class Fired(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of everything the forward pass was given; None where nobody asked."""
+    """Gradients of `Inputs`; None if not wanted."""
 
     y: Tensor
     gain: Tensor | None
@@ -96,7 +141,7 @@ class Gradients(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which gradients are wanted, besides that of y."""
+    """Which gradients are wanted besides that of y."""
 
     affine: bool
     decay: bool
@@ -105,7 +150,7 @@ class Wanted(NamedTuple):
 
 
 def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, [C], over all steps of y."""
+    """Mean and biased variance of each channel over all steps of y, [C]."""
     first = spec.first(y[0]).to(dtype)
     count = spec.count(y)
     sums, squares = _shifted_sums([step.to(dtype) for step in y.unbind(0)], first, spec)
@@ -113,12 +158,12 @@ def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor,
     return first + offset, (squares / count - offset.square()).clamp_min(0)
 
 
-def first_potentials(
-    y: Tensor, affine: Affine, decay: Tensor, thresholds: Tensor, widths: Tensor, spec: Spec
-) -> Tensor:
-    """u of the first value of each channel at each step, [T, C]: what sums over u are shifted by. A few small
-    operations, which are not worth compiling.
+def first_potentials(inputs: Inputs, spec: Spec) -> Tensor:
+    """u of the first value of each channel at each step, [T, C], by which sums over u are shifted.
+
+    A few small operations, not worth compiling.
     """
+    y, affine, decay, thresholds, widths = inputs
     potentials: list[Tensor] = []
     u = s = torch.zeros_like(spec.first(y[0]), dtype=decay.dtype)
     for t in range(spec.time_steps):
@@ -128,25 +173,15 @@ def first_potentials(
     return torch.stack(potentials)
 
 
-def forward(
-    y: Tensor,
-    affine: Affine,
-    decay: Tensor,
-    thresholds: Tensor,
-    widths: Tensor,
-    shifts: Tensor | None,
-    spec: Spec,
-) -> Fired:
-    """All steps, where thresholds and widths are known before the first.
+def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
+    """All steps, when thresholds and widths are known before the first one.
 
     Args:
-        y: input.
-        affine: of the norm; with `spec.norm` "batch", mean and inverse are worked out if they are absent.
-        decay: scalar, in the recursion's dtype.
-        thresholds, widths: [T] or [T, C].
-        shifts: of `first_potentials`, where mean and variance of u are wanted.
+        inputs: with `spec.norm` "batch", mean and inverse of the norm are computed if absent.
+        shifts: result of `first_potentials` if mean and variance of u are wanted.
         spec: see Spec.
     """
+    y, affine, decay, thresholds, widths = inputs
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, decay.dtype, spec)
@@ -182,17 +217,18 @@ def advance(
     decay: Tensor,
     spec: Spec,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step, where the threshold depends on the potential: fire the step before, then charge and measure.
+    """One step, when the threshold depends on the potential: fire the previous step, then charge and measure.
 
     Args:
-        y: input of the step, [1, ...].
-        u, threshold, width: of the step before; None before the first.
-        spikes: where the spikes of the step before go.
+        y: input of this step, [1, ...].
+        u, threshold, width: of the previous step; None at the first step.
+        spikes: receives the spikes of the previous step.
+        affine, decay, spec: as in `forward`.
 
-    Returns u of this step in the recursion's dtype, and its mean and sum of squared deviations over all elements.
+    Returns u of this step in the recursion's dtype, its mean, and its sum of squared deviations over all elements.
     """
     x = _current(y, 0, affine, decay.dtype, spec)
-    # u once more for one value a channel: taken out of u itself, it would have to wait for all of u.
+    # u of one value per channel is computed separately: read from u, it would have to wait for all of u.
     first_x = _first_current(y, 0, affine, decay.dtype, spec)
     if u is None or threshold is None or width is None or spikes is None:
         return x, *_moments(x, first_x, spec)
@@ -209,23 +245,12 @@ def finish(u: Tensor, threshold: Tensor, width: Tensor, spikes: Tensor, spec: Sp
     spikes.copy_(_fire(u, threshold, width, spec))
 
 
-def backward(
-    grad_spikes: Tensor,
-    grad_u_mean: Tensor | None,
-    grad_u_variance: Tensor | None,
-    y: Tensor,
-    affine: Affine,
-    decay: Tensor,
-    thresholds: Tensor,
-    widths: Tensor,
-    u_mean: Tensor | None,
-    spec: Spec,
-    wanted: Wanted,
-) -> Gradients:
-    """Gradients of everything that `forward` (or `advance`, step by step) was given, u computed anew.
+def backward(inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
+    """Gradients of what `forward` (or `advance`, step by step) was given; recomputes u.
 
-    affine: with mean and inverse as the forward pass had them. u_mean: [T], where grad_u_variance is there.
+    inputs: with the mean and inverse that the forward pass used.
     """
+    y, affine, decay, thresholds, widths = inputs
     dtype = decay.dtype
     potentials: list[Tensor] = []
     spikes: list[Tensor] = []
@@ -245,17 +270,17 @@ def backward(
         u, s = potentials[t], spikes[t]
         kappa = spec.spread(widths[t])
         v = u - spec.spread(thresholds[t])
-        adjoint = spike_adjoint(grad_spikes[t].to(dtype), grad_u, u, decay, spec.detach_reset)
+        adjoint = spike_adjoint(arriving.spikes[t].to(dtype), grad_u, u, decay, spec.detach_reset)
         h = spec.surrogate.derivative(v, kappa)
         if wanted.thresholds:
             grad_thresholds.append(-_sum_like(adjoint * h, thresholds[t], spec))
         if wanted.widths:
             grad_widths.append(_sum_like(adjoint * spec.surrogate.width_derivative(v, kappa), widths[t], spec))
         grad_u = membrane_adjoint(adjoint, grad_u, h, s, decay)
-        if grad_u_mean is not None:
-            grad_u = grad_u + grad_u_mean[t] / count
-        if grad_u_variance is not None and u_mean is not None:
-            grad_u = grad_u + grad_u_variance[t] * (2 / count) * (u - u_mean[t])
+        if arriving.u_mean is not None:
+            grad_u = grad_u + arriving.u_mean[t] / count
+        if arriving.u_variance is not None and arriving.mean is not None:
+            grad_u = grad_u + arriving.u_variance[t] * (2 / count) * (u - arriving.mean[t])
         if wanted.decay and t > 0:
             grad_decay.append(grad_u * potentials[t - 1] * (1 - spikes[t - 1]))
         grad_current.append(grad_u)
@@ -330,8 +355,8 @@ def _fire(u: Tensor, threshold: Tensor, width: Tensor, spec: Spec) -> Tensor:
 def _moments(u: Tensor, first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations of all elements of u.
 
-    Sums are those of differences to the first value of each channel, since a sum of squares in float32 loses a small
-    spread beside a large mean; the channels are then pooled (Chan, Golub and LeVeque, 1979).
+    Sums are taken of differences from the first value of each channel, because a sum of squares in float32 loses a
+    small spread beside a large mean; the channels are then pooled (Chan, Golub and LeVeque, 1979).
     """
     count = u.numel() // first.numel()
     sums, squares = _shifted_sums([u], first, spec)
@@ -342,7 +367,7 @@ def _moments(u: Tensor, first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
 
 
 def _shifted_sums(steps: list[Tensor], first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
-    """Sums over the steps of the differences to `first` and of their squares, each [C]."""
+    """Sums over all steps of the differences from `first` and of their squares, each [C]."""
     shift = spec.spread(first)
     differences = [step - shift for step in steps]
     return spec.channel_sums(_sum(differences)), spec.channel_sums(_sum([d * d for d in differences]))
@@ -361,5 +386,5 @@ def _sum_like(step: Tensor, like: Tensor, spec: Spec) -> Tensor:
 
 
 def _step_count(y: Tensor, spec: Spec) -> int:
-    """Elements of one step, over all channels."""
+    """Number of elements of one step, over all channels."""
     return y.shape[1] * y.shape[2] * y.shape[3]

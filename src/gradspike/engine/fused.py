@@ -1,6 +1,6 @@
-"""Norm and neuron of a layer in one autograd function, which keeps the layer's input and nothing else of its size.
+"""Norm and neuron of a layer in one autograd function, which keeps the layer's input and nothing else of that size.
 
-It works with any set of kernels: `formulas` as they are, or what `compiled` and `triton` make of them.
+It works with any set of kernels: the `formulas` themselves, or their `compiled` or `triton` versions.
 """
 
 from __future__ import annotations
@@ -16,24 +16,34 @@ from torch.autograd.function import once_differentiable
 from gradspike import ranks
 from gradspike.engine import eager
 from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
-from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, first_potentials, inverse_std
+from gradspike.engine.formulas import (
+    Affine,
+    Arriving,
+    Fired,
+    Gradients,
+    Inputs,
+    Spec,
+    Wanted,
+    first_potentials,
+    inverse_std,
+)
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.norms.synced import norm_gradient, statistics_terms
 from gradspike.norms.tdbn import ChannelNorm
 
 PART = 16384
-"""Values of one step that a part may have: a part of several tensors fits in a core's cache."""
+"""Most values of one step in a part: the parts of several tensors together fit in a core's cache."""
 
 
 class Kernels(Protocol):
-    """A module or an object with the functions of `formulas`."""
+    """A module or an object with the functions of `formulas`, documented there."""
 
     @property
-    def batch_statistics(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """See `formulas`, as for the others."""
+    def batch_statistics(self) -> Callable[[Tensor, torch.dtype, Spec], tuple[Tensor, Tensor]]:
+        """Mean and variance of each channel."""
 
     @property
-    def forward(self) -> Callable[..., Fired]:
+    def forward(self) -> Callable[[Inputs, Tensor | None, Spec], Fired]:
         """All steps at once."""
 
     @property
@@ -45,22 +55,22 @@ class Kernels(Protocol):
         """The spikes of the last step."""
 
     @property
-    def backward(self) -> Callable[..., Gradients]:
-        """All steps, backwards."""
+    def backward(self) -> Callable[[Inputs, Arriving, Spec, Wanted], Gradients]:
+        """The gradients of all inputs."""
 
 
 @dataclass(frozen=True)
 class FusedEngine:
-    """An engine (see `gradspike.engine.base.Engine`) made of kernels.
+    """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
-    The reference engine computes what is rare: a look at the potential itself, a norm of a single value a channel, a
-    network that torch.compile takes as a whole, and a pass in which somebody counts operations.
+    It leaves rare cases to the reference engine: returning the potential itself, normalising a single value per
+    channel, compiling the whole network, and counting operations.
     """
 
     kernels: Kernels
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedEngine:
-        """Itself: a copied layer shares the kernels, which belong to no layer."""
+        """Itself: copied layers share the kernels, which hold no state of a layer."""
         return self
 
     def __call__(
@@ -72,7 +82,7 @@ class FusedEngine:
         options: EngineOptions,
         norm: ChannelNorm | None = None,
     ) -> EngineOutput:
-        """See `gradspike.engine.base.Engine`."""
+        """Run one layer; see `gradspike.engine.base.Engine`."""
         dtype = recursion_dtype(x.dtype)
         batch_norm = norm is not None and norm.training
         single = batch_norm and x.numel() == x.shape[2]
@@ -111,7 +121,7 @@ class FusedEngine:
 
 @dataclass(frozen=True)
 class _Call:
-    """What one call has beside tensors with gradient."""
+    """The arguments of one call that have no gradient."""
 
     kernels: Kernels
     spec: Spec
@@ -131,15 +141,15 @@ class _Call:
         return ranks.pooled_channels(*own) if self.synced else own
 
     def affine(self, gain: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Affine:
-        """What the norm works with before the batch is seen."""
+        """The norm's parameters, and its running statistics if it normalises by them."""
         if self.norm is None or self.spec.norm == "batch":
             return Affine(gain, bias)
         variance = self.norm.running_var.to(dtype)
-        # A copy of the mean: it is kept for the backward, before which the norm may see another batch.
+        # A copy of the mean, since the norm may see another batch before the backward pass reads it.
         return Affine(gain, bias, self.norm.running_mean.to(dtype, copy=True), inverse_std(variance, self.spec))
 
     def normalised(self, affine: Affine, mean: Tensor, variance: Tensor, x: Tensor) -> Affine:
-        """`affine` with this batch's statistics, which the norm's running ones follow."""
+        """`affine` with this batch's statistics, which also update the norm's running ones."""
         if self.norm is not None and self.facts.updates:
             copies = self.spec.time_steps // x.shape[0] * (ranks.world_size() if self.synced else 1)
             self.norm.record(mean, variance, x.numel() // x.shape[2] * copies)
@@ -168,18 +178,19 @@ class _Layer(torch.autograd.Function):
         if spec.norm == "batch" and (thresholds is None or call.moments or call.synced):
             affine = call.normalised(affine, *call.statistics(y, decay.dtype), x)
         if thresholds is None or widths is None:
-            fired, thresholds, widths = _adapted(y, affine, decay, call)
+            fired, inputs = _adapted(y, affine, decay, call)
         else:
-            shifts = first_potentials(y, affine, decay, thresholds, widths, spec) if call.moments else None
-            fired = kernels.forward(y, affine, decay, thresholds, widths, shifts, spec)
+            inputs = Inputs(y, affine, decay, thresholds, widths)
+            shifts = first_potentials(inputs, spec) if call.moments else None
+            fired = kernels.forward(inputs, shifts, spec)
             if fired.batch_mean is not None and fired.batch_variance is not None:
                 affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
         if call.facts.gradients:
             ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(x, *affine, decay, thresholds, widths, fired.u_mean)
-        # What was planned comes back as it went in: as a copy, which an autograd function may give.
-        used_thresholds, used_widths = thresholds.clone(), widths.clone()
+            ctx.save_for_backward(*inputs._replace(y=x, affine=affine).flat(), fired.u_mean)
+        # Copies, since an autograd function must not return its inputs as outputs without gradient.
+        used_thresholds, used_widths = inputs.thresholds.clone(), inputs.widths.clone()
         ctx.mark_non_differentiable(used_thresholds, used_widths)
         outputs = [restored(fired.spikes, x, spec.arrangement), used_thresholds, used_widths]
         if fired.u_mean is not None and fired.u_variance is not None:
@@ -193,33 +204,22 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         spec = call.spec
-        x, gain, bias, mean, inverse, decay, thresholds, widths, u_mean = ctx.saved_tensors
-        _, needs_gain, needs_bias, needs_decay, needs_thresholds, needs_widths, _ = ctx.needs_input_grad
-        grad_u_mean, grad_u_variance = moments if moments else (None, None)
+        *flat, u_mean = ctx.saved_tensors
+        inputs = Inputs.of(flat)
+        x = inputs.y
         if grad_spikes is None:
             grad_spikes = x.new_zeros(()).expand(spec.time_steps, *x.shape[1:])
         if ctx.synced:
-            # The kernels take the statistics for constants; what they pass back waits for the sums of all ranks.
+            # The kernels treat the statistics as constants; what those pass back needs the sums of all ranks.
             spec = replace(spec, norm="given")
-        gradients = call.kernels.backward(
-            arranged(grad_spikes, spec.arrangement),
-            grad_u_mean,
-            grad_u_variance,
-            arranged(x, spec.arrangement),
-            Affine(gain, bias, mean, inverse),
-            decay,
-            thresholds,
-            widths,
-            u_mean,
-            spec,
-            Wanted(needs_gain or needs_bias or ctx.synced, needs_decay, needs_thresholds, needs_widths),
-        )
-        if ctx.synced and gradients.gain is not None and gradients.bias is not None:
-            y = arranged(x, spec.arrangement)
-            count = spec.count(y) * ranks.world_size()
-            terms = statistics_terms(gradients.gain, gradients.bias, gain, mean, inverse, count)
-            slope, offset = (spec.spread(term) for term in terms)
-            gradients = gradients._replace(y=norm_gradient(gradients.y, y, slope, offset))
+        inputs = inputs._replace(y=arranged(x, spec.arrangement))
+        grad_mean, grad_variance = moments or (None, None)
+        arriving = Arriving(arranged(grad_spikes, spec.arrangement), grad_mean, grad_variance, u_mean)
+        _, needs_gain, needs_bias, needs_decay, needs_thresholds, needs_widths, _ = ctx.needs_input_grad
+        wanted = Wanted(needs_gain or needs_bias or ctx.synced, needs_decay, needs_thresholds, needs_widths)
+        gradients = call.kernels.backward(inputs, arriving, spec, wanted)
+        if ctx.synced:
+            gradients = _through_statistics(gradients, inputs, spec)
         return (
             restored(gradients.y, x, spec.arrangement),
             gradients.gain if needs_gain else None,
@@ -231,10 +231,24 @@ class _Layer(torch.autograd.Function):
         )
 
 
-def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fired, Tensor, Tensor]:
-    """All steps where the method sees the potential; and the thresholds and widths that it set.
+def _through_statistics(gradients: Gradients, inputs: Inputs, spec: Spec) -> Gradients:
+    """`gradients` with what statistics over all ranks pass back to y."""
+    gain, _, mean, inverse = inputs.affine
+    assert gradients.gain is not None
+    assert gradients.bias is not None
+    assert gain is not None
+    assert mean is not None
+    assert inverse is not None
+    count = spec.count(inputs.y) * ranks.world_size()
+    terms = statistics_terms(gradients.gain, gradients.bias, gain, mean, inverse, count)
+    slope, offset = (spec.spread(term) for term in terms)
+    return gradients._replace(y=norm_gradient(gradients.y, inputs.y, slope, offset))
 
-    One pass over the values a step: it fires the step before, charges and measures.
+
+def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fired, Inputs]:
+    """All steps, when the method sets each threshold after seeing the potential; also the inputs as they then are.
+
+    Each step takes one pass over the values, which fires the previous step, charges and measures.
     """
     spec, method, facts, kernels = call.spec, call.method, call.facts, call.kernels
     across_ranks = method.sync_stats and facts.training
@@ -256,22 +270,22 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
     if call.moments:
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
-    return fired, thresholds, widths
+    return fired, Inputs(y, affine, decay, thresholds, widths)
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode (a counter of operations, fake tensors) sees every operation; nothing compiles then."""
+    """Whether a dispatch mode (such as a FLOP counter) sees every operation, under which nothing compiles."""
     return bool(torch._C._len_torch_dispatch_stack())
 
 
 def arrangement(x: Tensor) -> Literal["rows", "planes"]:
-    """How [T, B, C, *space] lies in memory; see `formulas`."""
+    """The arrangement that fits the memory of x [T, B, C, *space]; see `formulas`."""
     vectors = x.numel() == x.shape[0] * x.shape[1] * x.shape[2]
     return "rows" if vectors or x.movedim(2, -1).is_contiguous() else "planes"
 
 
 def arranged(x: Tensor, how: Literal["rows", "planes"]) -> Tensor:
-    """[T, B, C, *space] as [T, P, Q, C] or [T, P, C, S]: a view, but of a tensor that lies in memory another way."""
+    """[T, B, C, *space] as [T, P, Q, C] or [T, P, C, S]: a view, or a copy if the memory has the other layout."""
     steps, batch, channels = x.shape[:3]
     if how == "planes":
         return x.contiguous().view(steps, batch, channels, -1)
@@ -282,7 +296,7 @@ def arranged(x: Tensor, how: Literal["rows", "planes"]) -> Tensor:
 
 
 def restored(values: Tensor, like: Tensor, how: Literal["rows", "planes"]) -> Tensor:
-    """The inverse of `arranged`: [T, B, C, *space], with B, C and space of `like`."""
+    """The inverse of `arranged`: [T, B, C, *space], with the B, C and space of `like`."""
     batch, channels, *space = like.shape[1:]
     if how == "planes":
         return values.view(-1, batch, channels, *space)

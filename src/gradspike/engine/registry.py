@@ -1,4 +1,4 @@
-"""Names of the engines, without importing them, and the choice of one for a device."""
+"""The engines' names, without importing them, and the choice of one for a device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.errors import ConfigError, UserError, unknown
 
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
@@ -28,24 +28,23 @@ ENGINES: dict[str, str] = {
 def load_engine(name: str) -> Engine:
     """The engine's `run` function. Raises ConfigError for an unknown name."""
     if name not in ENGINES:
-        allowed = ", ".join(sorted(ENGINES))
-        raise ConfigError(f"There is no engine '{name}'.{did_you_mean(name, ENGINES)} Allowed: {allowed}.")
+        raise ConfigError(unknown("engine", name, ENGINES))
     module, _, attribute = ENGINES[name].partition(":")
     return cast("Engine", getattr(importlib.import_module(module), attribute))
 
 
 def choose_engine(name: EngineName, device: str) -> str:
-    """The engine to use on a device ("cpu", "cuda" or "mps"): `auto` takes the compiled one, and the reference, with a
-    warning that says why, where nothing can be compiled. Raises UserError where what was asked for cannot run.
+    """The engine to use on a device ("cpu", "cuda" or "mps"). Raises UserError if the chosen engine cannot run there.
 
-    `auto` does not take the hand-written Triton kernels, on CUDA either: nobody has measured them on a GPU yet.
+    `auto` uses the compiled engine, or the reference, with a warning, if torch.compile does not work. It never uses the
+    hand-written Triton kernels, which have not been measured on a GPU yet.
     """
     if name == "eager":
         return name
     if name == "triton":
         problem = triton_problem(device)
         if problem is not None:
-            raise UserError(f"engine=triton: {problem}. engine=auto takes what this machine has.")
+            raise UserError(f"engine=triton: {problem}. Use engine=auto.")
         return name
     from gradspike.engine.compiled import compiler_problem
 
@@ -53,10 +52,10 @@ def choose_engine(name: EngineName, device: str) -> str:
     if problem is None:
         return "compiled" if name == "auto" else name
     needed = {"cpu": "; it needs a C++ compiler", "cuda": "; it needs Triton"}.get(device, "")
-    message = f"nothing can be compiled for {device} here ({problem}){needed}"
+    message = f"torch.compile does not work for {device} on this machine ({problem}){needed}"
     if name != "auto":
-        raise UserError(f"engine={name}: {message}. engine=eager does without.")
-    _warn_once(f"engine=auto: {message}. Neurons run on engine=eager, slower.")
+        raise UserError(f"engine={name}: {message}. Use engine=eager, which needs no compiler.")
+    _warn_once(f"engine=auto: {message}. Using engine=eager, which is slower.")
     return "eager"
 
 
@@ -66,11 +65,11 @@ def _warn_once(message: str) -> None:
 
 
 def triton_problem(device: str) -> str | None:
-    """Why the Triton engine cannot run on "cpu" or "cuda" here, in a line; None where it can."""
+    """Why the Triton engine cannot run on "cpu" or "cuda", in one line; None if it can."""
     if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed (it comes with torch on Linux)"
+        return "the package triton is not installed (on Linux it comes with torch)"
     if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"its kernels are for CUDA, not for {device} (TRITON_INTERPRET=1 interprets them, very slowly)"
+        return f"its kernels run on CUDA, not on {device} (TRITON_INTERPRET=1 interprets them, very slowly)"
     return None
 
 

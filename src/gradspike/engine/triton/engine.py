@@ -1,17 +1,18 @@
-"""The formulas as hand-written Triton kernels: for CUDA, and, slowly, for a CPU with TRITON_INTERPRET=1.
+"""The formulas as hand-written Triton kernels: for CUDA, and (slowly) for a CPU with TRITON_INTERPRET=1.
 
-Forward: one pass over the layer's input for the statistics of its norm, and one that normalises, runs the recursion and
-writes the spikes. Backward: one pass that sums what the norm, the decay and learned thresholds and widths need, and one
-that writes the gradient of the input; a norm with given statistics, or none, needs a single pass. Each of the two
-computes u and dL/dx anew: to write dL/dx in the first and read it in the second would move more bytes (six instead of
-five tensors of the input's size), and a dtype shorter than the recursion's would round it once more or ask for a
-scratch tensor of four bytes a value.
+Forward: one pass over the layer's input computes the norm's statistics; another normalises, runs the recursion and
+writes the spikes. Backward: one pass sums what the norm, the decay and learned thresholds and widths need; another
+writes the gradient of the input. A norm with given statistics, or none, needs a single pass. Both backward passes
+recompute u and dL/dx. Writing dL/dx in the first and reading it in the second would move more bytes (six instead of
+five tensors of the input's size), and in a dtype shorter than the recursion's would round it once more or need a
+scratch tensor of four bytes per value.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,41 +21,30 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from gradspike.engine.formulas import Affine, Fired, Gradients, Spec, Wanted, inverse_std
+from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Wanted, inverse_std
 from gradspike.engine.fused import FusedEngine, Kernels
 from gradspike.engine.registry import triton_problem
 from gradspike.engine.triton import kernels as triton_kernels
 from gradspike.engine.triton import surrogates as triton_surrogates
+from gradspike.engine.triton.tiling import Tiling, power_of_2
 from gradspike.errors import UserError
 from gradspike.surrogate import SURROGATES
 
-WIDEST = 128
-"""Channels of a tile of rows: a whole cache line in any dtype."""
-
-SMALLEST = 128
-"""Values of a tile that give each thread of a program one."""
-
-KEPT = 6
-"""Tensors of a whole tile's size that a program may keep, 8 registers each in float32; of more, tiles are smaller."""
-
 MOST_STEPS = 32
-"""Kernels unroll all steps and keep their potentials in registers: at 24 steps one takes seconds to compile, at 48
-steps 40 s, and registers no longer suffice. Beyond this many, compiled kernels take over."""
-
-WIDE_FROM = 2**31 - 2**24
-"""Elements from which on their offsets take 64 bits; some room is left for the last tile."""
+"""Kernels unroll all steps and keep their potentials in registers. At 24 steps one takes seconds to compile, at 48
+steps 40 s, and registers run out. With more steps than this, compiled kernels take over."""
 
 
 @dataclass(frozen=True)
 class TritonKernels:
     """The functions of `formulas` as Triton kernels.
 
-    A surrogate that is not one of `SURROGATES` has no kernel here, nor have very many steps: they are compiled instead.
+    For surrogates outside `SURROGATES` and for very many steps there are none; torch.compile handles those.
 
     Attributes:
-        tile: values of a whole tile, a power of 2.
-        programs: at most about so many programs sum parts of one thing. It does not depend on the device, so that the
-            order of summation does not either.
+        tile: values of a full tile, a power of 2.
+        programs: about the most programs that sum parts of the same thing. The same on every device, and so is the
+            order of summation.
     """
 
     tile: int = 1024
@@ -62,24 +52,16 @@ class TritonKernels:
 
     def batch_statistics(self, y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
         """See `formulas.batch_statistics`."""
-        tiling = self._tiling(y, spec, all_steps=True, summed=True)
+        tiling = Tiling.of(tuple(y.shape), spec, tile=self.tile, most_programs=self.programs)
         partials = y.new_empty(3, tiling.parts, tiling.channels, dtype=dtype)
         _launch(triton_kernels.channel_statistics, tiling, y, partials, *tiling.sizes, dtype=dtype, **tiling.constants)
         return _pooled(partials, divide=True)
 
-    def forward(
-        self,
-        y: Tensor,
-        affine: Affine,
-        decay: Tensor,
-        thresholds: Tensor,
-        widths: Tensor,
-        shifts: Tensor | None,
-        spec: Spec,
-    ) -> Fired:
-        """See `formulas.forward`. Of `shifts` only whether they are there counts: sums here are Welford's."""
+    def forward(self, inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
+        """See `formulas.forward`. The values of `shifts` are not used: sums here are Welford's."""
         if not _has_kernels(spec):
-            return _compiled().forward(y, affine, decay, thresholds, widths, shifts, spec)
+            return _compiled().forward(inputs, shifts, spec)
+        y, affine, decay, thresholds, widths = inputs
         mean = variance = None
         moments = shifts is not None
         if spec.norm == "batch" and affine.mean is None:
@@ -95,7 +77,7 @@ class TritonKernels:
             triton_kernels.fire_steps,
             tiling,
             *(y, spikes, *_contiguous(affine), decay, thresholds, widths, partials),
-            *(*tiling.sizes[:3], tiling.step, *tiling.sizes[3:]),
+            *(*tiling.sizes[:3], tiling.elements, *tiling.sizes[3:]),
             T=spec.time_steps,
             STATIC=y.shape[0] == 1,
             MOMENTS=moments,
@@ -120,7 +102,7 @@ class TritonKernels:
         decay: Tensor,
         spec: Spec,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `formulas.advance`. The u that is given is charged in its place."""
+        """See `formulas.advance`. u is overwritten."""
         if not _has_kernels(spec):
             return _compiled().advance(y, u, threshold, width, spikes, affine, decay, spec)
         tiling = self._tiling(y, spec, summed=True)
@@ -161,24 +143,11 @@ class TritonKernels:
             **tiling.constants,
         )
 
-    def backward(
-        self,
-        grad_spikes: Tensor,
-        grad_u_mean: Tensor | None,
-        grad_u_variance: Tensor | None,
-        y: Tensor,
-        affine: Affine,
-        decay: Tensor,
-        thresholds: Tensor,
-        widths: Tensor,
-        u_mean: Tensor | None,
-        spec: Spec,
-        wanted: Wanted,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
         """See `formulas.backward`."""
-        given = (grad_spikes, grad_u_mean, grad_u_variance, y, affine, decay, thresholds, widths, u_mean)
         if not _has_kernels(spec):
-            return _compiled().backward(*given, spec, wanted)
+            return _compiled().backward(inputs, arriving, spec, wanted)
+        y, affine, decay, thresholds, widths = inputs
         rows = _Rows.of(spec, wanted)
         thresholds, widths = thresholds.contiguous(), widths.contiguous()
         grad_y = torch.empty_like(y)
@@ -187,15 +156,15 @@ class TritonKernels:
             _launch(
                 triton_kernels.backward_steps,
                 tiling,
-                *(grad_spikes, _step_gradient(grad_u_mean), _step_gradient(grad_u_variance)),
-                *(y, *_contiguous(affine), decay, thresholds, widths, u_mean, sums, grad_y, partials),
-                *(*tiling.sizes[:3], tiling.step, spec.count(y), *tiling.sizes[3:]),
+                *(arriving.spikes, *_contiguous((arriving.u_mean, arriving.u_variance))),
+                *(y, *_contiguous(affine), decay, thresholds, widths, arriving.mean, sums, grad_y, partials),
+                *(*tiling.sizes[:3], tiling.elements, spec.count(y), *tiling.sizes[3:]),
                 T=spec.time_steps,
                 STATIC=y.shape[0] == 1,
                 NORM=spec.norm != "none",
                 DETACH_RESET=spec.detach_reset,
-                GRAD_MEAN=grad_u_mean is not None,
-                GRAD_VARIANCE=grad_u_variance is not None,
+                GRAD_MEAN=arriving.u_mean is not None,
+                GRAD_VARIANCE=arriving.u_variance is not None,
                 WRITE=write,
                 CORRECT=sums is not None,
                 AFFINE_ROW=rows.affine,
@@ -217,70 +186,17 @@ class TritonKernels:
         if spec.norm == "batch" or sums is None:
             tiling = self._tiling(y, spec, summed=False, kept=spec.time_steps)
             launch(tiling, sums if spec.norm == "batch" else None, None, _Rows(), write=True)
-        return rows.gradients(grad_y, sums, affine, decay, thresholds, widths, spec, wanted)
+        return rows.gradients(grad_y, sums, inputs, spec, wanted)
 
-    def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, all_steps: bool = False, kept: int = 0) -> Tiling:
-        """Of one step of `values`, or of all as one; `kept` tensors of a tile's size stay while a program runs."""
-        steps = values.shape[0] if all_steps else 1
-        if spec.arrangement == "rows":
-            _, parts, rows, channels = values.shape
-            size, plane = steps * parts * rows, 1
-        else:
-            _, parts, channels, plane = values.shape
-            size = steps * parts * plane
-        tile = max(self.tile // _power_of_2(math.ceil(kept / KEPT)), min(self.tile, SMALLEST))
-        block_c = 1 if spec.arrangement == "planes" else min(WIDEST, tile, _power_of_2(channels))
-        block_m = min(tile // block_c, _power_of_2(size))
-        tiles, blocks = math.ceil(size / block_m), math.ceil(channels / block_c)
-        parts = min(tiles, max(1, self.programs // blocks)) if summed else tiles
-        return Tiling(
-            size, channels, plane, parts, math.ceil(tiles / parts), block_m, block_c, blocks, spec.arrangement
-        )
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How the values of a step, or of all, are divided among programs; see `triton_kernels`."""
-
-    values: int
-    channels: int
-    plane: int
-    parts: int
-    per: int
-    block_m: int
-    block_c: int
-    blocks: int
-    arrangement: str
-
-    @property
-    def step(self) -> int:
-        """Elements that are divided."""
-        return self.values * self.channels
-
-    @property
-    def programs(self) -> int:
-        """Size of the grid."""
-        return self.parts * self.blocks
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """M, C, S, parts, per."""
-        return self.values, self.channels, self.plane, self.parts, self.per
-
-    @property
-    def constants(self) -> dict[str, Any]:
-        """What is compiled into a kernel."""
-        return {
-            "PLANES": self.arrangement == "planes",
-            "BLOCK_M": self.block_m,
-            "BLOCK_C": self.block_c,
-            "WIDE": self.step > WIDE_FROM,
-        }
+    def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, kept: int = 0) -> Tiling:
+        """Of one step of `values`. summed: programs leave partial sums; kept: see `Tiling.of`."""
+        most_programs = self.programs if summed else None
+        return Tiling.of((1, *values.shape[1:]), spec, tile=self.tile, kept=kept, most_programs=most_programs)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where `triton_kernels.backward_steps` leaves its sums; -1: nobody asked."""
+    """Rows in which `kernels.backward_steps` leaves its sums; -1 if not wanted."""
 
     affine: int = -1
     decay: int = -1
@@ -307,26 +223,23 @@ class _Rows:
         self,
         grad_y: Tensor,
         sums: Tensor | None,
-        affine: Affine,
-        decay: Tensor,
-        thresholds: Tensor,
-        widths: Tensor,
+        inputs: Inputs,
         spec: Spec,
         wanted: Wanted,
     ) -> Gradients:
-        """From the sums [rows, C]."""
-        gain = bias = grad_thresholds = grad_widths = None
-        grad_decay = torch.zeros_like(decay) if wanted.decay else None
+        """The gradients, from that of y and the sums [rows, C]."""
+        gain = bias = thresholds = widths = None
+        decay = torch.zeros_like(inputs.decay) if wanted.decay else None
         if sums is not None:
-            if self.affine >= 0 and affine.inverse is not None:
-                bias, gain = sums[self.affine], sums[self.affine + 1] * affine.inverse
+            if self.affine >= 0 and inputs.affine.inverse is not None:
+                bias, gain = sums[self.affine], sums[self.affine + 1] * inputs.affine.inverse
             if self.decay >= 0:
-                grad_decay = sums[self.decay].sum()
+                decay = sums[self.decay].sum()
             if self.thresholds >= 0:
-                grad_thresholds = _sum_like(sums[self.thresholds : self.thresholds + spec.time_steps], thresholds)
+                thresholds = _sum_like(sums[self.thresholds : self.thresholds + spec.time_steps], inputs.thresholds)
             if self.widths >= 0:
-                grad_widths = _sum_like(sums[self.widths : self.widths + spec.time_steps], widths)
-        return Gradients(grad_y, gain, bias, grad_decay, grad_thresholds, grad_widths)
+                widths = _sum_like(sums[self.widths : self.widths + spec.time_steps], inputs.widths)
+        return Gradients(grad_y, gain, bias, decay, thresholds, widths)
 
 
 def _launch(kernel: Any, tiling: Tiling, *arguments: Any, dtype: torch.dtype, **constants: Any) -> None:
@@ -334,27 +247,27 @@ def _launch(kernel: Any, tiling: Tiling, *arguments: Any, dtype: torch.dtype, **
     problem = None if values.is_cuda else triton_problem(values.device.type)
     if problem is not None:
         raise UserError(f"engine=triton: {problem}.")
-    # Without fused multiply-adds: the backward pass has to find the very spikes of the forward pass, and where the
-    # compiler fuses may differ from kernel to kernel. Memory is what these kernels wait for.
+    # Without fused multiply-adds: the backward pass must reproduce the forward pass's spikes exactly, and the compiler
+    # may fuse differently in each kernel. It costs nothing, since these kernels wait for memory.
     with _on_device(values):
         kernel[(tiling.programs,)](*arguments, DT=_dtype(dtype), **constants, enable_fp_fusion=False)
 
 
 def _on_device(values: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current GPU, which need not be the tensor's."""
+    """Triton launches on the current GPU, which may not be the tensor's."""
     return torch.cuda.device(values.device) if values.is_cuda else nullcontext()
 
 
 def _pooled(partials: Tensor, divide: bool) -> tuple[Tensor, Tensor]:
-    """Means and squared deviations (or variances) [K] of partials [3, N, K]."""
+    """Means and sums of squared deviations (with `divide`: variances) [K] of partials [3, N, K]."""
     _, parts, count = partials.shape
     mean, squares = partials.new_empty(2, count).unbind(0)
-    block = min(16, _power_of_2(count))
+    block = min(16, power_of_2(count))
     with _on_device(partials):
         triton_kernels.pool[(math.ceil(count / block),)](
             *(partials, mean, squares, parts, count),
             DIVIDE=divide,
-            BLOCK_N=min(64, _power_of_2(parts)),
+            BLOCK_N=min(64, power_of_2(parts)),
             BLOCK_K=block,
             DT=_dtype(partials.dtype),
             enable_fp_fusion=False,
@@ -371,13 +284,8 @@ def _neuron(spec: Spec, threshold: Tensor, width: Tensor) -> dict[str, Any]:
     }
 
 
-def _contiguous(affine: Affine) -> tuple[Tensor | None, ...]:
-    """Gain, bias, mean, inverse."""
-    return tuple(None if value is None else value.contiguous() for value in affine)
-
-
-def _step_gradient(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.contiguous()
+def _contiguous(values: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    return tuple(None if value is None else value.contiguous() for value in values)
 
 
 def _sum_like(sums: Tensor, like: Tensor) -> Tensor:
@@ -399,11 +307,6 @@ def _compiled() -> Kernels:
 
 def _dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
-
-
-def _power_of_2(number: int) -> int:
-    """The first that is not below `number`."""
-    return 1 << max(number - 1, 0).bit_length()
 
 
 run = FusedEngine(TritonKernels())
