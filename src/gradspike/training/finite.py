@@ -32,6 +32,8 @@ class FiniteSamples(Metric):
     def update(self, finite: Tensor, index: Tensor, watch: FirstLayerWatch) -> None:
         """Count a batch: what `finite_samples` returned for it [B], and the samples' numbers in the data set [B]."""
         good = finite if watch.sums is None else finite & watch.sums.isfinite()
+        if good.device.type == "cpu" and good.all():
+            return  # a look that makes nobody wait costs less than the counts
         self.inputs += (~finite).sum()
         self.currents += (finite & ~good).sum()
         self.first = torch.minimum(self.first, torch.where(good, NONE, index).min())
@@ -54,7 +56,8 @@ class FiniteSamples(Metric):
 def finite_samples(inputs: Tensor) -> Tensor:
     """Whether all values of a sample are finite, [B]; of pictures [B, C, H, W] or frames [T, B, C, H, W]."""
     batch_axis = inputs.ndim - 4
-    return inputs.isfinite().all(dim=tuple(axis for axis in range(inputs.ndim) if axis != batch_axis))
+    # x - x is 0, or NaN where x is not finite: half the work of isfinite on a CPU.
+    return (inputs - inputs).sum([axis for axis in range(inputs.ndim) if axis != batch_axis]) == 0
 
 
 def bad_inputs(counts: Tensor, split: str) -> str | None:
