@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from gradspike.shown import printable
 from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.statistics import Sample
@@ -114,17 +115,17 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
         for place in part:
             table.add_column(head[place], justify="left" if place == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(row[place] for place in part))
+            table.add_row(*(printable(row[place]) for place in part))
         out.print(table)
-    out.print(caption(comparison))
+    out.print(printable(caption(comparison)))
     if comparison.verdict:
         out.print(comparison.verdict)
     for note in comparison.notes:
-        out.print(f"Note: {note}")
+        out.print(printable(f"Note: {note}"))
     if comparison.excluded:
         out.print(f"Left out ({len(comparison.excluded)}):")
         for one in comparison.excluded:
-            out.print(f"  {one.path}: {one.reason}", soft_wrap=True)
+            out.print(printable(f"  {one.path}: {one.reason}"), soft_wrap=True)
 
 
 def markdown(comparison: Comparison) -> str:
