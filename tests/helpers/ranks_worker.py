@@ -1,15 +1,14 @@
-"""Train some steps of several configurations on one rank of many.
+"""Train some steps of several configurations on several ranks: `python ranks_worker.py PLAN FOLDER`.
 
-    python ranks_worker.py RANK WORLD_SIZE STORE CASES OUT
-
-CASES is a JSON file of {name: overrides}; rank 0 writes the final states of all cases to OUT. Without a store (`-`) one
-process trains alone. Everything in float64, so that only what is computed differs, not how it is rounded.
+PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal"}; FOLDER gets a file of
+final states, {case: state}, for each entry. Ranks are forks of this process, which imports everything once. All is
+in float64, so that only what is computed differs, not how it is rounded.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -65,27 +64,41 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
     return dict(module.model.state_dict())
 
 
-def main() -> None:
-    rank, world_size, store, cases, out = sys.argv[1:]
-    if engine := os.environ.get("GRADSPIKE_TEST_ENGINE"):
-        spiking_norm.load_engine = lambda _: ENGINES[engine]
-    if store != "-":
-        dist.init_process_group(
-            "gloo", store=dist.FileStore(store, int(world_size)), rank=int(rank), world_size=int(world_size)
-        )
+def rank_of(rank: int, entry: dict[str, Any], folder: Path) -> None:
+    """What one rank does for an entry of the plan."""
+    torch.set_num_threads(1)
+    if entry.get("engine"):
+        spiking_norm.load_engine = lambda _: ENGINES[entry["engine"]]
+    world_size, several = entry["world_size"], entry["world_size"] > 1
+    if several:
+        store = dist.FileStore(str(folder / f"{entry['name']}.store"), world_size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     states = {}
-    for name, words in json.loads(Path(cases).read_text()).items():
-        state = trained(words)
-        if store != "-":
-            for key, value in state.items():
-                if "GRADSPIKE_TEST_UNEQUAL" not in os.environ and not key.endswith("width_clamps"):
-                    same = ranks.gathered(value.double())
-                    assert (same == same[0]).all(), f"{name}: {key} differs between ranks"
-        states[name] = state
-    if rank == "0":
-        torch.save(states, out)
-    if store != "-":
+    for name, words in entry["cases"].items():
+        state = states[name] = trained(words)
+        for key, value in state.items():
+            if several and not entry.get("unequal") and not key.endswith("width_clamps"):
+                same = ranks.gathered(value.double())
+                assert (same == same[0]).all(), f"{name}: {key} differs between ranks"
+    if rank == 0:
+        torch.save(states, folder / f"{entry['name']}.pt")
+    if several:
         dist.destroy_process_group()
+
+
+def main() -> None:
+    plan, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    context = multiprocessing.get_context("fork")
+    for entry in plan:
+        processes = [context.Process(target=rank_of, args=(r, entry, folder)) for r in range(entry["world_size"])]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=300)
+        if any(process.exitcode != 0 for process in processes):
+            for process in processes:
+                process.kill()
+            sys.exit(f"{entry['name']}: {[process.exitcode for process in processes]}")
 
 
 if __name__ == "__main__":

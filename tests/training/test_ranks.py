@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,38 +31,42 @@ CASES = {
 }
 # One of each way through the fused layer: statistics before all steps, with moments of u, and step by step.
 FUSED = ("method mpd_agl", "method psg_pda", "method ds_atgo")
+FOUR = ("method ds_atgo", "mixed")
+APART = {
+    "method psg_pda": "norm.sync=false",
+    "method ds_atgo": "method.sync_stats=false",
+    "mixed": "method.sync_stats=false",  # PDA's moments
+}
 
 
-def run(folder: Path, world_size: int, cases: dict[str, list[str]], name: str, **environment: str) -> States:
-    """The states after training every case on `world_size` ranks."""
-    folder.mkdir(exist_ok=True)
-    listed, out = folder / "cases.json", folder / f"{name}.pt"
-    listed.write_text(json.dumps(cases))
-    store = str(folder / f"{name}.store") if world_size > 1 else "-"
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(rank), str(world_size), store, str(listed), str(out)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Callable[..., States]:
+    """The states after training cases on some ranks; cases of one process are trained once."""
+
+    def states(name: str, world_size: int, cases: Mapping[str, list[str]], **options: Any) -> States:
+        folder = tmp_path_factory.mktemp("ranks")
+        words = {case: [*BASE, f"data_dir={data_dir}", *more] for case, more in cases.items()}
+        (folder / "plan.json").write_text(
+            json.dumps([{"name": name, "world_size": world_size, "cases": words, **options}])
         )
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        _, said = process.communicate(timeout=500)
-        assert process.returncode == 0, said[-3000:]
-    states: States = torch.load(out, weights_only=True)
+        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+        done = subprocess.run(
+            [sys.executable, str(WORKER), str(folder / "plan.json"), str(folder)],
+            capture_output=True,
+            text=True,
+            timeout=500,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        result: States = torch.load(folder / f"{name}.pt", weights_only=True)
+        return result
+
     return states
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> States:
-    return run(tmp_path_factory.mktemp("one"), 1, words(CASES, data_dir), "one")
-
-
-def words(cases: dict[str, list[str]], data_dir: Path) -> dict[str, list[str]]:
-    return {name: [*BASE, f"data_dir={data_dir}", *case] for name, case in cases.items()}
+def one_process(trained: Callable[..., States]) -> States:
+    return trained("one", 1, CASES)
 
 
 def furthest(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -73,29 +79,24 @@ def furthest(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_are_one_process(tmp_path: Path, data_dir: Path, one_process: States, world_size: int) -> None:
-    together = run(tmp_path, world_size, words(CASES, data_dir), "several")
-    assert {name: furthest(together[name], one_process[name]) < 1e-10 for name in CASES} == dict.fromkeys(CASES, True)
+@pytest.mark.parametrize(("world_size", "names"), [(2, tuple(CASES)), (4, FOUR)])
+def test_ranks_are_one_process(
+    trained: Callable[..., States], one_process: States, world_size: int, names: tuple[str, ...]
+) -> None:
+    together = trained("several", world_size, {name: CASES[name] for name in names})
+    assert {name: furthest(together[name], one_process[name]) < 1e-10 for name in names} == dict.fromkeys(names, True)
 
 
 @pytest.mark.parametrize("engine", ["formulas", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_ranks_with_a_fused_engine_are_one_process(
-    tmp_path: Path, data_dir: Path, one_process: States, engine: str
+    trained: Callable[..., States], one_process: States, engine: str
 ) -> None:
-    cases = words({name: CASES[name] for name in FUSED}, data_dir)
-    together = run(tmp_path, 2, cases, "several", GRADSPIKE_TEST_ENGINE=engine)
+    together = trained("several", 2, {name: CASES[name] for name in FUSED}, engine=engine)
     assert {name: furthest(together[name], one_process[name]) < 1e-10 for name in FUSED} == dict.fromkeys(FUSED, True)
 
 
-def test_each_rank_for_itself_is_another_experiment(tmp_path: Path, data_dir: Path) -> None:
-    """What the test above would see without any one of the collectives."""
-    apart = {
-        "norm": ["method=psg_pda", "norm.sync=false"],
-        "statistics of DS-ATGO": ["method=ds_atgo", "method.sync_stats=false"],
-        "moments of PDA": ["method=psg_pda", "method.sync_stats=false", "method.pda_weight=1"],
-    }
-    cases = words(apart, data_dir)
-    one = run(tmp_path / "one", 1, cases, "one")
-    several = run(tmp_path / "two", 2, cases, "two", GRADSPIKE_TEST_UNEQUAL="1")
-    assert all(furthest(several[name], one[name]) > 1e-6 for name in apart)
+def test_each_rank_for_itself_is_another_experiment(trained: Callable[..., States], one_process: States) -> None:
+    """What the tests above would see without any one of the collectives."""
+    cases = {name: [*CASES[name], word] for name, word in APART.items()}
+    several = trained("several", 2, cases, unequal=True)
+    assert all(furthest(several[name], one_process[name]) > 1e-6 for name in APART)
