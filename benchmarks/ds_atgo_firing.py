@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import SpikingNorm
-from gradspike.training.evaluate import build_data, load_checkpoint
+from gradspike.training.build import build_data
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import SpikingClassifier
 
 SAMPLE = 20_000  # of the membrane potentials of a layer and step, for the distance

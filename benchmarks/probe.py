@@ -28,7 +28,7 @@ import lightning as L
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig, ProbeConfig
 from gradspike.loggers.jsonl import JsonLines
-from gradspike.training.evaluate import build_data
+from gradspike.training.build import build_data
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.probe.probe import Probe
 from gradspike.training.trainer import build_trainer, quieten

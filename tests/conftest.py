@@ -58,7 +58,7 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> P
 
     For tests to read; those that break runs copy it.
     """
-    from gradspike.training import run as experiment
+    from gradspike.training import run as training
 
     folder = tmp_path_factory.mktemp("compared")
     options = [*TINY, "model.pool=max", "trainer.max_epochs=2", "time_steps=2", "probe.every_n_steps=15"]
@@ -66,5 +66,5 @@ def compared_runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> P
     for words in (["method=fixed_sg"], ["method=mpd_agl"], ["method=mpd_agl", "model.activation=relu"]):
         for seed in (0, 1, 2) if len(words) == 1 else (0,):
             typed = [*options, *words, f"seed={seed}"]
-            experiment.train(load_config(typed), None, ["gradspike", "train", *typed])
+            training.train(load_config(typed), None, ["gradspike", "train", *typed])
     return folder / "runs"

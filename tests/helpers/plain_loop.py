@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.loader import training_batches, training_order
-from gradspike.training.evaluate import build_data
+from gradspike.training.build import build_data
 from gradspike.training.mixing import build_mixing
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups

@@ -24,7 +24,7 @@ from gradspike import ranks, spiking_norm
 from gradspike.config.compose import load_config
 from gradspike.data.loader import training_batches, training_order
 from gradspike.spiking_norm import collect_losses
-from gradspike.training.evaluate import build_data
+from gradspike.training.build import build_data
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES

@@ -11,13 +11,13 @@ import torch
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.runs.folder import RunFolder
-from gradspike.training import run as experiment
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training import run as training
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import SpikingClassifier
 
 
 def train(config: ExperimentConfig, resumed: RunFolder | None = None) -> RunFolder:
-    return experiment.train(config, resumed, ["test"])[0]
+    return training.train(config, resumed, ["test"])[0]
 
 
 def weights(run: RunFolder, name: str = "last") -> dict[str, torch.Tensor]:

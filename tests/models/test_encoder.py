@@ -15,7 +15,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.models.encoder import ENCODERS, latency, poisson
 from gradspike.models.registry import MODELS
 from gradspike.runs.folder import RunFolder
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import SpikingClassifier
 from helpers.networks import build, changed, config_for, train
 from helpers.runs import assert_same_run

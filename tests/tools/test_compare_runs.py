@@ -24,7 +24,7 @@ from gradspike.tools.compare.command import compare
 from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
 from gradspike.tools.compare.run import Run
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from helpers.command import command
 
 
@@ -117,7 +117,7 @@ def test_a_resumed_run_records_the_same(compared_runs: Path, tmp_path: Path) -> 
     for name in ("summary.json", "confusion.json", "layers.json"):
         (run.path / name).unlink()
     run.set_status("interrupted")
-    experiment.train(run.config(), run, ["test"])
+    training.train(run.config(), run, ["test"])
     for name in ("summary.json", "confusion.json", "layers.json", "metrics.jsonl"):
         assert (run.path / name).read_bytes() == (original / name).read_bytes(), name
 
@@ -344,7 +344,7 @@ def test_wandb_files_alone(
     tiny_config: Callable[..., ExperimentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run, summary = experiment.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    run, summary = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
     beside = gather([run.path.parent])
     assert [one.source for one in beside.runs] == ["files"], "its own folder knows more"
     shutil.move(run.path / "wandb", tmp_path / "alone")

@@ -17,7 +17,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.dashboard import heat_map
 from gradspike.tools.dashboard.command import dashboard
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from helpers.command import IMPORT_TIMES, TINY, command, imported
 from helpers.wandb_records import final_summary, inspect
 from helpers.wandb_server import USER, wandb_server
@@ -60,7 +60,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Ru
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         config = load_config([*words, f"runs_dir={tmp_path_factory.mktemp('logged')}"])
-        run, _ = experiment.train(config, None, ["test"])
+        run, _ = training.train(config, None, ["test"])
     return run, inspect(run)
 
 
@@ -162,7 +162,7 @@ def test_energy_is_that_of_the_comparison(logged: tuple[RunFolder, list[dict[str
 
 
 def test_the_relu_twin_has_an_energy_and_no_table(tiny_config: Callable[..., ExperimentConfig]) -> None:
-    run, _ = experiment.train(tiny_config("logger=wandb", "model.activation=relu", "trainer.max_epochs=1"), None, [""])
+    run, _ = training.train(tiny_config("logger=wandb", "model.activation=relu", "trainer.max_epochs=1"), None, [""])
     summary = final_summary(inspect(run))
     assert summary["test/last/energy_nj"] > 0
     assert not [key for key in summary if key.startswith("layers")]

@@ -37,7 +37,7 @@ from gradspike.tools.landscape.surface import (
     random_direction,
     state_hash,
 )
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from gradspike.training.evaluate import evaluate
 from gradspike.training.module import SpikingClassifier
 from helpers.command import ROOT, TINY
@@ -50,7 +50,7 @@ def run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with thresholds of its own in evaluation (DS-ATGO) and a decay logit (PLIF)."""
     folder = tmp_path_factory.mktemp("runs")
     words = [*TINY, "trainer.max_epochs=1", f"data_dir={data_dir}", f"runs_dir={folder}"]
-    return experiment.train(load_config([*words, "method=ds_atgo", "neuron=plif"]), None, ["test"])[0]
+    return training.train(load_config([*words, "method=ds_atgo", "neuron=plif"]), None, ["test"])[0]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from gradspike.spiking_norm import SpikingNorm
 from gradspike.tools.profile.clock import Clock, Part
 from gradspike.tools.profile.command import profile
 from gradspike.tools.profile.measure import KINDS, NORM, OPTIMISER, PRODUCTS, Profile, kind_of, measure
-from gradspike.training.evaluate import build_data
+from gradspike.training.build import build_data
 from gradspike.training.trainer import quieten
 from helpers.command import here
 

@@ -14,7 +14,7 @@ import torch
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, Interrupted
 from gradspike.runs.folder import RunFolder
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training.checkpoint import load_checkpoint
 from helpers.plain_loop import plain_training
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 

@@ -11,7 +11,7 @@ import pytest
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.loggers.jsonl import JsonLines
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from helpers.wandb_records import final_summary, inspect
 
 Compose = Callable[..., ExperimentConfig]
@@ -31,7 +31,7 @@ def epochs(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_wandb_offline_holds_everything(tiny_config: Compose) -> None:
     config = tiny_config("logger=wandb", "logger.project=test-project", "method=ds_atgo_at")
-    run, summary = experiment.train(config, None, ["test"])
+    run, summary = training.train(config, None, ["test"])
     records = inspect(run)
     start = next(record["run"] for record in records if record["type"] == "run")
     assert (start["project"], start["run_id"], start["run_group"]) == ("test-project", run.id, "ds_atgo_at")
@@ -50,16 +50,16 @@ def test_wandb_offline_holds_everything(tiny_config: Compose) -> None:
 
 
 def test_wandb_keeps_its_id_on_resume(tiny_config: Compose) -> None:
-    run, _ = experiment.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
     run.set_status("interrupted")
-    experiment.train(run.config(), run, ["test"])
+    training.train(run.config(), run, ["test"])
     starts = [record["run"]["run_id"] for record in inspect(run) if record["type"] == "run"]
     assert set(starts) == {run.id}
     assert len(starts) == 2
 
 
 def test_two_wandb_runs_in_one_process_are_two(tiny_config: Compose) -> None:
-    runs = [experiment.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])[0] for _ in range(2)]
+    runs = [training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])[0] for _ in range(2)]
     for run in runs:
         assert [record for record in inspect(run) if record["type"] == "run"]
         assert len(epochs(inspect(run))) == 1
@@ -78,7 +78,7 @@ def test_wandb_that_breaks_does_not_stop_training(
         monkeypatch.setattr(wandb, "init", fail)
     else:
         monkeypatch.setattr(wandb.Run, "log", fail)
-    run, summary = experiment.train(tiny_config("logger=wandb"), None, ["test"])
+    run, summary = training.train(tiny_config("logger=wandb"), None, ["test"])
     assert summary["test"]["last"]["accuracy"] > 0
     assert "the service is gone" in run.log.read_text()
 
@@ -87,7 +87,7 @@ def test_tensorboard_holds_the_curves(tiny_config: Compose) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is an optional extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run, _ = experiment.train(tiny_config("logger=tensorboard"), None, ["test"])
+    run, _ = training.train(tiny_config("logger=tensorboard"), None, ["test"])
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     curve = [event.value for event in events.Scalars("val/accuracy")]

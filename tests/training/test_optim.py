@@ -12,7 +12,7 @@ import torch
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig, SchedulerConfig
 from gradspike.errors import ConfigError
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
 from gradspike.training.metrics import Meter
@@ -91,7 +91,7 @@ def test_a_pattern_that_matches_nothing_is_told_before_anything_is_made(
 ) -> None:
     config = tiny_config(f"+optimizer.groups={{{pattern}:{{lr:2}}}}", f"data_dir={tmp_path / 'data'}")
     with pytest.raises(ConfigError, match=said):
-        experiment.train(config, None, ["test"])
+        training.train(config, None, ["test"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,7 +108,7 @@ def test_how_groups_are_typed_is_told(word: str) -> None:
 
 def test_the_logged_rate_is_that_of_no_group(tiny_config: Callable[..., ExperimentConfig]) -> None:
     config = tiny_config("+optimizer.groups={convs.*:{lr:0.5}}", "scheduler=constant", "trainer.max_epochs=1")
-    run, _ = experiment.train(config, None, ["test"])
+    run, _ = training.train(config, None, ["test"])
     epoch = json.loads(run.metrics.read_text().splitlines()[-1])
     assert epoch["lr"] == config.optimizer.lr
 

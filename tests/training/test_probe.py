@@ -24,13 +24,14 @@ from gradspike.methods.registry import METHODS
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.probe_records import histogram_edges
 from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm, name_layers
-from gradspike.training import run as experiment
+from gradspike.training import run as training
 from gradspike.training.callbacks.interrupt import Interrupted
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.probe.probe import Probe
-from gradspike.training.probe.quantities import distance_histogram, gradient_norms, histogram_edges, layer_statistics
+from gradspike.training.probe.quantities import distance_histogram, gradient_norms, layer_statistics
 from gradspike.training.probe.warnings import LayerWarnings
 
 Compose = Callable[..., ExperimentConfig]
@@ -291,7 +292,7 @@ def test_gradient_norms_of_half_precision_do_not_overflow() -> None:
 
 
 def train(config: ExperimentConfig, resumed: RunFolder | None = None) -> RunFolder:
-    return experiment.train(config, resumed, ["test"])[0]
+    return training.train(config, resumed, ["test"])[0]
 
 
 @pytest.mark.parametrize("extra", [["method=ds_atgo"], ["method=psg_pda", "trainer.precision=bf16"]])
@@ -483,7 +484,7 @@ def test_wandb_gets_scalars_and_histograms(tiny_config: Compose, tmp_path: Path)
         def log(self, metrics: Record, step: int) -> None:
             written.append({"step": step} | metrics)
 
-    logger = WandbLogger(tiny_config("logger=wandb"), tmp_path, "id")
+    logger = WandbLogger(tiny_config("logger=wandb"), RunFolder(tmp_path))
     logger._run = Recorder()
     records = fit(new_net(), tmp_path, every_n_steps=2, histogram_bins=4, loggers=[logger])
     assert [record["step"] for record in written] == [0, 2, 4, 5]

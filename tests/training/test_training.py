@@ -23,8 +23,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.resume import resumed_config
-from gradspike.training.callbacks.checkpoints import AtomicFiles
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training.checkpoint import AtomicFiles, load_checkpoint
 from gradspike.training.module import Diverged, SpikingClassifier
 from helpers.command import ROOT, command
 from helpers.runs import assert_same_run, epoch_records, train

@@ -12,7 +12,7 @@ import torch
 from gradspike.cli.evaluate import evaluate
 from gradspike.config.schema import ExperimentConfig
 from gradspike.runs.folder import RunFolder
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import Diverged
 from helpers.plain_loop import State, plain_training
 from helpers.runs import epoch_records, train

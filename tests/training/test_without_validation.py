@@ -16,8 +16,8 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import Interrupted, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.terminal import tables as terminal
-from gradspike.training import run as experiment
-from gradspike.training.evaluate import load_checkpoint
+from gradspike.training import summary
+from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import Diverged
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 
@@ -79,7 +79,7 @@ def test_a_stop_after_the_last_step_resumes_with_the_test(
     def stop(*args: Any) -> None:
         raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr(experiment, "evaluate_weights", stop)
+    monkeypatch.setattr(summary, "evaluate_weights", stop)
     with pytest.raises(Interrupted):
         train(tiny_config(*words, f"runs_dir={folder}"))
     monkeypatch.undo()

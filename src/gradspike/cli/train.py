@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradspike.cli.hydra import run
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.runs.files import check_writable
-from gradspike.runs.folder import RunFolder
+from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.resume import resumed_config
-
-if TYPE_CHECKING:
-    from gradspike.terminal.tables import Summary
 
 _trials: list[tuple[str, Summary | None]] = []
 
@@ -39,13 +34,14 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     check_data_dir(config.data_dir)
 
     from gradspike.terminal.tables import print_result
-    from gradspike.training import run as experiment
+    from gradspike.training import run as training
+    from gradspike.training.callbacks.timing import training_seconds
     from gradspike.training.processes import is_first_process
 
-    folder, summary = experiment.train(config, resumed, command or ["gradspike", "train", *typed])
+    folder, summary = training.train(config, resumed, command or ["gradspike", "train", *typed])
     _trials[-1] = (_trials[-1][0], summary)
     if is_first_process():
-        print_result(summary, experiment.training_seconds(folder), str(folder.path))
+        print_result(summary, training_seconds(folder.timing), str(folder.path))
     return 0
 
 

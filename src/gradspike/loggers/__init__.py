@@ -1,1 +1,1 @@
-"""Where numbers go besides the terminal: JSON lines, W&B."""
+"""What records the numbers of a run: JSON lines, TensorBoard, W&B."""

@@ -1,50 +1,57 @@
-"""metrics.jsonl: one JSON object a line, the record every run keeps whatever other logger it has."""
+"""metrics.jsonl: one JSON object a line, which every run writes besides any other logger."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
 
+from gradspike.loggers.base import RunLogger
 from gradspike.runs.files import finite
 
 
-class JsonLines(Logger):
-    """Appends {"step": n, **metrics}; a number that is not finite becomes null, since JSON has none."""
+class JsonLines(RunLogger):
+    """Appends {"step": n, **metrics}; numbers that are not finite become null, because JSON has none."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         self.file = file
 
     @property
+    @override
     def name(self) -> str:
-        """Name of the logger."""
         return "files"
 
     @property
+    @override
     def version(self) -> str:
-        """The run's folder."""
         return self.file.parent.name
 
+    @override
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one record."""
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         record = finite({"step": step, **metrics})
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
+    @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: config.yaml holds them."""
+
+    @override
+    def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
+        self.log_metrics({**scalars, **histograms}, step)
 
     def size(self) -> int:
         """Bytes written so far."""
         return self.file.stat().st_size if self.file.exists() else 0
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the file had `size` bytes."""
+        """Drop everything after the first `size` bytes."""
         if self.file.exists():
             with self.file.open("r+", encoding="utf-8") as file:
                 file.truncate(size)

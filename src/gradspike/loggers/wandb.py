@@ -1,57 +1,60 @@
-"""Weights & Biases, in a form that can never stop a training."""
+"""Weights & Biases. A failure of W&B never stops a training."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
 
 from gradspike.config.schema import ExperimentConfig, WandbConfig
+from gradspike.loggers.base import RunLogger
 from gradspike.loggers.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.nested import flat
 from gradspike.runs.folder import LAYERS, RunFolder
+from gradspike.runs.probe_records import histogram_edges
 
 log = logging.getLogger(__name__)
 
 SECONDS_TO_CONNECT = 30
 
 
-class WandbLogger(Logger):
-    """Writes to W&B; any failure of W&B is told once and ends the writing, not the training.
+class WandbLogger(RunLogger):
+    """Writes to W&B. The first failure is logged and ends the writing; training goes on.
 
-    Offline unless somebody is logged in (or WANDB_MODE or `mode` says otherwise). The W&B run has the id of the run's
-    folder, so that a resumed run continues it.
+    Offline unless the user is logged in (or WANDB_MODE or `mode` says otherwise). The W&B run has the run's id, so a
+    resumed run continues it.
     """
 
-    def __init__(self, config: ExperimentConfig, folder: Path, run_id: str) -> None:
+    def __init__(self, config: ExperimentConfig, run: RunFolder) -> None:
         super().__init__()
         assert isinstance(config.logger, WandbConfig)
         self.config = config
         self.options = config.logger
-        self.folder = folder
-        self.run_id = run_id
+        self.folder = run
         self._run: Any = None
         self._failed = False
 
     @property
+    @override
     def name(self) -> str:
-        """The W&B project."""
         return self.options.project
 
     @property
+    @override
     def version(self) -> str:
-        """The W&B run id."""
-        return self.run_id
+        return self.folder.id
 
+    @override
     @rank_zero_only
     def start(self) -> None:
-        """Open the W&B run; online falls back to offline when it cannot connect."""
+        """Open the W&B run, offline if it cannot connect."""
         import wandb
 
         mode = os.environ.get("WANDB_MODE") or self.options.mode
@@ -63,11 +66,11 @@ class WandbLogger(Logger):
                     project=self.options.project,
                     entity=self.options.entity,
                     group=self.options.group or self.config.method_label(),
-                    name=self.folder.name,
-                    id=self.run_id,
+                    name=self.folder.path.name,
+                    id=self.folder.id,
                     resume="allow",
                     tags=self.options.tags or None,
-                    dir=str(self.folder),
+                    dir=str(self.folder.path),
                     config=self.config.plain(),
                     mode=attempt,  # type: ignore[arg-type]
                     reinit="finish_previous",
@@ -79,41 +82,57 @@ class WandbLogger(Logger):
                 log.warning("W&B (%s) could not start: %s", attempt, error)
         self._failed = True
 
+    @override
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """One record, at the optimiser's step."""
-        self._attempt(lambda run: run.log(metrics, step=step))
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        self._attempt(lambda run: run.log(dict(metrics), step=step))
 
+    @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: `start` hands over the whole configuration."""
+        """Nothing to do: `start` sends the whole configuration."""
 
+    @override
     @rank_zero_only
-    def close(self, summary: dict[str, Any], failed: bool) -> None:
-        """Write the summary (nested keys joined by `/`) and what panels need besides (`reporting.closing`); end the W&B
-        run, so that the next one in this process has its own.
+    def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
+        def log_all(run: Any) -> None:
+            import wandb
+
+            shown = {
+                name: wandb.Histogram(np_histogram=(np.array(shares), np.array(histogram_edges(len(shares)))))
+                for name, shares in histograms.items()
+            }
+            run.log({**scalars, **shown}, step=step)
+
+        self._attempt(log_all)
+
+    @override
+    @rank_zero_only
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """Write the summary (nested keys joined by `/`) and what panels need besides (`loggers.closing`). End the W&B
+        run, so that the next one in this process is another.
         """
-        if not failed:
+        if summary is not None:
             self._attempt(lambda run: run.summary.update({**dict(flat(summary, "/")), **self._energies()}))
             self._attempt(self._log_layers)
-        self._attempt(lambda run: run.finish(exit_code=int(failed)))
+        self._attempt(lambda run: run.finish(exit_code=int(summary is None)))
         self._run = None
 
     def _energies(self) -> dict[str, float]:
-        layers = json.loads((self.folder / LAYERS).read_text(encoding="utf-8"))
+        layers = json.loads((self.folder.path / LAYERS).read_text(encoding="utf-8"))
         return energies(layers, self.config.model.activation == "relu")
 
     def _log_layers(self, run: Any) -> None:
         import wandb
 
-        validation = last_validation(RunFolder(self.folder).metrics)
+        validation = last_validation(self.folder.metrics)
         if rows := layer_rows(validation, self.config.method_label(), self.config.seed):
             run.log({LAYER_TABLE: wandb.Table(columns=list(LAYER_COLUMNS), data=rows)})
 
-    def _attempt(self, action: Any) -> None:
+    def _attempt(self, action: Callable[[Any], object]) -> None:
         if self._run is None or self._failed:
             return
         try:
             action(self._run)
         except Exception as error:
             self._failed = True
-            log.warning("W&B stopped working (%s); training goes on and the run's own files are complete.", error)
+            log.warning("W&B failed (%s). Training goes on, and the run's own files stay complete.", error)

@@ -35,6 +35,9 @@ from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
 from gradspike.runs.files import _write_json, finite, write_atomically
 
+Summary = dict[str, Any]
+"""The content of summary.json."""
+
 
 class RunFolder:
     """Paths and small files of one run. Made by `create` or `open`; `lock` keeps a second process out."""

@@ -1,6 +1,6 @@
-"""The probe's records, as they are read back: which layers they have, and what a layer did in each time step.
+"""Reads the probe's records: the layers in them, and a layer's numbers at each time step.
 
-How a record's keys are made stands at the head of callbacks/probe.py. Imports nothing heavy.
+training/probe/probe.py describes the keys. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 VALIDATION = "probe_val"
+HISTOGRAM_RANGE = 2.0
 _NETWORK = ("mean", "spread_layers", "spread_steps")
 
 
 def layer_names(records: Sequence[Mapping[str, Any]], prefix: str, quantity: str) -> list[str]:
-    """Layers with this quantity, in the order of the records, which is the network's."""
+    """The layers with this quantity, in the network's order."""
     names: dict[str, None] = {}
     for record in records:
         for key in record:
@@ -23,7 +24,12 @@ def layer_names(records: Sequence[Mapping[str, Any]], prefix: str, quantity: str
 
 
 def time_steps(record: Mapping[str, Any], prefix: str, layer: str, quantity: str) -> list[str]:
-    """The keys of a layer's numbers at time steps 0, 1, ..."""
+    """The keys of a layer's numbers at time steps 0, 1, ..., in order."""
     start = f"{prefix}/{layer}/{quantity}/t"
     found = [key for key in record if key.startswith(start) and key[len(start) :].isdigit()]
     return sorted(found, key=lambda key: int(key[len(start) :]))
+
+
+def histogram_edges(bins: int) -> list[float]:
+    """Edges [bins + 1] of the histograms of (u - theta) / kappa."""
+    return [HISTOGRAM_RANGE * (2 * edge / bins - 1) for edge in range(bins + 1)]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
+from gradspike.runs.folder import Summary
 from gradspike.started import typed_command
-
-Summary = dict[str, Any]
 
 
 def console() -> Console:

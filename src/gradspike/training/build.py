@@ -1,27 +1,30 @@
-"""From a validated configuration to a backbone."""
+"""From a validated configuration to the backbone and the data."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.data.datamodule import DataModule
+from gradspike.data.source import Split
 from gradspike.engine.registry import choose_engine
+from gradspike.errors import UserError
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
 
 
 def report_of(model: nn.Module) -> tuple[str, ...]:
-    """What a backbone that was made from another network says of its making: `report.lines()`, where it has that."""
+    """The lines of a converted backbone's report (`report.lines()`); empty for other backbones."""
     lines = getattr(getattr(model, "report", None), "lines", None)
     return tuple(lines()) if callable(lines) else ()
 
 
 def build_model(config: ExperimentConfig) -> nn.Module:
-    """The backbone for the data set's channels, image size and classes, every spiking layer told its name for error
-    messages.
-    """
+    """Build the backbone for the data set's channels, image size and classes, and name its spiking layers."""
     device = "cpu"
     if config.trainer.accelerator != "cpu":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -39,3 +42,16 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     encode_inputs(model, config.model.encoder, config.time_steps)
     name_layers(model)
     return model
+
+
+def build_data(config: ExperimentConfig) -> DataModule:
+    """Build the data module."""
+    accumulate = config.trainer.accumulate
+    return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir), accumulate)
+
+
+def require_samples(data: DataModule, split: Split) -> None:
+    """Raise UserError if the data, which must be set up, have no samples in `split`."""
+    if not len(data.samples.indices(split)):
+        reason = " With dataset.val_fraction=0 all of them are used for training." if split == "val" else ""
+        raise UserError(f"The data set '{data.config.name}' has no samples in the split {split}.{reason}")

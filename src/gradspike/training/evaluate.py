@@ -1,4 +1,4 @@
-"""Evaluate checkpoints, and load what an evaluation needs: data, samples, weights."""
+"""Evaluates a run's checkpoints on one split of its data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
@@ -14,15 +13,18 @@ from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.training.build import build_data, require_samples
 from gradspike.training.callbacks.interrupt import KeepListening, SignalGuard
+from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.device import check_device
 from gradspike.training.module import SpikingClassifier
-from gradspike.training.trainer import build_trainer, check_device, quieten
+from gradspike.training.trainer import build_trainer, quieten
 
 
 def evaluate(
     run: RunFolder, checkpoints: list[Path], split: Split, data_dir: str | None, accelerator: str
 ) -> dict[str, dict[str, float]]:
-    """Accuracy, loss and firing rate of each checkpoint on `split` (train, val or test), by the checkpoint's name."""
+    """Accuracy, loss and firing rate of each checkpoint on `split`, by the checkpoint's name."""
     quieten()
     config = as_evaluated(run.config(), data_dir, accelerator)
     check_device(config.trainer)
@@ -50,44 +52,12 @@ def evaluate(
 
 
 def as_evaluated(config: ExperimentConfig, data_dir: str | None, accelerator: str) -> ExperimentConfig:
-    """A run's configuration on one device of the kind asked for, with its data at `data_dir` if that is given."""
+    """A run's configuration on one device of the given kind, with its data in `data_dir` if that is given."""
     plain = config.plain()
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
     if plain["model"].get("pretrained") is not None:
-        plain["model"]["pretrained"] = None  # its weights are a checkpoint's, wherever they once came from
+        plain["model"]["pretrained"] = None  # the weights come from a checkpoint
     return validate({**plain, "data_dir": data_dir or config.data_dir})
-
-
-def build_data(config: ExperimentConfig) -> DataModule:
-    """The data module of a configuration."""
-    accumulate = config.trainer.accumulate
-    return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir), accumulate)
-
-
-def require_samples(data: DataModule, split: Split) -> None:
-    """Raises UserError where the data, already set up, have no samples in `split`."""
-    if not len(data.samples.indices(split)):
-        reason = " With dataset.val_fraction=0 all of them train." if split == "val" else ""
-        raise UserError(f"The data set '{data.config.name}' has no samples in the split {split}.{reason}")
-
-
-def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]:
-    """A checkpoint as plain dicts and tensors. Raises UserError when it is missing or damaged."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint.")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    # torch names no common class for a file that is cut short, of another kind or unreadable.
-    except Exception as error:
-        hint = ""
-        if hint_best and hint_best.is_file():
-            hint = f" {hint_best} may still be whole: copy it to {path} to go on from there."
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).{hint}") from error
-    missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)
-    if missing:
-        raise UserError(f"{path}: is not a checkpoint of gradspike (it lacks {', '.join(sorted(missing))}).")
-    return checkpoint
 
 
 def evaluate_weights(
@@ -95,7 +65,7 @@ def evaluate_weights(
 ) -> dict[str, float]:
     """Load `state` into the module and evaluate it on the data module's test split.
 
-    The numbers are NaN where samples or network are not finite; `module.test_problem` says which.
+    The numbers are NaN if samples or network are not finite; `module.test_problem` gives the reason.
     """
     module.load_state_dict(state)
     trainer.test(module, datamodule=data, verbose=False)

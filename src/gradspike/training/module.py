@@ -165,7 +165,9 @@ class SpikingClassifier(L.LightningModule):
         # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
         # saved.
         last = int(self.trainer.num_training_batches) - 1
-        counts = {"train": self.train_samples.results(), "val": self.val_samples.results()}
+        counts = {"train": self.train_samples.results()}
+        if val:
+            counts["val"] = self.val_samples.results()
         for split, of_split in counts.items():
             self._check_samples(of_split, split)
         for split, of_split in counts.items():

@@ -23,11 +23,14 @@ from gradspike.errors import UserError
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
-from gradspike.training.evaluate import as_evaluated, build_data, load_checkpoint, require_samples
+from gradspike.training.build import build_data, require_samples
+from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.device import check_device
+from gradspike.training.evaluate import as_evaluated
 from gradspike.training.finite import finite_samples
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
-from gradspike.training.trainer import build_trainer, check_device, quieten
+from gradspike.training.trainer import build_trainer, quieten
 
 if TYPE_CHECKING:
     from gradspike.tools.landscape.options import LandscapeConfig

@@ -54,8 +54,9 @@ def profile(words: list[str]) -> int:
 
     from gradspike.tools.profile.measure import measure
     from gradspike.tools.profile.table import print_profile
-    from gradspike.training.evaluate import build_data
-    from gradspike.training.trainer import check_device, quieten
+    from gradspike.training.build import build_data
+    from gradspike.training.device import check_device
+    from gradspike.training.trainer import quieten
 
     quieten()
     check_device(config.trainer)

@@ -1,1 +1,1 @@
-"""What the trainer does besides training: checkpoints, progress, interruption, timing, firing rates."""
+"""What happens around training: checkpoints, progress, interruption, timing, moving average, test records."""

@@ -1,47 +1,23 @@
-"""best.ckpt and last.ckpt: plain dicts that load with weights_only=True, each replaced in one step."""
+"""When last.ckpt and best.ckpt are saved."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from gradspike.errors import UserError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.training.callbacks.steps import ends_step
 from gradspike.training.module import Diverged, SpikingClassifier
 
 
-class AtomicFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it; Lightning's own goes by the system's temporary folder."""
+class Checkpoints(L.Callback):
+    """Saves `last.ckpt` after each epoch (and every n steps), and `best.ckpt` when validation accuracy rises.
 
-    @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.partial")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"{target}: cannot be saved ({error.strerror}); the previous one is untouched.") from error
-
-
-class Checkpoints(Checkpoint):
-    """Saves `last.ckpt` at every epoch's end (and every n steps), `best.ckpt` at a new high of validation.
-
-    Of equally accurate epochs the one with the lowest validation loss is kept; without a validation `best.ckpt` is the
-    last epoch's. Lightning calls checkpoint callbacks
-    after all others, so that what is saved is the state every other part has finished with.
+    Among equally accurate epochs the lowest validation loss wins; without validation `best.ckpt` is the last epoch's.
+    Must be the last callback, so that all others have finished with the state that is saved.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None, metrics: JsonLines) -> None:
@@ -51,16 +27,17 @@ class Checkpoints(Checkpoint):
         self.best: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch; its last step is left to the epoch's end."""
+        # The last step of an epoch is saved by on_train_epoch_end.
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and ends_step(trainer, batch_idx) and batch_idx + 1 < trainer.num_training_batches:
             self.save_last(trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the epoch."""
         assert isinstance(pl_module, SpikingClassifier)
         self.last = dict(pl_module.epoch_metrics)
         if not self.best or _quality(self.last) > _quality(self.best):
@@ -68,30 +45,32 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.folder / "best.ckpt")
         self.save_last(trainer)
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keep the state in which the loss stopped being a number, beside the good ones."""
+        """Save the state in which the loss became NaN or infinite, beside the good ones."""
         if isinstance(exception, Diverged) and trainer.world_size == 1:
             trainer.save_checkpoint(self.folder / "diverged.ckpt")
 
     def save_last(self, trainer: L.Trainer) -> None:
-        """Save the present state as last.ckpt."""
+        """Save the current state as last.ckpt."""
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
+    @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how long metrics.jsonl was, so that a resumed run goes on from exactly there."""
+        """Record the length of metrics.jsonl, at which a resumed run continues it."""
         checkpoint["metrics_bytes"] = self.metrics.size()
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        """The numbers of the best and the last epoch."""
         return {"best": self.best, "last": self.last}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
         self.best, self.last = state_dict["best"], state_dict["last"]
 
 
 def _quality(metrics: dict[str, float]) -> tuple[float, float]:
-    """What is higher for the better of two epochs."""
+    """Sort key: higher is better."""
     if "val/accuracy" not in metrics:
         return metrics["epoch"], 0.0
     return metrics["val/accuracy"], -metrics["val/loss"]

@@ -1,10 +1,10 @@
-"""What a test leaves behind besides its few numbers: who was taken for whom, and what each layer was given.
+"""The detailed results of a test: the confusion matrix, and the inputs of each layer.
 
     confusion.json   {"classes": K, "last": [[label, predicted, samples], ...], "best": [...]}, pairs that occurred
-    layers.json      {"samples": n, "last": [...], "best": [...]}, see `describe.synapses`
+    layers.json      {"samples": n, "last": [...], "best": [...]}, see `cost.synapses`
 
-`last` are the weights after the last epoch, `best` the best ones by validation. Nothing here depends on the clock or on
-whether the run was interrupted. A number that is not finite is null.
+`last` are the weights after the last epoch, `best` those with the best validation accuracy. The files do not depend on
+the clock or on interruptions. Numbers that are not finite are null.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ SAMPLES = 64
 
 
 class Confusion(Metric):
-    """How often each label was taken for each class, int64 [K, K], summed over ranks.
+    """How often each label was predicted as each class, int64 [K, K], summed over ranks.
 
-    Not torchmetrics' own, which needs K^2 numbers a sample where torch is asked to be deterministic (1.9).
+    torchmetrics 1.9 needs K^2 numbers per sample if torch is to be deterministic.
     """
 
     counts: Tensor
@@ -44,16 +44,15 @@ class Confusion(Metric):
         places = labels * self.counts.shape[0] + predicted
         self.counts.view(-1).index_add_(0, places, torch.ones_like(places))
 
+    @override
     def compute(self) -> Tensor:
-        """The counts so far."""
         return self.counts
 
 
 class EvaluationRecord(L.Callback):
-    """Looks on at each test of a trainer; `take` hands over what was seen, `write` makes the two files.
+    """Records each test of a trainer; `taken` returns the record of the last one.
 
-    Layers are measured on `samples` samples spread over the split, in a pass of their own after the test (those of the
-    first process, where there are several).
+    Layers are measured on `samples` samples of the first process, spread over the split, in a pass after the test.
     """
 
     def __init__(self, samples: int = SAMPLES) -> None:
@@ -64,7 +63,6 @@ class EvaluationRecord(L.Callback):
 
     @override
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start anew."""
         assert isinstance(pl_module, SpikingClassifier)
         self._confusion = Confusion(pl_module.config.dataset.classes).to(pl_module.device)
         self._inputs = []
@@ -79,7 +77,6 @@ class EvaluationRecord(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the batch, and keep its part of the samples."""
         assert self._confusion is not None
         self._confusion.update(batch["label"], outputs)
         batches = int(sum(trainer.num_test_batches))
@@ -90,14 +87,14 @@ class EvaluationRecord(L.Callback):
 
     @override
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sum over processes, and measure the layers; by now nobody else counts what they do."""
+        # Other callbacks have removed their hooks by now.
         assert isinstance(pl_module, SpikingClassifier)
         assert self._confusion is not None
         counts = self._confusion.compute().cpu()
         self._confusion = None
         self._seen = {"classes": len(counts), "confusion": [[*pair, int(counts[*pair])] for pair in _pairs(counts)]}
         if self._inputs:
-            # Lightning tests in inference mode, in which torch does not count operations.
+            # torch does not count operations in inference mode, which Lightning tests in.
             with torch.inference_mode(False), trainer.precision_plugin.forward_context():
                 inputs = torch.cat([part.clone() for part in self._inputs], self._inputs[0].ndim - 4)
                 self._inputs = []
@@ -106,13 +103,13 @@ class EvaluationRecord(L.Callback):
                     "layers": measure_synapses(pl_module.model, inputs),
                 }
 
-    def take(self) -> dict[str, Any]:
-        """What the last test showed."""
+    def taken(self) -> dict[str, Any]:
+        """The record of the last test."""
         return self._seen
 
 
 def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
-    """Write both files; `seen` is what `EvaluationRecord.take` gave for `last` and `best`."""
+    """Write both files. seen: the records of `last` and `best`."""
     first = next(iter(seen.values()))
     files = (
         (CONFUSION, {"classes": first["classes"]}, "confusion"),
@@ -125,5 +122,6 @@ def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
 
 
 def _pairs(counts: Tensor) -> list[list[int]]:
+    """The places that are not 0."""
     pairs: list[list[int]] = counts.nonzero().tolist()
     return pairs

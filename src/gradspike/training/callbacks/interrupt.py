@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+"""Ctrl-C and SIGTERM: finish the step, save, and stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from typing_extensions import override
 
 from gradspike.errors import Interrupted
 from gradspike.training.callbacks.checkpoints import Checkpoints
@@ -19,11 +20,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SignalGuard:
-    """`with SignalGuard():` makes Ctrl-C and SIGTERM raise Interrupted, wherever the program is.
+    """`with SignalGuard():` makes Ctrl-C and SIGTERM raise Interrupted at any point of the program.
 
-    While `patient` is set the first signal is only noted in `received`, for whoever can stop at a better moment; a
-    second one raises. Of several processes that train together the first one decides; the others ignore Ctrl-C, which a
-    terminal sends to all of them, and wait to be ended.
+    While `patient` is set, the first signal is only recorded in `received`, so that the training can stop at a better
+    moment; the second one raises. With several processes the first one decides. The others ignore Ctrl-C, which a
+    terminal sends to all of them; the first one ends them.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class SignalGuard:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> SignalGuard:
-        # Python lets only the main thread listen; elsewhere (a notebook's worker) signals are not ours to handle.
+        # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
             self.listen()
@@ -46,7 +47,7 @@ class SignalGuard:
         self._previous = {}
 
     def listen(self) -> None:
-        """Take the signals back from Lightning, which installs handlers of its own whenever a trainer starts."""
+        """Install the handlers; again after Lightning has installed its own, as it does whenever a trainer starts."""
         for signum in self._previous:
             if is_first_process():
                 signal.signal(signum, self._handle)
@@ -57,57 +58,58 @@ class SignalGuard:
         if self.received is not None or not self.patient:
             raise Interrupted(signum)
         self.received = signum
-        print("\nStopping after this step and saving; once more stops at once.", flush=True)
+        print("\nStopping after this step and saving. A second signal stops at once.", flush=True)
 
 
 class KeepListening(L.Callback):
-    """Takes the signals back when a test begins: Lightning has just installed its own handlers."""
+    """Installs the handlers again when a test begins, because Lightning has just installed its own."""
 
     def __init__(self, guard: SignalGuard) -> None:
         self.guard = guard
 
+    @override
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen."""
         self.guard.listen()
 
 
 class StopOnSignal(KeepListening):
-    """The first signal stops training after the step under way, with its state saved; a second one stops at once.
+    """The first signal saves and stops after the current step; the second one stops at once.
 
-    Lightning itself would save in the middle of a step, and leaves SIGTERM with exit code 0. With several processes,
-    whose steps would have to agree on where to stop, the first signal stops at once and the newest checkpoint is the
-    one to go on from.
+    Lightning would save in the middle of a step, and exits with code 0 on SIGTERM. With several processes, which would
+    have to agree on a step, the first signal stops at once and the newest checkpoint is the one to resume from.
     """
 
     def __init__(self, guard: SignalGuard, checkpoints: Checkpoints) -> None:
         super().__init__(guard)
         self.checkpoints = checkpoints
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Be patient from here on."""
         self.guard.listen()
         self.guard.patient = trainer.world_size == 1
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to, unless the epoch is as good as over: then its validation and its end come first."""
+        # After the last step of an epoch its validation comes first.
         within_epoch = batch_idx + 1 < trainer.num_training_batches
         if self.guard.received is not None and within_epoch and ends_step(trainer, batch_idx):
             self.checkpoints.save_last(trainer)
             raise Interrupted(self.guard.received, saved=True)
 
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop between two epochs; the last one has been saved."""
         self._stop()
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Asked during the last epoch, stop before the test."""
         self.guard.patient = False
         self._stop()
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """End the other processes before they find this one gone and print pages about it."""
+        """End the other processes before they print tracebacks about the loss of this one."""
         self.guard.patient = False
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and trainer.is_global_zero:

@@ -1,6 +1,4 @@
-"""What the person at the terminal sees while a network trains: one bar, or one line an epoch where there is no
-terminal.
-"""
+"""The progress of a training: a bar in a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -11,15 +9,29 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from typing_extensions import override
 
+from gradspike.config.schema import TrainerConfig
+from gradspike.terminal.tables import console as terminal
 from gradspike.training.callbacks.timing import Timing
 from gradspike.training.module import SpikingClassifier
+from gradspike.training.processes import is_first_process
 
-SECONDS_BETWEEN_READS = 0.5  # reading loss and accuracy waits for a GPU, so it is done twice a second at most
+SECONDS_BETWEEN_READS = 0.5  # reading loss and accuracy waits for the GPU
+
+
+def progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
+    """The callbacks that show progress as `trainer.progress` asks, in the first process."""
+    out = terminal()
+    if not is_first_process() or options.progress == "none":
+        return []
+    if options.progress == "bar" or (options.progress == "auto" and out.is_terminal):
+        return [ProgressBar(out)]
+    return [EpochLines(timing)]
 
 
 def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`, without what was not measured."""
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`, as far as measured."""
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
@@ -33,19 +45,19 @@ def epoch_line(metrics: dict[str, float], epochs: int) -> str:
 
 
 class EpochLines(L.Callback):
-    """One plain line after each epoch, with the speed of its training and the time left."""
+    """Prints a line after each epoch, with the training speed and the time left."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self._started = 0.0
         self._first_epoch = 0
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
         self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print."""
         assert isinstance(pl_module, SpikingClassifier)
         epochs = int(trainer.max_epochs or 0)
         done = trainer.current_epoch - self._first_epoch + 1
@@ -55,16 +67,14 @@ class EpochLines(L.Callback):
 
 
 class ProgressBar(L.Callback):
-    """A bar over the whole training with running loss, accuracy, images/s and time left; an epoch's line stays above
-    it.
-    """
+    """Shows a bar over the whole training with running loss, accuracy, images/s and time left, and a line per epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress: Progress | None = None
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the bar."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=14),
@@ -85,10 +95,10 @@ class ProgressBar(L.Callback):
         self._read = 0.0
         self._progress.start()
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar; now and then read the numbers."""
         assert self._progress is not None
         assert isinstance(pl_module, SpikingClassifier)
         fields: dict[str, Any] = {"batch_size": len(batch["label"]) * trainer.world_size}
@@ -100,20 +110,20 @@ class ProgressBar(L.Callback):
             self._task, advance=1, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", **fields
         )
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the epoch's line."""
         assert isinstance(pl_module, SpikingClassifier)
         if self._progress is not None:
             self._progress.console.print(
                 epoch_line(pl_module.epoch_metrics, int(trainer.max_epochs or 0)), highlight=False
             )
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar down."""
         self._stop()
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Take the bar down."""
         self._stop()
 
     def _stop(self) -> None:
@@ -123,8 +133,9 @@ class ProgressBar(L.Callback):
 
 
 class _Speed(ProgressColumn):
-    """Images a second, from the bar's own speed in batches."""
+    """Images per second, from the bar's speed in batches."""
 
+    @override
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed * task.fields['batch_size']:.0f} images/s" if speed else "- images/s")

@@ -1,4 +1,4 @@
-"""Where an optimiser step begins and ends among the micro-batches of which it may consist."""
+"""Where an optimiser step begins and ends, if it takes several micro-batches."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import lightning as L
 
 
 def begins_step(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Whether this micro-batch of the epoch is the first of an optimiser step."""
+    """Whether this micro-batch is the first of an optimiser step."""
     return batch_idx % trainer.accumulate_grad_batches == 0
 
 
 def ends_step(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Whether the weights have changed once this micro-batch of the epoch is done, and no gradient is kept.
+    """Whether an optimiser step ends with this micro-batch.
 
-    Only then can a training be saved and gone on with: gradients are not part of a checkpoint.
+    Only then can training be saved and resumed, because checkpoints do not contain gradients.
     """
     return (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -1,4 +1,4 @@
-"""How long each epoch takes, kept apart from the metrics since it never repeats."""
+"""The time and memory of each epoch, in a file apart from the metrics because they never repeat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from typing_extensions import override
 
 from gradspike.training.peak_memory import peak_mb, reset_peak
 
@@ -16,10 +17,9 @@ from gradspike.training.peak_memory import peak_mb, reset_peak
 class Timing(L.Callback):
     """Appends a line to timing.jsonl after each epoch.
 
-    It holds epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb.
-    `samples_per_second` counts training alone, `epoch_seconds` validation and saving too. Peak memory is the GPU's,
-    null on a CPU; peak RSS is the process's since the training began. Of an epoch that was resumed in its middle only
-    the part since then is timed.
+    Keys: epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb. `epoch_seconds`
+    includes validation and saving, `samples_per_second` does not. Peak memory is the GPU's, null on a CPU; peak RSS is
+    the process's since training began. An epoch that was resumed midway is timed from there.
     """
 
     def __init__(self, file: Path) -> None:
@@ -29,25 +29,26 @@ class Timing(L.Callback):
         self._started = 0.0
         self._train_seconds = 0.0
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock; a run resumed within an epoch is not told that the epoch starts."""
+        # Lightning does not call on_train_epoch_start for an epoch that is resumed midway.
         reset_peak()
         self._start()
 
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock anew."""
         self._start()
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
         self._samples += len(batch["label"]) * trainer.world_size
         self._train_seconds = time.perf_counter() - self._started
         self.samples_per_second = self._samples / self._train_seconds
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the line."""
         if not trainer.is_global_zero:
             return
         on_gpu = pl_module.device.type == "cuda"
@@ -66,3 +67,9 @@ class Timing(L.Callback):
         self._samples, self._started = 0, time.perf_counter()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+
+
+def training_seconds(file: Path) -> float:
+    """Seconds spent in epochs, over all sessions of a run."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return sum(float(json.loads(line)["epoch_seconds"]) for line in lines)

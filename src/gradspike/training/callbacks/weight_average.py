@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is what is validated, tested and evaluated."""
+"""An exponential moving average of the weights, which replaces them in validation, test and evaluation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from gradspike.training.module import SpikingClassifier
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
 
-PREFIX = "model."  # of the backbone's names in the module's state
+PREFIX = "model."  # of the backbone's parameters in the module's state
 
 
 class WeightAverage(L.Callback):
     """Keeps timm's ModelEmaV3 of the backbone, updated after every optimiser step.
 
-    Its decay after step n is min(`decay`, (n - 1) / n): the plain mean of the weights of all steps so far until that
-    reaches as far back as `decay` says, so that the random weights of the start have no part in it. Buffers of floating
-    point numbers (running statistics of norms, running thresholds) are averaged likewise, counters copied.
+    The decay after step n is min(`decay`, (n - 1) / n): a plain mean of all steps until that averages over as many
+    steps as `decay` does, so the initial random weights do not count. Floating-point buffers (running statistics of
+    norms, running thresholds) are averaged in the same way; counters are copied.
 
-    While a validation runs the backbone holds the average, the very tensors of it exchanged, so that what looks on
-    (firing rate, probe) sees the network that is evaluated. In a checkpoint `state_dict` is the average, which is what
-    everybody who loads one wants, and `training_state` are the weights that training goes on with. Has to stand before
-    every callback that saves one.
+    During validation the backbone's tensors hold the average, so that firing rate and probe see the evaluated network.
+    In a checkpoint `state_dict` is the average and `training_state` holds the weights that a resumed run continues
+    with. Must come before every callback that saves checkpoints.
     """
 
     def __init__(self, decay: float) -> None:
@@ -39,14 +38,13 @@ class WeightAverage(L.Callback):
 
     @override
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Give the module its training weights; Lightning has just loaded the average into it."""
+        """Load the training weights; Lightning has just loaded the average."""
         self._loaded = checkpoint["state_dict"]
         pl_module.load_state_dict(checkpoint["training_state"])
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the average; the module is on its device by now."""
-        from timm.utils.model_ema import ModelEmaV3  # takes a second, which runs without an average need not wait
+        from timm.utils.model_ema import ModelEmaV3  # takes a second to import
 
         model = _backbone(pl_module)
         self._average = ModelEmaV3(model, decay=self.decay, use_warmup=True, warmup_gamma=1.0, warmup_power=1.0)
@@ -59,30 +57,26 @@ class WeightAverage(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Follow the weights."""
         if ends_step(trainer, batch_idx):
             assert self._average is not None
             self._average.update(_backbone(pl_module), step=trainer.global_step)
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place."""
         self._exchange(pl_module)
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the training weights back."""
         self._exchange(pl_module)
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put the training weights back where a validation was under way; a checkpoint may follow."""
+        """Restore the training weights if validation was interrupted, because a checkpoint may follow."""
         if self._exchanged:
             self._exchange(pl_module)
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save both."""
         assert self._average is not None
         averaged = {PREFIX + name: value for name, value in self._average.module.state_dict().items()}
         checkpoint["training_state"] = checkpoint["state_dict"]

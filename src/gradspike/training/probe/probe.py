@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -49,15 +49,13 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from gradspike.config.schema import ProbeConfig
-from gradspike.loggers.jsonl import JsonLines
-from gradspike.loggers.wandb import WandbLogger
+from gradspike.loggers.base import RunLogger
 from gradspike.spiking_norm import LayerTrace, SpikingNorm
 from gradspike.training.callbacks.steps import begins_step
 from gradspike.training.probe.quantities import (
     distance_histogram,
     flat,
     gradient_norms,
-    histogram_edges,
     layer_statistics,
     rounded,
 )
@@ -221,13 +219,8 @@ class Probe(L.Callback):
             if DISTANCE in quantities
         }
         scalars = flat(values, prefix)
-        for logger in trainer.loggers:
-            if isinstance(logger, JsonLines):
-                logger.log_metrics({**scalars, **histograms}, step)
-            elif isinstance(logger, WandbLogger):
-                logger.log_metrics({**scalars, **_for_wandb(histograms)}, step)
-            else:
-                logger.log_metrics(scalars, step)
+        for logger in cast(list[RunLogger], trainer.loggers):
+            logger.log_probe(scalars, histograms, step)
 
     def _attach(self, hook: Any) -> None:
         self._handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in self._layers.values()]
@@ -267,13 +260,3 @@ def _inputs(y: Tensor, static: bool = False) -> tuple[Tensor, bool]:
 def _keep_norms(measured: dict[str, Tensor], name: str, steps: int | None, gradient: Tensor) -> None:
     norms = gradient_norms(gradient, steps or 1)
     measured[name] = norms[0] if steps is None else norms
-
-
-def _for_wandb(histograms: Mapping[str, list[float]]) -> dict[str, Any]:
-    import numpy as np
-    import wandb
-
-    return {
-        name: wandb.Histogram(np_histogram=(np.array(shares), np.array(histogram_edges(len(shares)))))
-        for name, shares in histograms.items()
-    }

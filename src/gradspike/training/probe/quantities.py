@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gradspike.engine.base import membrane_statistics, over_channels
+from gradspike.runs.probe_records import HISTOGRAM_RANGE
 from gradspike.spiking_norm import LayerTrace
-
-HISTOGRAM_RANGE = 2.0
 
 Quantities = Mapping[str, float | list[float]]
 """Per quantity one number for each time step, or a single one for all steps together."""
@@ -68,11 +67,6 @@ def _bin(distance: Tensor, bins: int) -> Tensor:
     # One byte an element makes the count several times as fast as torch.bucketize would.
     scaled = (distance + HISTOGRAM_RANGE) * (bins / (2 * HISTOGRAM_RANGE))
     return scaled.nan_to_num_(0.0).clamp_(0, bins - 1).to(torch.uint8)
-
-
-def histogram_edges(bins: int) -> list[float]:
-    """Edges [bins + 1] of the bins of `distance_histogram`."""
-    return [HISTOGRAM_RANGE * (2 * edge / bins - 1) for edge in range(bins + 1)]
 
 
 def gradient_norms(gradient: Tensor, time_steps: int) -> Tensor:

@@ -1,0 +1,22 @@
+"""What a run asks of a logger besides Lightning's records of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+
+
+class RunLogger(Logger):
+    """A logger that a run opens before its first record and closes after its test."""
+
+    def start(self) -> None:
+        """Open whatever the records go to."""
+
+    def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
+        """Log a record of the probe; `histograms` are shares of equal bins, which not every logger can hold."""
+        self.log_metrics(scalars, step)
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """End the record; `summary` is None after a failure."""

@@ -1,0 +1,22 @@
+"""TensorBoard event files in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gradspike.errors import UserError
+from gradspike.loggers.base import RunLogger
+
+
+class TensorBoard(TensorBoardLogger, RunLogger):
+    """Lightning's logger, as one of a run. Raises UserError without the package tensorboard."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            super().__init__(save_dir=folder, name="tensorboard", version="")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "logger=tensorboard needs the package tensorboard: pip install 'gradspike[tensorboard]'"
+            ) from error
