@@ -51,8 +51,12 @@ def loader(how: str, workers: int = 2) -> EpochLoader:
 
 
 if __name__ == "__main__":
-    try:
-        print(len(list(loader(sys.argv[1]))))
-    except Exception as error:
-        print(type(error).__name__, error, loader_failure(error), flush=True)
+    ended: Exception | None = None
+    while ended is None:
+        try:
+            list(loader(sys.argv[1]))
+        except Exception as error:
+            ended = error
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print(type(ended).__name__, ended, loader_failure(ended), flush=True)
     os._exit(0)
