@@ -1,20 +1,21 @@
-"""Names of pluggable parts (methods, models, data sets), without importing them.
+"""Parts (methods, models, data sets) by name, without importing them.
 
-A registry maps a name to the class that validates its options and to the import path of its implementation. Reading a
-registry imports neither torch nor lightning, so that a mistyped option is answered at once; the implementation is
-imported when it is built.
+A registry line is a name and the import path of a class, whose attribute `Config` is the class of its options. Checking
+options imports neither torch nor lightning, so that a mistake is answered at once; a part is imported when it is built.
 """
 
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, did_you_mean, unknown
+from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_config
 
 
 class Strict(BaseModel):
@@ -25,7 +26,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, values: Any) -> Any:
-        # pydantic takes true for 1; whoever writes optimizer.lr=true meant another key.
+        # pydantic takes true for 1; whoever types optimizer.lr=true meant another key.
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
@@ -36,60 +37,94 @@ class Strict(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Strict)
 
 
-@dataclass(frozen=True)
-class Entry(Generic[ConfigT]):
-    """`config` validates the options of a part, `path` ("module:Class") says where it is implemented."""
-
-    config: type[ConfigT]
-    path: str
-
-
 class Registry(Generic[ConfigT]):
-    """All parts of one kind by name; a name with a colon is the import path of a part that lives elsewhere.
+    """All parts of one kind by name. A name with a colon is itself the import path of a part outside this package.
 
-    An implementation outside this package carries its config class as its attribute `Config`.
+    `base` is the class that the options of every part derive from.
     """
 
-    def __init__(self, kind: str, entries: dict[str, Entry[Any]]) -> None:
+    def __init__(self, kind: str, base: type[ConfigT], paths: Mapping[str, str]) -> None:
         self.kind = kind
-        self._entries = entries
+        self.base = base
+        self._paths = dict(paths)
+        PART_MODULES.update(path.partition(":")[0] for path in paths.values())
 
     @staticmethod
     def part(options: Mapping[str, Any]) -> str:
-        """The registered name that validates and implements `options`: its library where it names one, else its name.
+        """The name under which the part with these options is found: its library where it names one, else its name.
 
-        A library holds many networks under names of its own, which are none of the registry's business.
+        A library holds many networks under names of its own.
         """
         return str(options.get("library") or options["name"])
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
-        return sorted(self._entries)
+        return sorted(self._paths)
 
     def config_class(self, name: str) -> type[ConfigT]:
-        """The class that validates the options of `name`. Raises ConfigError for an unknown name."""
-        if ":" in name:
-            config = getattr(self.implementation(name), "Config", None)
-            if config is None:
-                raise ConfigError(
-                    f"{self.kind} '{name}' has no attribute `Config` (a class derived from gradspike's config)."
-                )
-            return config  # type: ignore[no-any-return]
-        return self._entry(name).config
+        """The class that validates the options of `name`. Raises ConfigError for an unknown or unusable part."""
+        module, _, attribute = self._path(name).partition(":")
+        try:
+            config = read_config(module, attribute)
+            readable = getattr(config, "__pydantic_complete__", True)
+        except NoSuchClass as error:
+            raise self._missing(name, module, attribute, error.classes) from error
+        except Exception:  # whatever the file's statements raise is raised, and reported, by importing it
+            readable = False
+        if not readable:
+            config = getattr(self.implementation(name), ATTRIBUTE, None)
+        if not (isinstance(config, type) and issubclass(config, self.base)):
+            raise ConfigError(
+                f"{self.kind} '{name}': its attribute `{ATTRIBUTE}` must be a subclass of "
+                f"{self.base.__module__}.{self.base.__name__}."
+            )
+        return config
 
     def implementation(self, name: str) -> Any:
-        """Import the implementation of `name`. Raises ConfigError when there is none."""
-        path = name if ":" in name else self._entry(name).path
-        module_name, _, attribute = path.partition(":")
+        """Import the implementation of `name`. Raises ConfigError where that fails."""
+        module_name, _, attribute = self._path(name).partition(":")
         try:
-            return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{self.kind} '{name}' cannot be imported: {error}") from error
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            if ":" not in name and not isinstance(error, ImportError):
+                raise
+            raise ConfigError(f"{self.kind} '{name}' cannot be imported: {_described(error)}") from error
+        if not hasattr(module, attribute):
+            classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+            raise self._missing(name, module_name, attribute, classes)
+        return getattr(module, attribute)
 
-    def _entry(self, name: str) -> Entry[ConfigT]:
-        if name not in self._entries:
+    def build(self, options: ConfigT, *arguments: Any) -> Any:
+        """The part with these options, as an instance of the class its own module knows. Raises ConfigError."""
+        implementation = self.implementation(self.part(dict(options)))
+        own = getattr(implementation, ATTRIBUTE, None)
+        if isinstance(own, type) and issubclass(own, Strict) and not isinstance(options, own):
+            return implementation(own.model_validate(options.model_dump(mode="json")), *arguments)
+        return implementation(options, *arguments)
+
+    def _path(self, name: str) -> str:
+        if ":" in name:
+            return name
+        if name not in self._paths:
             raise ConfigError(
-                f"There is no {self.kind} '{name}'.{did_you_mean(name, self._entries)} "
-                f"Allowed: {', '.join(self.names())}, or an import path such as my_package.my_file:MyClass."
+                f"{unknown(self.kind, name, self.names())}, or an import path such as my_package.my_file:MyClass"
             )
-        return self._entries[name]
+        return self._paths[name]
+
+    def _missing(self, name: str, module: str, attribute: str, classes: list[str]) -> ConfigError:
+        return ConfigError(
+            f"{self.kind} '{name}': {module} has no class '{attribute}'.{did_you_mean(attribute, classes)}"
+        )
+
+
+def _described(error: Exception) -> str:
+    """What went wrong while a file was imported, and in which line of which file."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
+    if len(frames) < 3:
+        return str(error)
+    # The first two frames are this file's and importlib's; the third is the file that was asked for.
+    folder = Path(frames[2].filename).parent
+    frame = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)][-1]
+    return f"{frame.filename}, line {frame.lineno}: {type(error).__name__}: {error}"

@@ -19,6 +19,8 @@ b kappa / c = 1.66 kappa wide, and so the temperature per unit of potential foll
 c = 1.81.
 
 Tensors broadcast; values stay finite in float32 for |v| up to 1e4 and kappa down to 1e-3.
+
+Imports no torch: the options of the methods take the names of the shapes from SURROGATES.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Shape = Callable[[Tensor, Tensor], Tensor]
+    Shape = Callable[[Tensor, Tensor], Tensor]
 
 DSPIKE_TEMPERATURE = 3.0
 _DSPIKE_SLOPE = 2 * math.tanh(DSPIKE_TEMPERATURE / 2)
@@ -73,12 +76,12 @@ def _triangular_primitive(v: Tensor, kappa: Tensor) -> Tensor:
 
 
 def _sigmoid(v: Tensor, kappa: Tensor) -> Tensor:
-    s = torch.sigmoid(4 * v / kappa)
+    s = (4 * v / kappa).sigmoid()
     return 4 * s * (1 - s) / kappa
 
 
 def _sigmoid_primitive(v: Tensor, kappa: Tensor) -> Tensor:
-    return torch.sigmoid(4 * v / kappa)
+    return (4 * v / kappa).sigmoid()
 
 
 def _arctan(v: Tensor, kappa: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ def _arctan(v: Tensor, kappa: Tensor) -> Tensor:
 
 
 def _arctan_primitive(v: Tensor, kappa: Tensor) -> Tensor:
-    return torch.atan(math.pi * v / kappa) / math.pi + 0.5
+    return (math.pi * v / kappa).atan() / math.pi + 0.5
 
 
 def _fast_sigmoid(v: Tensor, kappa: Tensor) -> Tensor:
@@ -99,30 +102,30 @@ def _fast_sigmoid_primitive(v: Tensor, kappa: Tensor) -> Tensor:
 
 
 def _gaussian(v: Tensor, kappa: Tensor) -> Tensor:
-    return torch.exp(-math.pi * (v / kappa).square()) / kappa
+    return (-math.pi * (v / kappa).square()).exp() / kappa
 
 
 def _gaussian_primitive(v: Tensor, kappa: Tensor) -> Tensor:
-    return 0.5 + 0.5 * torch.erf(math.sqrt(math.pi) * v / kappa)
+    return 0.5 + 0.5 * (math.sqrt(math.pi) * v / kappa).erf()
 
 
 def _piecewise_exponential(v: Tensor, kappa: Tensor) -> Tensor:
-    return torch.exp(-2 * (v / kappa).abs()) / kappa
+    return (-2 * (v / kappa).abs()).exp() / kappa
 
 
 def _piecewise_exponential_primitive(v: Tensor, kappa: Tensor) -> Tensor:
     z = v / kappa
-    tail = 0.5 * torch.exp(-2 * z.abs())
-    return torch.where(z < 0, tail, 1 - tail)
+    tail = 0.5 * (-2 * z.abs()).exp()
+    return tail.where(z < 0, 1 - tail)
 
 
 def _dspike(v: Tensor, kappa: Tensor) -> Tensor:
     z = v / kappa
-    return (1 - torch.tanh(_DSPIKE_SLOPE * z).square()) * (z.abs() < _DSPIKE_HALF_SUPPORT) / kappa
+    return (1 - (_DSPIKE_SLOPE * z).tanh().square()) * (z.abs() < _DSPIKE_HALF_SUPPORT) / kappa
 
 
 def _dspike_primitive(v: Tensor, kappa: Tensor) -> Tensor:
-    return (torch.tanh(_DSPIKE_SLOPE * v / kappa) / _DSPIKE_SLOPE + 0.5).clamp(0, 1)
+    return ((_DSPIKE_SLOPE * v / kappa).tanh() / _DSPIKE_SLOPE + 0.5).clamp(0, 1)
 
 
 SURROGATES: dict[str, Surrogate] = {

@@ -76,7 +76,7 @@ def test_user_method_by_import_path(tiny: Callable[..., list[str]], tmp_path: Pa
     """A method in a folder of its own, chosen by its own YAML: no line of the package changes."""
     (tmp_path / "my_rule.py").write_text(
         "from gradspike.methods.fixed_sg import FixedSg\n"
-        "from gradspike.methods.registry import FixedSgConfig\n"
+        "from gradspike.methods.fixed_sg import FixedSgConfig\n"
         "class Rule(FixedSg):\n"
         "    Config = FixedSgConfig\n"
     )

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 
 from gradspike.engine.base import Engine
 from gradspike.errors import ConfigError
-from gradspike.methods.options import MethodConfig, SurrogateName
+from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
 from gradspike.spiking_norm import collect_losses, name_layers
 from gradspike.surrogate import SURROGATES
@@ -81,8 +81,12 @@ def test_variant_is_labelled_by_its_file_and_differs_from_its_method(name: str) 
     assert {**options, "label": None} != base
 
 
-def test_names_of_shapes_agree() -> None:
-    assert set(get_args(SurrogateName)) == set(SURROGATES)
+def test_names_of_shapes_are_those_of_the_shapes() -> None:
+    for name in SURROGATES:
+        assert method_config("fixed_sg", surrogate=name).surrogate == name
+    with pytest.raises(ValidationError) as error:
+        method_config("fixed_sg", surrogate="rectangle")
+    assert all(f"'{name}'" in str(error.value) for name in SURROGATES)
 
 
 @pytest.mark.parametrize(

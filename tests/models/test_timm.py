@@ -22,9 +22,8 @@ from gradspike.config.compose import load_config
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.methods.registry import METHODS
-from gradspike.models.registry import TimmConfig
 from gradspike.models.timm.convert import Conversion, convert
-from gradspike.models.timm.network import TimmNetwork
+from gradspike.models.timm.network import TimmConfig, TimmNetwork
 from gradspike.models.timm.trace import NotTraceable, trace
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig

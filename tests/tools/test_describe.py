@@ -105,7 +105,7 @@ def test_measuring_leaves_the_random_numbers_alone() -> None:
 OWN = """\
 import torch
 from torch import nn
-from gradspike.models.registry import ModelConfig
+from gradspike.models.options import ModelConfig
 
 class Net(nn.Module):
     Config = ModelConfig

@@ -79,7 +79,7 @@ def prepare(words: list[str]) -> int:
 
     _speak()
     signal.signal(signal.SIGTERM, _end)
-    source: Source[Any] = DATASETS.implementation(config.dataset.name)(config.dataset, config.time_steps, data_dir)
+    source: Source[Any] = DATASETS.build(config.dataset, config.time_steps, data_dir)
     source.refresh = True
     if arguments.workers is not None:
         source.prepare_workers = arguments.workers

@@ -22,7 +22,7 @@ from pydantic import (
 from gradspike.data.options.base import DatasetConfig
 from gradspike.engine.registry import EngineName
 from gradspike.methods.options import MethodConfig
-from gradspike.models.registry import ModelConfig
+from gradspike.models.options import ModelConfig
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig
 from gradspike.registry import Strict

@@ -36,8 +36,7 @@ class DataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         """Micro-batches per optimiser step; dataset.batch_size counts all of them together."""
         self.data_dir = Path(data_dir).expanduser()
-        source: type[Source[Any]] = DATASETS.implementation(config.name)
-        self.source = source(config, time_steps, self.data_dir)
+        self.source: Source[Any] = DATASETS.build(config, time_steps, self.data_dir)
         self.skip_batches: int | None = None
         """Batches to skip in the first epoch; None: those that a resumed trainer has done."""
         self.test_split: Split = "test"

@@ -141,7 +141,8 @@ def build_method(config: MethodConfig, time_steps: int, channels: int) -> Method
     implementation = METHODS.implementation(config.name)
     if not (isinstance(implementation, type) and issubclass(implementation, Method)):
         raise ConfigError(f"Method '{config.name}' is not a subclass of gradspike.methods.base.Method.")
-    return implementation(config, time_steps, channels)
+    method: Method = METHODS.build(config, time_steps, channels)
+    return method
 
 
 def check_method(method: Method, facts: LayerFacts) -> None:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import DsAtgoConfig
+from gradspike.methods.options import MethodConfig
+
+
+class DsAtgoConfig(MethodConfig):
+    """DS-ATGO and its ablations; see `ds_atgo.DsAtgo`."""
+
+    v_threshold: float = Field(default=1.0, gt=0)
+    at: bool = True
+    tgo: bool = True
+    driver: Literal["std", "threshold"] = "std"
+    threshold_source: Literal["measured", "estimated"] = "measured"
+    firing_factor: float = Field(default=1.0, gt=0)
+    moving_average: bool = True
+    momentum: float = Field(default=0.1, gt=0, le=1)
+    k: float = Field(default=1.0, gt=0)
+    sync_stats: Literal["auto"] | bool = "auto"
 
 
 class DsAtgo(Method):

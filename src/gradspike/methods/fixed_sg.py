@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import FixedSgConfig
+from gradspike.methods.options import MIN_WIDTH, MethodConfig
+
+
+class FixedSgConfig(MethodConfig):
+    """Constant threshold and constant surrogate width."""
+
+    v_threshold: float = Field(default=1.0, gt=0)
+    width: float = Field(default=1.0, ge=MIN_WIDTH)
 
 
 class FixedSg(Method):

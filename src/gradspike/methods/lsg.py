@@ -7,7 +7,11 @@ from typing import ClassVar
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import LsgConfig
+from gradspike.methods.options import MethodConfig
+
+
+class LsgConfig(MethodConfig):
+    """LSG has no option of its own: its width follows the decay factor."""
 
 
 class Lsg(Method):

@@ -8,7 +8,14 @@ import torch
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.registry import MpdAglConfig
+from gradspike.methods.options import MethodConfig
+
+
+class MpdAglConfig(MethodConfig):
+    """`gamma_mean`: the width follows the norm's gain. `time_aware`: the first step has its own width. Neither: LSG."""
+
+    gamma_mean: bool = True
+    time_aware: bool = True
 
 
 class MpdAgl(Method):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from gradspike.registry import Strict
+from gradspike.surrogate import SURROGATES
 
 MIN_WIDTH = 1e-3
 
-SurrogateName = Literal[
-    "rectangular", "triangular", "sigmoid", "arctan", "fast_sigmoid", "gaussian", "piecewise_exponential", "dspike"
-]
+if TYPE_CHECKING:
+    SurrogateName = str
+else:
+    SurrogateName = Literal[tuple(SURROGATES)]
 
 
 class MethodConfig(Strict):

@@ -6,19 +6,39 @@ Only the paper's abstract was at hand; the rules below are our reading of it.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
 from gradspike.methods.base import LayerFacts, Method, Plan
-from gradspike.methods.options import MIN_WIDTH
-from gradspike.methods.registry import PsgConfig
+from gradspike.methods.options import MIN_WIDTH, MethodConfig
 
 # The symmetric divergence grows without bound as the potential's spread vanishes, as it does when every input is equal.
 VARIANCE_FLOOR = 1e-4
+
+
+class PsgConfig(MethodConfig):
+    """`width` is where the learned width starts, `width_lr_multiplier` scales its learning rate.
+
+    `pda_weight` (lambda) weighs the loss that pulls the potential to N(0, pda_target^2); a target of None is V_th.
+    """
+
+    width: float = Field(default=1.0, gt=MIN_WIDTH)
+    width_per: Literal["layer", "channel"] = "layer"
+    width_lr_multiplier: float = Field(default=1.0, ge=0)
+    pda_weight: float = Field(default=0.0, ge=0)
+    pda_target: float | None = Field(default=None, gt=0)
+    sync_stats: Literal["auto"] | bool = "auto"
+
+
+class PsgPdaConfig(PsgConfig):
+    """PSG with its potential distribution loss switched on."""
+
+    pda_weight: float = Field(default=0.01, ge=0)
 
 
 class Psg(Method):
@@ -69,6 +89,12 @@ class Psg(Method):
     def membrane_loss(self, facts: LayerFacts, mean: Tensor, variance: Tensor) -> Tensor:
         target = self.config.pda_target if self.config.pda_target is not None else facts.v_threshold
         return self.config.pda_weight * symmetric_divergence(mean, variance, target).mean()
+
+
+class PsgPda(Psg):
+    """PSG with its potential distribution loss switched on."""
+
+    Config: ClassVar[type[PsgConfig]] = PsgPdaConfig
 
 
 def symmetric_divergence(mean: Tensor, variance: Tensor, target_std: float) -> Tensor:

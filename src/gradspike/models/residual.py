@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gradspike.models.blocks import conv1x1, conv3x3
-from gradspike.models.registry import ResidualConfig
+from gradspike.models.options import ResidualConfig
 from gradspike.spiking_norm import LayerContext
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
+from gradspike.models.options import ResidualConfig
 from gradspike.models.pooling import AdaptiveMaxPool2d
-from gradspike.models.registry import ResidualConfig
 from gradspike.models.residual import residual_stages
 from gradspike.spiking_norm import LayerContext
 
@@ -21,6 +23,8 @@ class ResNet19(nn.Module):
 
     The blocks' rule is SEW's unless told otherwise, as in the released code of MPD-AGL (Jiang et al., IJCAI 2025).
     """
+
+    Config: ClassVar[type[ResidualConfig]] = ResidualConfig
 
     def __init__(self, config: ResidualConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
+from gradspike.models.options import ResidualConfig
 from gradspike.models.pooling import MaxPool2d
-from gradspike.models.registry import SewResNetConfig
 from gradspike.models.residual import residual_stages
 from gradspike.spiking_norm import LayerContext
 
 CHANNELS = (64, 128, 256, 512)
 LARGE = 96
 """Images from this size on, in pixels, get the ImageNet stem unless told otherwise."""
+
+
+class SewResNetConfig(ResidualConfig):
+    """ResNet-18 and -34. stem: imagenet (7x7, stride 2, pooling) or small (3x3, stride 1); auto: small below 96
+    pixels. pool: of the imagenet stem; the last pooling is an average."""
+
+    pool: Literal["avg", "max"] = "max"
+    stem: Literal["auto", "imagenet", "small"] = "auto"
 
 
 class SewResNet(nn.Module):
@@ -25,6 +33,7 @@ class SewResNet(nn.Module):
     at full size (small).
     """
 
+    Config: ClassVar[type[SewResNetConfig]] = SewResNetConfig
     depths: ClassVar[tuple[int, ...]]
     """Number of blocks of each stage."""
 

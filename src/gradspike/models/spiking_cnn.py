@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar, Literal
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, unfold_time
+from gradspike.models.options import ModelConfig
 from gradspike.models.pooling import AdaptiveAvgPool2d
-from gradspike.models.registry import SpikingCnnConfig
 from gradspike.spiking_norm import LayerContext
+
+
+class SpikingCnnConfig(ModelConfig):
+    """`depth` stages of conv3x3 - norm - neuron with `width` channels in the first, doubled by each further one."""
+
+    width: PositiveInt = 32
+    depth: PositiveInt = 3
+    pool: Literal["avg", "max"] = "avg"
+
+    def check_image_size(self, image_size: int) -> None:
+        """Each stage but the first halves the image; at least one pixel must be left."""
+        deepest = image_size.bit_length()
+        if self.depth > deepest:
+            raise ValueError(
+                f"model.depth={self.depth} halves {image_size} x {image_size} images {self.depth - 1} times, which "
+                f"leaves less than a pixel; at most model.depth={deepest}"
+            )
 
 
 class SpikingCnn(nn.Module):
     """`depth` stages of [pool - ] conv3x3 - norm - neuron, the channels doubled from stage to stage, then means over a
     2x2 grid and a linear layer."""
+
+    Config: ClassVar[type[SpikingCnnConfig]] = SpikingCnnConfig
 
     def __init__(self, config: SpikingCnnConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()

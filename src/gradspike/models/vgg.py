@@ -9,8 +9,35 @@ from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, scaled, unfold_time
-from gradspike.models.registry import VggConfig
+from gradspike.models.options import WidthConfig
 from gradspike.spiking_norm import LayerContext
+
+
+class VggConfig(WidthConfig):
+    """VGG networks: stages of convolutions, each followed by 2x2 pooling."""
+
+    halvings: ClassVar[int]
+    """Number of poolings."""
+
+    def check_image_size(self, image_size: int) -> None:
+        """Each pooling halves the image; at least one pixel must be left."""
+        if image_size >> self.halvings == 0:
+            raise ValueError(
+                f"it halves {image_size} x {image_size} images {self.halvings} times, which leaves less than a pixel; "
+                f"it takes images of {1 << self.halvings} pixels or more (dataset.image_size, where that can be chosen)"
+            )
+
+
+class VggSnnConfig(VggConfig):
+    """VGGSNN (Deng et al., ICLR 2022)."""
+
+    halvings = 4
+
+
+class Vgg13Config(VggConfig):
+    """VGG-13 (Simonyan & Zisserman, ICLR 2015) with one linear layer."""
+
+    halvings = 5
 
 
 class Vgg(nn.Module):
@@ -43,6 +70,7 @@ class Vgg(nn.Module):
 class VggSnn(Vgg):
     """VGGSNN (Deng et al., ICLR 2022): 8 convolutions, 9,268,754 parameters on CIFAR10-DVS with PLIF."""
 
+    Config: ClassVar[type[VggConfig]] = VggSnnConfig
     stages = ((64, 128), (256, 256), (512, 512), (512, 512))
 
 
@@ -51,4 +79,5 @@ class Vgg13(Vgg):
     three.
     """
 
+    Config: ClassVar[type[VggConfig]] = Vgg13Config
     stages = ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512))

@@ -20,7 +20,7 @@ from gradspike.data.files.download import download
 from gradspike.data.files.files import ARCHIVES, Files
 from gradspike.data.files.safe_pickle import load_pickle
 from gradspike.data.options.base import DatasetConfig
-from gradspike.data.options.pictures import Cifar10Config
+from gradspike.data.options.pictures import Cifar10Config, Cifar100Config
 from gradspike.data.pictures.decode import fit
 from gradspike.data.pictures.listing import PictureListing, list_class_folders
 from gradspike.data.pictures.source import PictureSource
@@ -72,7 +72,7 @@ OFFICIAL = {
 
 
 class Cifar(PictureSource[Cifar10Config]):
-    """Pictures [3, 32, 32]. The official order of the classes is that of their names."""
+    """CIFAR-10: pictures [3, 32, 32]. The official order of the classes is that of their names."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10Config
     stored_size = SIZE
@@ -141,6 +141,12 @@ class Cifar(PictureSource[Cifar10Config]):
                 bytes_per_item=60_000 // len(official.batches) * 3 * self.config.image_size**2,
             )
         return self.facts(folder, PictureListing(files, (), class_names, ()), bad)
+
+
+class Cifar100(Cifar):
+    """CIFAR-100: the same pictures' form, 100 classes."""
+
+    Config: ClassVar[type[DatasetConfig]] = Cifar100Config
 
 
 def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key: str, classes: int, size: int) -> Part:

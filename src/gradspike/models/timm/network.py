@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import timm
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import ConfigError
 from gradspike.models.blocks import fold_time, unfold_time
+from gradspike.models.options import ModelConfig
 from gradspike.models.pooling import make_deterministic
-from gradspike.models.registry import TimmConfig
 from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.sites import NotConvertible, check_kind
 from gradspike.models.timm.trace import DoesNotRun, NotTraceable, check_runs, trace
 from gradspike.models.timm.weights import load_pretrained
 from gradspike.spiking_norm import LayerContext
+
+TIMM_OPTIONS_SET_ELSEWHERE = {
+    **dict.fromkeys(("pretrained", "checkpoint_path"), "weights are loaded with model.pretrained=<file>"),
+    "num_classes": "it follows from the data set",
+    "in_chans": "it follows from the data set",
+}
+
+
+class TimmConfig(ModelConfig):
+    """Any convolutional network of timm as a spiking one; `name` is timm's name of it."""
+
+    library: Literal["timm"] = "timm"
+    pretrained: str | None = None
+    """A local file (.pth, .pt, .safetensors) of weights in timm's names."""
+    spiking_gates: bool = False
+    """Make the activations inside squeeze-excite and other gates spike too; they stay real-valued otherwise."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of timm.create_model, such as drop_path_rate; which there are depends on the network."""
+
+    @field_validator("options")
+    @classmethod
+    def _set_elsewhere(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for key in options:
+            if key in TIMM_OPTIONS_SET_ELSEWHERE:
+                raise ValueError(f"{key} is not set here; {TIMM_OPTIONS_SET_ELSEWHERE[key]}")
+        return options
 
 
 @dataclass(frozen=True)
@@ -67,6 +95,8 @@ class TimmNetwork(nn.Module):
         network: the converted graph, forward(x, static), or timm's own module.
         report: what was converted and what was left.
     """
+
+    Config: ClassVar[type[TimmConfig]] = TimmConfig
 
     def __init__(self, config: TimmConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()
