@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradspike.cli import train as launch
+from gradspike.cli import evaluate as launch
 from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.energy import energy_of
 from gradspike.errors import UserError
@@ -54,12 +54,13 @@ def test_bad_validation_samples_end_the_run(tiny_config: Compose) -> None:
 
 @pytest.mark.parametrize("more", [[], ALL])
 def test_bad_test_samples_leave_the_run_and_give_no_accuracy(
-    tiny_config: Compose, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], more: list[str]
+    tiny_config: Compose, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     run = train(tiny_config(BAD, *more, SHORT))
     assert run.state() == "finished"
-    assert "of the test split contain" in caplog.text
-    assert "There is no test accuracy" in caplog.text
+    said = (run.path / "run.log").read_text()
+    assert "of the test split contain" in said
+    assert "There is no test accuracy" in said
     summary = run.summary()
     assert summary["test"]["last"] == {"loss": None, "accuracy": None, "firing_rate": None}
     assert summary["val"]["last"]["accuracy"] > 0
@@ -121,9 +122,9 @@ def test_numbers_that_are_not_finite_are_null_in_the_records(tmp_path: Path) -> 
     assert math.isnan(energy_of(layers["last"], is_ann=False).nanojoules)
 
 
-def test_the_probe_warns_of_a_potential_that_is_not_finite(
-    tiny_config: Compose, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_probe_warns_of_a_potential_that_is_not_finite(tiny_config: Compose) -> None:
+    config = tiny_config(BAD, "+dataset.bad_split=val", "probe.samples=512", *ALL, SHORT)
     with pytest.raises(UserError):
-        train(tiny_config(BAD, "+dataset.bad_split=val", "probe.samples=512", *ALL, SHORT))
-    assert "layer 'neurons.0' has a membrane potential that is NaN or infinite" in caplog.text
+        train(config)
+    (said,) = (path.read_text() for path in Path(config.runs_dir).glob("2*/run.log"))
+    assert "layer 'neurons.0' has a membrane potential that is NaN or infinite" in said
