@@ -12,7 +12,7 @@ from typing_extensions import override
 from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.loader import EpochLoader, Indices, evaluation_batches, in_memory, training_batches, training_order
-from gradspike.data.options.base import DatasetConfig, FilesConfig
+from gradspike.data.options.base import DatasetConfig
 from gradspike.data.registry import DATASETS
 from gradspike.data.source import Samples, Source, Split
 
@@ -55,7 +55,7 @@ class DataModule(lightning.LightningDataModule):
         """Open all splits at once, which takes milliseconds."""
         if self._samples is None:
             samples = self.source.load()
-            limit = self.config.train_per_class if isinstance(self.config, FilesConfig) else None
+            limit = self.config.limit
             self._samples = samples if limit is None else samples.limited(limit)
             self._transform = BatchTransform(self.config, self.seed, self._samples.mean, self._samples.std)
 

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
-from gradspike.data.pictures.encoded import EncodedPictures
 from gradspike.data.source import Samples
 from gradspike.errors import ConfigError, UserError
 
@@ -159,10 +158,9 @@ class _Fetcher(Dataset[Batch]):
         self.samples = samples
 
     def __getitems__(self, request: Request) -> Batch:
-        inputs, indices = self.samples.inputs, request.indices
-        fetched = inputs.fetch(indices, request.moment) if isinstance(inputs, EncodedPictures) else inputs[indices]
+        indices = request.indices
         tensors = {
-            "input": torch.from_numpy(np.asarray(fetched)),
+            "input": torch.from_numpy(self.samples.fetch(indices, request.moment)),
             "label": torch.from_numpy(self.samples.labels[indices]),
             "index": torch.from_numpy(indices),
         }

@@ -71,7 +71,7 @@ def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int)
 def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
     """The captions of the two halves."""
     if config.kind == "image":
-        shown = "as evaluated" if getattr(config, "storage", "pixels") == "encoded" else "as stored"
+        shown = "as evaluated" if config.compressed else "as stored"
         return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first one, epochs 1 to {count}"
     some = f"{MOST_FRAMES} of {steps}" if steps > MOST_FRAMES else f"{steps}"
     frames = f"{some} frame{'s' if steps > 1 else ''} in time"
@@ -85,9 +85,7 @@ def _choose(members: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _fetch(samples: Samples, indices: NDArray[np.int64], moment: tuple[int, int] | None) -> NDArray[Any]:
-    inputs = samples.inputs
-    fetched = inputs.fetch(indices, moment) if hasattr(inputs, "fetch") else inputs[indices]
-    return np.array(fetched)
+    return np.array(samples.fetch(indices, moment))
 
 
 def _shown_to_network(
@@ -98,7 +96,7 @@ def _shown_to_network(
     values = transform(raw, torch.from_numpy(index), epoch)
     if transform.config.kind == "frames":
         return _colours(values.transpose(0, 1).numpy())
-    if getattr(transform.config, "normalize", "unit") != "unit":
+    if transform.config.divisor is None:
         mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (transform.mean, transform.std))
         values = values * std + mean
     return _colours((values * 255).round().clamp(0, 255).to(torch.uint8).numpy())

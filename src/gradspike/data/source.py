@@ -46,6 +46,10 @@ class Samples:
         """The samples of a split in ascending order; `val` may be empty."""
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64)
 
+    def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None = None) -> NDArray[Any]:
+        """The stored samples `indices`. moment: (seed, epoch) of a training batch, which random crops depend on."""
+        return np.asarray(self.inputs[indices])
+
     def limited(self, train_per_class: int) -> Samples:
         """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.
 

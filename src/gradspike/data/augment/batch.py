@@ -17,8 +17,6 @@ from gradspike.data.augment.draws import Draw
 from gradspike.data.augment.nda import neuromorphic
 from gradspike.data.augment.resample import mirror, roll, shift, square
 from gradspike.data.options.base import AugmentConfig, DatasetConfig
-from gradspike.data.options.events import EventAugmentConfig, EventsConfig, RecordingsConfig
-from gradspike.data.options.pictures import ImageAugmentConfig, ImageConfig
 
 HostIndex = NDArray[np.int64]
 
@@ -53,9 +51,7 @@ class BatchTransform:
     ) -> None:
         self.config = config
         self.seed = seed
-        if isinstance(config, ImageConfig) and config.normalize == "fixed":
-            mean, std = config.mean or (), config.std or ()
-        self.mean, self.std = mean, std
+        self.mean, self.std = config.statistics((mean, std))
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None = None) -> Tensor:
@@ -68,7 +64,7 @@ class BatchTransform:
             return self._transform(inputs, index, epoch, host_index)
 
     def _transform(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None) -> Tensor:
-        peak = inputs.flatten(1).amax(1).clamp_(min=1) if self._by_peak() else None
+        peak = inputs.flatten(1).amax(1).clamp_(min=1) if self.config.by_peak else None
         keep = None
         if epoch is not None:
             inputs = augment(inputs, index, self.config.augment, self.seed, epoch, host_index)
@@ -81,20 +77,14 @@ class BatchTransform:
         values = self._normalise(inputs.to(torch.float32, memory_format=torch.contiguous_format), peak)
         return values if keep is None else values.mul_(keep)
 
-    def _by_peak(self) -> bool:
-        return isinstance(self.config, RecordingsConfig) and self.config.normalize == "peak"
-
     def _normalise(self, values: Tensor, peak: Tensor | None) -> Tensor:
         if peak is not None:
             return values.div_(peak.view(-1, 1, 1, 1))
-        if isinstance(self.config, EventsConfig):
-            of_unit = isinstance(self.config, RecordingsConfig) and self.config.resize == "tet"  # stored times 255
-            scale = self.config.count_scale * (255 if of_unit else 1)
-            return values if scale == 1.0 else values.div_(scale)
-        if isinstance(self.config, ImageConfig) and self.config.normalize != "unit":
+        divisor = self.config.divisor
+        if divisor is None:
             mean, std = self._statistics(values.device)
             return values.sub_(mean).div_(std)
-        return values.div_(255)
+        return values if divisor == 1.0 else values.div_(divisor)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the stored values, [C, 1, 1]; cached, as each copy to a GPU takes time."""
@@ -121,17 +111,16 @@ def augment(
         inputs = shift(inputs, rows, columns, config.shift, mirrored)
     elif mirrored is not None:
         inputs = mirror(inputs, mirrored)
-    if isinstance(config, ImageAugmentConfig) and config.autoaugment is not None:
+    if config.policy is not None:
         on_host = index.cpu().numpy() if host_index is None else host_index
-        policy = _autoaugment(config.autoaugment, *inputs.shape[-2:])
+        policy = _autoaugment(config.policy, *inputs.shape[-2:])
         inputs = policy(inputs, CounterRandom.per_sample(seed, epoch, on_host))
-    if isinstance(config, EventAugmentConfig):
-        if config.roll:
-            rows = random.integers(Draw.ROLL_Y, -config.roll, config.roll)
-            columns = random.integers(Draw.ROLL_X, -config.roll, config.roll)
-            inputs = roll(inputs, rows, columns, config.roll)
-        if config.nda:
-            inputs = neuromorphic(inputs, random)
+    if largest := config.largest_roll:
+        rows = random.integers(Draw.ROLL_Y, -largest, largest)
+        columns = random.integers(Draw.ROLL_X, -largest, largest)
+        inputs = roll(inputs, rows, columns, largest)
+    if config.neuromorphic:
+        inputs = neuromorphic(inputs, random)
     return inputs
 
 

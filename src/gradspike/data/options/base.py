@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
+from typing_extensions import override
 
 from gradspike.registry import Strict
 
@@ -18,6 +19,21 @@ class AugmentConfig(Strict):
     """Mirror half of the samples horizontally."""
     cutout: int = Field(default=0, ge=0, le=512)
     """Side in pixels of a square erased at a random position (DeVries & Taylor 2017); 0: none."""
+
+    @property
+    def policy(self) -> str | None:
+        """AutoAugment's policy (pictures)."""
+        return None
+
+    @property
+    def largest_roll(self) -> int:
+        """Largest circular shift in pixels (event frames)."""
+        return 0
+
+    @property
+    def neuromorphic(self) -> bool:
+        """Whether to use neuromorphic data augmentation (event frames)."""
+        return False
 
 
 class DatasetConfig(Strict):
@@ -39,6 +55,32 @@ class DatasetConfig(Strict):
     workers: int = Field(default=0, ge=0, le=256)
     """Loader processes per device; 0 loads in the training process, fastest for a set that fits in memory."""
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def divisor(self) -> float | None:
+        """Divisor of the stored values; None: mean and standard deviation normalise them."""
+        return 255.0
+
+    @property
+    def by_peak(self) -> bool:
+        """Whether each sample is divided by its largest value."""
+        return False
+
+    @property
+    def compressed(self) -> bool:
+        """Whether samples are stored compressed."""
+        return False
+
+    @property
+    def limit(self) -> int | None:
+        """Training samples to use per class; None: all."""
+        return None
+
+    def statistics(
+        self, measured: tuple[tuple[float, ...], tuple[float, ...]]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel to normalise with, `measured` on the training split or fixed."""
+        return measured
 
     def check_time_steps(self, time_steps: int) -> None:
         """Raise ValueError unless samples can be presented over `time_steps` steps."""
@@ -67,3 +109,8 @@ class FilesConfig(DatasetConfig):
     all of them and report the last epoch."""
     train_per_class: PositiveInt | None = None
     """Training samples to use per class; null: all."""
+
+    @property
+    @override
+    def limit(self) -> int | None:
+        return self.train_per_class

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from typing_extensions import override
 
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
 from gradspike.data.options.camera import CameraConfig
@@ -23,6 +24,16 @@ class EventAugmentConfig(AugmentConfig):
     nda: bool = False
     """Neuromorphic data augmentation (Li et al., ECCV 2022): roll, rotation, shear or cutout, drawn for each sample."""
 
+    @property
+    @override
+    def largest_roll(self) -> int:
+        return self.roll
+
+    @property
+    @override
+    def neuromorphic(self) -> bool:
+        return self.nda
+
 
 class EventsConfig(DatasetConfig):
     """Options of event recordings, which are turned into frames."""
@@ -37,6 +48,12 @@ class EventsConfig(DatasetConfig):
     """Divisor of the event counts: this many events make an input of 1.0. No events stay 0."""
     augment: EventAugmentConfig = EventAugmentConfig()
 
+    @property
+    @override
+    def divisor(self) -> float | None:
+        return self.count_scale
+
+    @override
     def time_steps_reason(self) -> str:
         """Why there is an upper limit, as a sentence."""
         return "shorter frames hold hardly any events."
@@ -81,6 +98,16 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     max_left_out: float = Field(default=0.05, ge=0, le=1)
     """Largest share of a recording's events that may be left out (pulses, events marked as invalid, unknown addresses);
     more make it a bad file."""
+
+    @property
+    @override
+    def divisor(self) -> float | None:
+        return 255 * self.count_scale if self.resize == "tet" else self.count_scale  # TET's values are stored times 255
+
+    @property
+    @override
+    def by_peak(self) -> bool:
+        return self.normalize == "peak"
 
     @model_validator(mode="after")
     def _stride_needs_a_window(self) -> RecordingsConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import override
 
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
 
@@ -22,6 +23,11 @@ class ImageAugmentConfig(AugmentConfig):
     resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
     """Smallest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3); null: none."""
 
+    @property
+    @override
+    def policy(self) -> str | None:
+        return self.autoaugment
+
 
 class ImageConfig(DatasetConfig):
     """Options of still pictures."""
@@ -38,6 +44,17 @@ class ImageConfig(DatasetConfig):
     """Standard deviation of each channel on the scale 0 to 1, for normalize=fixed."""
     augment: ImageAugmentConfig = ImageAugmentConfig()
 
+    @property
+    @override
+    def divisor(self) -> float | None:
+        return 255.0 if self.normalize == "unit" else None
+
+    @override
+    def statistics(
+        self, measured: tuple[tuple[float, ...], tuple[float, ...]]
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (self.mean or (), self.std or ()) if self.normalize == "fixed" else measured
+
     @model_validator(mode="after")
     def _fixed_needs_its_numbers(self) -> ImageConfig:
         if self.normalize == "fixed":
@@ -51,7 +68,7 @@ class ImageConfig(DatasetConfig):
 
     @model_validator(mode="after")
     def _resized_crop_needs_whole_pictures(self) -> ImageConfig:
-        if self.augment.resized_crop is not None and getattr(self, "storage", "pixels") == "pixels":
+        if self.augment.resized_crop is not None and not self.compressed:
             raise ValueError(
                 "augment.resized_crop needs whole pictures, which only dataset.storage=encoded keeps (imagenet, "
                 "image_folder). Set that, or dataset.augment.resized_crop=null"
@@ -78,6 +95,11 @@ class PictureFilesConfig(ImageConfig, FilesConfig):
     storage: Literal["pixels", "encoded"] = "pixels"
     """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed, decoded during training, for
     sets too large for the disk as pixels, or cropped at random."""
+
+    @property
+    @override
+    def compressed(self) -> bool:
+        return self.storage == "encoded"
 
 
 class Cifar10Config(PictureFilesConfig):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as TF
+from typing_extensions import override
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
+from gradspike.data.source import Samples
 
 CROP_ATTEMPTS = 10
 ASPECTS = (3 / 4, 4 / 3)
@@ -78,6 +81,15 @@ class EncodedPictures:
     def decode(self, index: int) -> Tensor:
         """Decode a picture at its stored size: uint8 [3, H, W]."""
         return decode_stored(self.stored[self.offsets[index] : self.offsets[index + 1]])
+
+
+class EncodedSamples(Samples):
+    """Samples whose `inputs` are EncodedPictures."""
+
+    @override
+    def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None = None) -> NDArray[Any]:
+        pictures: EncodedPictures = self.inputs
+        return pictures.fetch(indices, moment)
 
 
 def decode_stored(content: NDArray[np.uint8]) -> Tensor:

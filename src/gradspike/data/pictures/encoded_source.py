@@ -21,7 +21,7 @@ from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.files import Files
 from gradspike.data.options.pictures import ImageNetConfig
 from gradspike.data.pictures.decode import decode
-from gradspike.data.pictures.encoded import EncodedPictures, decode_stored
+from gradspike.data.pictures.encoded import EncodedPictures, EncodedSamples, decode_stored
 from gradspike.data.pictures.listing import PictureItem, converted, described
 from gradspike.data.pictures.pixels import channel_statistics
 from gradspike.data.pictures.source import PictureSource
@@ -56,7 +56,7 @@ class LargePictureSource(PictureSource[ConfigT]):
             config.eval_shorter_side,
             config.augment.resized_crop,
         )
-        samples = self.samples(opened, pictures, statistics=False)
+        samples = self.samples(opened, pictures, statistics=False, kind=EncodedSamples)
         if config.normalize != "standard":
             return samples
         key = {

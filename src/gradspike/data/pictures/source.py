@@ -96,10 +96,11 @@ class PictureSource(FileSource[ConfigT]):
             "pillow": PIL.__version__,
         }
 
-    def samples(self, opened: Prepared, inputs: Any, statistics: bool = True) -> Samples:
+    def samples(self, opened: Prepared, inputs: Any, statistics: bool = True, kind: type[Samples] = Samples) -> Samples:
         """The samples of a prepared set, with a validation split held out if the files have none.
 
-        inputs: what to index for pictures. statistics: whether to measure mean and standard deviation of the pixels.
+        inputs: what to index for pictures, by samples of this `kind`. statistics: whether to measure mean and standard
+        deviation of the pixels.
         """
         arrays, facts = opened.arrays, opened.facts
         key = {
@@ -110,7 +111,7 @@ class PictureSource(FileSource[ConfigT]):
         }
         build = partial(self._divide, opened, statistics)
         divided = prepared(self.data_dir, f"{self.config.name}-split", key, build, level=logging.DEBUG)
-        return Samples(
+        return kind(
             inputs,
             arrays["labels"],
             divided.arrays["splits"],
