@@ -31,6 +31,7 @@ from gradspike.tools.compare import command as compare_command
 from gradspike.tools.dashboard.command import dashboard
 from gradspike.tools.sweep import command as sweep_command
 from gradspike.tools.sweep.file import read
+from gradspike.tools.sweep.options import parse
 from gradspike.tools.sweep.words import build
 from helpers.command import ROOT
 
@@ -102,7 +103,12 @@ class Reader:
             capture_output=True,
             text=True,
             timeout=240,
-            env={**os.environ, "THIS_PYTHON": sys.executable, "THIS_SOURCE": str(self.root / "src")},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "THIS_PYTHON": sys.executable,
+                "THIS_SOURCE": str(self.root / "src"),
+            },
         )
         assert result.returncode == 0, f"{commands}\n{result.stdout}\n{result.stderr}"
         return result.stdout
@@ -124,6 +130,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Reader:
         "trainer.max_epochs=1",
         "trainer.progress=none",
         "trainer.accelerator=cpu",
+        "engine=eager",
     ]
     return Reader(tmp_path_factory.mktemp("guide"), [*tiny, f"data_dir={data_dir}"])
 
@@ -302,8 +309,8 @@ def test_commands_of_the_page_on_sweeps_are_accepted(
             assert sweep_command.sweep(words) == 0
             assert capsys.readouterr().out.count("gradspike train") == 18  # as the page says
         elif program == "sweep":
-            file, *_, typed, _ = sweep_command.parse(words)
-            assert load_config(build(read(file), typed).of({})).method_label()
+            line = parse(words)
+            assert load_config(build(read(line.file), line.typed).of({})).method_label()
         elif program == "compare":
             assert compare_command.parse(words).sweep == ["runs/sweeps/quick"]
         elif program == "dashboard":
