@@ -268,7 +268,28 @@ def test_paths_and_tests_named_in_a_page_exist(page: Path) -> None:
         assert not test or f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_the_plain_loop_of_the_page_is_the_file() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    (shown,) = (block for block in blocks(page) if block.path)
+    assert shown.path == "tests/helpers/plain_loop.py"
+    assert shown.text == (ROOT / shown.path).read_text(encoding="utf-8"), "copy the file into the page"
+
+
+def test_the_values_on_the_way_of_time_steps_are_those_of_the_page() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = next(rows for rows in tables(page) if "`time_steps`" in rows[0])
+    shown = [int(row["`time_steps`"]) for row in rows]
+    config = yaml.safe_load((ROOT / code(rows[0]["source"])).read_text(encoding="utf-8"))
+    typed = ["method=psg", "dataset=cifar10"]
+    each = [config["time_steps"]]
+    each += [load_config([*typed, *words]).time_steps for words in (["recipe=none"], [], ["time_steps=8"])]
+    assert shown == each
+
+
+PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
