@@ -1,8 +1,7 @@
-"""The documentation: add_a_method.md is followed as it is written, methods.md agrees with the code it describes,
-the commands of sweeps.md are accepted.
+"""The documentation: the guide works as written, methods.md agrees with the code, commands of sweeps.md are accepted.
 
-Conventions of add_a_method.md: a block that begins with `# file: PATH` is that file, a diff that begins so changes it,
-and bash blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
+In add_a_method.md a block that begins with `# file: PATH` is that file, a diff that begins so changes it, and bash
+blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from helpers.command import ROOT
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
 METHODS_PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
+PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 FILE = re.compile(r"# file: (\S+)\n")
 
 
@@ -254,7 +254,7 @@ def test_every_shape_has_a_row() -> None:
     assert [code(row["name"]) for row in rows if "default" in row["name"]] == [default]
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_and_tests_named_in_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     made = {block.path for block in blocks(text)}
@@ -286,9 +286,6 @@ def test_the_values_on_the_way_of_time_steps_are_those_of_the_page() -> None:
     assert shown == each
 
 
-PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -301,6 +298,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), flags=re.MULTILINE) if anchor else []
         slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
         assert not anchor or anchor in slugs, target
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("*.md"):
+        assert f"](docs/{page.name})" in readme
 
 
 def test_a_diff_that_does_not_fit_is_noticed() -> None:
