@@ -268,13 +268,6 @@ def test_paths_and_tests_named_in_a_page_exist(page: Path) -> None:
         assert not test or f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
 
 
-def test_the_plain_loop_of_the_page_is_the_file() -> None:
-    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    (shown,) = (block for block in blocks(page) if block.path)
-    assert shown.path == "tests/helpers/plain_loop.py"
-    assert shown.text == (ROOT / shown.path).read_text(encoding="utf-8"), "copy the file into the page"
-
-
 def test_the_values_on_the_way_of_time_steps_are_those_of_the_page() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     rows = next(rows for rows in tables(page) if "`time_steps`" in rows[0])
