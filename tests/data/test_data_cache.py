@@ -17,7 +17,8 @@ import pytest
 
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.options.pictures import DigitsConfig
-from gradspike.data.prepared.cache import DamagedError, prepared
+from gradspike.data.prepared.cache import prepared
+from gradspike.data.prepared.stored import DamagedError
 from gradspike.data.sets.digits import Digits
 from gradspike.errors import UserError
 

@@ -11,7 +11,7 @@ from gradspike.data.camera.camera import EventCamera
 from gradspike.data.events.frames import to_frames
 from gradspike.data.events.table import FIELDS, TONIC_DTYPE, Events
 from gradspike.data.options.events import DigitsEventsConfig
-from gradspike.data.prepared.cache import Prepared
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.sets.digits import read_digits
 from gradspike.data.sets.digits_events import DURATION_US, SIZE, DigitsEvents, record_digits, saccade_path
 from gradspike.data.source import Samples

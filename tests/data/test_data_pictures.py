@@ -19,7 +19,7 @@ from gradspike.data.files.safe_pickle import load_pickle
 from gradspike.data.options.pictures import Cifar10Config, Cifar100Config, ImageFolderConfig, TinyImageNetConfig
 from gradspike.data.pictures import source as picture_source
 from gradspike.data.pictures.decode import decode, fit
-from gradspike.data.prepared.cache import open_folder
+from gradspike.data.prepared.stored import open_folder
 from gradspike.data.sets.cifar import Cifar
 from gradspike.data.sets.image_folder import ImageFolder
 from gradspike.data.sets.tiny_imagenet import TinyImageNet

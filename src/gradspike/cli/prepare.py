@@ -22,7 +22,7 @@ from gradspike.registry import Strict
 from gradspike.terminal.printer import LogPrinter
 
 if TYPE_CHECKING:
-    from gradspike.data.prepared.cache import Prepared
+    from gradspike.data.prepared.stored import Prepared
     from gradspike.data.source import Samples, Source
 
 USAGE = """\
@@ -143,7 +143,7 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 def _open(samples: Samples) -> Prepared | None:
     """The prepared set of the samples; None if they are not kept on disk."""
-    from gradspike.data.prepared.cache import open_folder
+    from gradspike.data.prepared.stored import open_folder
 
     return None if samples.folder is None else open_folder(samples.folder)
 
@@ -185,7 +185,7 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
 
 
 def _verify(opened: Prepared | None) -> None:
-    from gradspike.data.prepared.cache import DamagedError
+    from gradspike.data.prepared.stored import DamagedError
 
     if opened is None:
         return

@@ -28,9 +28,10 @@ from gradspike.data.events.recordings import READERS, read_recording
 from gradspike.data.files.download import download
 from gradspike.data.files.files import Files
 from gradspike.data.options.events import RecordingsConfig
-from gradspike.data.prepared.cache import Prepared, prepared
+from gradspike.data.prepared.cache import prepared
 from gradspike.data.prepared.file_source import FileSource
 from gradspike.data.prepared.parts import PARTS, Names, build_in_parts, refuse_bad_files
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from gradspike.data.files.files import ARCHIVES, Files, MissingSourceError
@@ -28,3 +30,21 @@ def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], 
         f"  Or name the folder or archive, wherever it is: dataset.source=<path>. (data_dir itself must be writable: "
         "the prepared set is kept there.)"
     )
+
+
+def nearest_path(path: Path) -> str:
+    """A sentence about the existing path that is most like the missing `path`, with its leading space."""
+    missing: list[str] = []
+    existing = path.absolute()
+    while not existing.exists() and existing != existing.parent:
+        missing.insert(0, existing.name)
+        existing = existing.parent
+    try:
+        names = os.listdir(existing) if existing.is_dir() else []
+    except OSError:
+        names = []
+    alike = get_close_matches(missing[0], names, n=1, cutoff=0.6) if missing else []
+    if not alike:
+        return f" The nearest path that exists is {existing}."
+    found = existing.joinpath(alike[0], *missing[1:])
+    return f" Did you mean {found if found.exists() else existing / alike[0]}?"

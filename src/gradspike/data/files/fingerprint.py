@@ -22,11 +22,10 @@ LEVELS = 4
 
 def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
     """The fingerprint of `files`, read from data_dir/prepared if nothing has changed."""
-    name = hashlib.sha256(f"{files.path.resolve()}\0{files.root}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    record = data_dir / "prepared" / f".source-{name}.json"
+    record = _record(files.path, files.root, data_dir)
     stamp = _stamp(files)
     try:
-        known = json.loads(record.read_text())
+        known = json.loads(record.read_text(encoding="utf-8"))
         if not refresh and known["stamp"] == stamp and (files.kind != "folder" or known["files"] > FEW):
             return str(known["fingerprint"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -35,11 +34,24 @@ def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
     try:
         record.parent.mkdir(exist_ok=True)
         temporary = record.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(found))
+        temporary.write_text(json.dumps(found), encoding="utf-8")
         temporary.replace(record)
     except OSError:
         pass  # a read-only data_dir works, a little slower
     return str(found["fingerprint"])
+
+
+def last_fingerprint(path: Path, data_dir: Path) -> str | None:
+    """The fingerprint of a folder or archive when it was last opened with this data_dir; None if it never was."""
+    try:
+        return str(json.loads(_record(path, "", data_dir).read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _record(path: Path, root: str, data_dir: Path) -> Path:
+    name = hashlib.sha256(f"{os.path.realpath(path)}\0{root}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return data_dir / "prepared" / f".source-{name}.json"
 
 
 def _stamp(files: Files) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 from typing_extensions import override
@@ -98,7 +98,7 @@ class DatasetConfig(Strict):
 class FilesConfig(DatasetConfig):
     """Options of data sets read from files."""
 
-    source: str | None = None
+    source: Annotated[str, Field(min_length=1)] | None = None
     """Folder or archive (zip, tar) that holds the files; null: searched for in data_dir under the usual names."""
     download: bool = False
     """Download the official files if they are missing."""

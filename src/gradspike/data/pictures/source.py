@@ -18,9 +18,10 @@ from gradspike.data.files.files import Files
 from gradspike.data.options.pictures import PictureFilesConfig
 from gradspike.data.pictures.listing import PictureListing
 from gradspike.data.pictures.pixels import PART_SIZE, channel_statistics, read_pictures
-from gradspike.data.prepared.cache import Prepared, prepared
+from gradspike.data.prepared.cache import prepared
 from gradspike.data.prepared.file_source import FileSource
 from gradspike.data.prepared.parts import Names, Part, build_in_parts, refuse_bad_files
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, Samples, hold_out
 from gradspike.errors import UserError
 

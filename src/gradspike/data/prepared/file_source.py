@@ -10,11 +10,13 @@ from typing import Any, ClassVar, TypeVar
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.files import Files, MissingSourceError
-from gradspike.data.files.find import find_source
-from gradspike.data.files.fingerprint import fingerprint
+from gradspike.data.files.find import find_source, nearest_path
+from gradspike.data.files.fingerprint import fingerprint, last_fingerprint
 from gradspike.data.options.base import FilesConfig
-from gradspike.data.prepared.cache import Prepared, find_prepared, prepared
+from gradspike.data.prepared.cache import prepared
+from gradspike.data.prepared.origin import origin, recorded_paths, stand_in
 from gradspike.data.prepared.parts import refuse_bad_files
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
 
@@ -44,6 +46,13 @@ class FileSource(Source[FilesConfigT]):
                 self.download()
         return find()
 
+    def places(self) -> list[Path]:
+        """The paths where the files may be, whether or not they exist."""
+        source = self.config.source
+        if source is not None:
+            return [Path(source).expanduser()]
+        return [self.data_dir / name for name in self.usual_names]
+
     def download(self) -> None:
         """Download the official files into data_dir. Raises UserError."""
         raise UserError(f"{self.what} cannot be downloaded automatically. Put there: {self.put}")
@@ -53,24 +62,37 @@ class FileSource(Source[FilesConfigT]):
     ) -> Prepared:
         """Open the set prepared from the files with these `options`, building it first if needed.
 
-        `build(files, folder)` writes arrays and returns facts, among them "source", "class_names" and "bad". A prepared
-        set is opened without its files, too.
+        `build(files, folder)` writes arrays and returns facts, among them "source", "class_names" and "bad". If the
+        files are missing, the set prepared from the same path is opened.
         """
-        key = dict(options)
         try:
             files = self.files()
-        except MissingSourceError:
-            alone = find_prepared(self.data_dir, name, {**key, "source": None})
-            if alone is None:
-                raise
-            log.info("The files of '%s' are missing; using the set prepared from them: %s", name, alone.folder)
-            opened = alone
+        except MissingSourceError as error:
+            opened = self._without_files(name, options, error)
         else:
-            key["source"] = fingerprint(files, self.data_dir, refresh=self.refresh)
-            opened = prepared(self.data_dir, name, key, partial(build, files))
+            key = {**options, "source": fingerprint(files, self.data_dir, refresh=self.refresh)}
+            facts = origin(files.path, self.data_dir)
+            opened = prepared(self.data_dir, name, key, lambda folder: {**build(files, folder), **facts})
         refuse_bad_files([BadFile(*file) for file in opened.facts["bad"]], self.config.on_bad_file)
         self.check_classes(opened.facts["class_names"], opened.facts["source"])
         return opened
+
+    def _without_files(self, name: str, options: Mapping[str, Any], error: MissingSourceError) -> Prepared:
+        asked = [origin(place, self.data_dir) for place in self.places()]
+        fingerprints = [last_fingerprint(Path(of["path"]), self.data_dir) for of in asked]
+        known = [fingerprint for fingerprint in fingerprints if fingerprint is not None]
+        opened = stand_in(self.data_dir, name, options, asked, known)
+        if opened is not None:
+            log.info("The files of '%s' are missing; using the set prepared from them: %s", name, opened.folder)
+            return opened
+        lines = [str(error)]
+        if self.config.source is not None:
+            lines[0] += nearest_path(self.places()[0])
+        for path, folders in recorded_paths(self.data_dir, name).items():
+            lines.append(f"  Prepared from {path}: {', '.join(folders)}")
+        if len(lines) > 1:
+            lines.append("  To use one without its files, give its options and dataset.source=<its path>.")
+        raise MissingSourceError("\n".join(lines)) from error
 
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:
         """Raise ConfigError unless `dataset.classes` is the number of classes in the files, `shown` to the user."""

@@ -30,7 +30,7 @@ from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import Cifar10DvsConfig
-from gradspike.data.prepared.cache import Prepared
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import ConfigError, UserError
 

@@ -89,6 +89,10 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
         return self.pictures.files()
 
     @override
+    def places(self) -> list[Path]:
+        return self.pictures.places()
+
+    @override
     def key_of_files(self) -> dict[str, Any]:
         return {
             "sim_version": VERSION,

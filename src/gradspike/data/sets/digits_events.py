@@ -21,7 +21,8 @@ from gradspike.data.events.frames import to_frames
 from gradspike.data.events.table import FIELDS, Events, concatenate
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import DigitsEventsConfig
-from gradspike.data.prepared.cache import Prepared, prepared
+from gradspike.data.prepared.cache import prepared
+from gradspike.data.prepared.stored import Prepared
 from gradspike.data.sets.digits import read_digits
 from gradspike.data.source import Samples, Source
 

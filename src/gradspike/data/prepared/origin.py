@@ -1,0 +1,112 @@
+"""Where prepared sets come from: the path of their files, recorded in meta.json, and which set may stand in for them.
+
+A set stands in for missing files only if its recorded path is the one asked for. Nothing else in data_dir tells that
+it holds the same data.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradspike.data.files.files import ARCHIVES
+from gradspike.data.prepared.disk import size_text
+from gradspike.data.prepared.stored import DamagedError, Prepared, canonical, open_stored, read_meta, stored_sets
+
+log = logging.getLogger(__name__)
+
+OF_ORIGIN = ("format", "source")
+"""Keys about the origin of a set, not about its options; so are all keys with "version" in their name."""
+
+
+def origin(path: Path, data_dir: Path) -> dict[str, Any]:
+    """The facts to record of a set made from `path`: its resolved path, and the path in data_dir if it lies there.
+
+    With the second, a data_dir that is moved or copied as a whole keeps its sets.
+    """
+    resolved, base = os.path.realpath(path), os.path.realpath(data_dir)
+    inside = Path(resolved).is_relative_to(base)
+    return {"path": resolved, "path_in_data_dir": os.path.relpath(resolved, base) if inside else None}
+
+
+def came_from(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a set with these `facts` was made from the path whose `origin` is `asked`."""
+    if "path" in facts:
+        inside = asked["path_in_data_dir"]
+        return facts["path"] == asked["path"] or (inside is not None and facts["path_in_data_dir"] == inside)
+    # Sets of earlier versions record only the path shown to the user: that of the files, or of a folder in an archive.
+    shown = Path(os.path.realpath(str(facts.get("source", ""))))
+    path = Path(asked["path"])
+    return shown == path or (path in shown.parents and path.name.lower().endswith(ARCHIVES))
+
+
+def stand_in(
+    data_dir: Path, name: str, key: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], known: Sequence[str]
+) -> Prepared | None:
+    """The set `name` that was made from one of the paths `asked`, with the options in `key`; None if it is unclear.
+
+    known: the last known fingerprints of these paths. A set of earlier files does not stand in for later ones.
+    """
+    wanted = {**canonical(key), "source": None}
+    found = []
+    for folder in stored_sets(data_dir, name):
+        try:
+            meta = read_meta(folder)
+            if {**meta["key"], "source": None} != wanted or (known and meta["key"]["source"] not in known):
+                continue
+            if any(came_from(meta["facts"], path) for path in asked):
+                found.append(open_stored(folder, meta["key"]))
+        except DamagedError:
+            continue
+    return found[0] if len(found) == 1 else None
+
+
+def recorded_paths(data_dir: Path, name: str) -> dict[str, list[str]]:
+    """The folder names of all sets `name`, by the path of their files, for an error message."""
+    paths: dict[str, list[str]] = {}
+    for folder in stored_sets(data_dir, name):
+        try:
+            facts = read_meta(folder)["facts"]
+        except DamagedError:
+            continue
+        paths.setdefault(str(facts.get("path") or facts.get("source", "unknown files")), []).append(folder.name)
+    return paths
+
+
+def report_old_sets(opened: Prepared, name: str, key: Mapping[str, Any]) -> None:
+    """Log the sets that this one replaces: the same options and path, earlier files or an earlier version.
+
+    Sets derived from them (with "of" in their key, such as splits) are included.
+    """
+    if "of" in key:
+        return
+    metas = {}
+    for folder in sorted(opened.folder.parent.glob("*-*")):
+        try:
+            metas[folder] = read_meta(folder)
+        except DamagedError:
+            continue
+    siblings = set(stored_sets(opened.folder.parent.parent, name)) - {opened.folder}
+    old = [folder for folder in metas if folder in siblings and _replaced(metas[folder], opened.facts, key)]
+    old += [folder for folder in metas if metas[folder]["key"].get("of") in {replaced.name for replaced in old}]
+    if old:
+        size = sum(file.stat().st_size for folder in old for file in folder.iterdir())
+        log.info(
+            "Sets made from earlier files or by another version, which can be deleted (%s): %s",
+            size_text(size),
+            ", ".join(str(folder) for folder in old),
+        )
+
+
+def _replaced(old: Mapping[str, Any], facts: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+    before = old["key"]
+    later = any("version" in option and before[option] > key.get(option, 0) for option in before)
+    same_files = came_from(old["facts"], facts) if "path" in facts else "path" not in old["facts"]
+    return _options(before) == _options(key) and same_files and not later
+
+
+def _options(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in key.items() if "version" not in option and option not in OF_ORIGIN}
