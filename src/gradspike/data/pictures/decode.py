@@ -26,10 +26,7 @@ def decode(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # about palettes with transparency, and large pictures
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             picture.load()
-            if picture.mode.startswith("I"):
-                upper = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                picture = Image.fromarray(upper)
-            return picture.convert("RGB")
+            return _upper_bits(picture).convert("RGB")
     except UnidentifiedImageError as error:
         raise ValueError("is not a PNG, JPEG or WebP picture") from error
     except Image.DecompressionBombError as error:
@@ -37,6 +34,16 @@ def decode(content: bytes) -> Image.Image:
     # Each of PIL's decoders raises its own errors for a damaged file (OSError, SyntaxError, EOFError, zlib.error).
     except Exception as error:
         raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def _upper_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey (mode I;16, or I in older versions of PIL) as 8 bits; other modes unchanged."""
+    if not picture.mode.startswith("I"):
+        return picture
+    levels = np.asarray(picture).astype(np.int64)
+    if levels.min() < 0 or levels.max() >= 2**16:
+        raise ValueError(f"has levels from {levels.min()} to {levels.max()}, outside 16 bits")
+    return Image.fromarray((levels >> 8).astype(np.uint8))
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:

@@ -93,9 +93,16 @@ class EncodedSamples(Samples):
 
 
 def decode_stored(content: NDArray[np.uint8]) -> Tensor:
-    """Decode a JPEG, PNG or WebP file to uint8 [3, H, W]. Raises RuntimeError if that fails."""
+    """Decode a JPEG, PNG or WebP file to uint8 [3, H, W]. Raises RuntimeError if that fails.
+
+    Of 16 bits the upper 8 are kept, as by `decode`.
+    """
     # A copy, because torch does not accept read-only memory.
     picture: Tensor = decode_image(torch.from_numpy(np.array(content)), mode=ImageReadMode.RGB)
+    if picture.dtype == torch.uint16:
+        picture = (picture.to(torch.int32) >> 8).to(torch.uint8)
+    if picture.dtype != torch.uint8:
+        raise RuntimeError(f"is decoded to {picture.dtype} instead of uint8")
     return picture
 
 

@@ -30,8 +30,11 @@ from gradspike.data.prepared.parts import Part
 from gradspike.data.source import Samples
 
 VERSION = 1
+STATISTICS_VERSION = 2
 PART_SIZE = 500
 JPEG_QUALITY = 95
+DECODERS_DIFFER = 2.0
+"""Largest mean difference, in levels of 255, between two decoders' pixels of a lossy file."""
 MEASURED = 5000
 """Largest number of training pictures on which normalize=standard is measured."""
 
@@ -60,14 +63,14 @@ class LargePictureSource(PictureSource[ConfigT]):
         if config.normalize != "standard":
             return samples
         key = {
-            "version": VERSION,
+            "version": STATISTICS_VERSION,
             "of": opened.folder.name,
             "val_fraction": config.val_fraction,
             "size": config.image_size,
             "eval_shorter_side": config.eval_shorter_side,
         }
         facts = prepared(self.data_dir, f"{config.name}-statistics", key, partial(_measure, samples)).facts
-        return replace(samples, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+        return replace(samples, mean=tuple(facts["mean"]), std=self.usable_std(facts["std"]))
 
     def _build_encoded(self, files: Files, folder: Path) -> dict[str, Any]:
         work = partial(read_encoded, shorter_side=self.config.shorter_side)
@@ -105,23 +108,31 @@ def read_encoded(items: Sequence[PictureItem], *, files: Files, shorter_side: in
 def encode(content: bytes, shorter_side: int) -> bytes:
     """The bytes to keep of a picture file. Raises ValueError with a reason to show to the user.
 
-    RGB and grey files that are small enough, and that the decoder used in training can read, are kept unchanged. All
-    others become JPEG, scaled down (Lanczos) if their shorter side is longer than `shorter_side`.
+    RGB and grey files that are small enough are kept unchanged, if the decoder used in training gives the same pixels.
+    All others become JPEG, scaled down (Lanczos) if their shorter side is longer than `shorter_side`.
     """
     picture = decode(content)
     if min(picture.size) <= shorter_side:
-        plain = Image.open(io.BytesIO(content)).mode in ("RGB", "L")
-        return content if plain and _decodable(content, picture.size) else _as_jpeg(picture)
+        stored = Image.open(io.BytesIO(content))
+        keep = stored.mode in ("RGB", "L") and _agrees(content, picture, exactly=stored.format == "PNG")
+        return content if keep else _as_jpeg(picture)
     scale = shorter_side / min(picture.size)
     size = [max(round(side * scale), shorter_side) for side in picture.size]
     return _as_jpeg(picture.resize((size[0], size[1]), Image.Resampling.LANCZOS))
 
 
-def _decodable(content: bytes, size: tuple[int, int]) -> bool:
+def _agrees(content: bytes, picture: Image.Image, exactly: bool) -> bool:
+    """Whether the decoder used in training gives the pixels of `picture`."""
+    expected = np.asarray(picture).transpose(2, 0, 1)
     try:
-        return tuple(decode_stored(np.frombuffer(content, dtype=np.uint8)).shape) == (3, size[1], size[0])
+        found = decode_stored(np.frombuffer(content, dtype=np.uint8)).numpy()
     except RuntimeError:
         return False
+    if found.shape != expected.shape:
+        return False
+    if exactly:
+        return np.array_equal(found, expected)
+    return bool(np.abs(found.astype(np.int16) - expected).mean() <= DECODERS_DIFFER)
 
 
 def _as_jpeg(picture: Image.Image) -> bytes:

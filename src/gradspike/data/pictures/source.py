@@ -29,6 +29,10 @@ VERSION = 1
 """Change it with any change in this folder that alters prepared pixels."""
 SPLIT_VERSION = 1
 SPLIT_SEED = 2009
+CONSTANT = 1e-9
+"""Below the standard deviation of any channel with two values: one level in one of 10**12 pixels gives 4e-9."""
+
+log = logging.getLogger(__name__)
 
 ConfigT = TypeVar("ConfigT", bound=PictureFilesConfig)
 
@@ -38,6 +42,7 @@ class PictureSource(FileSource[ConfigT]):
 
     stored_size: ClassVar[int | None] = None
     """Height and width that every picture file must have; None: any size."""
+    _constant_reported = False
 
     @abstractmethod
     def listing(self, files: Files) -> PictureListing:
@@ -117,11 +122,23 @@ class PictureSource(FileSource[ConfigT]):
             arrays["labels"],
             divided.arrays["splits"],
             mean=tuple(divided.facts["mean"]),
-            std=tuple(divided.facts["std"]),
+            std=self.usable_std(divided.facts["std"]),
             class_names=tuple(facts["class_names"]),
             names=Names(arrays["names"]),
             folder=opened.folder,
         )
+
+    def usable_std(self, std: Sequence[float]) -> tuple[float, ...]:
+        """The measured `std`, with 1 for a channel that never changes: its normalised value is then 0, not NaN."""
+        constant = [str(channel) for channel, value in enumerate(std) if value < CONSTANT]
+        if constant and not self._constant_reported:
+            self._constant_reported = True
+            log.warning(
+                "Channel %s of '%s' has the same value in all training pictures; its standard deviation counts as 1.",
+                ", ".join(constant),
+                self.config.name,
+            )
+        return tuple(1.0 if value < CONSTANT else value for value in std)
 
     def _divide(self, opened: Prepared, statistics: bool, folder: Path) -> dict[str, Any]:
         labels: NDArray[np.int64] = np.asarray(opened.arrays["labels"])
