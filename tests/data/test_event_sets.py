@@ -481,3 +481,28 @@ def test_the_real_archives(shared_data: Path, tmp_path: Path) -> None:
 )
 def test_seconds_have_the_decimals_they_need(microseconds: int, text: str) -> None:
     assert seconds(microseconds) == text
+
+
+def test_gestures_are_found_whatever_their_case_and_none_is_passed_over(tmp_path: Path) -> None:
+    events = made.recording(0, count=300, size=128, duration_us=30_000, start=0)
+    table = b"class,startTime_usec,endTime_usec\n1,0,30000\n"
+    for person in (1, 2, 24):
+        made.write(tmp_path / f"DVSGesture/User{person:02d}_LED.AEDAT", made.aedat3_bytes(events))
+        made.write(tmp_path / f"DVSGesture/User{person:02d}_LED_labels.csv", table)
+    made.write(tmp_path / "DVSGesture/trials_to_train.txt", b"user01_led.aedat\n")
+    options: dict[str, Any] = {"image_size": 16, "on_bad_file": "skip"}
+    assert len(source("dvs_gesture", tmp_path, **options).load_frames().arrays["labels"]) == 3
+    made.write(tmp_path / "DVSGesture/person3.aedat", made.aedat3_bytes(events))
+    with pytest.raises(UserError, match=r"person3.aedat: is named neither user<number>_<light>.aedat nor"):
+        source("dvs_gesture", tmp_path, image_size=16).load()
+    made.write_dvs_gesture(tmp_path / "tonic")
+    made.write(tmp_path / "tonic/ibmGestureTrain/user01_led/11.npy", made.npy_bytes(np.zeros((4, 4))))
+    with pytest.raises(UserError, match=r"11.npy: is labelled 11, but labels go up to 10"):
+        load("dvs_gesture", tmp_path, source=str(tmp_path / "tonic"), image_size=16)
+
+
+def test_recordings_beside_ready_frames_are_not_passed_over(tmp_path: Path) -> None:
+    made.write_ready_frames(tmp_path / "both")
+    made.write_cifar10dvs(tmp_path / "both", classes=1, per_class=2)
+    with pytest.raises(UserError, match=r"holds 2 recordings, for example .*cifar10_airplane_0.aedat, beside 13 ready"):
+        load("cifar10dvs", tmp_path, source=str(tmp_path / "both"), resize="tet")

@@ -120,7 +120,14 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
     @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
         """List recordings by name, or ready frames by the folders train and test; these hold their labels."""
-        ready = [(files, entry) for files in places for entry in files.entries() if entry.name.endswith(READY)]
+        entries = [(files, entry) for files in places for entry in files.entries()]
+        ready = [(files, entry) for files, entry in entries if entry.name.lower().endswith(READY)]
+        recorded = [files.shown(entry.name) for files, entry in entries if entry.name.lower().endswith(self.endings)]
+        if ready and recorded:
+            raise UserError(
+                f"{places[0].shown()}: holds {len(recorded):,} recordings, for example {recorded[0]}, beside "
+                f"{len(ready):,} ready frames ({READY}). Name a folder with one kind in dataset.source."
+            )
         return _list_ready(places, ready) if ready else _list_by_name(places, self.endings)
 
 

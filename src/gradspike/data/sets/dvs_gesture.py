@@ -46,8 +46,8 @@ CLASS_NAMES = (
     "other gestures",
 )
 FIRST_TEST_PERSON = 24
-_PUBLISHED = re.compile(r"(?:.*/)?user(\d+)_[^/]+\.aedat")
-_EXTRACTED = re.compile(r"(?:.*/)?user(\d+)_[^/]+/(\d+)\.npy")
+_PUBLISHED = re.compile(r"(?:.*/)?user(\d+)_[^/]+\.aedat", re.IGNORECASE)
+_EXTRACTED = re.compile(r"(?:.*/)?user(\d+)_[^/]+/(\d+)\.npy", re.IGNORECASE)
 
 
 def read_gesture(name: str, data: bytes) -> Recording:
@@ -109,12 +109,20 @@ class DvsGesture(EventSource[DvsGestureConfig]):
                         clips += _labelled(files, entry, found[1])
                     except (OSError, ValueError) as error:
                         bad.append(BadFile(files.shown(_labels_of(entry)), str(error)))
+                elif entry.name.lower().endswith(self.endings):
+                    problem = "is named neither user<number>_<light>.aedat nor user<number>_<light>/<label>.npy"
+                    bad.append(BadFile(files.shown(entry.name), problem))
         if not clips and not bad:
             raise UserError(
                 f"{places[0].shown()}: holds neither user<number>_<light>.aedat nor user<number>_<light>/<label>.npy."
             )
         without_others = self.config.classes == len(CLASS_NAMES) - 1
         names = CLASS_NAMES[:-1] if without_others else CLASS_NAMES
+        bad += [
+            BadFile(clip.path, f"is labelled {clip.label}, but labels go up to {len(CLASS_NAMES) - 1}")
+            for clip in clips
+            if clip.label >= len(CLASS_NAMES)
+        ]
         kept = [clip for clip in clips if clip.label < len(names)]
         kept.sort(key=lambda clip: (clip.entry.name, clip.begin_us or 0))
         return Listing(tuple(kept), names, tuple(bad))
@@ -129,7 +137,7 @@ def _split(person: str) -> Split:
 
 
 def _labels_of(entry: Entry) -> str:
-    return f"{entry.name.removesuffix('.aedat')}_labels.csv"
+    return f"{entry.name.rpartition('.')[0]}_labels.csv"
 
 
 def _labelled(files: Files, entry: Entry, person: str) -> list[Clip]:
