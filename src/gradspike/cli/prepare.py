@@ -175,6 +175,11 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
         )
         for line in decoding_lines(decoded):
             print(f"  {line}")
+    left_out = opened.facts.get("left_out", {}) if opened is not None else {}
+    if left_out:
+        from gradspike.data.prepared.file_source import left_out_text
+
+        print(f"no sample  {left_out_text(left_out)}")
     bad = opened.facts.get("bad", []) if opened is not None else []
     if bad and opened is not None:
         print(f"left out   {len(bad):,} files that cannot be used (listed in {opened.folder / 'meta.json'}):")

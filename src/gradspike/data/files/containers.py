@@ -8,17 +8,15 @@ import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.leavings import Leavings, first_leaving, is_leaving
 from gradspike.errors import UserError
 
-IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
-"""Files and folders that operating systems leave behind. Names that begin with a dot are ignored, too."""
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -36,17 +34,23 @@ class Entry:
     offset: int = 0
 
 
-def _ignored(parts: Sequence[str]) -> bool:
-    return any((part.startswith(".") and part not in (".", "..")) or part in IGNORED for part in parts)
+@dataclass(frozen=True)
+class Listed:
+    """The files in a container, those that cannot be used, and how many of each name were ignored."""
+
+    entries: tuple[Entry, ...]
+    bad: tuple[BadFile, ...]
+    ignored: dict[str, int]
 
 
 def _unsafe(name: str) -> bool:
     return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name[:2]
 
 
-def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
+def list_folder(path: Path, root: str) -> Listed:
     """The files of a folder below `root` ("" or "folder/"), following links."""
     entries: list[Entry] = []
+    leavings = Leavings()
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root.rstrip("/"), ())]
     while pending:
         below, around = pending.pop()
@@ -58,7 +62,8 @@ def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
         with os.scandir(folder) as listing:
             for item in listing:
                 name = f"{below}/{item.name}" if below else item.name
-                if _ignored([item.name]):
+                if is_leaving(item.name):
+                    leavings.add(name)
                     continue
                 if item.is_dir():
                     pending.append((name, (*around, place)))
@@ -67,31 +72,33 @@ def list_folder(path: Path, root: str) -> tuple[list[Entry], list[BadFile]]:
                     entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
                 else:
                     entries.append(Entry(name, 0, 0))  # a broken link: reading it gives the reason
-    return entries, []
+    return Listed(tuple(entries), (), leavings.counts())
 
 
-def list_zip(path: Path, shown: str) -> tuple[list[Entry], list[BadFile]]:
+def list_zip(path: Path, shown: str) -> Listed:
     """The members of a zip file; `shown` is its path for messages. Raises UserError if it is encrypted."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
+    leavings = Leavings()
     for info in open_zip(path).infolist():
-        if info.is_dir() or _ignored(PurePosixPath(info.filename).parts):
+        if info.is_dir() or _is_ignored(info.filename, leavings):
             continue
         if info.flag_bits & 1:
             raise UserError(f"{shown} is encrypted (for example {info.filename}): unpack it with its password first.")
         _enter(shown, Entry(info.filename, info.file_size, info.CRC), entries, bad)
-    return list(entries.values()), list(bad.values())
+    return Listed(tuple(entries.values()), tuple(bad.values()), leavings.counts())
 
 
-def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], list[BadFile]]:
+def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
     """The members of a tar file. Raises tarfile.TarError if its end is missing."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
+    leavings = Leavings()
     last: tarfile.TarInfo | None = None
     for info in open_tar(path):
         name = info.name.removeprefix("./")
         last = info
-        if info.isdir() or _ignored(PurePosixPath(name).parts):
+        if info.isdir() or _is_ignored(name, leavings):
             continue
         if not info.isreg():
             bad[name] = BadFile(shown + "/" + name, "is a link or a device inside an archive")
@@ -103,7 +110,15 @@ def list_tar(path: Path, shown: str, compressed: bool) -> tuple[list[Entry], lis
         file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
         if file.read(BLOCK) != bytes(BLOCK):
             raise tarfile.ReadError("it ends before its end mark")
-    return list(entries.values()), list(bad.values())
+    return Listed(tuple(entries.values()), tuple(bad.values()), leavings.counts())
+
+
+def _is_ignored(name: str, leavings: Leavings) -> bool:
+    parts = PurePosixPath(name).parts
+    place = first_leaving(parts)
+    if place is not None:
+        leavings.add("/".join(parts[: place + 1]))
+    return place is not None
 
 
 def _enter(shown: str, entry: Entry, entries: dict[str, Entry], bad: dict[str, BadFile]) -> None:

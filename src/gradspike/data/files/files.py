@@ -19,6 +19,7 @@ from typing import Any, Literal
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import (
     Entry,
+    Listed,
     list_folder,
     list_tar,
     list_zip,
@@ -70,30 +71,36 @@ class Files:
         )
 
     @cached_property
-    def _listed(self) -> tuple[tuple[Entry, ...], tuple[BadFile, ...]]:
+    def _listed(self) -> Listed:
         try:
             shown = str(self.shown_as or self.path)
             match self.kind:
                 case "folder":
-                    entries, bad = list_folder(self.path, self.root)
+                    listed = list_folder(self.path, self.root)
                 case "zip":
-                    entries, bad = list_zip(self.path, shown)
+                    listed = list_zip(self.path, shown)
                 case "tar":
-                    entries, bad = list_tar(self.path, shown, self.compressed)
+                    listed = list_tar(self.path, shown, self.compressed)
         except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError) as error:
             raise UserError(f"{self.shown()} cannot be read: it is damaged or incomplete ({error}).") from error
         entries = [
-            replace(entry, name=entry.name[len(self.root) :]) for entry in entries if entry.name.startswith(self.root)
+            replace(entry, name=entry.name[len(self.root) :])
+            for entry in listed.entries
+            if entry.name.startswith(self.root)
         ]
-        return tuple(sorted(entries, key=lambda entry: entry.name)), tuple(bad)
+        return replace(listed, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
 
     def entries(self) -> tuple[Entry, ...]:
         """All files except ignored ones, sorted by name on every file system. Raises UserError."""
-        return self._listed[0]
+        return self._listed.entries
 
     def bad(self) -> tuple[BadFile, ...]:
         """Members of an archive that cannot be used: unsafe or repeated names, links."""
-        return self._listed[1]
+        return self._listed.bad
+
+    def ignored(self) -> dict[str, int]:
+        """How many files and folders of each name were ignored as leavings of systems (`leavings`)."""
+        return self._listed.ignored
 
     def below(self, folder: str) -> Files:
         """The files of one folder, with names relative to it."""

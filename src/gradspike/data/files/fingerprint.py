@@ -15,6 +15,8 @@ from pathlib import Path
 
 from gradspike.data.files.files import Files
 
+LISTING_VERSION = 2
+"""Change it with any change in which files are listed and how they are named: stored fingerprints are then renewed."""
 FEW = 20_000
 """Folders with up to this many files are read in full every time (about 0.1 s)."""
 LEVELS = 4
@@ -26,11 +28,17 @@ def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
     stamp = _stamp(files)
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
-        if not refresh and known["stamp"] == stamp and (files.kind != "folder" or known["files"] > FEW):
+        current = known["stamp"] == stamp and known["listing_version"] == LISTING_VERSION
+        if current and not refresh and (files.kind != "folder" or known["files"] > FEW):
             return str(known["fingerprint"])
     except (OSError, ValueError, LookupError, TypeError):
         pass
-    found = {"stamp": stamp, "files": len(files.entries()), "fingerprint": files.fingerprint()}
+    found = {
+        "stamp": stamp,
+        "listing_version": LISTING_VERSION,
+        "files": len(files.entries()),
+        "fingerprint": files.fingerprint(),
+    }
     try:
         record.parent.mkdir(exist_ok=True)
         temporary = record.with_suffix(f".{os.getpid()}")

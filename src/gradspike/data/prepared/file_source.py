@@ -22,6 +22,8 @@ from gradspike.errors import ConfigError, UserError
 
 log = logging.getLogger(__name__)
 
+KINDS_SHOWN = 10
+
 FilesConfigT = TypeVar("FilesConfigT", bound=FilesConfig)
 
 
@@ -71,11 +73,20 @@ class FileSource(Source[FilesConfigT]):
             opened = self._without_files(name, options, error)
         else:
             key = {**options, "source": fingerprint(files, self.data_dir, refresh=self.refresh)}
-            facts = origin(files.path, self.data_dir)
-            opened = prepared(self.data_dir, name, key, lambda folder: {**build(files, folder), **facts})
+            opened = prepared(self.data_dir, name, key, partial(self._recorded, build, files))
         refuse_bad_files([BadFile(*file) for file in opened.facts["bad"]], self.config.on_bad_file)
         self.check_classes(opened.facts["class_names"], opened.facts["source"])
         return opened
+
+    def _recorded(
+        self, build: Callable[[Files, Path], Mapping[str, Any]], files: Files, folder: Path
+    ) -> Mapping[str, Any]:
+        """The facts of `build`, with where the files come from and what is left out of them."""
+        facts = build(files, folder)
+        left_out = {**files.ignored(), **facts.get("left_out", {})}
+        if left_out:
+            log.info("Left out, because they are not samples: %s", left_out_text(left_out))
+        return {**facts, **origin(files.path, self.data_dir), "left_out": left_out}
 
     def _without_files(self, name: str, options: Mapping[str, Any], error: MissingSourceError) -> Prepared:
         asked = [origin(place, self.data_dir) for place in self.places()]
@@ -102,3 +113,12 @@ class FileSource(Source[FilesConfigT]):
                 f"{shown} has {len(class_names)} classes ({some}); set dataset.classes={len(class_names)} "
                 f"(it is {self.config.classes})."
             )
+
+
+def left_out_text(counts: Mapping[str, int]) -> str:
+    """The files and folders that are no samples, most frequent first: `.DS_Store (3), @eaDir (2)`."""
+    ordered = sorted(counts, key=lambda name: (-counts[name], name))
+    rest = sum(counts[name] for name in ordered[KINDS_SHOWN:])
+    return ", ".join(f"{name} ({counts[name]:,})" for name in ordered[:KINDS_SHOWN]) + (
+        f" and {rest:,} others" if rest else ""
+    )

@@ -1,0 +1,81 @@
+"""What operating systems, file servers and programs leave in folders: thumbnails, recycle bins, caches.
+
+None of it is a sample, whatever its extension. It is ignored, counted, and reported once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+_NAMES = {
+    # Windows
+    "thumbs.db",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "thumbs.db:encryptable",
+    "desktop.ini",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "indexervolumeguid",
+    # macOS; all other names begin with a dot
+    "__macosx",
+    "icon\r",
+    "network trash folder",
+    "temporary items",
+    # Linux
+    "lost+found",
+    # NAS: Synology, QNAP
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "@tmp",
+    "@sharebin",
+    "@recycle",
+    "@recently-snapshot",
+    "@__thumb",
+    # programs
+    "__pycache__",
+    "picasa.ini",
+    "zbthumbnail.info",
+}
+_HIDDEN = (".ds_store", ".ipynb_checkpoints", ".thumbnails", ".appledouble", ".git")
+"""Hidden names that are reported by themselves; all others as `.*`."""
+
+
+def is_leaving(part: str) -> bool:
+    """Whether a file or folder of this name is ignored, in any letter case; names that begin with a dot always are."""
+    return (part.startswith(".") and part not in (".", "..")) or part.casefold() in _NAMES
+
+
+def first_leaving(parts: Sequence[str]) -> int | None:
+    """The position of the first part of a path that is ignored, with all that lies in it."""
+    return next((place for place, part in enumerate(parts) if is_leaving(part)), None)
+
+
+class Leavings:
+    """Counts what is ignored: files and folders by their names, not what lies in such a folder."""
+
+    def __init__(self) -> None:
+        self._places: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, path: str) -> None:
+        """Count an ignored file or folder, given by its path."""
+        if path not in self._places:
+            self._places.add(path)
+            self._counts[_kind(path.rpartition("/")[2])] += 1
+
+    def counts(self) -> dict[str, int]:
+        """How many files and folders of each name were ignored."""
+        return dict(sorted(self._counts.items()))
+
+
+def _kind(name: str) -> str:
+    lower = name.casefold()
+    if lower.startswith("._"):
+        return "._*"
+    if lower.startswith(".trash"):
+        return ".Trash*"
+    return ".*" if name.startswith(".") and lower not in _HIDDEN else name
