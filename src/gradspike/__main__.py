@@ -6,6 +6,7 @@ A command's code is imported when it is chosen, so that --help and a mistyped co
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 from gradspike import __version__
@@ -43,6 +44,10 @@ Commands:
 def main(words: list[str] | None = None) -> int:
     """Run the command that `words` (default: the command line) name. Returns the exit code."""
     typed = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is not UTF-8, or a letter that the locale lacks, is printed with escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     return reporting_errors(lambda: _run(typed))
 
 

@@ -171,3 +171,14 @@ def test_a_full_disk_leaves_the_old_file(
     assert said == f"Error: --out {out}: cannot be written ({os.strerror(error)}).\n"
     assert out.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_name_that_is_not_utf8_and_a_locale_without_letters(named_runs: Path, tmp_path: Path) -> None:
+    """Paths are bytes, and a terminal may know ASCII alone: both are printed with escapes."""
+    folder = tmp_path / os.fsdecode(b"r\xfcns")
+    shutil.copytree(next(named_runs.glob("2 *")), folder / "one")
+    out = folder / "page.html"
+    result = command("compare", os.fspath(folder), "--out", os.fspath(out), PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert result.returncode == 0, result.stderr
+    assert "r\\udcfcns" in result.stdout
+    assert "<title>Comparison of " in out.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
@@ -160,3 +161,27 @@ def test_sql_stays_text(tmp_path: Path) -> None:
     study.close()
     with sqlite3.connect(tmp_path / "study.db") as database:
         assert database.execute("SELECT study_name FROM studies").fetchall() == [(name,)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+    ids=str,
+)
+def test_a_full_disk_ends_a_sweep_with_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gradspike.tools.sweep.study.Study.fill", full)
+    file = sweep_file(tmp_path, seed={"values": [0]})
+    code, _, said = here(["sweep", str(file), f"folder={tmp_path / 's'}"], capsys)
+    assert code == 1
+    assert said == (
+        f"Error: {tmp_path / 's'}: the disk is full. Make room, then type the same command again to continue.\n"
+    )

@@ -29,6 +29,17 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write a file that the user asked for by `option` (`out=`, `--out `).
+
+    Raises UserError if it cannot be written; an old file then stays as it is.
+    """
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
+
+
 def finite(value: Any) -> Any:
     """`value` with every number that is not finite, which JSON cannot hold, as None."""
     if isinstance(value, dict):

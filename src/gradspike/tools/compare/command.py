@@ -169,18 +169,16 @@ def _nothing(options: argparse.Namespace, found: Gathered) -> str:
 
 
 def _write(path: Path, comparison: Comparison, options: argparse.Namespace, words: Sequence[str]) -> None:
-    from gradspike.runs.files import write_atomically
+    from gradspike.runs.files import write_output
     from gradspike.tools.compare.page import render
     from gradspike.tools.compare.page_data import default_title, page_data
     from gradspike.tools.compare.table import as_csv, latex, markdown
 
-    if path.suffix == ".html":
+    ending = path.suffix.lower()
+    if ending == ".html":
         title = options.title or default_title([*options.paths, *options.sweep])
         made = datetime.now().astimezone().isoformat(timespec="minutes")
         text = render(comparison, page_data(comparison, title, typed_command("compare", *words), made))
     else:
-        text = {".md": markdown, ".tex": latex, ".csv": as_csv}[path.suffix](comparison)
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error
+        text = {".md": markdown, ".tex": latex, ".csv": as_csv}[ending](comparison)
+    write_output(path, text, "--out ")

@@ -11,6 +11,7 @@ import yaml
 
 from gradspike.cost.energy import Energy
 from gradspike.nested import flat
+from gradspike.shown import printable
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
@@ -27,7 +28,7 @@ def page_data(comparison: Comparison, title: str, command: str, made: str) -> di
     every_run = [run for group in groups for run in group.runs]
     common, own = _shared_config(every_run)
     return {
-        "title": title,
+        "title": printable(title),
         "command": command,
         "made": made,
         "alpha": ALPHA,
@@ -200,4 +201,4 @@ def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[
 
 def default_title(places: Sequence[str]) -> str:
     """The title of a page if none is given."""
-    return "Comparison of " + ", ".join(places)
+    return "Comparison of " + ", ".join(printable(place) for place in places)

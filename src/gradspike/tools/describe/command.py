@@ -11,7 +11,7 @@ from gradspike.config.compose import load_config
 from gradspike.config.recipes import percent, published_for
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
-from gradspike.runs.files import write_atomically
+from gradspike.runs.files import write_output
 
 if TYPE_CHECKING:
     from gradspike.tools.describe.measure import Description
@@ -55,7 +55,7 @@ def describe(words: list[str]) -> int:
     twins = [(name, measure(twin)) for name, twin in _twins(config)]
     print_description(config, network, twins, _published(config))
     if path is not None:
-        write_atomically(path, json.dumps(_numbers(config, network, twins), indent=2) + "\n")
+        write_output(path, json.dumps(_numbers(config, network, twins), indent=2) + "\n", "out=")
         print(f"written: {path}")
     return 0
 

@@ -62,7 +62,8 @@ def landscape(words: list[str]) -> int:
     with PointsFile(out, opened.settings, len(axis) ** 2, arguments.restart) as file:
         print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} done before")
         _compute(opened.surface.at, axis, file)
-        numbers = Numbers(run.path.name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
+        name = run.path.resolve().name
+        numbers = Numbers(name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
         with writing(out):
             files = [*write_numbers(out, numbers), draw(out / "landscape.png", numbers)]
     _print_result(numbers, files)

@@ -10,7 +10,7 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
-from gradspike.runs.files import write_atomically
+from gradspike.runs.files import write_output
 
 if TYPE_CHECKING:
     from gradspike.tools.profile.measure import Profile
@@ -75,7 +75,7 @@ def profile(words: list[str]) -> int:
         numbers = {"label": config.label(), "engine": config.engine, "step": _numbers(mine)}
         if twin is not None:
             numbers["twin"] = _numbers(twin)
-        write_atomically(path, json.dumps(numbers, indent=2) + "\n")
+        write_output(path, json.dumps(numbers, indent=2) + "\n", "out=")
         print(f"written: {path}")
     return 0
 
