@@ -506,3 +506,26 @@ def test_recordings_beside_ready_frames_are_not_passed_over(tmp_path: Path) -> N
     made.write_cifar10dvs(tmp_path / "both", classes=1, per_class=2)
     with pytest.raises(UserError, match=r"holds 2 recordings, for example .*cifar10_airplane_0.aedat, beside 13 ready"):
         load("cifar10dvs", tmp_path, source=str(tmp_path / "both"), resize="tet")
+
+
+def test_names_that_are_not_utf_8_are_read_and_printed(tmp_path: Path) -> None:
+    """Latin-1, as an old archive unpacks to; the class, the recordings and split.csv keep their bytes."""
+    import os
+    import subprocess
+    import sys
+
+    for split in (b"train", b"test"):
+        for number in range(3):
+            folder = os.fsencode(tmp_path) + b"/event_folder/" + split + b"/caf\xe9"
+            os.makedirs(folder, exist_ok=True)
+            with open(folder + b"/n\xff%d.npz" % number, "wb") as file:
+                file.write(made.npz_bytes(made.recording(number)))
+    options = ["dataset.classes=1", "dataset.image_size=16", "dataset.sensor_size=34", f"data_dir={tmp_path}"]
+    words = [sys.executable, "-m", "gradspike", "prepare", "dataset=event_folder", *options, "workers=1"]
+    finished = subprocess.run(words, capture_output=True, check=False, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    assert b"classes    1: caf\xe9" in finished.stdout
+    samples = load("event_folder", tmp_path, time_steps=10, classes=1, image_size=16, sensor_size=34)
+    assert os.fsencode(samples.names[0]) == b"test/caf\xe9/n\xff0.npz"
+    (record,) = (tmp_path / "prepared").glob("event_folder-split-*/split.csv")
+    assert b"test/caf\xe9/n\xff0.npz,0,test" in record.read_bytes()
