@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -220,3 +221,42 @@ def test_checking_a_folder_and_options_imports_nothing_heavy() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert output.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: int
+) -> None:
+    def without(file: object, operation: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("fcntl.flock", without)
+    with caplog.at_level(logging.INFO):
+        assert prepared(tmp_path, "set", {"version": 1}, builder).facts == {"answer": 42}
+    assert caplog.text.count("has no file locks") == 1
+    assert os.strerror(reason) in caplog.text
+    assert "Another process" not in caplog.text
+
+
+def test_a_lock_that_is_held_is_waited_for(tmp_path: Path) -> None:
+    process = start(tmp_path, 1.5)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "builds").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import logging; logging.basicConfig(level='INFO')\n" + SLOW_BUILDER,
+            str(tmp_path),
+            "0",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        timeout=60,
+    )
+    assert second.stdout == "42 499500\n"
+    assert second.stderr.count("Another process is preparing 'slow'. Waiting for it.") == 1
+    assert process.communicate(timeout=60)[0] == "42 499500\n"
+    assert (tmp_path / "builds").read_text() == "x"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gradspike.data.files.bad_file import BadFile
-from gradspike.data.prepared.parts import PARTS, Names, Part, build_in_parts, encode_names
+from gradspike.data.prepared.parts import PARTS, Names, Part, build_in_parts, encode_names, refuse_bad_files
 from gradspike.errors import UserError
 from helpers.command import ROOT
 from helpers.data_samples import pack, write_class_folders
@@ -84,8 +84,24 @@ def test_an_error_names_several_bad_files_and_stops_early(tmp_path: Path) -> Non
     assert all(f"item/{item}: is bad" in str(error.value) for item in range(3, 23, 2))
     assert "item/23" not in str(error.value)
     assert "there may be more" in str(error.value)
+    known = int(re.match(r"At least (\d+) files cannot be used", str(error.value))[1])  # type: ignore[index]
+    assert f"... and {known - 10} more" in str(error.value) if known > 10 else known == 10
     assert "dataset.on_bad_file=skip" in str(error.value)
     assert len(log.read_text()) < 30, "went on long after ten bad files"
+
+
+def test_the_number_of_bad_files_is_that_of_all_of_them() -> None:
+    bad = [BadFile(f"item/{number}", "is bad") for number in range(500)]
+    with pytest.raises(UserError, match=r"^500 files cannot be used") as error:
+        refuse_bad_files(bad, "error")
+    assert str(error.value).count("item/") == 10
+    assert "... and 490 more" in str(error.value)
+    assert "may be more" not in str(error.value)
+    with pytest.raises(UserError, match=r"^1 file cannot be used"):
+        refuse_bad_files(bad[:1], "error")
+    with pytest.raises(UserError, match=r"^10 files cannot be used") as error:
+        refuse_bad_files(bad[:10], "error")
+    assert "more" not in str(error.value)
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:

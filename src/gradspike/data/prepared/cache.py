@@ -18,6 +18,7 @@ from gradspike.data.prepared.origin import report_old_sets
 from gradspike.data.prepared.parts import PARTS
 from gradspike.data.prepared.stored import DamagedError, Prepared, canonical, folder_of, open_stored, write_meta
 from gradspike.errors import UserError
+from gradspike.locks import Taken, lock_if_possible
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +61,14 @@ def prepared(
 @contextmanager
 def _only_process(lock: Path, name: str) -> Iterator[None]:
     """Hold a lock, with a message if another process holds it. The system releases it when a process dies."""
-    from filelock import FileLock, Timeout
-
-    holder = FileLock(lock)
-    try:
-        holder.acquire(timeout=0.5)
-    except Timeout:
-        log.info("Another process is preparing '%s'. Waiting for it.", name)
-        holder.acquire()
-    try:
+    risk = "Do not prepare the same data set with two processes at once."
+    with lock.open("a", encoding="utf-8") as file:
+        try:
+            lock_if_possible(file, risk)
+        except Taken:
+            log.info("Another process is preparing '%s'. Waiting for it.", name)
+            lock_if_possible(file, risk, wait=True)
         yield
-    finally:
-        holder.release()
 
 
 def _open_or_build(

@@ -84,19 +84,25 @@ def build_in_parts(
             if is_full(error):
                 raise UserError(_no_space(error, folder, parts, bar.done, len(items))) from error
             raise
-    refuse_bad_files(bad, on_bad_file)
+    refuse_bad_files(bad, on_bad_file, complete=bar.done == len(items))
     _join(folder, [parts / _name(number) for number in range(len(chunks))])
     return tuple(file for number in range(len(chunks)) for file in _bad(parts / _name(number)))
 
 
-def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip"]) -> None:
-    """Raise UserError that lists up to SHOWN of the `bad` files, unless there are none or they are to be skipped."""
+def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip"], complete: bool = True) -> None:
+    """Raise UserError that lists up to SHOWN of the `bad` files, unless there are none or they are to be skipped.
+
+    complete: whether all files were looked at, so that there are no more bad ones.
+    """
     if not bad or on_bad_file == "skip":
         return
     lines = [f"  {file.path}: {file.problem}" for file in bad[:SHOWN]]
-    if len(bad) >= SHOWN:
-        lines.append("  ... there may be more")
-    count = "One file" if len(bad) == 1 else f"{min(len(bad), SHOWN)} files"
+    if len(bad) > SHOWN:
+        lines.append(f"  ... and {len(bad) - SHOWN:,} more")
+    if not complete:
+        lines.append("  ... there may be more: the preparation stopped here")
+    count = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
+    count = count if complete else f"At least {count}"
     raise UserError(
         f"{count} cannot be used:\n" + "\n".join(lines) + "\nReplace or remove them, or add "
         "dataset.on_bad_file=skip to leave them out. Finished parts are kept."
