@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -502,3 +504,16 @@ def test_a_link_to_a_run_is_the_run(runs: Path, tmp_path: Path, monkeypatch: pyt
     assert len(gather([runs, tmp_path / "linked"]).runs) == 7
     monkeypatch.chdir(folder_of(runs, "relu", 0))
     assert len(gather([Path(), runs]).runs) == 7
+
+
+def test_without_locks_a_run_may_still_be_running(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    folder = folder_of(runs, "mpd_agl", 1)
+    killed(folder)
+    (folder / ".lock").touch()
+    edit(folder / "status.json", lambda status: status.update(host="another-machine"))
+    assert "is still running on another-machine" in gather([runs]).excluded[0].reason
+    monkeypatch.setattr("gradspike.locks.fcntl.flock", unsupported)
+    assert "it is still running, or was killed" in gather([runs]).excluded[0].reason

@@ -190,6 +190,10 @@ def test_help_imports_nothing_heavy() -> None:
         ([], 2, "project: must be given"),
         (["project=x", "--dryrun"], 2, "Did you mean '--dry-run'?"),
         (["project=x", "dataset=cifar10dsv"], 2, "Did you mean 'cifar10dvs'?"),
+        (["project=team/x"], 2, "project=team/x: must not contain /; write the team as entity=team"),
+        (["project=x#1"], 2, "must not contain #, which W&B does not allow"),
+        (["project=x", "entity=a%b"], 2, "must not contain %"),
+        (["project=" + "x" * 129], 2, "at most 128 characters"),
         (["project=x"], 1, "Nobody is logged in to W&B: wandb login"),
     ],
 )

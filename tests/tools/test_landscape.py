@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +380,50 @@ def test_losses_that_are_not_finite(
     with Image.open(picture) as image:
         grey = (np.asarray(image.convert("RGB")) == 204).all(axis=2).mean()
     assert (grey > 0.02) == (numbers.not_finite > 0)
+
+
+def test_names_are_text_and_a_run_is_known_by_its_folder(
+    run: RunFolder, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`$` starts mathematics in matplotlib, and `run=.` names no folder."""
+    place = tmp_path / "a $run_{1}$ [final] \\frac{"
+    place.mkdir()
+    for path in run.path.iterdir():
+        (place / path.name).symlink_to(path)
+    monkeypatch.setattr(landscape_command, "_compute", fill)
+    monkeypatch.chdir(place)
+    assert landscape(words(run=".")) == 0
+    assert read(words())["run"] == place.name
+    surface = numbers_of(lambda alpha, beta: 1 + alpha**2)
+    for label in ("$\\frac{$", "$x", "a_b^c", "\\"):
+        labels = {**LABELS, "method": label, "dataset": label, "model": label}
+        assert_picture(draw(tmp_path / "picture.png", replace(surface, labels=labels)))
+
+
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("gradspike.locks.fcntl.flock", unsupported)
+    with caplog.at_level("WARNING", logger="gradspike"), PointsFile(tmp_path, {"seed": 0}, 9, restart=False) as file:
+        file.add(0, Point(1.0, 0.5))
+    assert file.done == {0: Point(1.0, 0.5)}
+
+
+def test_a_full_disk_keeps_the_points(
+    words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(landscape_command, "_compute", fill)
+    assert landscape(words()) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(landscape_command, "_compute", lambda *_: None)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gradspike.runs.files.os.replace", full)
+    assert reporting_errors(lambda: landscape(words())) == 1
+    assert "cannot be written to (No space left on device)" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gradspike.cli.arguments import parse_key_values, take_flags
 from gradspike.data.registry import DATASETS
@@ -15,6 +16,7 @@ from gradspike.loggers.wandb_login import logged_in
 from gradspike.registry import Strict
 
 DRY_RUN = "--dry-run"
+LONGEST = 128
 
 USAGE = """\
 Save a W&B workspace that compares the methods of a project: accuracy, curves, layers and time steps, energy.
@@ -41,6 +43,18 @@ class DashboardArguments(Strict):
     entity: Annotated[str, Field(min_length=1)] | None = None
     dataset: str | None = None
     name: Annotated[str, Field(min_length=1)] = "Methods"
+
+    @field_validator("project", "entity")
+    @classmethod
+    def _part_of_an_address(cls, text: str | None) -> str | None:
+        found = re.search(r"[/\\#?%:]", text or "")
+        if found and found[0] == "/":
+            raise ValueError("must not contain /; write the team as entity=team")
+        if found:
+            raise ValueError(f"must not contain {found[0]}, which W&B does not allow")
+        if text and len(text) > LONGEST:
+            raise ValueError(f"must have at most {LONGEST} characters, which is W&B's limit")
+        return text
 
 
 def dashboard(words: list[str]) -> int:
