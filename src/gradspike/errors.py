@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend. `exit_code` is what the command returns to the shell."""
+    """something the user can fix. `exit_code` is what the command returns to the shell."""
 
     exit_code = 1
 

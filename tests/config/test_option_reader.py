@@ -82,8 +82,8 @@ def heavy_imports(program: str, folder: Path) -> set[str]:
 
 def test_options_of_every_registered_part_are_read_without_torch(tmp_path: Path) -> None:
     program = (
-        "from gradspike.config.validate import _PLUGGABLE\n"
-        "for registry in _PLUGGABLE.values():\n"
+        "from gradspike.config.validate import PLUGGABLE\n"
+        "for registry in PLUGGABLE.values():\n"
         "    for name in registry.names():\n"
         "        assert issubclass(registry.config_class(name), registry.base), name\n"
     )

@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig, PublishedConfig
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
+from gradspike.touches import SHAPING, Touches
 
 RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
 
@@ -23,14 +25,8 @@ CHOICES = ("neuron", "loss", "optimizer", "scheduler", "trainer", "logger")
 
 SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
 
-# How a run is computed, where its files lie, what it is called: no part of what a paper says.
-FREE = {
-    *(f"dataset.{key}" for key in ("source", "download", "on_bad_file", "workers", "eval_batch_size")),
-    *(f"dataset.{key}" for key in ("storage", "shorter_side")),
-    "method.label",
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "precision", "compile")),
-    *(f"trainer.{key}" for key in ("channels_last", "deterministic", "progress")),
-}
+# What a paper says of a run. The form in which pictures and numbers are held is no part of it.
+PUBLISHED = SHAPING - {Touches.FORM}
 
 
 def published_for(config: ExperimentConfig) -> PublishedConfig | None:
@@ -62,9 +58,9 @@ def deviations(config: ExperimentConfig) -> list[str]:
     actual = dict(flat(config.plain()))
     found = [f"{config.label()}, not {recipe.name}"] if config.label() != recipe.name else []
     expected = {"time_steps": config.time_steps, **_defaults(config, actual), **settings}
+    marks = touches(config.plain())
     for key, value in actual.items():
-        compared = key == "time_steps" or key.partition(".")[0] in SECTIONS
-        if not compared or key in FREE | conditions:
+        if marks[key] not in PUBLISHED or key in conditions:
             continue
         if key not in expected:  # an entry of a dictionary, such as optimizer.groups
             found += [f"{key}={_shown(value)}, which it does not have"] if value is not None else []

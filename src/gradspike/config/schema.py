@@ -7,7 +7,7 @@ sets are validated by the classes their registries name.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from gradspike.models.options import ModelConfig
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig
 from gradspike.registry import Strict
+from gradspike.touches import Budget, Devices, Form, Result, Seed, Shown, Speed, Start, Touches
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -37,6 +38,8 @@ class LossConfig(Strict):
     One flat schema for all losses, since a recipe can set values but not switch groups. ce: cross entropy of the mean
     over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
     """
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     name: Literal["ce", "tet"]
     label_smoothing: Fraction = 0.0
@@ -53,6 +56,8 @@ class LossConfig(Strict):
 class GroupConfig(Strict):
     """What is different for the parameters whose names match a pattern; of several patterns the last one counts."""
 
+    touches: ClassVar[Touches] = Touches.RESULT
+
     lr: PositiveFloat = 1.0
     """Factor on the learning rate."""
     weight_decay: NonNegativeFloat | None = None
@@ -61,6 +66,8 @@ class GroupConfig(Strict):
 
 class SgdConfig(Strict):
     """torch.optim.SGD."""
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     name: Literal["sgd"]
     lr: PositiveFloat
@@ -80,6 +87,8 @@ class SgdConfig(Strict):
 class AdamWConfig(Strict):
     """torch.optim.AdamW."""
 
+    touches: ClassVar[Touches] = Touches.RESULT
+
     name: Literal["adamw"]
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
@@ -91,6 +100,8 @@ class AdamWConfig(Strict):
 class SchedulerConfig(Strict):
     """Learning rate over training, as a fraction of the optimiser's: linear warm-up, then cosine or constant."""
 
+    touches: ClassVar[Touches] = Touches.RESULT
+
     name: Literal["cosine", "constant"]
     warmup_epochs: NonNegativeInt = 0
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -100,21 +111,21 @@ class SchedulerConfig(Strict):
 class TrainerConfig(Strict):
     """How long, on what, and how exactly."""
 
-    max_epochs: PositiveInt
-    accumulate: PositiveInt = 1
+    max_epochs: Budget[PositiveInt]
+    accumulate: Devices[PositiveInt] = 1
     """Parts into which a batch is cut, one after the other through the network; the optimiser sees the whole batch."""
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Result[Annotated[float, Field(gt=0, lt=1)] | None] = None
     """Decay per step of an exponential moving average of the weights, which is then what is evaluated. A plain mean of
     all steps until it reaches that far back."""
-    compile: bool = False
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: PositiveInt = 1
-    num_nodes: PositiveInt = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    gradient_clip: PositiveFloat | None = None
-    deterministic: bool = True
-    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    compile: Speed[bool] = False
+    accelerator: Devices[Literal["auto", "cpu", "gpu"]] = "auto"
+    devices: Devices[PositiveInt] = 1
+    num_nodes: Devices[PositiveInt] = 1
+    precision: Form[Literal["fp32", "bf16"]] = "fp32"
+    channels_last: Speed[bool] = True
+    gradient_clip: Result[PositiveFloat | None] = None
+    deterministic: Speed[bool] = True
+    progress: Shown[Literal["auto", "bar", "lines", "none"]] = "auto"
 
     @property
     def world_size(self) -> int:
@@ -125,17 +136,23 @@ class TrainerConfig(Strict):
 class FilesLoggerConfig(Strict):
     """Only the files of the run's folder."""
 
+    touches: ClassVar[Touches] = Touches.SHOWN
+
     name: Literal["files"]
 
 
 class TensorBoardConfig(Strict):
     """TensorBoard event files inside the run's folder."""
 
+    touches: ClassVar[Touches] = Touches.SHOWN
+
     name: Literal["tensorboard"]
 
 
 class WandbConfig(Strict):
     """Weights & Biases."""
+
+    touches: ClassVar[Touches] = Touches.SHOWN
 
     name: Literal["wandb"]
     project: Annotated[str, Field(min_length=1)] = "gradspike"
@@ -148,11 +165,15 @@ class WandbConfig(Strict):
 class CheckpointConfig(Strict):
     """When to save besides the end of each epoch."""
 
+    touches: ClassVar[Touches] = Touches.SHOWN
+
     every_n_steps: PositiveInt | None = None
 
 
 class ProbeConfig(Strict):
     """How often, and on how many samples, spiking layers are measured while they train; see `callbacks.probe`."""
+
+    touches: ClassVar[Touches] = Touches.SHOWN
 
     enabled: bool = True
     every_n_steps: PositiveInt = 100
@@ -185,13 +206,13 @@ LoggerConfig = Annotated[FilesLoggerConfig | TensorBoardConfig | WandbConfig, Fi
 class ExperimentConfig(Strict):
     """One run, completely. Everything that shapes its result is in here."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    time_steps: Annotated[int, Field(ge=1, le=1000)]
-    engine: EngineName
-    data_dir: PathText
-    runs_dir: PathText
-    resume: PathText | None = None
-    recipe: RecipeConfig | None = None
+    seed: Seed[Annotated[int, Field(ge=0, lt=2**31)]]
+    time_steps: Result[Annotated[int, Field(ge=1, le=1000)]]
+    engine: Speed[EngineName]
+    data_dir: Shown[PathText]
+    runs_dir: Start[PathText]
+    resume: Start[PathText | None] = None
+    recipe: Start[RecipeConfig | None] = None
     dataset: DatasetConfig
     model: ModelConfig
     method: MethodConfig

@@ -14,7 +14,7 @@ from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
 from gradspike.registry import Registry, Strict
 
-_PLUGGABLE: dict[str, Registry[Any]] = {"dataset": DATASETS, "model": MODELS, "method": METHODS}
+PLUGGABLE: dict[str, Registry[Any]] = {"dataset": DATASETS, "model": MODELS, "method": METHODS}
 
 
 def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
@@ -24,7 +24,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
     """
     problems: list[str] = []
     sections: dict[str, Any] = dict(raw)
-    for section, registry in _PLUGGABLE.items():
+    for section, registry in PLUGGABLE.items():
         options = raw.get(section)
         if not isinstance(options, Mapping) or "name" not in options:
             problems.append(
@@ -41,7 +41,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
         # A section that failed above is checked no further, so that one mistake is told once.
         config = ExperimentConfig.model_validate(sections)
     except ValidationError as error:
-        failed = {name for name in _PLUGGABLE if not isinstance(sections.get(name), Strict)}
+        failed = {name for name in PLUGGABLE if not isinstance(sections.get(name), Strict)}
         problems.extend(_describe(error, sections, ExperimentConfig, "", skip=failed))
     if not problems:
         problems.extend(_disagreements(config))

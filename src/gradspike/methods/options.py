@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from gradspike.registry import Strict
 from gradspike.surrogate import SURROGATES
+from gradspike.touches import Start, Touches
 
 MIN_WIDTH = 1e-3
 
@@ -23,7 +24,9 @@ class MethodConfig(Strict):
     `label` is what runs and tables call a variant, where it differs from `name`.
     """
 
+    touches: ClassVar[Touches] = Touches.RESULT
+
     name: str
-    label: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    label: Start[Annotated[str, Field(pattern=r"^[\w.-]+$")] | None] = None
     v_threshold: float = Field(default=0.5, gt=0)
     surrogate: SurrogateName = "rectangular"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat
 
 from gradspike.registry import Strict
+from gradspike.touches import Touches
 
 
 class ModelConfig(Strict):
     """What every backbone takes. `activation: relu` makes the ANN twin: the same layers, plain batch norm, ReLU."""
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     name: str
     activation: Literal["spike", "relu"] = "spike"

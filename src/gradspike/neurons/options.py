@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from gradspike.registry import Strict
+from gradspike.touches import Touches
 
 
 class NeuronConfig(Strict):
@@ -15,6 +16,8 @@ class NeuronConfig(Strict):
     `lif` keeps the decay factor constant; `plif` learns one per layer (Fang et al., ICCV 2021) and starts at `decay`.
     `detach_reset` cuts the gradient that flows through the reset factor (1 - s[t-1]).
     """
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     name: Literal["lif", "plif"] = "plif"
     decay: float = Field(default=0.2, gt=0, lt=1)

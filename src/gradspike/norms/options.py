@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from gradspike.registry import Strict
+from gradspike.touches import Touches
 
 
 class NormConfig(Strict):
@@ -15,6 +16,8 @@ class NormConfig(Strict):
     `tdbn` keeps the factor alpha * V_th outside gamma, which starts at 1; `tdbn_gain` is a plain batch norm whose
     gamma starts at alpha * V_th. Both start as the same function and train differently.
     """
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     name: Literal["tdbn", "tdbn_gain"] = "tdbn"
     alpha: float = Field(default=1.0, gt=0)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradspike.config.marks import always_shown, touches
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
 from gradspike.runs.folder import RunFolder
-
-# What a resumed run may change: where things lie and what is shown, nothing that shapes the result.
-FREE_ON_RESUME = ("resume", "data_dir", "logger", "trainer.progress", "checkpoint", "dataset.workers")
+from gradspike.touches import Touches
 
 
 def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]) -> ExperimentConfig:
@@ -21,10 +20,14 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
     """
     saved = run.config()
     before, now = saved.plain(), requested.plain()
+    marks = touches(before) | touches(now)
+    free = {key for key, mark in marks.items() if mark is Touches.SHOWN}
     typed_keys = [word.partition("=")[0].lstrip("+~") for word in typed]
     differences = []
     for key in typed_keys:
-        if _free(key):
+        if key == "resume":
+            continue
+        if always_shown(key):
             _put(before, key, _get(now, key))
             continue
         ours, theirs = dict(flat({key: _get(now, key)})), dict(flat({key: _get(before, key)}))
@@ -32,7 +35,7 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
         differing = sorted(
             inner
             for inner in ours.keys() | theirs.keys()
-            if ours.get(inner) != theirs.get(inner) and not _free(inner) and (inner == key or inner not in typed_keys)
+            if ours.get(inner) != theirs.get(inner) and inner not in free and (inner == key or inner not in typed_keys)
         )
         differences += [
             f"  {inner}: the run has {theirs.get(inner)}, the command line {ours.get(inner)}" for inner in differing
@@ -40,13 +43,14 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
     if differences:
         raise ConfigError(
             f"{run.path}: a resumed run keeps its configuration, but these differ:\n" + "\n".join(differences) + "\n"
-            f"Leave them out, or start a new run. Free to change: {', '.join(FREE_ON_RESUME[1:])}."
+            f"Leave them out, or start a new run. Free to change: {', '.join(sorted(_sections(free)))}."
         )
     return validate({**before, "resume": None})
 
 
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+def _sections(free: set[str]) -> set[str]:
+    """The keys, with those of a section that is free as a whole replaced by the section."""
+    return {section if always_shown(section := key.partition(".")[0]) else key for key in free}
 
 
 def _get(values: Any, key: str) -> Any:

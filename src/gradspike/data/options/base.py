@@ -8,10 +8,13 @@ from pydantic import Field, PositiveInt
 from typing_extensions import override
 
 from gradspike.registry import Strict
+from gradspike.touches import Budget, Shown, Speed, Split, Start, Touches
 
 
 class AugmentConfig(Strict):
     """Random augmentation of training samples. Validation and test samples are never augmented."""
+
+    touches: ClassVar[Touches] = Touches.RESULT
 
     shift: int = Field(default=0, ge=0, le=64)
     """Largest shift in pixels along each axis; zeros move in (padding and random crop)."""
@@ -39,6 +42,8 @@ class AugmentConfig(Strict):
 class DatasetConfig(Strict):
     """Options of every data set. Class attributes are facts, fields are options."""
 
+    touches: ClassVar[Touches] = Touches.DATA
+
     kind: ClassVar[Literal["image", "frames"]]
     """image: a sample is a still picture [C, H, W]; frames: a sequence of frames [T, C, H, W]."""
     channels: ClassVar[int]
@@ -48,11 +53,11 @@ class DatasetConfig(Strict):
     image_size: PositiveInt
     """Height and width of the network's input in pixels."""
     classes: PositiveInt
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: Budget[int] = Field(default=64, ge=1)
     """Training samples per optimiser step, over all devices."""
-    eval_batch_size: int = Field(default=256, ge=1)
+    eval_batch_size: Speed[int] = Field(default=256, ge=1)
     """Largest batch in validation and test, over all devices."""
-    workers: int = Field(default=0, ge=0, le=256)
+    workers: Shown[int] = Field(default=0, ge=0, le=256)
     """Loader processes per device; 0 loads in the training process, fastest for a set that fits in memory."""
     augment: AugmentConfig = AugmentConfig()
 
@@ -98,16 +103,16 @@ class DatasetConfig(Strict):
 class FilesConfig(DatasetConfig):
     """Options of data sets read from files."""
 
-    source: Annotated[str, Field(min_length=1)] | None = None
+    source: Shown[Annotated[str, Field(min_length=1)] | None] = None
     """Folder or archive (zip, tar) that holds the files; null: searched for in data_dir under the usual names."""
-    download: bool = False
+    download: Shown[bool] = False
     """Download the official files if they are missing."""
-    on_bad_file: Literal["error", "skip"] = "error"
+    on_bad_file: Start[Literal["error", "skip"]] = "error"
     """error: a file that cannot be used stops the preparation; skip: it is left out and listed."""
-    val_fraction: float = Field(default=0.1, ge=0, lt=1)
+    val_fraction: Split[float] = Field(default=0.1, ge=0, lt=1)
     """Share of each class's training samples held out for validation if the source has no validation split; 0: train on
     all of them and report the last epoch."""
-    train_per_class: PositiveInt | None = None
+    train_per_class: Split[PositiveInt | None] = None
     """Training samples to use per class; null: all."""
 
     @property

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from gradspike.registry import Strict
+from gradspike.touches import Touches
 
 
 class CameraConfig(Strict):
     """Properties of the sensor. The defaults lie in the range reported for sensors like the DVS128."""
+
+    touches: ClassVar[Touches] = Touches.DATA
 
     threshold: float = Field(default=0.4, ge=0.02, le=4.0)
     """Change in log intensity (natural logarithm) that triggers an event; 0.4 is a contrast of about 49 %."""

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
 from gradspike.data.options.camera import CameraConfig
+from gradspike.touches import Split
 
 Chip = Literal["dvs128", "davis128", "davis208", "davis240", "davis346", "davis640", "dvs640"]
 
@@ -132,9 +133,9 @@ class Cifar10DvsConfig(RecordingsConfig):
     image_size: PositiveInt = 48
     classes: PositiveInt = 10
     batch_size: PositiveInt = 100
-    folds: Annotated[int, Field(ge=2, le=100)] = 10
+    folds: Split[Annotated[int, Field(ge=2, le=100)]] = 10
     """Number of equal folds that each class's files are divided into, by file number."""
-    test_fold: NonNegativeInt | None = None
+    test_fold: Split[NonNegativeInt | None] = None
     """Fold used as the test split; null: the last one (9:1, as in the literature)."""
     augment: EventAugmentConfig = EventAugmentConfig(flip=True, roll=5)
 
@@ -187,11 +188,11 @@ class EventFolderConfig(RecordingsConfig):
     any other sensor are scaled separately."""
     chip: Chip | None = None
     """Sensor of AEDAT 2.0 files whose header does not name a known one; null: as in the header, or a DVS128."""
-    train_folder: str = "train"
+    train_folder: Split[str] = "train"
     """Folder of the training recordings."""
-    val_folder: str | None = "val"
+    val_folder: Split[str | None] = "val"
     """Folder of the validation recordings; if it is missing, val_fraction of the training recordings is held out."""
-    test_folder: str = "test"
+    test_folder: Split[str] = "test"
     """Folder of the test recordings."""
 
     @model_validator(mode="after")

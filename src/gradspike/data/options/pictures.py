@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import override
 
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
+from gradspike.touches import Form
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
@@ -92,7 +93,7 @@ class PictureFilesConfig(ImageConfig, FilesConfig):
 
     channels: ClassVar[int] = 3
 
-    storage: Literal["pixels", "encoded"] = "pixels"
+    storage: Form[Literal["pixels", "encoded"]] = "pixels"
     """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed, decoded during training, for
     sets too large for the disk as pixels, or cropped at random."""
 
@@ -144,7 +145,7 @@ class ImageNetConfig(PictureFilesConfig):
     workers: int = Field(default=8, ge=0, le=256)
     val_fraction: float = Field(default=0.01, ge=0, lt=1)
     storage: Literal["pixels", "encoded"] = "encoded"
-    shorter_side: PositiveInt = 352
+    shorter_side: Form[PositiveInt] = 352
     """Pictures with a longer shorter side are scaled down to this many pixels during preparation (encoded only)."""
     eval_shorter_side: PositiveInt = 256
     """Pixels that the shorter side is scaled to in evaluation, before the centre crop of image_size (encoded only)."""

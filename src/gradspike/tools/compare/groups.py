@@ -11,23 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradspike.config.marks import touches
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
 from gradspike.tools.compare.run import Excluded, Run
-
-# What repeats a result, where things lie, how they are computed and shown: none of it shapes the result.
-FREE = (
-    *("seed", "data_dir", "runs_dir", "resume", "recipe", "engine", "logger", "checkpoint", "probe", "method.label"),
-    *(f"dataset.{key}" for key in ("source", "download", "on_bad_file", "workers", "eval_batch_size")),
-    *(f"trainer.{key}" for key in ("progress", "accelerator", "devices", "num_nodes", "channels_last")),
-    *(f"trainer.{key}" for key in ("deterministic", "compile", "accumulate")),
-)
+from gradspike.touches import SHAPING, Touches
 
 # The ANN twin has neither neurons nor a method.
 NOT_IN_ANN = ("method", "neuron")
 
-SPLIT = ("val_fraction", "train_per_class", "folds", "test_fold", "train_folder", "val_folder", "test_folder")
-BUDGET = ("trainer.max_epochs", "dataset.batch_size")
+REFUSED = {Touches.DATA: "data", Touches.FORM: "data", Touches.SPLIT: "split", Touches.BUDGET: "budget"}
+"""Keys in which runs must not differ unless that is allowed, and what allows it."""
 
 WHAT = {
     "data": "data sets or how their samples are made",
@@ -69,7 +63,8 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
     settings = {run.id: shaping(run) for run in runs}
     refuse(runs, settings, allow)
     differing = _differing(settings)
-    swept = [key for key in differing if _varies_within(runs, settings, key) or kind_of(key) is not None]
+    refused = kinds(runs)
+    swept = [key for key in differing if _varies_within(runs, settings, key) or key in refused]
     short = _short_names(swept)
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -93,47 +88,45 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
 
 def shaping(run: Run) -> dict[str, Any]:
     """The dotted keys of the configuration that shape a run's result, including the options of the method."""
-    values = dict(flat(run.config))
-    dropped = [*FREE, *(NOT_IN_ANN if run.is_ann else ())]
+    marks = touches(run.config)
+    dropped = NOT_IN_ANN if run.is_ann else ()
     return {
         key: value
-        for key, value in values.items()
-        if not key.startswith("_") and not any(key == free or key.startswith(f"{free}.") for free in dropped)
+        for key, value in flat(run.config)
+        if marks[key] in SHAPING and not key.startswith("_") and key.partition(".")[0] not in dropped
     }
 
 
-def kind_of(key: str) -> str | None:
-    """data, split or budget for a key in which runs must not differ unless allowed; None for any other."""
-    if key in BUDGET:
-        return "budget"
-    section, _, option = key.partition(".")
-    if section != "dataset" or option.startswith("augment"):
-        return None
-    return "split" if option in SPLIT else "data"
+def kinds(runs: Sequence[Run]) -> dict[str, str]:
+    """data, split or budget for the keys in which runs must not differ unless allowed."""
+    marks = {key: mark for run in runs for key, mark in touches(run.config).items()}
+    found = {key: REFUSED[mark] for key, mark in marks.items() if mark in REFUSED}
+    return {key: kind for key, kind in found.items() if kind != "data" or key.startswith("dataset.")}
 
 
 def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow: frozenset[str]) -> None:
     """Raises ConfigError if runs differ in something not allowed. It says in what, which runs, and what to do."""
+    refused = kinds(runs)
     problems = []
-    kinds = []
+    differing = []
     for key in _differing(settings):
-        kind = kind_of(key)
+        kind = refused.get(key)
         if kind is not None and kind not in allow:
             values = {run.id: _text(settings[run.id], key) for run in runs}
             problems.append(f"  {WHAT[kind]}: {key} is {_who(runs, values)}")
-            kinds.append(kind)
+            differing.append(kind)
     versions = {run.id: run.code or "not recorded" for run in runs}
     if "code" not in allow and len(set(versions.values())) > 1:
         problems.append(f"  {WHAT['code']}: {_who(runs, versions)}")
-        kinds.append("code")
+        differing.append("code")
     for module in sorted({name for run in runs for name in run.modules}):
         users = [run for run in runs if module in run.modules]
         versions = {run.id: run.modules[module] for run in users}
         if "code" not in allow and len(set(versions.values())) > 1:
             problems.append(f"  {WHAT['code']}: {module} is {_who(users, versions)}")
-            kinds.append("code")
+            differing.append("code")
     if problems:
-        chosen = ",".join(dict.fromkeys(kinds))
+        chosen = ",".join(dict.fromkeys(differing))
         raise ConfigError(
             "These runs cannot be averaged or compared; they differ in\n" + "\n".join(problems) + "\n"
             f"To compare them anyway:  --allow {chosen}  (different data, splits and budgets then form separate "

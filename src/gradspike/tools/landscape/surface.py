@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig, short_name
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.errors import UserError
+from gradspike.nested import flat
 from gradspike.norms.tdbn import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
+from gradspike.touches import Touches
 from gradspike.training.build import build_data, require_samples
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.device import check_device
@@ -213,9 +216,8 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _config_hash(config: ExperimentConfig) -> str:
-    """SHA-256 of the configuration that shapes the network's output, without folders, loggers and so on."""
+    """SHA-256 of the keys on which a point may depend, be it in its last digits: all but names, places and displays."""
     plain = config.plain()
-    shaping = {key: plain[key] for key in ("time_steps", "engine", "model", "method", "neuron", "norm", "loss")}
-    shaping["dataset"] = {key: value for key, value in plain["dataset"].items() if key != "workers"}
-    shaping["trainer"] = {key: plain["trainer"][key] for key in ("precision", "channels_last")}
+    marks = touches(plain)
+    shaping = {key: value for key, value in flat(plain) if marks[key] not in (Touches.START, Touches.SHOWN)}
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.config.compose import load_config
+from gradspike.config.marks import always_shown
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, unknown
-from gradspike.runs.resume import FREE_ON_RESUME
 from gradspike.started import child_command, typed_command
 from gradspike.tools.sweep.file import SweepFile
 
@@ -122,8 +122,7 @@ def merged(words: Iterable[str]) -> list[str]:
 
 def is_free(word: str) -> bool:
     """Whether an override may change when a run is resumed."""
-    key = key_of(word)
-    return any(key == free or key.startswith(f"{free}.") for free in FREE_ON_RESUME)
+    return always_shown(key_of(word))
 
 
 def check(overrides: list[str], words: Words) -> ExperimentConfig:
