@@ -517,3 +517,14 @@ def test_without_locks_a_run_may_still_be_running(runs: Path, monkeypatch: pytes
     assert "is still running on another-machine" in gather([runs]).excluded[0].reason
     monkeypatch.setattr("gradspike.locks.fcntl.flock", unsupported)
     assert "it is still running, or was killed" in gather([runs]).excluded[0].reason
+
+
+def test_runs_that_cannot_be_compared_are_all_counted(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder_of(runs, "mpd_agl", 1)
+    killed(source)
+    for number in range(23):
+        shutil.copytree(source, runs / "bad" / f"run{number}")
+    assert reporting_errors(lambda: compare([str(runs / "bad")])) == 1
+    said = capsys.readouterr().err
+    assert said.count("it was killed") == 20
+    assert "and 3 more" in said

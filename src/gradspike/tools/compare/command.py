@@ -17,6 +17,7 @@ from gradspike.tools.compare.run import Run
 if TYPE_CHECKING:
     from gradspike.tools.compare.report import Comparison
 
+MOST_LISTED = 20
 OUT = {".html": "the page", ".md": "Markdown", ".tex": "LaTeX", ".csv": "CSV"}
 
 USAGE = """\
@@ -164,7 +165,9 @@ def _nothing(options: argparse.Namespace, found: Gathered) -> str:
     places = ", ".join([*options.paths, *options.sweep])
     if not found.excluded:
         return f"{places}: there are no runs here (a run is a folder with config.yaml and summary.json)."
-    listed = "\n".join(f"  {one.path}: {one.reason}" for one in found.excluded[:20])
+    listed = "\n".join(f"  {one.path}: {one.reason}" for one in found.excluded[:MOST_LISTED])
+    if len(found.excluded) > MOST_LISTED:
+        listed += f"\n  and {len(found.excluded) - MOST_LISTED} more"
     return f"{places}: no run here can be compared:\n{listed}"
 
 
