@@ -32,7 +32,7 @@ from gradspike.tools.sweep import command as sweep_command
 from gradspike.tools.sweep.file import read
 from gradspike.tools.sweep.options import parse
 from gradspike.tools.sweep.words import build
-from helpers.command import ROOT
+from helpers.command import ROOT, command
 
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
@@ -297,6 +297,14 @@ def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
         assert f"](docs/{page.name})" in readme
+
+
+def test_the_mistake_in_the_readme_is_answered_as_shown() -> None:
+    shown = re.search(r"^\$ gradspike (.+)\n(Error: .+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert shown
+    result = command(*shown[1].split())
+    assert result.returncode != 0
+    assert result.stderr.strip() == shown[2]
 
 
 def test_a_diff_that_does_not_fit_is_noticed() -> None:
