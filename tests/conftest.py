@@ -15,6 +15,13 @@ from helpers.command import ROOT, TINY
 from helpers.engines import ENGINES
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of compiled neurons share a process: each kernel takes seconds, and one process needs it once."""
+    for item in items:
+        if getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "compiled":  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("compiled"))
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")

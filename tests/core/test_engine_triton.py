@@ -7,6 +7,7 @@ process of its own.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from gradspike.engine import registry
 from gradspike.engine.registry import choose_engine, load_engine
 from gradspike.errors import UserError
-from helpers.command import ROOT, command
+from helpers.command import ROOT, execute
 from helpers.method_checks import make_layer, method_config
 
 pytest.importorskip("triton")
@@ -32,7 +33,7 @@ def test_interpreted_kernels() -> None:
     parity = "tests/core/test_parity.py"
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/triton_checks.py"]
     words += [f"{parity}::test_mpd_agl_layer", f"{parity}::test_ds_atgo_neuron"]
-    done = command(*words, timeout=600, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+    done = execute(sys.executable, *words, timeout=600, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 
@@ -42,7 +43,7 @@ def test_interpreted_kernels() -> None:
 def test_kernels_compile_for_cuda_without_a_gpu(words: list[str], tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     script = "tests/helpers/triton_codegen.py"
-    done = command(script, *words, timeout=600, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=path)
+    done = execute(sys.executable, script, *words, timeout=600, TRITON_CACHE_DIR=str(tmp_path), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr[-4000:]
     kernels = [line.split() for line in done.stdout.splitlines()]
     steps = set() if words else {"advance_step", "finish_step"}

@@ -1,4 +1,4 @@
-"""A whole training in plain PyTorch. Tests compare the trainer's weights with these, bit for bit."""
+"""A whole training in plain PyTorch. Tests compare the trainer's weights with these."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import peers
 from gradspike.errors import UserError
-from helpers.command import ROOT, command
+from helpers.command import ROOT, execute
 from step_table import TABLES_END, Measured, best_twin, markdown, spread, table, updated, write_page
 from step_worker import MEASURED, Candidate, Network, Setting, Training, allocations, configuration, highest_sum
 
@@ -194,7 +195,7 @@ def test_whole_command(tmp_path: Path) -> None:
     page.write_text(f"by hand\n{TABLES_END}\n")
     words = "--networks resnet19 --methods fixed_sg --engines eager --settings fp32-channels_last --rounds 2 --steps 1"
     words += f" --width 0.02 --batch 2 --threads 1 --device cpu --no-twin-compile --write {page}"
-    result = command("benchmarks/step.py", *words.split(), OMP_NUM_THREADS="1")
+    result = execute(sys.executable, "benchmarks/step.py", *words.split(), OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
