@@ -258,6 +258,17 @@ def test_a_group_and_its_keys_typed_again_are_the_same_run(tiny_config: Compose)
     assert resumed_config(run, tiny_config(*words), words).dataset.workers == 1
 
 
+def test_resume_refuses_other_samples(tiny_config: Compose) -> None:
+    """Where the data lie may change on resume; which they are may not."""
+    run = train(tiny_config("trainer.max_epochs=1"))
+    content = load_checkpoint(run.last)
+    assert len(content["data"]) == 64
+    torch.save({**content, "data": "another"}, run.last)
+    config = run.config()
+    with pytest.raises(UserError, match="not those that the run was trained on"):
+        train(config, run)
+
+
 def test_a_home_folder_is_expanded(tiny_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     run = RunFolder.create(tiny_config("runs_dir='~/my runs'"))

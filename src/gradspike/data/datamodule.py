@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class DataModule(lightning.LightningDataModule):
         """All samples of all splits."""
         assert self._samples is not None, "call setup() first"
         return self._samples
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the samples."""
+        return self.samples.digest()
 
     @override
     def train_dataloader(self) -> EpochLoader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -49,6 +50,16 @@ class Samples:
     def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None = None) -> NDArray[Any]:
         """The stored samples `indices`. moment: (seed, epoch) of a training batch, which random crops depend on."""
         return np.asarray(self.inputs[indices])
+
+    def digest(self) -> str:
+        """Equal for the same samples, wherever they lie: splits, labels, names, contents of up to 64 of them."""
+        digest = hashlib.sha256(repr(self.class_names).encode("utf-8", "surrogateescape"))
+        for name in self.names:
+            digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        chosen = np.unique(np.linspace(0, len(self.labels) - 1, 64).astype(np.int64))
+        for array in (self.labels, self.splits, self.fetch(chosen)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def limited(self, train_per_class: int) -> Samples:
         """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.

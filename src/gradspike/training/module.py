@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.data.datamodule import DataModule
 from gradspike.errors import UserError
 from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model
@@ -144,12 +145,22 @@ class SpikingClassifier(L.LightningModule):
         checkpoint["config"] = self.config.plain()
         checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["train_meter"] = self.train_meter.state()
+        checkpoint["data"] = self._data_digest()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what `on_save_checkpoint` added."""
+        """Restore what `on_save_checkpoint` added. Raises UserError if the data are not those of the run."""
+        if checkpoint.get("data") not in (None, self._data_digest()):
+            raise UserError(
+                f"The samples of dataset={self.config.dataset.name} are not those that the run was trained on so far: "
+                "files, splits or contents differ. Point dataset.source or data_dir at its data, or start a new run."
+            )
         torch.set_rng_state(checkpoint["random_state"].cpu())
         if self.trainer.is_global_zero:
             self.train_meter.restore(checkpoint["train_meter"])
+
+    def _data_digest(self) -> str | None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.digest if isinstance(data, DataModule) else None
 
     def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
         """Count a batch; gives its logits [T, B, K]."""
