@@ -1,6 +1,8 @@
 """SpikingNorm: norm, neuron and method in one module, the unit a backbone places after a conv or linear layer.
 
-The norm may be left out, where the network normalises elsewhere or not at all.
+A layer without a norm serves networks that normalise elsewhere or not at all. The path through a layer: `norms` make
+the current, `methods` set threshold theta and surrogate width kappa, `neurons` run the recursion, `engine` runs all of
+it over the time steps.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from gradspike.surrogate import SURROGATES
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Everything a backbone needs to know to place its activation layers; it only ever calls `layer`, or
-    `neuron_layer` and `channel_norm` where something stands between the two."""
+    """Everything a backbone needs to place its activation layers.
+
+    Backbones call `layer`, or `channel_norm` and `neuron_layer` if something stands between norm and neuron.
+    """
 
     time_steps: int
     neuron: NeuronConfig
@@ -74,7 +78,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What happened inside one layer: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C]."""
+    """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C]."""
 
     u: Tensor
     spikes: Tensor
@@ -98,7 +102,7 @@ _collector: ContextVar[LossCollector | None] = ContextVar("gradspike_loss_collec
 
 @contextmanager
 def collect_losses() -> Iterator[LossCollector]:
-    """Collect the methods' losses of the forward passes inside the block; outside of one, layers do not compute them.
+    """Collect the methods' losses in forward passes inside the block. Outside, layers do not compute them.
 
     with collect_losses() as extra:
         logits = model(batch)
@@ -144,7 +148,7 @@ def watch_first_layer() -> Iterator[FirstLayerWatch]:
 
 
 class SpikingNorm(nn.Module):
-    """tdBN, then the neuron over T steps with what its method says: current in, spikes out.
+    """Norm, then the neuron over T steps with its method's thresholds and widths; returns spikes.
 
     Time is folded into the batch, time-major: index t * B + b. Without `norm` the input is the current.
     """
@@ -178,8 +182,8 @@ class SpikingNorm(nn.Module):
         Args:
             y: output of a conv or linear layer (without a norm: the current itself), [T*B, C, *space]; [B, C, *space]
                 if `static`.
-            static: the input does not change over time. It is normalised once and its current fed T times, with the
-                same numbers.
+            static: the input is the same at every step. It is normalised once and its current fed T times; the
+                numbers are those of T copies.
         """
         collector = _collector.get()
         moments = collector is not None and self.training and self.method.has_membrane_loss
@@ -197,14 +201,14 @@ class SpikingNorm(nn.Module):
 
     @torch.no_grad()
     def inspect(self, y: Tensor, static: bool = False) -> LayerTrace:
-        """What `forward(y, static)` would do in the layer's present mode, from the inside. Changes no buffer."""
+        """Trace what `forward(y, static)` would do in the layer's current mode. Changes no buffer."""
         facts = self.facts(y, gradients=True, updates=False)
         output = self._fire(y, static, facts, keep_membrane=True)
         assert output.membrane is not None
         return LayerTrace(output.membrane, output.spikes, output.thresholds, output.widths)
 
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
-        """What the method may know when the layer's input is y; of y only the dtype counts."""
+        """What the method may know of a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
         gain = None if self.norm is None else self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain
         return LayerFacts(
@@ -252,14 +256,14 @@ class NormReLU(nn.Module):
 
 
 def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:
-    """[B, ...] T times in a row, [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
+    """T copies of [B, ...], [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
     return torch.cat([x] * time_steps)
 
 
 def name_layers(model: nn.Module) -> None:
-    """Give each spiking layer of a model its name, and check each method against what it declares.
+    """Name each spiking layer of a model, and check that each method returns what it declares.
 
-    Raises ConfigError that names method and layer.
+    Raises ConfigError, naming method and layer.
     """
     for name, layer in model.named_modules():
         if isinstance(layer, SpikingNorm):
@@ -278,7 +282,7 @@ def lr_multipliers(model: nn.Module) -> dict[str, float]:
 
 
 def undecayed_parameters(model: nn.Module) -> set[str]:
-    """Full names of all parameters of norms, neurons and methods: those that weight decay is usually kept from."""
+    """Full names of all parameters of norms, neurons and methods, which usually have no weight decay."""
     kinds = (SpikingNorm, NormReLU, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {
         f"{prefix}.{name}" if prefix else name

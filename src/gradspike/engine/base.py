@@ -1,4 +1,4 @@
-"""What every engine takes and gives, and the helpers they share."""
+"""Arguments and results of every engine, and shared helpers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradspike.surrogate import Surrogate
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How one call is to be computed.
+    """Options of one call.
 
     `smooth` emits the surrogate's primitive instead of spikes; the backward pass is the exact gradient of that network
     (for gradcheck). `moments` asks for mean and variance of u, differentiable; `keep_membrane` for u itself.

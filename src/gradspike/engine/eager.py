@@ -1,7 +1,7 @@
 """The reference engine: step by step, with the backward pass written by hand.
 
-One autograd function covers all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next
-layer keeps anyway; autograd on the single steps would keep several more tensors of that size.
+One autograd function covers all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next layer
+keeps anyway. Autograd on single steps would keep several more tensors of that size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(
     plan = None if method.measures(facts) else method.planned(facts)
     thresholds = None if plan is None else plan.thresholds.to(dtype)
     widths = None if plan is None else plan.widths.to(dtype)
-    # A method that sees the potential writes to its buffers between the steps, which torch.compile cannot follow.
+    # A method that measures the potential writes to its buffers between steps, which torch.compile cannot trace.
     apply = _MultiStep.apply if plan is not None else _apply_uncompiled
     spikes, used_thresholds, used_widths, *more = apply(x, decay.to(dtype), thresholds, widths, method, facts, options)
     mean, variance = more[:2] if options.moments else (None, None)
@@ -129,7 +129,7 @@ class _MultiStep(torch.autograd.Function):
 
         grad_u: Tensor | None = None
         for t in reversed(range(len(membrane))):
-            # In its own dtype: a scalar times a shorter tensor is as short, and would round the decay.
+            # In the recursion's dtype: a scalar times a shorter tensor has the shorter dtype, which rounds the decay.
             u, s = membrane[t], spikes[t].to(decay.dtype)
             theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
             v = u - theta

@@ -1,1 +1,5 @@
-"""Backbones: one file each, built from stateless layers with time folded into the batch and spiking layers."""
+"""Backbones, one file each, with time folded into the batch.
+
+`blocks`, `residual` and `pooling` are shared parts, `encoder` turns pictures into spikes, `options` and `registry` are
+read without torch; `timm` converts networks of that library.
+"""

@@ -1,1 +1,1 @@
-"""Neurons, one file each, their options inside."""
+"""Neurons: `lif` has the recursion that every engine follows, one step forward and back; `options` its options."""

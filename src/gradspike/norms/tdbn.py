@@ -1,4 +1,4 @@
-"""Batch norm whose normalised value is scaled by a constant besides its gain: tdBN (Zheng et al., AAAI 2021)."""
+"""tdBN: batch norm with a constant scale besides its gain (Zheng et al., AAAI 2021)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradspike.norms.synced import synced_batch_norm
 
 
 class ChannelNorm(nn.Module):
-    """Batch norm over all dimensions but the second, its normalised value times a constant `scale` before gamma.
+    """Batch norm over all dimensions but the second; the normalised value is multiplied by `scale`, then by gamma.
 
     State keys are those of torch.nn.BatchNorm. Biased variance in the forward pass, unbiased in the running variance.
     """
@@ -37,7 +37,7 @@ class ChannelNorm(nn.Module):
 
     @property
     def gain(self) -> Tensor:
-        """What the normalised value is multiplied by, [C]: gamma times `scale`."""
+        """Factor of the normalised value, [C]: gamma times `scale`."""
         return self.weight if self.scale == 1 else self.weight * self.scale
 
     @property
@@ -50,8 +50,8 @@ class ChannelNorm(nn.Module):
 
         Args:
             y: input.
-            repeats: y stands for this many copies of itself along N, which only the unbiased running variance can tell.
-            update: let a pass in training mode change the running statistics.
+            repeats: y stands for this many copies of itself along N, which matters to the unbiased running variance.
+            update: whether a pass in training mode changes the running statistics.
         """
         weight = self.gain
         if not self.training:
