@@ -35,7 +35,7 @@ from rich.table import Table
 
 import peers
 import step_worker
-from gradspike.cli.arguments import reporting_errors
+from gradspike.cli.reporting import reporting_errors
 from gradspike.engine.registry import ENGINES, triton_problem
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.methods.registry import METHODS

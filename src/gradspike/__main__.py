@@ -10,8 +10,8 @@ import io
 import sys
 
 from gradspike import __version__
-from gradspike.cli.arguments import reporting_errors
-from gradspike.errors import ConfigError, unknown
+from gradspike.cli.reporting import reporting_errors
+from gradspike.errors import ConfigError, UserError, unknown
 
 COMMANDS = {
     "train": ("train a network, or resume a run", "gradspike.cli.train:command"),
@@ -58,6 +58,8 @@ def _run(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"gradspike {__version__}")
         return 0
+    if sys.platform == "win32":
+        raise UserError("gradspike runs on Linux and macOS. On Windows, use WSL.")
     name, *rest = words
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))

@@ -242,7 +242,7 @@ def test_whole_command(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_is_measured(
     words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gradspike.cli.arguments import reporting_errors
+    from gradspike.cli.reporting import reporting_errors
     from step import options_of, run
 
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gradspike.cli.arguments import reporting_errors
+from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
@@ -423,7 +423,7 @@ def test_mistakes_in_where(compared_runs: Path) -> None:
 
 def test_help_and_refusals_need_no_torch(compared_runs: Path) -> None:
     script = (
-        "import sys\nfrom gradspike.cli.arguments import reporting_errors\n"
+        "import sys\nfrom gradspike.cli.reporting import reporting_errors\n"
         "from gradspike.tools.compare.command import compare\n"
         f"code = reporting_errors(lambda: compare([{str(compared_runs)!r}]))\n"
         "assert not {'torch', 'lightning', 'wandb', 'matplotlib', 'optuna'} & set(sys.modules), 'heavy'\n"

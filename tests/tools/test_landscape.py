@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradspike.cli.arguments import parse_key_values, reporting_errors
+from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import command as landscape_command
@@ -295,7 +295,7 @@ def test_bad_arguments(
 
 def test_null_is_the_default() -> None:
     typed = ["run=x", "samples=null", "batch_size=null", "data_dir=null", "out=null"]
-    assert parse_key_values(typed, LandscapeConfig, "") == LandscapeConfig(run="x")
+    assert landscape_command.COMMAND.parse(typed).options == LandscapeConfig(run="x")
 
 
 def test_a_run_without_a_checkpoint(

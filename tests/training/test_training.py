@@ -385,7 +385,7 @@ def test_evaluate_refuses(words: list[str], said: str) -> None:
 
 def test_evaluate_of_a_run_that_never_saved(tiny_config: Compose) -> None:
     run = RunFolder.create(tiny_config())
-    with pytest.raises(UserError, match="there is no such checkpoint; the run is running"):
+    with pytest.raises(UserError, match="no such checkpoint; the run is running"):
         evaluate([f"run={run.path}"])
 
 

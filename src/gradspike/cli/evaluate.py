@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gradspike.cli.arguments import parse_key_values
+from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
 from gradspike.registry import Strict
 from gradspike.runs.folder import RunFolder
@@ -21,26 +21,31 @@ class EvaluateConfig(Strict):
 
 
 USAGE = """\
-Evaluate a run's checkpoints on one split of its data.
+Evaluate the checkpoints of a run on one split of its data.
 
   gradspike evaluate run=runs/<run> split=test
 
-  run          a run's folder
+Arguments:
+  run          the run's folder
   split        test | val | train                             (test)
   checkpoint   last | best (by validation accuracy) | both    (both)
-  data_dir     where the data lies now, if it has moved
+  data_dir     where the data is now, if it has moved
   accelerator  auto | cpu | gpu                               (auto)
+
+Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run's folder.
 """
+
+COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig)
 
 
 def evaluate(words: list[str]) -> int:
     """Evaluate a run, print the table and write evaluation_<split>.json into its folder. Returns the exit code."""
-    arguments = parse_key_values(words, EvaluateConfig, USAGE)
+    arguments: EvaluateConfig = COMMAND.parse(words).options
     run = RunFolder.open(arguments.run)
     paths = {"last": [run.last], "best": [run.best], "both": [run.last, run.best]}[arguments.checkpoint]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise UserError(f"{missing[0]}: there is no such checkpoint; the run is {run.state()}.")
+        raise UserError(f"{missing[0]}: no such checkpoint; the run is {run.state()}.")
 
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation

@@ -9,64 +9,81 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from gradspike.cli.arguments import _tried
-from gradspike.config.compose import CONF_DIR, GROUPS, _compose, _config_dirs, check_groups, options_of, to_plain
+from gradspike.cli.arguments import take_config_dir
+from gradspike.cli.reporting import tried
+from gradspike.config.compose import (
+    CONF_DIR,
+    GROUPS,
+    check_groups,
+    compose_plain,
+    config_dirs,
+    options_of,
+    settle,
+    to_plain,
+)
 from gradspike.config.recipes import unequal_recipes
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
-from gradspike.errors import ConfigError
+from gradspike.errors import ConfigError, unknown
 from gradspike.runs.files import check_writable
 
 # ~ in runs_dir, for the one path that Hydra itself writes to (conf/config.yaml).
-OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
+OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
+
+HELP_FLAGS = ("-h", "--help")
+
+REFUSED = {
+    "--config-path": "add a folder of your own with --config-dir.",
+    "--experimental-rerun": "start a run again with its configuration, or continue it with resume=<run>.",
+}
 
 HELP = """\
-gradspike: train a spiking neural network with a surrogate-gradient method.
+Train a spiking neural network with a surrogate-gradient method, or resume a run.
 
   gradspike train method=mpd_agl dataset=digits model=spiking_cnn seed=1
-  gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m     every combination, one after the other
-  gradspike train resume=runs/<run>                         go on where a run stopped
+  gradspike train method=ds_atgo dataset=cifar10               with its recipe; recipe=none: without
   gradspike train dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
-  gradspike train method=ds_atgo dataset=cifar10            with its recipe; recipe=none: without
-  gradspike train logger=wandb --cfg job                    print the composed configuration, train nothing
+  gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m        every combination, one after the other
+  gradspike train resume=runs/<run>                            continue a run where it stopped
+  gradspike train logger=wandb --cfg job                       print the whole configuration, train nothing
 
-Choose (group=option):
+Options of the groups (group=option):
 {groups}
 
-Set (key=value), among others:
+Single keys (key=value), among others; `gradspike train --cfg job` prints all of them with their values:
   seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
   trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
-  All keys with their values: gradspike train --cfg job        Hydra's own flags: --hydra-help
+
+Flags:
+  --config-dir DIR   a folder of your own with further options of the groups
+  -m, --multirun     train every combination of the values given
+  --cfg job          print the configuration
+  --hydra-help       Hydra's other flags
 """
 
 
-def help_text(config_dirs: list[Path]) -> str:
-    """The text of --help, with the options that stand in conf/ now."""
+def help_text(folders: list[Path]) -> str:
+    """The text of --help, with the options in conf/ and in the user's own folder."""
     lines = []
     for group in GROUPS:
-        words = options_of(group, config_dirs)
-        if not words:
+        names = options_of(group, folders)
+        if not names:
             continue
         line = f"  {group:<10}"
-        for word in words:
-            if len(line) + len(word) > 118:
+        for name in names:
+            if len(line) + len(name) > 118:
                 lines.append(line)
                 line = " " * 12
-            line += f" {word}"
+            line += f" {name}"
         lines.append(line)
     return HELP.format(groups="\n".join(lines))
-
-
-def _show_help(config_dir: str | None) -> int:
-    print(help_text(_config_dirs(config_dir)), end="")
-    return 0
 
 
 def run(
@@ -80,13 +97,16 @@ def run(
     first failure's code is returned, and `finish` is called after the last trial.
     """
     from hydra import version
-    from hydra._internal.utils import _run_hydra, get_args_parser
+    from hydra._internal.utils import _run_hydra
 
-    if any(word in ("-h", "--help") for word in words):
-        return _show_help(_config_dir_argument(words))
-    # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
-    parser = get_args_parser()
-    arguments = parser.parse_args(sorted(words, key=lambda word: word.startswith("-") or "=" not in word))
+    rest, config_dir = take_config_dir(words)
+    if any(word in HELP_FLAGS for word in rest):
+        print(help_text(config_dirs(config_dir)), end="")
+        return 0
+    parser = hydra_parser()
+    arguments = parser.parse_args(sorted(rest, key=_is_flag))
+    arguments.config_dir = config_dir
+    _check_flags(arguments)
     codes: list[int] = []
     version.setbase("1.3")
 
@@ -94,10 +114,10 @@ def run(
         from hydra.core.hydra_config import HydraConfig
 
         typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
-        codes.append(_tried(lambda: train(validate(to_plain(raw)), typed)))
+        codes.append(tried(lambda: train(validate(to_plain(raw)), typed)))
 
     if not (arguments.info or arguments.shell_completion or arguments.hydra_help):
-        check_command_line(arguments)
+        arguments.overrides = check_command_line(arguments)
     try:
         _run_hydra(arguments, parser, job, str(CONF_DIR), "config")
     finally:
@@ -106,10 +126,45 @@ def run(
     return next((code for code in codes if code), 0)
 
 
-def check_command_line(arguments: Namespace) -> None:
-    """Compose and validate every configuration the command line asks for. Raises ConfigError."""
-    config_dirs = _config_dirs(arguments.config_dir)
-    overrides = check_groups(arguments.overrides, config_dirs)
+def hydra_parser() -> ArgumentParser:
+    """Hydra's own parser, whose errors are ours."""
+    from hydra._internal.utils import get_args_parser
+
+    parser: ArgumentParser = get_args_parser()
+    parser.allow_abbrev = False
+
+    def error(message: str) -> NoReturn:
+        flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        strange = message.removeprefix("unrecognized arguments: ").split()[0]
+        if strange.startswith("-"):
+            message = unknown("flag", strange, [flag for flag in flags if flag not in REFUSED])
+        raise ConfigError(f"{message}\nSee: gradspike train --help")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
+
+
+def _is_flag(word: str) -> bool:
+    # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
+    return word.startswith("-") or "=" not in word
+
+
+def _check_flags(arguments: Namespace) -> None:
+    """Refuse what would compose something else than what is checked."""
+    for flag, instead in REFUSED.items():
+        if getattr(arguments, flag.removeprefix("--").replace("-", "_")) is not None:
+            raise ConfigError(f"{flag}: {instead}")
+
+
+def check_command_line(arguments: Namespace) -> list[str]:
+    """Compose and validate every configuration the command line asks for. Raises ConfigError.
+
+    Returns the overrides as Hydra is to read them.
+    """
+    folders = config_dirs(arguments.config_dir)
+    name = arguments.config_name or "config"
+    words, _ = settle(arguments.overrides, folders, name)
+    overrides = check_groups(words, folders)
     multirun = arguments.multirun or any(
         override.key_or_group == "hydra.mode" and str(override.value()).upper() == "MULTIRUN" for override in overrides
     )
@@ -121,13 +176,14 @@ def check_command_line(arguments: Namespace) -> None:
     if multirun and any(override.key_or_group == "resume" for override in overrides):
         raise ConfigError("resume and -m exclude each other: resume one run at a time.")
     configs = []
-    for trial in _trials(overrides, arguments.overrides):
-        configs.append(validate(_compose(trial, config_dirs, arguments.config_name or "config")))
+    for trial in _trials(overrides, words):
+        configs.append(validate(compose_plain(trial, folders, name)))
         if multirun:
             _refuse_several_devices(configs[-1])
             check_writable(configs[-1].runs_dir)  # Hydra writes there before any trial does
     if warning := unequal_recipes(configs):
         print(f"Note: {warning}", file=sys.stderr)
+    return words
 
 
 def _refuse_several_devices(config: ExperimentConfig) -> None:
@@ -136,16 +192,6 @@ def _refuse_several_devices(config: ExperimentConfig) -> None:
             f"A multirun with trainer.devices={config.trainer.devices}: one device only, since the processes of "
             "one trial would replay the whole multirun. Start one command a trial instead."
         )
-
-
-def _config_dir_argument(words: list[str]) -> str | None:
-    """The value of --config-dir, read before Hydra's parser (which would print its own help)."""
-    for index, word in enumerate(words):
-        if word in ("--config-dir", "-cd"):
-            return words[index + 1] if index + 1 < len(words) else None
-        if word.startswith("--config-dir="):
-            return word.partition("=")[2]
-    return None
 
 
 def _trials(overrides: list[Any], words: list[str]) -> Iterator[list[str]]:

@@ -2,82 +2,72 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from gradspike.cli.arguments import parse_key_values
-from gradspike.config.compose import GROUPS, load_config
+from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
+from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.registry import DATASETS
-from gradspike.errors import ConfigError, Interrupted, UserError, did_you_mean
+from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.registry import Strict
-from gradspike.terminal.printer import LogPrinter
+from gradspike.terminal.printer import speak
 
 if TYPE_CHECKING:
     from gradspike.data.prepared.stored import Prepared
     from gradspike.data.source import Samples, Source
 
-USAGE = """\
-Prepare a data set once, so that training opens it in milliseconds. Training does it by itself where that has not been
-done.
+USAGE = (
+    """\
+Prepare a data set once, so that training opens it in milliseconds. Training prepares a missing set by itself.
 
   gradspike prepare dataset=cifar10 data_dir=data
   gradspike prepare dataset=image_folder dataset.source=pictures.zip dataset.image_size=64 dataset.classes=5
   gradspike prepare dataset=cifar10 data_dir=data preview=cifar10.png
 
-  dataset      which data set; with its options, as dataset.source=... dataset.on_bad_file=skip
-  data_dir     where the files are looked for, and where the prepared set is kept    (data)
-  time_steps   frames of an event recording                                          (the data set's)
-  workers      processes that prepare                                                (4, or the number of cores)
-  preview      a PNG file to draw samples of each class in, raw and augmented
-  verify       true: compare every byte with its checksum                            (false)
-  export       cifar10dvs_sim: a folder to write the recordings into, laid out as CIFAR10-DVS; nothing else is done
-  export_format   aedat (AEDAT 2.0) | npz                                            (aedat)
-
-All other keys of gradspike train are accepted and change nothing but the preview (seed).
+Arguments:
+  dataset        the data set; its options as dataset.source=... dataset.on_bad_file=skip
+  data_dir       the folder of the original files and of the prepared set            (data)
+  time_steps     frames of an event recording                                        (the data set's)
+  workers        processes that prepare                                              (4, or the number of cores)
+  preview        a PNG file for samples of each class, raw and augmented
+  verify         true: compare every byte with its checksum                          (false)
+  export         cifar10dvs_sim only: a folder for the recordings, laid out as CIFAR10-DVS; nothing else is done
+  export_format  aedat (AEDAT 2.0) | npz                                             (aedat)
+  key=value      any other key of `gradspike train`; only seed matters, for the preview
 """
-
-
-def _png(path: str) -> str:
-    if not path.lower().endswith(".png"):
-        raise ValueError("must end in .png")
-    return path
+    + CONFIG_DIR_USAGE
+)
 
 
 class PrepareConfig(Strict):
-    """Arguments of gradspike prepare beside those of gradspike train."""
+    """Arguments of `gradspike prepare` beside the keys of `gradspike train`."""
 
     workers: int | None = Field(default=None, ge=1, le=256)
-    preview: Annotated[str, AfterValidator(_png)] | None = None
+    preview: str | None = None
     verify: bool = False
     export: str | None = None
     export_format: Literal["aedat", "npz"] = "aedat"
 
 
+COMMAND = Command("prepare", USAGE, keys=PrepareConfig, trains=True)
+
+
 def prepare(words: list[str]) -> int:
     """Prepare the data set that the command line names. Returns the exit code."""
-    if any(word in ("-h", "--help") for word in words):
-        print(USAGE, end="")
-        return 0
-    own = [word for word in words if word.partition("=")[0] in PrepareConfig.model_fields]
-    arguments: PrepareConfig = parse_key_values(own, PrepareConfig, USAGE)
-    others = [word for word in words if word not in own]
-    for word in others:
-        _check_word(word)
-    config = load_config(others)
+    typed = COMMAND.parse(words)
+    arguments: PrepareConfig = typed.options
+    config = load_config(typed.overrides, typed.config_dir)
     data_dir = check_data_dir(config.data_dir)
-    if arguments.preview is not None:
-        _check_place(Path(arguments.preview).expanduser())
+    preview = None if arguments.preview is None else checked_file("preview=", arguments.preview, {".png": "PNG"})
 
-    _speak()
+    speak()
     signal.signal(signal.SIGTERM, _end)
     source: Source[Any] = DATASETS.build(config.dataset, config.time_steps, data_dir)
     source.refresh = True
@@ -94,12 +84,11 @@ def prepare(words: list[str]) -> int:
     print_summary(config, samples, opened)
     if arguments.verify:
         _verify(opened)
-    if arguments.preview is not None:
+    if preview is not None:
         from gradspike.data.preview import draw_preview
 
-        path = Path(arguments.preview).expanduser()
-        draw_preview(path, config.dataset, samples, config.seed)
-        print(f"preview    {path}")
+        draw_preview(preview, config.dataset, samples, config.seed)
+        print(f"preview    {preview}")
     return 0
 
 
@@ -111,30 +100,6 @@ def _export(source: Source[Any], folder: Path, form: Literal["aedat", "npz"]) ->
 
     print(f"exported   {export(source, folder, form):,} recordings to {folder}")  # type: ignore[arg-type]
     return 0
-
-
-def _check_word(word: str) -> None:
-    """Refuse what this command does not take, and find a mistyped key of its own."""
-    key, equals, _ = word.partition("=")
-    if word.startswith("-"):
-        raise ConfigError(f"{word}: there is no such flag. Write key=value.\n\n{USAGE}")
-    known = {*PrepareConfig.model_fields, *ExperimentConfig.model_fields, *GROUPS}
-    if equals and "." not in key and key.lstrip("+~") not in known:
-        raise ConfigError(f"{key}: there is no such key.{did_you_mean(key, known)}\n\n{USAGE}")
-
-
-def _check_place(path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir() or path.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"preview={path}: cannot be written; name a file in a folder that exists and is writable.")
-
-
-def _speak() -> None:
-    """What the package logs goes to standard output, as in training."""
-    logger = logging.getLogger("gradspike")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [LogPrinter()]
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradspike.config.recipes import check_choices
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.text import doubts
 from gradspike.config.validate import validate
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.nested import flat
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
 GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
 
 
-def options_of(group: str, config_dirs: list[Path]) -> list[str]:
+def options_of(group: str, folders: list[Path]) -> list[str]:
     """Names of the YAML files of a Hydra group."""
-    return sorted({file.stem for folder in config_dirs for file in (folder / group).glob("*.yaml")})
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
 def to_plain(raw: DictConfig) -> dict[str, Any]:
@@ -35,14 +38,44 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
 
 def load_config(words: list[str], config_dir: str | None = None) -> ExperimentConfig:
     """The validated configuration of a list of overrides. Raises ConfigError."""
-    config_dirs = _config_dirs(config_dir)
-    sweeps = [override for override in check_groups(words, config_dirs) if override.is_sweep_override()]
+    folders = config_dirs(config_dir)
+    settled, composed = settle(words, folders)
+    sweeps = [override for override in check_groups(settled, folders) if override.is_sweep_override()]
     if sweeps:
         raise ConfigError(f"{sweeps[0].input_line}: one value, not several.")
-    return validate(_compose(words, config_dirs, "config"))
+    return validate(composed or compose_plain(settled, folders))
 
 
-def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
+def settle(
+    words: Sequence[str], folders: list[Path], config_name: str = "config"
+) -> tuple[list[str], dict[str, Any] | None]:
+    """The overrides, with quotes where the schema wants text and Hydra would not read the text that was typed.
+
+    Options of a method, model or data set are known once the configuration is composed; it is returned too if it is
+    that of the overrides.
+    """
+    found = doubts(words)
+    settled = [found[place].settled(GROUPS) if place in found else word for place, word in enumerate(words)]
+    if not any(doubt.pluggable for doubt in found.values()):
+        return settled, None
+    unreadable = {place for place, doubt in found.items() if not doubt.readable and settled[place] == words[place]}
+    others = [word for place, word in enumerate(settled) if place not in unreadable]
+    single = [word for override in check_groups(others, folders) for word in _single(override)]
+    composed = compose_plain(single, folders, config_name)
+    for place, doubt in found.items():
+        if doubt.pluggable:
+            settled[place] = doubt.settled(GROUPS, composed)
+    return settled, composed if settled == single else None
+
+
+def _single(override: Any) -> list[str]:
+    """One override as a word; of several options of a group the first, of any other sweep none."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    return [f"{override.key_or_group}={_values(override)[0]}"] if override.key_or_group in GROUPS else []
+
+
+def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
     """Parse overrides and check the options of config groups. Returns Hydra's parsed overrides; raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ValueType
@@ -61,7 +94,7 @@ def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
             raise ConfigError(f"{word}: cannot be read.{hint}") from error
     for override in overrides:
         group = override.key_or_group
-        allowed = options_of(group, config_dirs)
+        allowed = options_of(group, folders)
         if not allowed or override.is_delete():
             continue
         listed = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP)
@@ -69,15 +102,48 @@ def check_groups(words: list[str], config_dirs: list[Path]) -> list[Any]:
             raise ConfigError(f"{override.input_line}: list the options, as in {group}={','.join(allowed[:2])}")
         for option in _values(override):
             if str(option) not in allowed:
-                hint = did_you_mean(str(option), allowed)
-                raise ConfigError(f"{group}={option}: there is no such {group}.{hint} Allowed: {', '.join(allowed)}")
+                raise ConfigError(unknown(group, "null" if option is None else str(option), allowed))
     return overrides
 
 
-def _config_dirs(extra: str | None) -> list[Path]:
-    if extra is not None and not Path(extra).is_dir():
-        raise ConfigError(f"--config-dir {extra}: there is no such folder.")
-    return [CONF_DIR] if extra is None else [CONF_DIR, Path(extra).resolve()]
+def config_dirs(extra: str | None) -> list[Path]:
+    """The folders of options: ours, and the user's own. Raises ConfigError.
+
+    Of two files with one name ours would win unseen, so the user's must not differ from it.
+    """
+    if extra is None:
+        return [CONF_DIR]
+    folder = Path(extra)
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {extra}: no such folder.")
+    for file in sorted(folder.rglob("*.yaml")):
+        ours = CONF_DIR / file.relative_to(folder)
+        if ours.is_file() and ours.read_bytes() != file.read_bytes():
+            raise ConfigError(f"{file}: gradspike has an option of this name and would use that; rename yours.")
+    return [CONF_DIR, folder.resolve()]
+
+
+@contextmanager
+def _hydra(folders: list[Path]) -> Iterator[None]:
+    """Hydra with its search path set as for --config-dir, without any folder's name in an override."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    version.setbase("1.3")
+    search_path = create_config_search_path(f"file://{folders[0]}")
+    for folder in folders[1:]:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    instance = GlobalHydra.instance()
+    before = instance.hydra
+    instance.clear()
+    Hydra.create_main_hydra2(task_name="gradspike", config_search_path=search_path)
+    try:
+        yield
+    finally:
+        instance.hydra = before
 
 
 def _values(override: Any) -> list[Any]:
@@ -88,35 +154,34 @@ def _values(override: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _compose(words: list[str], config_dirs: list[Path], config_name: str) -> dict[str, Any]:
+def compose_plain(words: list[str], folders: list[Path], config_name: str = "config") -> dict[str, Any]:
     """Compose one configuration. Raises ConfigError that names the unknown key and the nearest one."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra.errors import HydraException
 
-    search_path = (
-        [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in config_dirs[1:])}]"] if config_dirs[1:] else []
-    )
-    with initialize_config_dir(config_dir=str(config_dirs[0]), version_base="1.3"):
+    with _hydra(folders):
         try:
-            composed = to_plain(compose(config_name, overrides=[*search_path, *words]))
+            composed = to_plain(compose(config_name, overrides=words))
         except (HydraException, OmegaConfBaseException) as error:
             groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
             try:
-                defaults = to_plain(compose(config_name, overrides=[*search_path, *groups]))
-                known = sorted(key for key, _ in flat(defaults, sections=True))
+                defaults = to_plain(compose(config_name, overrides=groups))
             except (HydraException, OmegaConfBaseException):
-                known = []
-            for word in words:
+                defaults = {}
+            known = {key for key, _ in flat(defaults, sections=True)}
+            for word in words if known else ():
                 key = word.partition("=")[0]
-                if known and not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
-                    parent = key.rpartition(".")[0]
-                    siblings = [word for word in known if parent and word.rpartition(".")[0] == parent]
-                    allowed = f" Allowed: {', '.join(siblings)}" if siblings else ""
-                    raise ConfigError(
-                        f"{key}: there is no such key.{did_you_mean(key, [*known, *GROUPS])}{allowed}"
-                    ) from error
+                if not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
+                    raise ConfigError(_unknown_key(key, known)) from error
             plus = " New keys of a dictionary want a plus: '+key={name:value}'."
             reason = str(error).splitlines()[0]
             raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
-    check_choices(words, composed, config_dirs)
+    check_choices(words, composed, folders)
     return composed
+
+
+def _unknown_key(key: str, known: set[str]) -> str:
+    parent = key.rpartition(".")[0]
+    siblings = sorted(one for one in known if parent and one.rpartition(".")[0] == parent)
+    allowed = f" Allowed: {', '.join(siblings)}" if siblings else ""
+    return f"unknown key '{key}'.{did_you_mean(key, [*known, *GROUPS])}{allowed}"

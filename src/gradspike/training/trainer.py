@@ -11,11 +11,9 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.loggers.base import RunLogger
-from gradspike.terminal.printer import LogPrinter
+from gradspike.terminal.printer import speak
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.processes import is_first_process
-
-log = logging.getLogger("gradspike")
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -62,7 +60,4 @@ def quieten() -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA compiler without a GPU
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-    log.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-    if not any(isinstance(handler, LogPrinter) for handler in log.handlers):
-        log.addHandler(LogPrinter())
-    log.propagate = False
+    speak(is_first_process())

@@ -1,13 +1,14 @@
-"""`gradspike compare`: options and order of work. Imports nothing heavy by itself."""
+"""`gradspike compare`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from gradspike.cli.arguments import Command, checked_file
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.started import typed_command
 from gradspike.tools.compare.gather import Gathered, gather, merged
@@ -21,39 +22,52 @@ MOST_LISTED = 20
 OUT = {".html": "the page", ".md": "Markdown", ".tex": "LaTeX", ".csv": "CSV"}
 
 USAGE = """\
-Compare trained runs: a table here and, with --out, one page that works offline.
+Compare trained runs: a table in the terminal and, with --out, one page that works offline.
 
   gradspike compare runs/methods --out report.html
   gradspike compare --sweep runs/sweeps/quick --baseline mpd_agl --out report.html --out table.tex
 
-  FOLDER ...        where runs lie, at any depth; also W&B's offline files (*.wandb)
-  --sweep DIR       the folder of a sweep: its trials' runs, and what became of the others; may be given again
-  --out FILE        .html the page, .md .tex .csv the main table; may be given again
-  --baseline NAME   what the others are compared with, seed by seed: a method (each group then with that method's
-                    group of the same settings), or one group by its whole name                 (fixed_sg, if there)
-  --where KEY=VALUE only runs with this setting, as dataset.name=digits or method=mpd_agl; may be given again.
-                    `method` is the name in the table, `code` the code's version (or its beginning)
-  --allow WHAT      compare although runs differ in data, split, budget or code (several with commas)
-  --title TEXT      of the page
+Arguments:
+  FOLDER ...         where runs are, at any depth; also W&B's offline files (*.wandb)
+  --sweep DIR        a sweep's folder: the runs of its trials, and what became of the others; repeatable
+  --out FILE         .html the page, .md .tex .csv the main table; repeatable
+  --baseline NAME    what the others are compared with, seed by seed: a method (each group is then compared with that
+                     method's group of the same settings), or one group by its whole name      (fixed_sg, if present)
+  --where KEY=VALUE  only runs with this setting, as dataset.name=digits or method=mpd_agl; repeatable. `method` is
+                     the name in the table, `code` the code's version or its beginning
+  --allow WHAT       compare although runs differ in data, split, budget or code (several with commas)
+  --title TEXT       the page's title
 
-Runs that differ in the seed alone are one group. Runs on different data, splits, budgets or versions of the code are
-refused (exit code 2) unless allowed. Runs that are not finished, damaged or not numbers are listed, never averaged.
-Nothing is chosen by test results.
+Runs that differ only in the seed are one group. Runs on different data, splits, budgets or versions of the code are
+refused (exit code 2) unless allowed. Unfinished and damaged runs, and runs with NaN, are listed but never averaged.
+Test results never choose anything.
 """
 
+COMMAND = Command(
+    "compare",
+    USAGE,
+    valued=("--sweep", "--out", "--where", "--allow", "--baseline", "--title"),
+    words=True,
+)
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}\n\n{USAGE}")
 
-    def print_help(self, file: object = None) -> None:
-        print(USAGE, end="")
+@dataclass(frozen=True)
+class Options:
+    """What was typed."""
+
+    paths: list[str]
+    sweep: list[str]
+    out: list[str]
+    where: list[str]
+    allow: list[str]
+    baseline: str | None
+    title: str | None
 
 
 def compare(words: Sequence[str]) -> int:
     """Compare the runs that `words` name. Returns the exit code."""
     options = parse(words)
-    outs = [_checked(word) for word in options.out]
+    outs = [checked_file("--out ", word, OUT) for word in options.out]
     allow = _allowed(options.allow)
     found = _found(options)
     runs = _chosen(found.runs, options.where)
@@ -73,36 +87,14 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> Options:
     """What was typed. Raises ConfigError for what cannot be read."""
-    parser = _Parser(prog="compare.py", allow_abbrev=False)
-    parser.add_argument("paths", nargs="*")
-    for flag in ("--sweep", "--out", "--where", "--allow"):
-        parser.add_argument(flag, action="append", default=[])
-    parser.add_argument("--baseline")
-    parser.add_argument("--title")
-    known = [flag for action in parser._actions for flag in action.option_strings]
-    for word in words:
-        flag = word.partition("=")[0]
-        if word.startswith("-") and flag not in known:
-            raise ConfigError(f"{flag}: there is no such flag.{did_you_mean(flag, known)}\n\n{USAGE}")
-    options = parser.parse_args(list(words))
+    typed = COMMAND.parse(words)
+    repeatable = {name: typed.flags.get(f"--{name}", []) for name in ("sweep", "out", "where", "allow")}
+    options = Options(paths=typed.words, **repeatable, baseline=typed.last("--baseline"), title=typed.last("--title"))
     if not options.paths and not options.sweep:
-        raise ConfigError(f"Name at least one folder with runs, as in  gradspike compare runs\n\n{USAGE}")
+        raise COMMAND.error("Name at least one folder with runs, as in  gradspike compare runs")
     return options
-
-
-def _checked(word: str) -> Path:
-    """A file to write, known to be writable before anything is read."""
-    path = Path(word).expanduser()
-    if path.suffix not in OUT:
-        allowed = ", ".join(f"{suffix} ({what})" for suffix, what in OUT.items())
-        raise ConfigError(f"--out {word}: the file's ending says what to write: {allowed}")
-    if path.is_dir():
-        raise ConfigError(f"--out {word}: is a folder.")
-    if not path.parent.is_dir():
-        raise UserError(f"--out {word}: there is no folder {path.parent}")
-    return path
 
 
 def _allowed(words: Sequence[str]) -> frozenset[str]:
@@ -113,7 +105,7 @@ def _allowed(words: Sequence[str]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def _found(options: argparse.Namespace) -> Gathered:
+def _found(options: Options) -> Gathered:
     paths = [Path(word).expanduser() for word in options.paths]
     for path in paths:
         if not path.exists():
@@ -161,7 +153,7 @@ def _setting(run: Run, key: str) -> str | None:
     return text_of(values[key]) if key in values else None
 
 
-def _nothing(options: argparse.Namespace, found: Gathered) -> str:
+def _nothing(options: Options, found: Gathered) -> str:
     places = ", ".join([*options.paths, *options.sweep])
     if not found.excluded:
         return f"{places}: there are no runs here (a run is a folder with config.yaml and summary.json)."
@@ -171,7 +163,7 @@ def _nothing(options: argparse.Namespace, found: Gathered) -> str:
     return f"{places}: no run here can be compared:\n{listed}"
 
 
-def _write(path: Path, comparison: Comparison, options: argparse.Namespace, words: Sequence[str]) -> None:
+def _write(path: Path, comparison: Comparison, options: Options, words: Sequence[str]) -> None:
     from gradspike.runs.files import write_output
     from gradspike.tools.compare.page import render
     from gradspike.tools.compare.page_data import default_title, page_data

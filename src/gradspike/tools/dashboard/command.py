@@ -1,4 +1,4 @@
-"""`gradspike dashboard`: options and order of work. Imports nothing heavy before every mistake is told."""
+"""`gradspike dashboard`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from gradspike.cli.arguments import parse_key_values, take_flags
+from gradspike.cli.arguments import Command
 from gradspike.data.registry import DATASETS
 from gradspike.errors import UserError
 from gradspike.loggers.wandb_login import logged_in
@@ -23,21 +23,22 @@ Save a W&B workspace that compares the methods of a project: accuracy, curves, l
 
   gradspike dashboard project=gradspike
   gradspike dashboard project=gradspike entity=my_team dataset=cifar10dvs
-  gradspike dashboard project=gradspike --dry-run        print the specification, ask nobody
+  gradspike dashboard project=gradspike --dry-run        print the specification, contact nobody
 
-  project    the W&B project the runs were logged to (logger.project)
-  entity     whose project it is, a user or a team                       (your default)
+Arguments:
+  project    the W&B project of the runs (logger.project)
+  entity     the user or the team that owns it                           (your default)
   dataset    only runs on this data set                                  (all)
-  name       what the workspace is called                                (Methods)
-  --dry-run  print what would be saved as JSON; needs neither login nor network
+  name       the workspace's name                                        (Methods)
+  --dry-run  print the workspace as JSON; needs neither login nor network
 
-Runs are grouped by method (W&B's group). Each call saves a new workspace and prints its address; saved ones stay as
-they are. It needs the package wandb-workspaces and a login. docs/sweeps.md has more.
+Runs are grouped by method (W&B's group). Each call saves a new workspace and prints its address. It needs the package
+wandb-workspaces and a login; see docs/sweeps.md.
 """
 
 
 class DashboardArguments(Strict):
-    """Arguments of gradspike dashboard."""
+    """Arguments of `gradspike dashboard`."""
 
     project: Annotated[str, Field(min_length=1)]
     entity: Annotated[str, Field(min_length=1)] | None = None
@@ -57,11 +58,14 @@ class DashboardArguments(Strict):
         return text
 
 
+COMMAND = Command("dashboard", USAGE, keys=DashboardArguments, switches=(DRY_RUN,))
+
+
 def dashboard(words: list[str]) -> int:
     """Save the workspace, or print it. Returns the exit code."""
-    rest, flags = take_flags(words, (DRY_RUN,), USAGE)
-    options = parse_key_values(rest, DashboardArguments, USAGE)
-    dry_run = DRY_RUN in flags
+    typed = COMMAND.parse(words)
+    options: DashboardArguments = typed.options
+    dry_run = DRY_RUN in typed.flags
     if options.dataset is not None and ":" not in options.dataset:
         DATASETS.config_class(options.dataset)  # refuses a name that it does not know
     if not dry_run and not logged_in():

@@ -1,4 +1,4 @@
-"""`gradspike describe`: arguments, order of work, and the file. Imports nothing heavy by itself."""
+"""`gradspike describe`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
 
 from __future__ import annotations
 
@@ -6,47 +6,57 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gradspike.cli.arguments import checked_file, take_config_dir
+from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
 from gradspike.config.compose import load_config
 from gradspike.config.recipes import percent, published_for
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
+from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
 if TYPE_CHECKING:
     from gradspike.tools.describe.measure import Description
 
-USAGE = """\
-Shapes and cost of a network, layer by layer, and its ReLU twin beside it. Needs no data.
+USAGE = (
+    """\
+Print the shapes and the cost of a network, layer by layer, and of its ReLU twin. Needs no data.
 
   gradspike describe model=resnet19 dataset=cifar10 method=ds_atgo
   gradspike describe dataset=cifar10dvs time_steps=16 out=vggsnn.json
 
-  key=value   what gradspike train takes: groups (gradspike train --help) and single keys
-  out         a file to which the same numbers are written as JSON
-  --config-dir FOLDER   a folder of your own with further options of the groups
-
+Arguments:
+  key=value          any key of `gradspike train` (gradspike train --help)
+  out                a JSON file for the same numbers
+"""
+    + CONFIG_DIR_USAGE
+    + """
 All numbers are for one sample and all time steps.
-  steps       how often the layer is computed: 1 where its input does not change over time, else T
+  steps       how often the layer is computed: 1 if its input is the same at every step, else T
   output      of one step: channels x height x width
   MACs        multiply-accumulates of convolutions and matrix products in an evaluation pass (half of what
-              torch.utils.flop_counter counts as FLOPs), dense, whatever share of a layer's input is zero; neurons,
-              norms and pooling have none
-  kept        what a training pass keeps in memory for its backward. A tensor that several layers keep counts once,
-              at the first of them. Weights, gradients and the optimiser's state come on top
-  not called  a layer whose weights another one uses, or nothing does
+              torch.utils.flop_counter counts as FLOPs), dense: zeros in a layer's input count too. Neurons, norms and
+              pooling have none
+  kept        memory that a training pass keeps for its backward. A tensor kept by several layers counts once, at the
+              first of them. Weights, gradients and the optimiser's state are not included
+  not called  a layer whose weights another layer uses, or that nothing uses
 """
+)
+
+
+class DescribeConfig(Strict):
+    """Arguments of `gradspike describe` beside the keys of `gradspike train`."""
+
+    out: str | None = None
+
+
+COMMAND = Command("describe", USAGE, keys=DescribeConfig, trains=True)
 
 
 def describe(words: list[str]) -> int:
     """Print the table of the configuration that `words` compose. Returns the exit code."""
-    if any(word in ("-h", "--help") for word in words):
-        print(USAGE, end="")
-        return 0
-    words, config_dir = take_config_dir(words, USAGE)
-    out = [word.partition("=")[2] for word in words if word.startswith("out=")]
-    config = load_config([word for word in words if not word.startswith("out=")], config_dir)
-    path = checked_file(out[-1]) if out else None
+    typed = COMMAND.parse(words)
+    config = load_config(typed.overrides, typed.config_dir)
+    path = None if typed.options.out is None else checked_file("out=", typed.options.out)
 
     from gradspike.tools.describe.measure import measure
     from gradspike.tools.describe.table import print_description

@@ -1,4 +1,4 @@
-"""`gradspike landscape`: arguments, order of work, and what is said meanwhile. Imports nothing heavy by itself."""
+"""`gradspike landscape`: its arguments, the order of its work, its progress. Imports nothing heavy before checks."""
 
 from __future__ import annotations
 
@@ -8,49 +8,51 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gradspike.cli.arguments import parse_key_values
+from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
 from gradspike.tools.landscape.options import LandscapeConfig
 from gradspike.tools.landscape.points import PointsFile, writing
 
-LINES = 10  # where there is no terminal: a line for every tenth of the points
-
+LINES = 10  # progress lines where there is no terminal
 
 USAGE = """\
-Loss and accuracy on a plane of weights around a trained network, along two random filter-normalised directions.
+Compute loss and accuracy on a plane of weights around a trained network, along two random filter-normalised directions.
 
   gradspike landscape run=runs/<run>
+  gradspike landscape run=runs/<run> checkpoint=best points=41 extent=0.5
 
-  run              a run's folder
-  checkpoint       last | best (by validation accuracy)          (last)
-  split            val | train | test                            (val; see below)
-  points           grid points along each direction, odd         (21)
-  extent           reach of the grid to both sides; at 1 every
-                   filter is displaced by its own norm           (1.0)
-  seed             of the two directions                         (0)
-  samples          use only so many, evenly by class             (null: the whole split)
-  batch_size       samples computed at a time                    (null: the run's dataset.eval_batch_size)
-  norm_statistics  stored (running statistics) | batch           (stored)
-  accelerator      auto | cpu | gpu                              (auto)
-  data_dir         where the data lies now, if it has moved
-  out              folder of the result                          (<run>/landscape_<checkpoint>_<split>_s<seed>)
-  restart          true: forget the points that are there        (false)
+Arguments:
+  run              the run's folder
+  checkpoint       last | best (by validation accuracy)                    (last)
+  split            val | train | test                                      (val; see below)
+  points           grid points along each direction, odd                   (21)
+  extent           reach of the grid to both sides; at 1 every filter is
+                   displaced by its own norm                               (1.0)
+  seed             seed of the two directions                              (0)
+  samples          use only so many samples, evenly by class               (null: the whole split)
+  batch_size       samples computed at a time                              (null: the run's dataset.eval_batch_size)
+  norm_statistics  stored (running statistics) | batch                     (stored)
+  accelerator      auto | cpu | gpu                                        (auto)
+  data_dir         where the data is now, if it has moved
+  out              folder of the result                                   (<run>/landscape_<checkpoint>_<split>_s<seed>)
+  restart          true: discard the points computed before                (false)
 
-Not the test split unless asked: pictures are looked at to choose among methods and settings, and what was chosen on
-the test split is no longer tested by it.
-A command that was stopped goes on with its finished points when it is typed again.
+The test split is used only on request: people choose methods and settings by such pictures, and a split that was used
+for a choice no longer tests it. The same command continues an interrupted one.
 """
+
+COMMAND = Command("landscape", USAGE, keys=LandscapeConfig)
 
 
 def landscape(words: list[str]) -> int:
     """Compute the points that are missing, then write landscape.json, .csv and .png. Returns the exit code."""
-    arguments: LandscapeConfig = parse_key_values(words, LandscapeConfig, USAGE)
+    arguments: LandscapeConfig = COMMAND.parse(words).options
     run = RunFolder.open(arguments.run)
     checkpoint = {"last": run.last, "best": run.best}[arguments.checkpoint]
     if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: there is no such checkpoint; the run is {run.state()}.")
+        raise UserError(f"{checkpoint}: no such checkpoint; the run is {run.state()}.")
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
     run.config()  # a damaged one is answered before torch is imported
 

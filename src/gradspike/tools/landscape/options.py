@@ -13,7 +13,7 @@ PositiveOrNull = Annotated[PositiveInt | None, NullOr]
 
 
 class LandscapeConfig(Strict):
-    """Arguments of gradspike landscape."""
+    """Arguments of `gradspike landscape`."""
 
     run: str
     checkpoint: Literal["last", "best"] = "last"

@@ -1,56 +1,67 @@
-"""`gradspike profile`: arguments, order of work, and the file. Imports nothing heavy by itself."""
+"""`gradspike profile`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from gradspike.cli.arguments import checked_file, take_config_dir
+from pydantic import Field
+
+from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
+from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
 if TYPE_CHECKING:
     from gradspike.tools.profile.measure import Profile
 
-USAGE = """\
-Where a training step's time and memory go, and its ReLU twin beside it: a real training of a few steps, with its data.
+ROUNDS = 2
+
+USAGE = (
+    """\
+Measure where a training step's time and memory go, beside the ReLU twin: a real training of a few steps, with its data.
 
   gradspike profile model=resnet19 dataset=digits_events method=ds_atgo
   gradspike profile dataset=cifar10 trainer=fast steps=20 out=profile.json
 
-  key=value   what gradspike train takes: groups (gradspike train --help) and single keys
-  steps       training steps that are measured, in each of two rounds; 12 unless given
-  out         a file to which the same numbers are written as JSON
-  --config-dir FOLDER   a folder of your own with further options of the groups
-
-Every moment of a step is given to one row, so that rows add up to the step. Means over the measured steps.
-  norm + neuron   norm, neuron and method of a layer: one piece, whatever the engine; in the twin norm and ReLU
-  optimiser       zeroing gradients, clipping, the step
-  data            from one step's end to the next one's start: fetching, moving, augmenting, Lightning's loop
-  probe           what the probe adds to a step, spread over the steps from one probe to the next
-  other           pooling, residual sums, meters, the finiteness check, what lies between layers
-On CUDA times are the device's, waiting for the host included, and waits of the host for the device are counted.
+Arguments:
+  key=value          any key of `gradspike train` (gradspike train --help)
+  steps              training steps measured in each of two rounds    (12)
+  out                a JSON file for the same numbers
 """
-STEPS = 12
-ROUNDS = 2
+    + CONFIG_DIR_USAGE
+    + """
+Every moment of a step belongs to one row, so the rows add up to the step. Numbers are means over the measured steps.
+  norm + neuron   norm, neuron and method of a layer, in every engine; norm and ReLU in the twin
+  optimiser       zeroing the gradients, clipping, the step
+  data            from the end of a step to the start of the next: fetching, moving, augmenting, Lightning's loop
+  probe           what the probe adds, spread over the steps between two probes
+  other           pooling, residual sums, meters, the check for finite numbers, code between layers
+On CUDA the times are the device's, including waits for the host; waits of the host for the device are counted.
+"""
+)
+
+
+class ProfileConfig(Strict):
+    """Arguments of `gradspike profile` beside the keys of `gradspike train`."""
+
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 12
+    out: str | None = None
+
+
+COMMAND = Command("profile", USAGE, keys=ProfileConfig, trains=True)
 
 
 def profile(words: list[str]) -> int:
     """Print the tables of the configuration that `words` compose. Returns the exit code."""
-    if any(word in ("-h", "--help") for word in words):
-        print(USAGE, end="")
-        return 0
-    words, config_dir = take_config_dir(words, USAGE)
-    own = {"steps": str(STEPS), "out": ""}
-    own |= {key: value for key, _, value in (word.partition("=") for word in words) if key in own}
-    steps = _count(own["steps"])
-    out = [word.partition("=")[2] for word in words if word.startswith("out=")]
-    config = load_config([word for word in words if word.partition("=")[0] not in own], config_dir)
+    typed = COMMAND.parse(words)
+    options: ProfileConfig = typed.options
+    config = load_config(typed.overrides, typed.config_dir)
     _check(config)
-    path = checked_file(out[-1]) if out else None
+    path = None if options.out is None else checked_file("out=", options.out)
 
     from gradspike.tools.profile.measure import measure
     from gradspike.tools.profile.table import print_profile
@@ -68,7 +79,7 @@ def profile(words: list[str]) -> int:
         plain = config.plain()
         plain["model"]["activation"] = "relu"
         configs.append(validate(plain))
-    mine, *twins = measure(configs, data, steps, ROUNDS)
+    mine, *twins = measure(configs, data, options.steps, ROUNDS)
     twin = twins[0] if twins else None
     print_profile(config, mine, twin, _device(config))
     if path is not None:
@@ -80,24 +91,18 @@ def profile(words: list[str]) -> int:
     return 0
 
 
-def _count(word: str) -> int:
-    if not word.isdecimal() or not 2 <= int(word) <= 10_000:
-        raise ConfigError(f"steps={word}: must be a whole number of 2 to 10000.")
-    return int(word)
-
-
 def _check(config: ExperimentConfig) -> None:
-    """Raises ConfigError for what cannot be looked into."""
+    """Raises ConfigError for what cannot be profiled."""
     if config.trainer.world_size > 1:
-        raise ConfigError("A profile is of one device: trainer.devices=1 trainer.num_nodes=1.")
+        raise ConfigError("A profile is of one device: set trainer.devices=1 trainer.num_nodes=1.")
     if config.trainer.accumulate > 1:
         raise ConfigError(
-            "A profile is of steps of one batch: trainer.accumulate=1, and dataset.batch_size the size of a part."
+            "A profile is of steps of one batch: set trainer.accumulate=1 and dataset.batch_size to the size of a part."
         )
     if config.trainer.compile:
         raise ConfigError(
-            "trainer.compile=true makes one piece of the whole network, in which there are no layers to tell apart: "
-            "profile with trainer.compile=false."
+            "trainer.compile=true compiles the whole network into one piece without layers; profile with "
+            "trainer.compile=false."
         )
 
 

@@ -17,7 +17,7 @@ from gradspike.started import typed_command
 from gradspike.tools.sweep import file as sweep_file
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.folder import SweepFolder
-from gradspike.tools.sweep.options import USAGE, CommandLine, SweepArguments, parse
+from gradspike.tools.sweep.options import CommandLine, SweepArguments, parse
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
 from gradspike.tools.sweep.slurm_options import submitit_options
 from gradspike.tools.sweep.words import Words, build
@@ -27,13 +27,10 @@ SHOWN_PROPOSALS = 10
 
 def sweep(arguments: list[str]) -> int:
     """Run a sweep, or print its commands. Returns the exit code."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(USAGE, end="")
-        return 0
     line = parse(arguments)
     slurm = submitit_options(line.slurm) if line.slurm else {}
     file = sweep_file.read(line.file)
-    words = build(file, line.typed)
+    words = build(file, line.typed, line.config_dir)
     listed = proposals(file, words, line.options.trials, line.options.sampler_seed)
     configs = check_all(file, words, listed)
     workers = line.options.workers_for(configs)

@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, field_validator
 
-from gradspike.cli.arguments import take_flags
+from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command
 from gradspike.config.schema import ExperimentConfig
-from gradspike.config.validate import explain
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError
 from gradspike.registry import Strict
 
 DRY_RUN = "--dry-run"
 CLUSTER_WORKERS = 8
 
-USAGE = """\
+USAGE = (
+    """\
 Run a W&B sweep file without a server: a new process for every trial, several at once, resumable at any time.
 
   gradspike sweep sweeps/quick.yaml workers=2
   gradspike sweep sweeps/quick.yaml --dry-run             print the commands, start nothing
   gradspike sweep sweeps/methods_on_cifar10.yaml gpus=0,1,2,3 data_dir=/data
 
+Arguments:
   workers         trials at once                       (1; with gpus: as many as fit; with executor=slurm: 8)
   gpus            GPUs to distribute, e.g. 0,1,2,3     (none: trials see what this process sees)
   gpus_per_trial  GPUs of one trial (DDP); sets trainer.devices                      (trainer.devices)
@@ -40,10 +41,14 @@ Run a W&B sweep file without a server: a new process for every trial, several at
   executor        local | slurm                                                               (local)
   slurm.<name>    an option of submitit, e.g. slurm.partition=gpu slurm.timeout_min=600
   key=value       any other key is passed to every trial, e.g. data_dir=/data trainer.max_epochs=5
-
+  --dry-run       print the commands of the trials
+"""
+    + CONFIG_DIR_USAGE
+    + """
 The same command continues an interrupted sweep: it skips finished trials, resumes interrupted ones and tries failed
 ones again. Ctrl-C lets the trials save first. See docs/sweeps.md.
 """
+)
 
 
 class SweepArguments(Strict):
@@ -93,43 +98,32 @@ class CommandLine:
     """Options of submitit and their text, in the order typed."""
     typed: tuple[str, ...]
     """Overrides for every trial."""
+    config_dir: str | None
     dry_run: bool
+
+
+COMMAND = Command("sweep", USAGE, keys=SweepArguments, switches=(DRY_RUN,), trains=True, words=True)
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
     """Raises ConfigError for every mistake that can be found without the sweep file."""
-    files, values, slurm, typed = [], {}, [], []
-    rest, flags = take_flags(list(arguments), (DRY_RUN,), USAGE)
-    for word in rest:
-        key, equals, value = word.partition("=")
-        if not equals:
-            files.append(word)
-        elif key in SweepArguments.model_fields:
-            values[key] = value
-        elif key.startswith("slurm."):
+    line = COMMAND.parse(arguments)
+    options: SweepArguments = line.options
+    slurm, typed = [], []
+    for word in line.overrides:
+        key, _, value = word.partition("=")
+        if key.startswith("slurm."):
             slurm.append((key.removeprefix("slurm."), value))
         else:
-            _check_key(key)
             typed.append(word)
-    if len(files) != 1:
-        what = "Name one sweep file" if not files else f"{', '.join(files)}: name one sweep file"
-        raise ConfigError(f"{what}, as in  gradspike sweep sweeps/quick.yaml\n\n{USAGE}")
-    try:
-        options = SweepArguments.model_validate(values)
-    except ValidationError as error:
-        lines = [f"{detail['loc'][0]}={values[str(detail['loc'][0])]}: {explain(detail)}" for detail in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
+    if len(line.words) != 1:
+        what = f"{', '.join(line.words)}: name one sweep file" if line.words else "Name one sweep file"
+        raise COMMAND.error(f"{what}, as in  gradspike sweep sweeps/quick.yaml")
     if options.executor == "local" and slurm:
         raise ConfigError(f"slurm.{slurm[0][0]}: add executor=slurm")
     if options.executor != "local" and options.gpus:
         raise ConfigError("gpus: the cluster assigns the GPUs; use gpus_per_trial=1")
     if options.gpus_per_trial is not None:
         typed.append(f"trainer.devices={options.gpus_per_trial}")
-    return CommandLine(Path(files[0]).expanduser(), options, tuple(slurm), tuple(typed), DRY_RUN in flags)
-
-
-def _check_key(key: str) -> None:
-    """Raises ConfigError for a key that is neither an option of ours (misspelt, say) nor a key of the trials."""
-    if "." not in key and key.lstrip("+~") not in ExperimentConfig.model_fields:
-        hint = did_you_mean(key, [*SweepArguments.model_fields, *ExperimentConfig.model_fields])
-        raise ConfigError(f"{key}: is neither an option of gradspike sweep nor a key of the trials.{hint}\n\n{USAGE}")
+    file = Path(line.words[0]).expanduser()
+    return CommandLine(file, options, tuple(slurm), tuple(typed), line.config_dir, DRY_RUN in line.flags)

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gradspike.cli.arguments import CONFIG_DIR, take_config_dir
 from gradspike.config.compose import load_config
 from gradspike.config.marks import always_shown
 from gradspike.config.overrides import override
@@ -65,14 +66,17 @@ class Words:
         return typed_command("train", *self._flags(), *overrides)
 
     def _flags(self) -> list[str]:
-        return [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        return [] if self.config_dir is None else [CONFIG_DIR, self.config_dir]
 
 
-def build(file: SweepFile, typed: Sequence[str]) -> Words:
-    """The words of a sweep. Raises ConfigError for a command other than `train.py key=value ...`."""
+def build(file: SweepFile, typed: Sequence[str], config_dir: str | None = None) -> Words:
+    """The words of a sweep. A typed `config_dir` wins over the one of the file.
+
+    Raises ConfigError for a command other than `train.py key=value ...`.
+    """
     _check_program(file)
     environment, rest = _split_command(file)
-    config_dir, fixed = _config_dir(rest, file)
+    own_dir, fixed = _config_dir(rest, file)
     for word in typed:
         key = key_of(word)
         if key in file.swept:
@@ -82,7 +86,7 @@ def build(file: SweepFile, typed: Sequence[str]) -> Words:
     constants = [written_as(name, value) for name, value in file.constants.items()]
     return Words(
         environment,
-        config_dir,
+        config_dir or own_dir,
         # W&B's agent needs logger=wandb to get the result. Here the user types it if wanted.
         tuple(_without_logger(fixed)),
         tuple(_without_logger(constants)),
@@ -173,16 +177,13 @@ def _split_command(file: SweepFile) -> tuple[dict[str, str], list[str]]:
 
 
 def _config_dir(words: list[str], file: SweepFile) -> tuple[str | None, list[str]]:
-    folder, rest = None, []
-    remaining = iter(words)
-    for word in remaining:
-        flag, equals, value = word.partition("=")
-        if flag == "--config-dir":
-            folder = value if equals else next(remaining, "")
-        elif word.startswith("-") or not equals:
-            raise ConfigError(f"{file.path}: command: {word}: write key=value; the only flag allowed is --config-dir.")
-        else:
-            rest.append(word)
+    try:
+        rest, folder = take_config_dir(words)
+    except ConfigError as error:
+        raise ConfigError(f"{file.path}: command: {error}") from error
+    for word in rest:
+        if word.startswith("-") or "=" not in word:
+            raise ConfigError(f"{file.path}: command: {word}: write key=value; the only flag allowed is {CONFIG_DIR}.")
     return folder, rest
 
 

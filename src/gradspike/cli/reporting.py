@@ -1,0 +1,52 @@
+"""How a command ends: a message on standard error and an exit code, for errors of the user and for signals."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+
+from gradspike.errors import Interrupted, OutputClosed, UserError
+
+
+def reporting_errors(action: Callable[[], int]) -> int:
+    """Run `action`; turn a UserError or a signal into one message on standard error and its exit code.
+
+    When the reader of the output has gone, as with `| head`, the command ends like other commands: at once, silently.
+    """
+    try:
+        return tried(action)
+    except OutputClosed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        return 128 + signal.SIGPIPE
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def tried(action: Callable[[], int]) -> int:
+    """One trial of a multirun: a UserError ends this trial only, anything else ends all of them."""
+    try:
+        code = action()
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError as error:
+        if _output_is_closed():
+            raise OutputClosed from error
+        raise
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads our standard output any more; pipes to worker processes can break as well."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    # Linux reports a pipe without a reader as an error, macOS as a hang-up.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -1,0 +1,112 @@
+"""Words typed for keys that hold text stay what was typed, whatever Hydra's grammar makes of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradspike.config.compose import load_config
+from gradspike.config.overrides import override, quoted
+from gradspike.errors import ConfigError
+
+FOLDER = ["dataset=event_folder", "dataset.source=x.zip", "dataset.image_size=32", "dataset.classes=3"]
+
+STRANGE = [
+    "2025", "007", "1e3", "1_000", "-1", "+5", ".5", "nan", "inf", "true", "False", "jose (lab)", "José (lab)", "a=b",
+    "it's", 'say "x"', "[final]", "X/runs [final]", "a[1]", "100%", "a:b", "a b", "~/x", "@home", "#1", "a&b", "?", "*",
+    "(a)", "a;b", "sort(x)y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", STRANGE)
+@pytest.mark.parametrize("key", ["data_dir", "dataset.train_folder", "dataset.source"])
+def test_what_was_typed_is_what_is_read(key: str, text: str) -> None:
+    config = load_config([*FOLDER, f"{key}={text}"])
+    section, _, name = key.rpartition(".")
+    found = getattr(getattr(config, section) if section else config, name)
+    assert found == (str(Path(text).expanduser()) if text.startswith("~") and key == "data_dir" else text)
+
+
+@pytest.mark.parametrize(
+    "text", [*STRANGE, "null", "a,b", "${x}", "\\", "a\\", "\\${x}", "'quoted'", " a ", "[a, b]", ""]
+)
+def test_a_written_override_is_read_back(text: str) -> None:
+    if text:
+        assert load_config([*FOLDER, override("dataset.train_folder", text)]).dataset.train_folder == text
+
+
+@pytest.mark.parametrize(("text", "found"), [("1e3", "1e3"), ("007", "007"), ("true", "true"), ("2025", "2025")])
+def test_labels_and_logger(text: str, found: str) -> None:
+    config = load_config([f"method.label={text}", "logger=wandb", f"logger.project={text}", f"logger.tags=[{text},a]"])
+    assert config.method.label == found
+    assert config.logger.project == found
+    assert config.logger.tags == (found, "a")
+
+
+def test_null_is_no_text() -> None:
+    assert load_config([*FOLDER, "dataset.val_folder=null"]).dataset.val_folder is None
+    with pytest.raises(ConfigError, match="data_dir=null"):
+        load_config(["data_dir=null"])
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("optimizer.lr=(1)", "optimizer.lr=(1): cannot be read"),
+        ("runs_dir=a,b", "one value, not several"),
+        ("runs_dir=(a,b", "cannot be read"),
+        ("+optimizer.groups={'a':{lr:1}}", "without quotes"),
+        ("method=(x)", "unknown method '(x)'"),
+        ("method=2025", "unknown method '2025'"),
+    ],
+)
+def test_what_was_refused_is_refused(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([word])
+    assert said in str(error.value)
+
+
+def test_a_key_of_the_users_own_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the part itself knows that its option is text."""
+    (tmp_path / "text_rule.py").write_text(
+        "from gradspike.methods.fixed_sg import FixedSg\n"
+        "from gradspike.methods.fixed_sg import FixedSgConfig\n"
+        "class Config(FixedSgConfig):\n    table: str = ''\n    steps: int = 1\n"
+        "class Rule(FixedSg):\n    Config = Config\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "text_rule", raising=False)
+    words = ["method=fixed_sg", "method.name=text_rule:Rule", "+method.table=2025", "+method.steps=3"]
+    options = load_config(words).method.model_dump()
+    assert (options["table"], options["steps"]) == ("2025", 3)
+
+
+def test_options_named_by_a_number(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    for name in ("1e3", "2025"):
+        (tmp_path / "optimizer" / f"{name}.yaml").write_text("name: sgd\nlr: 0.25\n")
+        assert load_config([f"optimizer={name}"], str(tmp_path)).optimizer.lr == 0.25
+
+
+@pytest.mark.parametrize(
+    "name", ["jose (lab)", "José (lab)", "Jose\u0301 (lab)", "a, b", "it's", "100%?", "[x]", "a=b", "#", "${x}"]
+)
+def test_a_config_dir_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name / "conf"
+    (folder / "method").mkdir(parents=True)
+    (folder / "method" / "mine.yaml").write_text("name: fixed_sg\nwidth: 3.0\n")
+    assert load_config(["method=mine"], str(folder)).method.model_dump()["width"] == 3.0
+
+
+def test_an_option_that_would_be_hidden_by_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "sgd.yaml").write_text("name: sgd\nlr: 9.0\n")
+    with pytest.raises(ConfigError, match=r"sgd\.yaml: gradspike has an option of this name"):
+        load_config([], str(tmp_path))
+
+
+def test_quotes_survive_omegaconf() -> None:
+    for text in ("${runs_dir}", "\\${runs_dir}", "a'${b", "\\\\${x}\\"):
+        assert load_config([f"data_dir={quoted(text)}"]).data_dir == text
