@@ -528,3 +528,14 @@ def test_names_that_are_not_utf_8_are_read_and_printed(tmp_path: Path) -> None:
     assert os.fsencode(samples.names[0]) == b"test/caf\xe9/n\xff0.npz"
     (record,) = (tmp_path / "prepared").glob("event_folder-split-*/split.csv")
     assert b"test/caf\xe9/n\xff0.npz,0,test" in record.read_bytes()
+
+
+def test_a_zip_with_backslashes_is_read_as_one_with_slashes(tmp_path: Path) -> None:
+    written = made.write_nmnist(tmp_path / "files")
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for name in written:
+            archive.writestr(name.replace("/", "\\"), (tmp_path / "files" / name).read_bytes())
+    samples = load("nmnist", tmp_path, source=str(tmp_path / "windows.zip"), classes=3)
+    assert list(samples.names) == sorted(written)
+    for index, name in enumerate(samples.names):
+        assert (samples.inputs[index] == to_frames(written[name], (34, 34), 4, "equal_time")).all()

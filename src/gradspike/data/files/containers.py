@@ -143,7 +143,13 @@ def _now(path: Path) -> Opened:
 
 @lru_cache(maxsize=4)
 def _zip(*opened: *Opened) -> zipfile.ZipFile:
-    return zipfile.ZipFile(opened[0])
+    archive = zipfile.ZipFile(opened[0])
+    if any("\\" in name for name in archive.namelist()) and not any("/" in name for name in archive.namelist()):
+        # Some programs on Windows separate folders by backslashes, against the format.
+        for info in archive.infolist():
+            info.filename = info.filename.replace("\\", "/")
+        archive.NameToInfo = {info.filename: info for info in archive.infolist()}
+    return archive
 
 
 @lru_cache(maxsize=4)
