@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.source import SPLITS, Split
+from gradspike.errors import UserError
 
 SPLIT_FOLDERS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "Train", "training"),
@@ -30,24 +32,61 @@ class ClassListing:
         return tuple(sorted({name for classes in self.splits.values() for name in classes}))
 
 
-def list_by_class(
+def samples_root(
     files: Files, extensions: Sequence[str], folders: Mapping[Split, Sequence[str]] = SPLIT_FOLDERS
+) -> Files:
+    """The files below the folder that holds the split folders with samples.
+
+    Raises UserError if there are several such folders and none is at the top.
+    """
+    wanted = {name for names in folders.values() for name in names}
+    files = files.within_single_folder(*wanted)
+    roots = set()
+    for entry in files.entries():
+        parts = entry.name.split("/")
+        place = next((place for place, part in enumerate(parts[:-1]) if part in wanted), None)
+        if place is not None and entry.name.lower().endswith(tuple(extensions)):
+            roots.add("/".join(parts[:place]))
+    if "" in roots or not roots:
+        return files
+    if len(roots) > 1:
+        found = ", ".join(sorted(roots)[:8]) + (", ..." if len(roots) > 8 else "")
+        raise UserError(
+            f"{files.shown()} holds several data sets: {found}. Name one with dataset.source, unpacking an archive "
+            "first."
+        )
+    return files.below(roots.pop())
+
+
+def list_by_class(
+    files: Files,
+    extensions: Sequence[str],
+    folders: Mapping[Split, Sequence[str]] = SPLIT_FOLDERS,
+    companions: Sequence[str] = (),
+    labels: Mapping[Split, Mapping[str, str]] | None = None,
+    around_classes: Sequence[str] = (),
 ) -> ClassListing:
     """List `split/class/name.ext`, with any folders around the splits and between class and name.
 
-    extensions: lower case, with the dot. Files beside the split folders (README, LICENSE) are ignored. In a split
-    folder, a file with another extension or in no class folder is a bad file. Missing splits are not in the result.
+    extensions: lower case, with the dot. Files beside the split folders (README, LICENSE) are ignored, and so are
+    `companions` (patterns of names) in them. Any other file in a split folder is a bad file if it has another extension
+    or is in no class folder, unless `labels` gives its class by its name. around_classes: folders that may stand
+    between a split and its classes. Missing splits are not in the result.
     """
-    names = [name for wanted in folders.values() for name in wanted]
-    files = files.within_single_folder(*names)
+    files = samples_root(files, extensions, folders)
     split_of = {name: split for split, wanted in folders.items() for name in wanted}
     found: dict[Split, dict[str, list[Entry]]] = {}
     bad = list(files.bad())
     for entry in files.entries():
         top, *inner = entry.name.split("/")
-        if top not in split_of or not inner:
+        if top not in split_of or not inner or any(fnmatchcase(inner[-1], pattern) for pattern in companions):
             continue
-        if len(inner) == 1:
+        if inner[0] in around_classes and len(inner) > 2:
+            inner = inner[1:]
+        known = (labels or {}).get(split_of[top], {})
+        if len(inner) == 1 and inner[0] in known:
+            found.setdefault(split_of[top], {}).setdefault(known[inner[0]], []).append(entry)
+        elif len(inner) == 1:
             bad.append(BadFile(files.shown(entry.name), "is in no class folder"))
         elif not entry.name.lower().endswith(tuple(extensions)):
             bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(extensions)}"))

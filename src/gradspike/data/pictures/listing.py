@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.files.bad_file import BadFile
-from gradspike.data.files.by_class import list_by_class
+from gradspike.data.files.by_class import SPLIT_FOLDERS, list_by_class
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.pictures.decode import EXTENSIONS
@@ -42,6 +44,22 @@ class PictureListing:
     class_names: tuple[str, ...]
     bad: tuple[BadFile, ...]
 
+    def left_out(self, files: Files) -> dict[str, int]:
+        """How many of `files`, which the listing was made of, are neither pictures of the data set nor bad files.
+
+        By top folder and extension: `test/**/*.JPEG`, `words.txt`.
+        """
+        inside = self.files.root[len(files.root) :]
+        used = {inside + item.entry.name for item in self.items}
+        bad = {file.path for file in self.bad}
+        counts: Counter[str] = Counter()
+        for entry in files.entries():
+            if entry.name not in used and files.shown(entry.name) not in bad:
+                name = entry.name.removeprefix(inside)
+                top, deeper, _ = name.partition("/")
+                counts[f"{top}/**/*{PurePosixPath(name).suffix}" if deeper else name] += 1
+        return dict(sorted(counts.items()))
+
 
 def converted(
     items: Sequence[PictureItem], files: Files, convert: Callable[[bytes], T], bad: list[BadFile]
@@ -67,16 +85,27 @@ def described(items: Sequence[PictureItem]) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def list_class_folders(files: Files) -> PictureListing:
+def list_class_folders(
+    files: Files,
+    companions: Sequence[str] = (),
+    labels: Mapping[Split, Mapping[str, str]] | None = None,
+    around_classes: Sequence[str] = (),
+    test_may_lack_labels: bool = False,
+) -> PictureListing:
     """List `split/class/name.ext`, with labels by sorted training class names.
 
-    Without `test`, `val` is the test split, as in ImageNet. Raises UserError if train or test is missing, or if a class
-    has no training pictures; a class without test pictures is among the bad files.
+    Without `test`, `val` is the test split, as in ImageNet; `test_may_lack_labels` leaves out a test folder without
+    class folders, or with one called images. The other options are those of `list_by_class`. Raises UserError if train
+    or test is missing, or if a class has no training pictures; a class without test pictures is among the bad files.
     """
-    found = list_by_class(files, EXTENSIONS)
+    found = list_by_class(files, EXTENSIONS, companions=companions, labels=labels, around_classes=around_classes)
     splits = dict(found.splits)
+    if test_may_lack_labels and splits.get("test", {}).keys() <= {"images"} - splits.get("train", {}).keys():
+        splits.pop("test", None)
+        unlabelled = tuple(found.files.shown(f"{folder}/") for folder in SPLIT_FOLDERS["test"])
+        found = replace(found, bad=tuple(file for file in found.bad if not file.path.startswith(unlabelled)))
     if "val" in splits and "test" not in splits:
-        log.info("%s has no test folder: val is the test split.", files.shown())
+        log.info("%s has no labelled test folder: val is the test split.", files.shown())
         splits["test"] = splits.pop("val")
     for split in ("train", "test"):
         if split not in splits:

@@ -78,7 +78,7 @@ class PictureSource(FileSource[ConfigT]):
                 on_bad_file=self.config.on_bad_file,
                 bytes_per_item=bytes_per_item,
             )
-        return self.facts(folder, listing, bad)
+        return {**self.facts(folder, listing, bad), "left_out": listing.left_out(files)}
 
     def facts(self, folder: Path, listing: PictureListing, bad: Sequence[BadFile]) -> dict[str, Any]:
         """The facts for meta.json of a set whose `labels` and `splits` lie in `folder`.

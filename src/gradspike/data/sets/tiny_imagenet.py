@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from typing_extensions import override
 
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.by_class import samples_root
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.download import download
 from gradspike.data.files.files import ARCHIVES, Files
+from gradspike.data.files.text import read_text
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.pictures import TinyImageNetConfig
 from gradspike.data.pictures.decode import EXTENSIONS
@@ -23,6 +26,8 @@ from gradspike.errors import UserError
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 ANNOTATIONS = "val/val_annotations.txt"
+COMPANIONS = ("*_boxes.txt", "val_annotations.txt")
+"""What the official layout has in its split folders beside pictures."""
 
 
 class TinyImageNet(PictureSource[TinyImageNetConfig]):
@@ -48,24 +53,40 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
 
     @override
     def listing(self, files: Files) -> PictureListing:
-        files = files.within_single_folder("train", "val", "test")
+        files = samples_root(files, EXTENSIONS)
         annotations = files.find(ANNOTATIONS)
-        return list_class_folders(files) if annotations is None else list_official(files, annotations)
+        flat = [entry for entry in files.entries() if _unsorted(entry)]
+        if flat and annotations is not None:
+            return list_official(files, annotations)
+        if flat:
+            raise UserError(
+                f"{files.shown()}: the {len(flat):,} pictures in val/images are in no class folders, and "
+                f"{ANNOTATIONS} is missing, so their labels are unknown."
+            )
+        found = list_class_folders(files, COMPANIONS, around_classes=("images",), test_may_lack_labels=True)
+        return _with_words(files, found)
+
+
+def _unsorted(entry: Entry) -> bool:
+    """Whether a file is a picture right in val/images, where the official layout has all of them."""
+    folder, _, name = entry.name.rpartition("/")
+    return folder == "val/images" and name.lower().endswith(EXTENSIONS)
 
 
 def list_official(files: Files, annotations: Entry) -> PictureListing:
     """The official layout: wnids.txt, train/<wnid>/images/*, val/images/* with one line each in val_annotations.txt.
 
-    The lists and the files must agree; what does not is among the bad files.
+    The lists and the files must agree; what does not is among the bad files. A picture that is already in its class
+    folder, val/<wnid> or val/images/<wnid>, is taken from there; its copy in val/images is left out.
     """
     bad = list(files.bad())
-    words = _words(files)
     entry = files.find("wnids.txt")
     if entry is None:
         raise UserError(f"{files.shown('wnids.txt')} is missing: it lists the classes of Tiny-ImageNet.")
-    wnids = sorted(set(_text(files, entry).split()))
+    wnids = sorted(set(read_text(files, entry).split()))
     train: dict[str, list[Entry]] = {}
     pictures: dict[str, Entry] = {}
+    by_folder: dict[str, list[Entry]] = {}
     strangers = set()
     for entry in files.entries():
         match entry.name.split("/"):
@@ -79,29 +100,40 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
                 bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(EXTENSIONS)}"))
             case ["val", "images", name]:
                 pictures[name] = entry
+            case ["val", "images", wnid, name] | ["val", wnid, *_, name] if wnid in wnids:
+                if name.lower().endswith(EXTENSIONS):
+                    by_folder.setdefault(wnid, []).append(entry)
     missing = [wnid for wnid in wnids if wnid not in train]
     if missing:
         raise UserError(
             f"{files.shown('wnids.txt')} lists classes without training pictures: {', '.join(missing[:10])}"
         )
-    test = _annotated(files, annotations, pictures, wnids, bad)
-    listing = assemble(files, {"train": train, "test": test}, bad)
-    names = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in listing.class_names)
-    return PictureListing(files, listing.items, names, listing.bad)
+    test = _annotated(files, annotations, pictures, by_folder, wnids, bad)
+    return _with_words(files, assemble(files, {"train": train, "test": test}, bad))
 
 
 def _annotated(
-    files: Files, annotations: Entry, pictures: dict[str, Entry], wnids: list[str], bad: list[BadFile]
+    files: Files,
+    annotations: Entry,
+    pictures: dict[str, Entry],
+    by_folder: dict[str, list[Entry]],
+    wnids: list[str],
+    bad: list[BadFile],
 ) -> dict[str, list[Entry]]:
-    """The pictures of `val` by class, as the annotations say; adds disagreements to `bad`."""
-    found: dict[str, list[Entry]] = {}
+    """The pictures of `val` by class: by their folders, else by the annotations. Adds disagreements to `bad`."""
+    found = {wnid: list(entries) for wnid, entries in by_folder.items()}
+    folders = {entry.name.rpartition("/")[2]: wnid for wnid, entries in by_folder.items() for entry in entries}
     listed: set[str] = set()
-    for number, line in enumerate(_text(files, annotations).splitlines(), start=1):
+    for number, line in enumerate(read_text(files, annotations).splitlines(), start=1):
         if not line.strip():
             continue
-        name, wnid, *_ = [*line.split("\t"), ""]
+        name, wnid, *_ = [*(line.split("\t") if "\t" in line else line.split()), ""]
+        wnid = wnid.strip()
         where = f"{files.shown(annotations.name)}, line {number}"
-        if name not in pictures:
+        if name in folders:
+            if folders[name] != wnid:
+                bad.append(BadFile(where, f"gives {name} the class '{wnid}', but it is in the folder {folders[name]}"))
+        elif name not in pictures:
             bad.append(BadFile(where, f"names {name}, which is not in val/images"))
         elif wnid not in wnids:
             bad.append(BadFile(where, f"gives {name} the class '{wnid}', which is not in wnids.txt"))
@@ -110,21 +142,21 @@ def _annotated(
         else:
             found.setdefault(wnid, []).append(pictures[name])
         listed.add(name)
-    for name in pictures.keys() - listed:
+    for name in pictures.keys() - listed - folders.keys():
         bad.append(BadFile(files.shown(pictures[name].name), f"is not in {ANNOTATIONS}"))
     return {wnid: sorted(entries, key=lambda entry: entry.name) for wnid, entries in found.items()}
+
+
+def _with_words(files: Files, listing: PictureListing) -> PictureListing:
+    """The listing with the first English word of each class in its name, if words.txt is there."""
+    words = _words(files)
+    names = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in listing.class_names)
+    return replace(listing, class_names=names)
 
 
 def _words(files: Files) -> dict[str, str]:
     """The first English word of each WordNet id, where the list is there."""
     entry = files.find("words.txt")
-    lines = _text(files, entry).splitlines() if entry is not None else []
+    lines = read_text(files, entry).splitlines() if entry is not None else []
     pairs = (line.partition("\t") for line in lines)
     return {wnid: text.partition(",")[0].strip() for wnid, _, text in pairs if text.strip()}
-
-
-def _text(files: Files, entry: Entry) -> str:
-    try:
-        return files.read(entry).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{files.shown(entry.name)}: cannot be read ({error}).") from error

@@ -1,0 +1,238 @@
+"""Data sets as their usual scripts and publishers leave them: the pictures decide, not a file beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gradspike.data.options.pictures import ImageFolderConfig, ImageNetConfig, TinyImageNetConfig
+from gradspike.data.sets.image_folder import ImageFolder
+from gradspike.data.sets.imagenet import ImageNet
+from gradspike.data.sets.tiny_imagenet import TinyImageNet
+from gradspike.data.source import Samples
+from gradspike.errors import UserError
+from helpers.data_samples import encoded, pixels, write_class_folders, write_tiny_imagenet
+
+WNIDS = ("n01000000", "n02000000", "n03000000")
+CLASS_OF = {"val_0": 2, "val_1": 2, "val_2": 0, "val_3": 0, "val_4": 1, "val_5": 1}
+"""Labels of the pictures of `write_tiny_imagenet`."""
+
+
+def tiny(data_dir: Path, source: Path, **options: object) -> Samples:
+    return TinyImageNet(TinyImageNetConfig(source=str(source), classes=3, **options), 1, data_dir).load()  # type: ignore[arg-type]
+
+
+def imagenet(data_dir: Path, source: Path, **options: object) -> Samples:
+    sizes = {"image_size": 32, "shorter_side": 36, "eval_shorter_side": 34}
+    return ImageNet(ImageNetConfig(source=str(source), classes=3, **sizes, **options), 1, data_dir).load()  # type: ignore[arg-type]
+
+
+def left_out(samples: Samples) -> dict[str, int]:
+    assert samples.folder is not None
+    found: dict[str, int] = json.loads((samples.folder / "meta.json").read_text())["facts"]["left_out"]
+    return found
+
+
+def move(folder: Path, place: str, names: list[str] | None = None, copy: bool = False) -> None:
+    """Sort val/images into folders; place: where a picture goes, with {wnid} and {name}."""
+    for name in names or sorted(path.name for path in (folder / "val" / "images").iterdir()):
+        target = folder / place.format(wnid=WNIDS[CLASS_OF[Path(name).stem]], name=name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copy if copy else shutil.move)(str(folder / "val" / "images" / name), target)
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    def act(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return act
+
+
+SORTED: dict[str, list[Callable[[Path], object]]] = {
+    "official": [],
+    "val/<wnid>": [lambda f: move(f, "val/{wnid}/{name}"), lambda f: (f / "val/images").rmdir()],
+    "val/<wnid>, val/images stays": [lambda f: move(f, "val/{wnid}/{name}")],
+    "val/<wnid>/images": [lambda f: move(f, "val/{wnid}/images/{name}"), lambda f: (f / "val/images").rmdir()],
+    "val/images/<wnid>": [lambda f: move(f, "val/images/{wnid}/{name}")],
+    "copied": [lambda f: move(f, "val/{wnid}/{name}", copy=True)],
+    "half way": [lambda f: move(f, "val/{wnid}/{name}", ["val_0.png", "val_2.png"])],
+    "without annotations": [lambda f: move(f, "val/{wnid}/{name}"), remove("val/val_annotations.txt")],
+    "without lists": [lambda f: move(f, "val/{wnid}/{name}"), remove("val/val_annotations.txt", "wnids.txt")],
+    "annotations, no wnids.txt": [lambda f: move(f, "val/{wnid}/{name}"), remove("wnids.txt")],
+    "without test": [lambda f: move(f, "val/{wnid}/{name}"), lambda f: shutil.rmtree(f / "test")],
+}
+
+
+@pytest.mark.parametrize("how", SORTED)
+def test_tiny_imagenet_as_scripts_leave_it(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "tiny-imagenet-200"
+    write_tiny_imagenet(folder)
+    for act in SORTED[how]:
+        act(folder)
+    samples = tiny(tmp_path, folder)
+    assert [len(samples.indices(split)) for split in ("train", "val", "test")] == [9, 3, 6]
+    assert samples.class_names == ("n01000000 ant", "n02000000", "n03000000")
+    for index in samples.indices("test").tolist():
+        assert samples.labels[index] == CLASS_OF[Path(samples.names[index]).stem]
+    counts = left_out(samples)
+    assert counts["train/**/*.txt"] == 3, "the boxes"
+    assert counts.get("test/**/*.png", 0) == (how != "without test")
+    assert counts.get("val/**/*.png", 0) == (6 if how == "copied" else 0)
+    assert counts.get("val/**/*.txt", 0) == ("without annotations" not in how and "without lists" not in how)
+
+
+def test_tiny_imagenet_with_a_labelled_test_split_made_of_val(tmp_path: Path) -> None:
+    """A script that divides the validation pictures between val and test, by class."""
+    folder = tmp_path / "tiny"
+    write_tiny_imagenet(folder)
+    shutil.rmtree(folder / "test")
+    move(folder, "val/{wnid}/images/{name}", ["val_0.png", "val_2.png", "val_4.png"])
+    move(folder, "test/{wnid}/images/{name}")
+    samples = tiny(tmp_path, folder)
+    assert [len(samples.indices(split)) for split in ("train", "val", "test")] == [12, 3, 3]
+
+
+def test_tiny_imagenet_lists_from_other_editors(tmp_path: Path) -> None:
+    """With a byte order mark, lines that end as on Windows, spaces for tabs."""
+    folder = tmp_path / "tiny"
+    write_tiny_imagenet(folder)
+    for name in ("wnids.txt", "words.txt", "val/val_annotations.txt"):
+        path = folder / name
+        lines = path.read_text().splitlines()
+        path.write_bytes(
+            ("\ufeff" + "\r\n".join(lines) + "\r\n").encode("utf-16-le" if name == "words.txt" else "utf-8")
+        )
+    samples = tiny(tmp_path, folder)
+    assert samples.class_names == ("n01000000 ant", "n02000000", "n03000000")
+    assert len(samples.indices("test")) == 6
+    path = folder / "val/val_annotations.txt"
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("\t", "  "))
+    assert len(tiny(tmp_path, folder).indices("test")) == 6
+
+
+def test_tiny_imagenet_whose_folders_contradict_its_annotations(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    write_tiny_imagenet(folder)
+    move(folder, "val/n01000000/{name}", ["val_0.png"])
+    with pytest.raises(UserError, match=r"val_0.png the class 'n03000000', but it is in the folder n01000000"):
+        tiny(tmp_path, folder)
+
+
+def test_tiny_imagenet_without_labels_for_val_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    write_tiny_imagenet(folder)
+    (folder / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(UserError, match=r"the 6 pictures in val/images .*val_annotations.txt is missing"):
+        tiny(tmp_path, folder)
+
+
+# Kaggle's ImageNet.
+
+
+def write_kaggle(root: Path) -> Path:
+    """The unpacked competition: pictures, boxes, lists, the labels of val in a table. Returns the folder of pictures."""
+    place = root / "ILSVRC" / "Data" / "CLS-LOC"
+    write_class_folders(place, size=40, classes=("n01", "n02", "n03"), counts={"train": 3})
+    lines = ["ImageId,PredictionString"]
+    for number in range(1, 7):
+        name = f"ILSVRC2012_val_{number:08d}"
+        (place / "val").mkdir(exist_ok=True)
+        (place / "val" / f"{name}.JPEG").write_bytes(encoded(pixels(number, 40), "JPEG"))
+        lines.append(f"{name},n0{(number - 1) % 3 + 1} 85 1 499 272 n0{(number - 1) % 3 + 1} 1 2 3 4 ")
+        boxes = root / "ILSVRC" / "Annotations" / "CLS-LOC" / "val" / f"{name}.xml"
+        boxes.parent.mkdir(parents=True, exist_ok=True)
+        boxes.write_text("<annotation/>")
+    (place / "test").mkdir()
+    for number in range(1, 4):
+        (place / "test" / f"ILSVRC2012_test_{number:08d}.JPEG").write_bytes(encoded(pixels(number, 40), "JPEG"))
+    lists = root / "ILSVRC" / "ImageSets" / "CLS-LOC"
+    lists.mkdir(parents=True)
+    (lists / "train_cls.txt").write_text("n01/000 1\n")
+    (root / "LOC_val_solution.csv").write_text("\n".join(lines) + "\n")
+    (root / "LOC_train_solution.csv").write_text("ImageId,PredictionString\n")
+    (root / "LOC_sample_submission.csv").write_text("ImageId,PredictionString\n")
+    (root / "LOC_synset_mapping.txt").write_text("n01 ant\n")
+    return place
+
+
+@pytest.mark.parametrize("storage", ["encoded", "pixels"])
+def test_kaggles_imagenet_as_it_is(tmp_path: Path, storage: str) -> None:
+    write_kaggle(tmp_path / "kaggle")
+    samples = imagenet(tmp_path, tmp_path / "kaggle", storage=storage, augment={"flip": True})
+    assert samples.class_names == ("n01", "n02", "n03")
+    assert len(samples.indices("train")) + len(samples.indices("val")) == 9
+    test = samples.indices("test").tolist()
+    assert [samples.labels[index] for index in sorted(test, key=lambda index: samples.names[index])] == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+    ]
+    counts = left_out(samples)
+    assert counts["test/**/*.JPEG"] == 3
+    assert counts["LOC_val_solution.csv"] == 1
+    assert counts["ILSVRC/**/*.xml"] == 6
+
+
+def test_kaggles_imagenet_sorted_by_the_usual_script(tmp_path: Path) -> None:
+    place = write_kaggle(tmp_path / "kaggle")
+    for number, path in enumerate(sorted((place / "val").iterdir())):
+        (place / "val" / f"n0{number % 3 + 1}").mkdir(exist_ok=True)
+        shutil.move(path, place / "val" / f"n0{number % 3 + 1}" / path.name)
+    for source in (tmp_path / "kaggle", place):
+        samples = imagenet(tmp_path, source)
+        assert len(samples.indices("test")) == 6
+        assert left_out(samples)["test/**/*.JPEG"] == 3
+
+
+def test_kaggles_validation_pictures_without_their_table_are_refused(tmp_path: Path) -> None:
+    place = write_kaggle(tmp_path / "kaggle")
+    with pytest.raises(UserError, match=r"(?s)the 6 pictures in val/ .*LOC_val_solution.csv"):
+        imagenet(tmp_path, place)
+    table = tmp_path / "kaggle" / "LOC_val_solution.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"ILSVRC2012_val_00000006.JPEG: is in no class folder"):
+        imagenet(tmp_path, tmp_path / "kaggle")
+    table.write_text("\n".join([*lines, "ILSVRC2012_val_00000007,n01 1 2 3 4"]))
+    with pytest.raises(UserError, match=r"ILSVRC2012_val_00000007: is in LOC_val_solution.csv but missing"):
+        imagenet(tmp_path, tmp_path / "kaggle")
+
+
+# Where the pictures are.
+
+
+def folder(data_dir: Path, source: Path) -> Samples:
+    return ImageFolder(ImageFolderConfig(source=str(source), image_size=16, classes=3), 1, data_dir).load()
+
+
+def test_pictures_are_found_beside_files_that_are_none(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "all" / "deep" / "pets")
+    (tmp_path / "all" / "README.md").write_text("about")
+    (tmp_path / "all" / "docs" / "train" / "x").mkdir(parents=True)
+    (tmp_path / "all" / "docs" / "train" / "x" / "notes.txt").write_text("no picture")
+    samples = folder(tmp_path, tmp_path / "all")
+    assert len(samples.labels) == 18
+    assert left_out(samples) == {"README.md": 1, "docs/**/*.txt": 1}
+
+
+def test_of_two_data_sets_none_is_guessed(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "all" / "pets")
+    write_class_folders(tmp_path / "all" / "birds")
+    with pytest.raises(UserError, match="holds several data sets: birds, pets"):
+        folder(tmp_path, tmp_path / "all")
+
+
+def test_unlabelled_test_pictures_of_ones_own_are_still_refused(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2})
+    (tmp_path / "pets" / "test").mkdir()
+    (tmp_path / "pets" / "test" / "1.png").write_bytes(encoded(pixels(1)))
+    with pytest.raises(UserError, match=r"test/1.png: is in no class folder"):
+        folder(tmp_path, tmp_path / "pets")
