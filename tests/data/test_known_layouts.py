@@ -135,7 +135,7 @@ def test_tiny_imagenet_without_labels_for_val_is_refused(tmp_path: Path) -> None
 
 
 def write_kaggle(root: Path) -> Path:
-    """The unpacked competition: pictures, boxes, lists, the labels of val in a table. Returns the folder of pictures."""
+    """The unpacked competition: pictures, boxes, lists, the labels of val. Returns the folder of pictures."""
     place = root / "ILSVRC" / "Data" / "CLS-LOC"
     write_class_folders(place, size=40, classes=("n01", "n02", "n03"), counts={"train": 3})
     lines = ["ImageId,PredictionString"]
