@@ -64,7 +64,7 @@ def test_where_there_is_no_compiler_it_is_said(tiny_config: Compose) -> None:
     missing = {"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}
     with torch._inductor.config.patch(missing), pytest.raises(UserError) as error:
         step(tiny_config("dataset=digits_events", "time_steps=2", "model.depth=1", "trainer.compile=true"))
-    assert "trainer.compile=true: torch.compile does not manage this network here" in str(error.value)
+    assert "trainer.compile=true: torch.compile cannot compile this network on this machine" in str(error.value)
     assert "/no/such/compiler" in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradspike.cli import evaluate as launch
+from gradspike.cli.evaluate import evaluate as evaluate_command
 from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.energy import energy_of
 from gradspike.errors import UserError
@@ -67,10 +67,10 @@ def test_bad_test_samples_leave_the_run_and_give_no_accuracy(
     json.loads((run.path / "layers.json").read_text(), parse_constant=pytest.fail)
     capsys.readouterr()
     with pytest.raises(UserError, match=r"last\.ckpt: \d+ samples? of the test split contains? NaN"):
-        launch.evaluate([f"run={run.path}", "accelerator=cpu"])
+        evaluate_command([f"run={run.path}", "accelerator=cpu"])
     assert "accuracy" not in capsys.readouterr().out
     assert not (run.path / "evaluation_test.json").exists()
-    assert launch.evaluate([f"run={run.path}", "accelerator=cpu", "split=val"]) == 0
+    assert evaluate_command([f"run={run.path}", "accelerator=cpu", "split=val"]) == 0
 
 
 def test_the_closing_table_shows_that_there_is_no_accuracy(
@@ -109,7 +109,7 @@ def test_weights_that_become_nan_in_the_last_step_are_noticed(
     original = SpikingClassifier.optimizer_step
     monkeypatch.setattr(SpikingClassifier, "optimizer_step", step)
     config = tiny_config("dataset.batch_size=100000", SHORT, *validation)
-    with pytest.raises(Diverged, match=r"convs\.1\.weight.* \(epoch 0, batch 0\)\. Try a smaller optimizer\.lr"):
+    with pytest.raises(Diverged, match=r"convs\.1\.weight.* \(epoch 1, batch 1\)\. Try a smaller optimizer\.lr"):
         train(config)
 
 

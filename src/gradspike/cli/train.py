@@ -8,6 +8,7 @@ from gradspike.data.files.data_dir import check_data_dir
 from gradspike.runs.files import check_writable
 from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.resume import resumed_config
+from gradspike.training.place import find_place
 
 _trials: list[tuple[str, Summary | None]] = []
 
@@ -32,13 +33,15 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     _trials.append((" ".join(typed) or "(defaults)", None))
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
     check_data_dir(config.data_dir)
+    words = command or ["gradspike", "train", *typed]
+    find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
 
     from gradspike.terminal.tables import print_result
     from gradspike.training import run as training
     from gradspike.training.callbacks.timing import training_seconds
     from gradspike.training.processes import is_first_process
 
-    folder, summary = training.train(config, resumed, command or ["gradspike", "train", *typed])
+    folder, summary = training.train(config, resumed, words)
     _trials[-1] = (_trials[-1][0], summary)
     if is_first_process():
         print_result(summary, training_seconds(folder.timing), str(folder.path))

@@ -1,4 +1,4 @@
-"""What a W&B panel needs at a run's end and summary.json does not hold: energy of an inference, the layers as a table.
+"""What W&B panels need at a run's end besides summary.json: the energy of an inference, and the layers as a table.
 
 Imports nothing heavy.
 """
@@ -19,12 +19,12 @@ LAYER_COLUMNS = ("method", "seed", "depth", "layer", "step", *LAYER_QUANTITIES)
 
 
 def energies(layers: Mapping[str, Any], is_ann: bool) -> dict[str, float]:
-    """Estimated nanojoules of an inference with the last and the best weights, from layers.json."""
+    """The estimated energy (nJ) of an inference with the last and the best weights, from layers.json."""
     return {f"test/{which}/energy_nj": energy_of(layers[which], is_ann).nanojoules for which in ("last", "best")}
 
 
 def last_validation(metrics: Path) -> dict[str, Any]:
-    """The probe's record of the last validation in metrics.jsonl, or an empty one."""
+    """The probe's record of the last validation in metrics.jsonl, or an empty record."""
     found: dict[str, Any] = {}
     with metrics.open(encoding="utf-8") as file:
         for line in file:
@@ -34,7 +34,7 @@ def last_validation(metrics: Path) -> dict[str, Any]:
 
 
 def layer_rows(validation: Mapping[str, Any], method: str, seed: int) -> list[list[Any]]:
-    """One row for each layer and time step, in the order of the network, with the columns LAYER_COLUMNS."""
+    """A row of LAYER_COLUMNS for each layer and time step, in the network's order."""
     rows = []
     for depth, layer in enumerate(layer_names([validation], VALIDATION, LAYER_QUANTITIES[0])):
         keys = [time_steps(validation, VALIDATION, layer, quantity) for quantity in LAYER_QUANTITIES]

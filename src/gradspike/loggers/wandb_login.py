@@ -1,4 +1,4 @@
-"""Whether somebody is logged in to W&B. Imports nothing heavy."""
+"""Whether the user is logged in to W&B. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 
 def logged_in() -> bool:
-    """Whether an API key for the W&B server is at hand, in the environment or in the netrc file; asks nobody."""
+    """Whether the environment or the netrc file has an API key for the W&B server. Makes no request."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

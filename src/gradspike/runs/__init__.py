@@ -1,1 +1,1 @@
-"""A run's folder: its files, its environment, how it is resumed."""
+"""A run's folder: its files, its environment, and how it is resumed."""

@@ -1,4 +1,4 @@
-"""What a result may depend on besides the configuration: versions, machine, source, git state."""
+"""What a result may depend on besides the configuration: versions, machine, source code, git state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def environment(command: list[str], modules: Iterable[str] = ()) -> dict[str, Any]:
-    """What a result may depend on besides the configuration."""
+    """The entry of environment.json for this process. modules: imported modules that shape the result."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -60,7 +60,7 @@ def _processor() -> str:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and uncommitted files of the source this process runs, or None outside a git checkout."""
+    """Commit and uncommitted files of the running source, or None outside a git checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:

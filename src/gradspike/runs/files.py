@@ -1,4 +1,4 @@
-"""Write files so that neither a reader nor a kill meets half of one."""
+"""Write files as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 from gradspike.errors import UserError
 
-# Python tells the umask only by setting it.
+# The umask can only be read by setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, never meets half of it."""
+    """Write a file so that neither a reader nor a killed process leaves or sees half of it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's 0600 would shut out the rest of the group
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's 0600 would exclude the group
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -41,7 +41,7 @@ def write_output(path: Path, text: str, option: str) -> None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every number that is not finite, which JSON cannot hold, as None."""
+    """`value` with None for numbers that are not finite, which JSON cannot represent."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -54,7 +54,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def check_writable(folder: str) -> None:
-    """Make `folder` where it is missing. Raises UserError where that, or writing into it, is not possible."""
+    """Create `folder` if it is missing. Raises UserError if it cannot be created or written to."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

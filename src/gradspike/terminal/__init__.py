@@ -1,1 +1,1 @@
-"""What is printed: tables, bars, log lines."""
+"""What the terminal shows: tables and log lines."""

@@ -1,4 +1,4 @@
-"""Tables for the person at the terminal."""
+"""The tables of training and evaluation."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from gradspike.started import typed_command
 
 
 def console() -> Console:
-    """The terminal, or a file or pipe taken to be wide enough for our tables.
+    """The terminal; a file or pipe counts as wide enough for the tables.
 
-    Names and paths are printed as they are: neither markup (`[b]`) nor emoji codes (`:bug:`) mean anything in them.
+    Text is printed as it is, because names and paths may contain what looks like markup (`[b]`) or emoji (`:bug:`).
     """
     width = None if Console().is_terminal else 120
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def percent(value: float | None) -> str:
-    """`97.22 %`, or a dash for a number that does not exist."""
+    """`97.22 %`; a dash if there is no number."""
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
 def print_result(summary: Summary, seconds: float, folder: str) -> None:
-    """The closing table of one run: the test split for its last and its best checkpoint, and what to type next."""
+    """Print the closing table of a run: the test of its last and its best checkpoint, and the next command."""
     out = console()
     table = Table(
         title=f"{summary['method']} on {summary['dataset']}, {summary['model']}, seed {summary['seed']}",
@@ -55,7 +55,7 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
 
 
 def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float]]) -> None:
-    """Accuracy, loss and firing rate of a run's checkpoints on one split."""
+    """Print accuracy, loss and firing rate of a run's checkpoints on one split."""
     out = console()
     out.print(f"{folder}, {split} split", highlight=False, soft_wrap=True)
     table = Table()
@@ -68,7 +68,7 @@ def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float
 
 
 def print_trials(trials: list[tuple[str, Summary | None]]) -> None:
-    """One row a trial of a multirun, failed ones included; no mean here, since trials may differ in anything."""
+    """Print a row for each trial of a multirun, including failed ones; no means, because any key may differ."""
     out = console()
     table = Table(title=f"{len(trials)} trials", title_justify="left")
     shared = set.intersection(*(set(overrides.split()) for overrides, _ in trials))

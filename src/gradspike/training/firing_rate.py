@@ -10,22 +10,21 @@ from gradspike.training.metrics import WeightedMean
 
 
 class FiringRate(nn.Module):
-    """Mean over layers of the share of neurons that fire in a step, counted between `start` and `stop`.
+    """The share of neurons that fire per time step between `start` and `stop`, averaged over layers.
 
-    Sums stay on the device; nothing is read before `stop`. A network without spiking layers (the ReLU twin) has no
-    rate.
+    Reads nothing from the device before `stop`. A network without spiking layers (the ReLU twin) has no firing rate.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        # A plain list: the layers belong to the backbone, not to what watches them.
+        # A plain list, so that the layers are not registered as parts of this module.
         self._layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
         self._handles: list[RemovableHandle] = []
         self._rates = [WeightedMean() for _ in self._layers]
-        self.rates = nn.ModuleList(self._rates)  # registered, so that they follow the device
+        self.rates = nn.ModuleList(self._rates)  # registered, so that they move with the module
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._remove_hooks()
         for layer, rate in zip(self._layers, self._rates, strict=True):
             rate.reset()
@@ -36,7 +35,7 @@ class FiringRate(nn.Module):
             self._handles.append(layer.register_forward_hook(count))
 
     def stop(self, split: str) -> dict[str, float]:
-        """End the count: {"<split>/firing_rate": rate}, or nothing where no layer spikes."""
+        """Stop counting. Returns {"<split>/firing_rate": rate}, or nothing without spiking layers."""
         self._remove_hooks()
         if not self._layers:
             return {}

@@ -10,7 +10,7 @@ from gradspike.config.schema import LossConfig
 
 
 class TimeMeanCrossEntropy(nn.Module):
-    """Cross entropy of the logits' mean over time, CE(mean_t o[t], y)."""
+    """Cross entropy of the mean logits over time, CE(mean_t o[t], y)."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class TimeMeanCrossEntropy(nn.Module):
 class TemporalEfficientTraining(nn.Module):
     """TET (Deng et al., ICLR 2022), (1 - weight) mean_t CE(o[t], y) + weight mean((o - target)^2).
 
-    As in the released code the pull is the mean over all elements of o, and `target` one number for all of them.
+    As in the released code the second mean is over all elements of o, and `target` is one number.
     """
 
     def __init__(self, label_smoothing: float = 0.0, weight: float = 1e-3, target: float = 1.0) -> None:
@@ -36,7 +36,7 @@ class TemporalEfficientTraining(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of logits [T, B, K] and labels [B] or [B, K]."""
         logits = logits.float()
-        # Steps have equally many samples, so that the mean over all of them is the mean of the steps' means.
+        # All steps have the same number of samples, so one mean over all is the mean over steps.
         every_step = labels.expand(len(logits), *labels.shape).flatten(0, 1)
         entropy = F.cross_entropy(logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing)
         pull = F.mse_loss(logits, torch.full_like(logits, self.target))
@@ -44,7 +44,7 @@ class TemporalEfficientTraining(nn.Module):
 
 
 def build_loss(config: LossConfig) -> nn.Module:
-    """The loss a configuration names; the same for training, validation and test."""
+    """Build the loss, which is the same for training, validation and test."""
     if config.name == "tet":
         return TemporalEfficientTraining(config.label_smoothing, config.tet_lambda, config.tet_target)
     return TimeMeanCrossEntropy(config.label_smoothing)

@@ -1,4 +1,4 @@
-"""Running loss and accuracy of one split, kept on the device until they are asked for."""
+"""Running loss and accuracy of one split, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
 
 
 class WeightedMean(Metric):
-    """Weighted mean of scalars, summed over ranks; reads no value before `compute`.
+    """Weighted mean of scalars over all ranks. Reads no value before `compute`.
 
-    Not torchmetrics' MeanMetric: with its look for NaN on it makes a GPU wait, with the look off it ignores the weights
-    (1.9).
+    torchmetrics 1.9's MeanMetric waits for the GPU to check for NaN, and without the check ignores the weights.
     """
 
     total: Tensor
@@ -26,17 +26,18 @@ class WeightedMean(Metric):
         self.add_state("weight", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: int) -> None:
-        """Count a scalar with its weight."""
+        """Add a scalar."""
         self.total += value.detach().float() * weight
         self.weight += weight
 
+    @override
     def compute(self) -> Tensor:
-        """The mean; 0 before anything was counted."""
+        """The mean; 0 before the first `update`."""
         return self.total / self.weight.clamp(min=1)
 
 
 class Meter(nn.Module):
-    """Mean loss and accuracy (a fraction) over all samples seen since the last `results`, summed over ranks."""
+    """Mean loss and accuracy (a fraction) over all samples since the last `results`, on all ranks."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -44,19 +45,19 @@ class Meter(nn.Module):
         self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean loss, logits [T, B, K] and labels [B]. No value is read."""
+        """Add a batch: its mean loss, logits [T, B, K] and labels [B]. Reads no value."""
         self.loss.update(loss, len(labels))
         self.accuracy.update(logits.detach().float().mean(0), labels)
 
     def results(self, split: str) -> dict[str, float]:
-        """`{"<split>/loss": ..., "<split>/accuracy": ...}`; starts anew."""
+        """`{"<split>/loss": ..., "<split>/accuracy": ...}`; starts over."""
         values = {f"{split}/{name}": float(metric.compute()) for name, metric in self._named()}
         for _, metric in self._named():
             metric.reset()
         return values
 
     def running(self) -> tuple[float, float]:
-        """Loss and accuracy so far on this rank (waits for the device)."""
+        """Loss and accuracy so far on this rank. Waits for the device."""
         counts = self.accuracy.metric_state
         right, wrong = (torch.as_tensor(counts[name]).sum() for name in ("tp", "fn"))
         return float(self.mean_loss()), float(right / (right + wrong).clamp(min=1))
@@ -66,7 +67,7 @@ class Meter(nn.Module):
         return self.loss.total / self.loss.weight.clamp(min=1)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """The counts as plain tensors, summed over ranks, since one checkpoint serves all of them."""
+        """The counts as plain tensors, summed over ranks because one checkpoint serves all of them."""
         states = {}
         for name, metric in self._named():
             with metric.sync_context():
@@ -76,11 +77,11 @@ class Meter(nn.Module):
         return states
 
     def restore(self, states: dict[str, dict[str, Any]]) -> None:
-        """Take the counts of `state` back (on one rank only, or they would be summed again)."""
+        """Restore the counts of `state`, on one rank only because the next `state` sums over ranks."""
         for name, metric in self._named():
             for key, value in states.get(name, {}).items():
                 setattr(metric, key, value.to(getattr(metric, key).device))
-                metric._update_count = max(metric._update_count, 1)  # else compute() warns that nothing was counted
+                metric._update_count = max(metric._update_count, 1)  # otherwise compute() warns
 
     def _named(self) -> list[tuple[str, Metric]]:
         return [("loss", self.loss), ("accuracy", self.accuracy)]

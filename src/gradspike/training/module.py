@@ -1,4 +1,4 @@
-"""The LightningModule: loss, metrics and optimiser around any backbone. It knows no method by name."""
+"""The LightningModule: loss, metrics and optimiser around any backbone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.datamodule import DataModule
@@ -23,20 +24,20 @@ from gradspike.training.mixing import build_mixing
 from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
 from gradspike.training.whole_network import CompiledNetwork
 
-STEPS_BETWEEN_CHECKS = {"cpu": 1}  # reading the loss elsewhere waits for the device, and is done every 50 steps
+STEPS_BETWEEN_CHECKS = {"cpu": 1}  # 50 on other devices, where reading the loss waits
 
 
 class Diverged(UserError):
-    """Loss or weights are no longer finite."""
+    """Loss or weights are NaN or infinite."""
 
 
 class SpikingClassifier(L.LightningModule):
     """A classifier whose backbone maps [B, C, H, W] images or [T, B, C, H, W] frames to logits [T, B, K].
 
-    A batch is {"input", "label" [B], "index" [B]}. Numbers of the epoch that ends are in `epoch_metrics` from
-    `on_train_epoch_end` on, those of a test in `test_metrics`. Without a validation they are those of training alone.
-    A test of samples or weights that are not finite has the reason in `test_problem`, and metrics of NaN.
-    Raises ConfigError for a network or an optimiser that cannot be.
+    A batch is {"input", "label" [B], "index" [B]}. `epoch_metrics` holds the metrics of an epoch from
+    `on_train_epoch_end` on, those of training alone if there is no validation; `test_metrics` those of a test. If
+    samples or weights of a test are not finite, `test_problem` gives the reason and the metrics are NaN.
+    Raises ConfigError for an impossible network or optimiser.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -45,7 +46,7 @@ class SpikingClassifier(L.LightningModule):
         self.model = build_model(config)
         if config.trainer.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        parameter_groups(self.model, config.optimizer)  # a mistake in a pattern is answered before anything else starts
+        parameter_groups(self.model, config.optimizer)  # reports a wrong pattern before training starts
         self.criterion = build_loss(config.loss)
         self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
         self._compiled = CompiledNetwork(self.model) if config.trainer.compile else None
@@ -58,15 +59,17 @@ class SpikingClassifier(L.LightningModule):
         self.test_metrics: dict[str, float] = {}
         self.test_problem: str | None = None
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits per time step, [T, B, K]."""
         logits: Tensor = self.model(inputs) if self._compiled is None else self._compiled(inputs)
         return logits
 
+    @override
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch, the method's own loss included.
+        """The loss of one batch, including the method's own.
 
-        The accuracy of mixed samples is counted against the class that has the larger share of them.
+        A mixed sample is counted as correct if the class with the larger share is predicted.
         """
         inputs, labels = batch["input"], batch["label"]
         targets = labels
@@ -90,37 +93,38 @@ class SpikingClassifier(L.LightningModule):
                 self._check_network(samples.own(), "train", batch_idx)
         return loss
 
+    @override
     def on_validation_epoch_start(self) -> None:
-        """Count spikes from here on."""
         self.firing_rate.start()
 
+    @override
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Count one batch of the validation split."""
         self._evaluate(batch, self.val_meter, self.val_samples)
 
+    @override
     def on_validation_epoch_end(self) -> None:
-        """Close the epoch with the numbers of training and validation."""
         val = {**self.val_meter.results("val"), **self.firing_rate.stop("val")}
-        # A last step that blew the weights up shows in the validation only.
+        # Only the validation shows that the last step made the weights infinite.
         self._close_epoch(val, val["val/loss"])
 
+    @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Close the epoch after its last batch where no validation follows."""
         if not self.trainer.enable_validation and batch_idx + 1 == self.trainer.num_training_batches:
-            # Squares, which are not finite for weights (from 2e19 on) with which a loss would not be either.
+            # Squares are infinite for weights above 2e19, which would make the loss infinite too.
             squares = [parameter.detach().float().square().sum() for parameter in self.model.parameters()]
             self._close_epoch({}, float(torch.stack(squares).sum()))
 
+    @override
     def on_test_epoch_start(self) -> None:
-        """Count spikes from here on."""
         self.firing_rate.start()
 
+    @override
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Count one batch of the split that is evaluated, whichever it is; gives the predicted classes [B]."""
+        """The predicted classes [B] of a batch of the evaluated split."""
         return self._evaluate(batch, self.test_meter, self.test_samples).detach().float().mean(0).argmax(1)
 
+    @override
     def on_test_epoch_end(self) -> None:
-        """Gather the numbers of the evaluation."""
         values = self.test_meter.results("test") | self.firing_rate.stop("test")
         counts = self.test_samples.results()
         split = getattr(self.trainer.datamodule, "test_split", "test")  # type: ignore[attr-defined]
@@ -129,8 +133,8 @@ class SpikingClassifier(L.LightningModule):
             key.removeprefix("test/"): math.nan if self.test_problem else value for key, value in values.items()
         }
 
+    @override
     def configure_optimizers(self) -> Any:
-        """The optimiser with its parameter groups, and the schedule of its rate."""
         optimizer = build_optimizer(self.config.optimizer, self.model, self.config.trainer.gradient_clip)
         schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
         total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
@@ -138,15 +142,15 @@ class SpikingClassifier(L.LightningModule):
         scheduler = LambdaLR(optimizer, lambda now: rate_fraction(schedule, now, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed or evaluated run needs: configuration, random state, and the counts of an unfinished
-        epoch.
-        """
+        """Add what resuming and evaluating need: configuration, random state, metrics of an unfinished epoch."""
         checkpoint["config"] = self.config.plain()
         checkpoint["random_state"] = torch.get_rng_state()
         checkpoint["train_meter"] = self.train_meter.state()
         checkpoint["data"] = self._data_digest()
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` added. Raises UserError if the data are not those of the run."""
         if checkpoint.get("data") not in (None, self._data_digest()):
@@ -163,7 +167,7 @@ class SpikingClassifier(L.LightningModule):
         return data.digest if isinstance(data, DataModule) else None
 
     def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
-        """Count a batch; gives its logits [T, B, K]."""
+        """Count a batch. Returns its logits [T, B, K]."""
         with watch_first_layer() as watch:
             logits: Tensor = self(batch["input"])
         samples.update(finite_samples(batch["input"]), batch["index"], watch)
@@ -171,10 +175,9 @@ class SpikingClassifier(L.LightningModule):
         return logits
 
     def _close_epoch(self, val: dict[str, float], judged: float) -> None:
-        """Gather the epoch's numbers and hand them to the loggers as one record; `judged` must be finite."""
+        """Log the epoch's metrics as one record. Raises Diverged unless `judged` and the training loss are finite."""
         train = self.train_meter.results("train")
-        # On a GPU the loss is looked at only now and then: the rest of the epoch is judged here, before anything is
-        # saved.
+        # On a GPU the loss is checked every 50 steps. The rest of the epoch is checked here, before anything is saved.
         last = int(self.trainer.num_training_batches) - 1
         counts = {"train": self.train_samples.results()}
         if val:
@@ -186,18 +189,18 @@ class SpikingClassifier(L.LightningModule):
         self._check_loss(train["train/loss"] + judged, last)
         schedule = self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
-        # That of a parameter of which neither its method nor its group wants another.
+        # The rate of parameters without a multiplier from their method or group.
         rate = self.config.optimizer.lr * schedule.lr_lambdas[0](schedule.last_epoch)
         self.epoch_metrics = {"epoch": self.current_epoch, "lr": rate, **train, **val}
         for logger in self.trainer.loggers:
             logger.log_metrics(self.epoch_metrics, self.global_step)
 
-    # One process decides on these; what is lost on one is lost on all of them a step later, through the gradients.
+    # The first process checks: through the gradients, what is NaN on one rank is NaN on all of them a step later.
 
     def _check_samples(self, counts: Tensor, split: str) -> None:
         problem = bad_inputs(counts, split) if self.trainer.is_global_zero else None
         if problem:
-            raise UserError(f"{problem}. Fix the data, or the options that scale them (dataset.normalize).")
+            raise UserError(f"{problem}. Fix the data, or the options that scale it (dataset.normalize).")
 
     def _check_network(self, counts: Tensor, split: str, batch_idx: int) -> None:
         problem = bad_network(counts, split, self.model) if self.trainer.is_global_zero else None
@@ -206,12 +209,12 @@ class SpikingClassifier(L.LightningModule):
 
     def _check_loss(self, loss: float, batch_idx: int) -> None:
         if not math.isfinite(loss) and self.trainer.is_global_zero:
-            raise self._diverged("The loss is no longer finite", batch_idx)
+            raise self._diverged("The loss became NaN or infinite", batch_idx)
 
     def _diverged(self, what: str, batch_idx: int) -> Diverged:
-        batch = batch_idx // self.trainer.accumulate_grad_batches
+        batch = batch_idx // self.trainer.accumulate_grad_batches + 1
         return Diverged(
-            f"{what} (epoch {self.current_epoch}, batch {batch}). Try a smaller optimizer.lr (now "
+            f"{what} (epoch {self.current_epoch + 1}, batch {batch}). Try a smaller optimizer.lr (now "
             f"{self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, trainer.gradient_clip=1 or "
             "trainer.precision=fp32."
         )

@@ -16,14 +16,14 @@ from gradspike.spiking_norm import lr_multipliers, undecayed_parameters
 
 
 def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[dict[str, Any]]:
-    """Parameters grouped by weight decay and learning rate.
+    """Group parameters by weight decay and learning rate.
 
-    Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: it would pull them
-    towards 0, where a gain makes its layer silent and a width divides by zero. A method may ask for its own multiple of
-    the rate. `config.groups` comes on top: of the patterns that match a parameter's name the last one counts, its
-    factor times the method's, its weight decay instead of any other.
+    Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: towards 0 a gain
+    silences its layer, and a width divides by zero. A method may multiply the rate. Of the patterns in `config.groups`
+    that match a parameter's name the last one applies: its factor on top of the method's, its weight decay instead of
+    any other.
 
-    Raises ConfigError for a pattern that matches no parameter, naming the nearest that would.
+    Raises ConfigError for a pattern that matches no parameter; suggests the closest one.
     """
     undecayed = set() if config.decay_all else undecayed_parameters(model)
     multipliers = lr_multipliers(model)
@@ -43,9 +43,9 @@ def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[
 def build_optimizer(
     config: SgdConfig | AdamWConfig, model: nn.Module, gradient_clip: float | None = None
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over the groups of `parameter_groups`, each step one kernel for all parameters.
+    """Build SGD or AdamW over the groups of `parameter_groups`, fused: one kernel updates all parameters.
 
-    Lightning does not clip the gradients of such an optimiser: with `gradient_clip` torch chooses the kernels.
+    Lightning cannot clip the gradients of a fused optimiser. With `gradient_clip` torch chooses the kernels.
     """
     groups = parameter_groups(model, config)
     fused = True if gradient_clip is None else None
@@ -53,15 +53,15 @@ def build_optimizer(
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
     optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
     if fused and config.momentum:
-        # The kernel takes all parameters of a group alike: one that gets its first gradient later than the others would
-        # have no momentum yet where they have. From a momentum of 0 its first step is the same.
+        # The fused kernel needs momentum for all parameters of a group or for none, but some get their first gradient
+        # later than others. A momentum of 0 gives the same first step.
         for parameter in model.parameters():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, GroupConfig]:
-    """The options of every parameter that a pattern matches."""
+    """The options of each parameter that a pattern matches."""
     special: dict[str, GroupConfig] = {}
     for pattern, options in groups.items():
         matching = [name for name in names if fnmatchcase(name, pattern)]
@@ -77,7 +77,7 @@ def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, G
 
 
 def _patterns(names: Iterable[str]) -> Iterable[str]:
-    """Each name, and `part.*` for each part of the network that holds parameters; without repetition, in order."""
+    """Each name, and `part.*` for each part of the network that has parameters, in order."""
     found: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
@@ -87,7 +87,7 @@ def _patterns(names: Iterable[str]) -> Iterable[str]:
 
 
 def rate_fraction(schedule: SchedulerConfig, now: int, warmup: int, total: int) -> float:
-    """Learning rate at step or epoch `now` of `total`, as a fraction of the optimiser's rate."""
+    """The learning rate at step or epoch `now` of `total`, as a fraction of the optimiser's."""
     if now < warmup:
         return (now + 1) / (warmup + 1)
     if schedule.name == "constant":

@@ -1,4 +1,4 @@
-"""The most memory this process has held, as Linux counts it."""
+"""The peak memory of this process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
-_KIB = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
+_KIB = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage
 
 
 def reset_peak() -> None:
-    """Let the peak start at what is held now, where the system lets us: a second training of a process is to have its
-    own.
-    """
+    """Reset the peak to the current memory, for a second training in the same process. Only Linux can."""
     try:
         (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -21,7 +19,7 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Peak resident memory in MiB since `reset_peak`, or since the process started where it could not be reset."""
+    """Peak resident memory in MiB since `reset_peak`, or since the process started if it could not be reset."""
     try:
         lines = (_PROCESS / "status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

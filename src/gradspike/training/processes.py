@@ -1,11 +1,178 @@
-"""Which of the processes that train together this one is."""
+"""The processes that train together: which one this is, and how they find each other."""
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
+from typing_extensions import override
+
+from gradspike.errors import UserError
+from gradspike.training.place import PARENT, Place, srun_hint
+
+log = logging.getLogger("gradspike")
+
+SECONDS_UNTIL_WARNING = 60.0
+SECONDS_TO_MEET = 1800.0
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks; known before the processes have found each other."""
+    """Whether this process is the one that writes and prints."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     return rank == 0
+
+
+def take_place(place: Place) -> None:
+    """Make `is_first_process` and Lightning know the place of this process.
+
+    Until then Lightning goes by RANK, LOCAL_RANK or SLURM_PROCID, which may belong to a surrounding program.
+    """
+    rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
+
+
+class Processes(ClusterEnvironment):
+    """Lightning's view of a place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.others_run = not place.starts_others
+        self._port = place.port
+        if place.starts_others:
+            os.environ[PARENT] = str(os.getpid())  # for the processes that Lightning starts
+
+    @property
+    @override
+    def creates_processes_externally(self) -> bool:
+        return self.others_run
+
+    @property
+    @override
+    def main_address(self) -> str:
+        return self.place.address
+
+    @property
+    @override
+    def main_port(self) -> int:
+        if not self._port:
+            with socket.socket() as free:
+                free.bind(("", 0))
+                self._port = free.getsockname()[1]
+        return self._port
+
+    @staticmethod
+    @override
+    def detect() -> bool:
+        return True
+
+    @override
+    def world_size(self) -> int:
+        return self.place.world_size
+
+    @override
+    def set_world_size(self, size: int) -> None:
+        assert size == self.place.world_size
+
+    @override
+    def global_rank(self) -> int:
+        return self.place.rank
+
+    @override
+    def set_global_rank(self, rank: int) -> None:
+        """Nothing to do: the place is known."""
+
+    @override
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+    @override
+    def node_rank(self) -> int:
+        return self.place.node_rank
+
+
+class PatientDDP(DDPStrategy):
+    """Distributed training whose processes can be stopped while they wait for each other."""
+
+    @override
+    def setup_distributed(self) -> None:
+        environment = self.cluster_environment
+        assert isinstance(environment, Processes)
+        environment.others_run = True  # a test after the training is in the same processes
+        if torch.distributed.is_initialized():
+            super().setup_distributed()
+            return
+        # Kept until torch has a store of its own, which shares the port.
+        store = meet(environment.place, environment.main_port)
+        super().setup_distributed()
+        del store
+
+
+def meet(
+    place: Place, port: int, warn_after: float = SECONDS_UNTIL_WARNING, give_up_after: float = SECONDS_TO_MEET
+) -> TCPStore:
+    """Wait until all processes are there. Logs the missing ranks once, and raises UserError when it gives up.
+
+    torch waits for them in one call, during which Python handles no signal.
+    """
+    started = time.monotonic()
+    warned = False
+    store: TCPStore | None = None
+    while missing := _missing(store, place):
+        waited = time.monotonic() - started
+        names = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+        if waited > give_up_after:
+            raise UserError(f"No sign of {names} of {place.world_size} within {waited:.0f} s.{srun_hint()}")
+        if waited > warn_after and not warned:
+            warned = True
+            log.error("Waiting for %s of %d (%.0f s so far).%s", names, place.world_size, waited, srun_hint())
+        store = store or _join(place, port)
+        time.sleep(0.05)
+    assert store is not None
+    return store
+
+
+def _join(place: Place, port: int) -> TCPStore | None:
+    """The store at the first process, with this rank's sign in it; None if that does not listen yet."""
+    hosted_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    first = place.rank == 0 and not hosted_elsewhere
+    if not first and not _listens(place.address, port):
+        return None
+    try:
+        store = TCPStore(place.address, port, is_master=first, wait_for_workers=False, multi_tenant=True)
+    except DistNetworkError as error:
+        if first:
+            raise UserError(f"Port {port} is in use: set MASTER_PORT to a free one.") from error
+        return None
+    store.set(_sign(place.rank), "")
+    return store
+
+
+def _listens(address: str, port: int) -> bool:
+    """Whether the first process is there. torch itself would print a page for each attempt that fails."""
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _missing(store: TCPStore | None, place: Place) -> Sequence[int]:
+    """Ranks that have not joined; of those other than the first nothing is known before it listens."""
+    if store is None:
+        return [0] if place.rank else [place.rank]
+    try:
+        return [rank for rank in range(place.world_size) if not store.check([_sign(rank)])]
+    except DistNetworkError as error:
+        raise UserError("The first process ended while the others waited.") from error
+
+
+def _sign(rank: int) -> str:
+    return f"gradspike/{rank}"

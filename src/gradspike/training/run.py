@@ -17,7 +17,7 @@ from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
 from gradspike.training.build import build_data, report_of, require_samples
-from gradspike.training.callbacks.checkpoints import Checkpoints
+from gradspike.training.callbacks.checkpoints import Checkpoints, epochs_done
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord
 from gradspike.training.callbacks.interrupt import SignalGuard, StopOnSignal
 from gradspike.training.callbacks.progress import progress
@@ -26,6 +26,7 @@ from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.device import check_device
 from gradspike.training.module import SpikingClassifier
+from gradspike.training.place import Place, find_place
 from gradspike.training.probe.probe import Probe
 from gradspike.training.processes import is_first_process
 from gradspike.training.session import recorded
@@ -41,9 +42,10 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     resumed: the folder of a run to continue. Raises UserError for everything the user can fix, and Interrupted for a
     signal. The run is then marked as failed or interrupted, or has no folder yet.
     """
-    quieten()
-    with SignalGuard() as guard:
-        task = _prepare(config, resumed)
+    place = find_place(config.trainer, command)
+    quieten(place)
+    with SignalGuard(place) as guard:
+        task = _prepare(config, resumed, place)
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
             run = resumed or RunFolder(Path(os.devnull))
@@ -65,9 +67,10 @@ class _Task:
     data: DataModule
     module: SpikingClassifier
     checkpoint: dict[str, Any] | None
+    place: Place
 
 
-def _prepare(config: ExperimentConfig, resumed: RunFolder | None) -> _Task:
+def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) -> _Task:
     checkpoint = load_checkpoint(resumed.last, resumed.best) if resumed and resumed.last.exists() else None
     check_device(config.trainer)
     L.seed_everything(config.seed, verbose=False)
@@ -78,7 +81,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None) -> _Task:
     data.setup()
     for split in ("train", "test"):
         require_samples(data, split)
-    return _Task(config, data, module, checkpoint)
+    return _Task(config, data, module, checkpoint, place)
 
 
 def _announce(task: _Task, run: RunFolder) -> None:
@@ -91,7 +94,9 @@ def _announce(task: _Task, run: RunFolder) -> None:
     if task.config.trainer.ema is not None:
         log.info("evaluated: the moving average of the weights, trainer.ema=%g", task.config.trainer.ema)
     if task.checkpoint is not None:
-        log.info("resumed at epoch %d, step %d", task.checkpoint["epoch"] + 1, task.checkpoint["global_step"])
+        done, epochs = epochs_done(task.checkpoint), task.config.trainer.max_epochs
+        where = f"at epoch {done + 1} of {epochs}" if done < epochs else "after the last epoch"
+        log.info("resumed %s, step %d", where, task.checkpoint["global_step"])
 
 
 def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
@@ -108,7 +113,8 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
     if config.trainer.ema is not None:
         callbacks.append(WeightAverage(config.trainer.ema))
     callbacks += [record, StopOnSignal(guard, checkpoints), timing, checkpoints]
-    trainer = build_trainer(config, loggers, callbacks, validate=len(data.samples.indices("val")) > 0)
+    validates = len(data.samples.indices("val")) > 0
+    trainer = build_trainer(config, loggers, callbacks, validates, task.place)
     if task.checkpoint is not None and trainer.is_global_zero:
         metrics.cut(task.checkpoint["metrics_bytes"])
     summary: Summary | None = None

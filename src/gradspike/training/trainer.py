@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.loggers.base import RunLogger
 from gradspike.terminal.printer import speak
 from gradspike.training.checkpoint import AtomicFiles
-from gradspike.training.processes import is_first_process
+from gradspike.training.place import ALONE, Place
+from gradspike.training.processes import PatientDDP, Processes, is_first_process, take_place
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def build_trainer(
-    config: ExperimentConfig, loggers: Sequence[RunLogger], callbacks: list[L.Callback], validate: bool = True
+    config: ExperimentConfig,
+    loggers: Sequence[RunLogger],
+    callbacks: list[L.Callback],
+    validate: bool = True,
+    place: Place = ALONE,
 ) -> L.Trainer:
     """Build a trainer without Lightning's progress bar, summary, checkpoints and sampler, which gradspike replaces."""
     options = config.trainer
+    assert options.world_size == place.world_size
+    take_place(place)
     return L.Trainer(
+        # Lightning loads and resumes hpc_ckpt_*.ckpt from this folder in a Slurm job, and writes nothing else there.
+        default_root_dir=os.devnull,
         max_epochs=options.max_epochs,
         accelerator=options.accelerator,
         devices=options.devices,
@@ -34,7 +44,7 @@ def build_trainer(
         accumulate_grad_batches=options.accumulate,
         limit_val_batches=1.0 if validate else 0,
         deterministic=options.deterministic,
-        plugins=[AtomicFiles()],
+        plugins=[AtomicFiles(), Processes(place)],
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,
@@ -50,11 +60,12 @@ def _strategy(config: ExperimentConfig) -> Strategy | str:
         return "auto"
     # Statistics over all ranks are the same on all of them; otherwise the first rank's count, as everywhere in torch.
     own = config.norm.sync is False or getattr(config.method, "sync_stats", None) is False
-    return DDPStrategy(broadcast_buffers=own)
+    return PatientDDP(broadcast_buffers=own)
 
 
-def quieten() -> None:
-    """Hide Lightning's hints. Errors still appear."""
+def quieten(place: Place = ALONE) -> None:
+    """Hide Lightning's hints; of several processes the first one prints more than errors."""
+    take_place(place)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA compiler without a GPU

@@ -1,4 +1,4 @@
-"""torch.compile of a whole network, for the training steps in which nobody looks inside."""
+"""torch.compile of a whole network, for training steps without hooks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gradspike.spiking_norm import SpikingNorm
 
 
 class CompiledNetwork:
-    """Calls a network through torch.compile. It is no module, so that names in checkpoints stay as they are.
+    """Calls a network through torch.compile. Not a module, so that names in checkpoints do not change.
 
-    Evaluation, and training steps in which a spiking layer has a hook (probed steps, and the watch for silent layers,
-    which ends with a layer's first spike of an epoch), run as they would without: torch.compile takes no notice of
-    hooks that come and go. So an evaluation's numbers are those of gradspike evaluate, and whether a step is compiled
-    follows from what a checkpoint holds.
+    Evaluation is not compiled, nor are training steps in which a spiking layer has a hook (probed steps, and steps
+    before a layer's first spike of an epoch, which ends the watch for silent layers), because torch.compile ignores
+    hooks that come and go. So training reports the same evaluation as `gradspike evaluate`, and resuming from a
+    checkpoint compiles the same steps.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -25,7 +25,7 @@ class CompiledNetwork:
         self._compiled = torch.compile(network.forward, dynamic=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The network's output. Raises UserError where it cannot be compiled."""
+        """The network's output. Raises UserError if it cannot be compiled."""
         watched = any(layer._forward_hooks for layer in self._layers)
         if watched or not self._network.training:
             return self._network(inputs)  # type: ignore[no-any-return]
@@ -34,6 +34,6 @@ class CompiledNetwork:
         except TorchDynamoException as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise UserError(
-                f"trainer.compile=true: torch.compile does not manage this network here ({reason}). It needs a C++ "
-                "compiler on a CPU, Triton on a GPU. Train with trainer.compile=false."
+                f"trainer.compile=true: torch.compile cannot compile this network on this machine ({reason}). It needs "
+                "a C++ compiler on a CPU, and Triton on a GPU. Otherwise use trainer.compile=false."
             ) from error

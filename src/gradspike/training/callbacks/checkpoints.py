@@ -69,6 +69,12 @@ class Checkpoints(L.Callback):
         self.best, self.last = state_dict["best"], state_dict["last"]
 
 
+def epochs_done(checkpoint: dict[str, Any]) -> int:
+    """The number of complete epochs before a checkpoint, which Lightning's `epoch` does not give."""
+    last = checkpoint["callbacks"][Checkpoints.__qualname__]["last"]
+    return int(last["epoch"]) + 1 if last else 0
+
+
 def _quality(metrics: dict[str, float]) -> tuple[float, float]:
     """Sort key: higher is better."""
     if "val/accuracy" not in metrics:

@@ -1,33 +1,40 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and stop."""
+"""Ctrl-C, SIGTERM and Slurm's signals: finish the step, save, and stop."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from typing_extensions import override
 
 from gradspike.errors import Interrupted
 from gradspike.training.callbacks.checkpoints import Checkpoints
 from gradspike.training.callbacks.steps import ends_step
-from gradspike.training.processes import is_first_process
+from gradspike.training.place import ALONE, Place
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that stop a run. Slurm sends SIGUSR1 or SIGUSR2 before a time limit if asked to."""
+    asked = (signal.SIGUSR1, signal.SIGUSR2) if os.environ.get("SLURM_JOB_ID") else ()
+    return (signal.SIGINT, signal.SIGTERM, *asked)
 
 
 class SignalGuard:
-    """`with SignalGuard():` makes Ctrl-C and SIGTERM raise Interrupted at any point of the program.
+    """`with SignalGuard():` makes Ctrl-C, SIGTERM and Slurm's signals raise Interrupted at any point of the program.
 
     While `patient` is set, the first signal is only recorded in `received`, so that the training can stop at a better
     moment; the second one raises. With several processes the first one decides. The others ignore Ctrl-C, which a
-    terminal sends to all of them; the first one ends them.
+    terminal sends to all of them, once they train together; any other signal ends them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place = ALONE) -> None:
+        self.place = place
         self.patient = False
         self.received: int | None = None
         self._previous: dict[signal.Signals, Any] = {}
@@ -35,7 +42,7 @@ class SignalGuard:
     def __enter__(self) -> SignalGuard:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            self._previous = {signum: signal.getsignal(signum) for signum in stop_signals()}
             self.listen()
         return self
 
@@ -49,10 +56,13 @@ class SignalGuard:
     def listen(self) -> None:
         """Install the handlers; again after Lightning has installed its own, as it does whenever a trainer starts."""
         for signum in self._previous:
-            if is_first_process():
+            if self.place.rank == 0:
                 signal.signal(signum, self._handle)
             else:
-                signal.signal(signum, signal.SIG_IGN if signum is signal.SIGINT else signal.SIG_DFL)
+                # A process of srun or torchrun may wait for a first one that never comes.
+                together = self.place.started_by_us or torch.distributed.is_initialized()
+                ignored = signum is signal.SIGINT and together
+                signal.signal(signum, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None or not self.patient:

@@ -1,0 +1,165 @@
+"""Which of the processes that train together this one is, and who starts the others. Imports nothing heavy.
+
+Processes are started by one of three: gradspike itself (one more for each further device of a node), srun, or torchrun
+and others that set its variables. One device needs no other process, whatever variables a surrounding program has set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from gradspike.config.schema import TrainerConfig
+from gradspike.errors import ConfigError
+from gradspike.started import typed_command
+
+PARENT = "GRADSPIKE_PARENT"
+"""Set for the processes that gradspike starts, to the id of the one that started them."""
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among `world_size`, and where the first one listens; port 0 is any free port.
+
+    starts_others: whether this process starts the others of its node. started_by_us: whether another one of gradspike
+    started this one.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    node_rank: int = 0
+    world_size: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+    starts_others: bool = False
+    started_by_us: bool = False
+
+
+ALONE = Place()
+
+
+def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
+    """The place of this process, from its environment variables.
+
+    command: what started this process, `["gradspike", "train", ...]`. Raises ConfigError, with the line to type
+    instead, if the number of processes is not that of the devices.
+    """
+    env, world = os.environ, options.world_size
+    typed = typed_command("train", *command[2:])
+    if world > 1 and env.get(PARENT) == str(os.getppid()) and _number(env, "LOCAL_RANK"):
+        return _started_by_us(env, options)
+    if env.get("TORCHELASTIC_RUN_ID") and (started := _number(env, "WORLD_SIZE")) != world:
+        _refuse(f"torchrun started {started}", options, f"Type, without torchrun: {typed}")
+    if world > 1 and all(env.get(name) for name in TORCHRUN) and _number(env, "WORLD_SIZE") == world:
+        return _started_by_torchrun(env)
+    tasks = _tasks(env)
+    if tasks == 1 or (world == 1 and not env.get("SLURM_STEP_ID")):
+        return _first(env, options) if world > 1 else ALONE
+    srun = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices} {typed}"
+    if tasks != world:
+        _refuse(f"this Slurm job has {tasks} tasks", options, f"Type: {srun}")
+    nodes = _number(env, "SLURM_STEP_NUM_NODES", _number(env, "SLURM_NNODES", options.num_nodes))
+    if nodes != options.num_nodes or _number(env, "SLURM_LOCALID") >= options.devices:
+        where = "1 node" if nodes == 1 else f"{nodes} nodes"
+        _refuse(f"the {tasks} tasks of this Slurm job run on {where}", options, f"Type: {srun}")
+    return _started_by_srun(env, tasks)
+
+
+def srun_hint() -> str:
+    """What to do about missing ranks."""
+    if "SLURM_JOB_ID" in os.environ:
+        return " In a Slurm job, start them with srun --ntasks-per-node=<devices> before the command."
+    return ""
+
+
+def _refuse(found: str, options: TrainerConfig, instead: str) -> NoReturn:
+    raise ConfigError(
+        f"trainer.devices={options.devices} trainer.num_nodes={options.num_nodes} needs {options.world_size} "
+        f"{'process' if options.world_size == 1 else 'processes'}, but {found}. {instead}"
+    )
+
+
+def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:
+    """A number in a variable; one that is empty is not set."""
+    value = env.get(name) or str(default)
+    if not value.isdecimal():
+        raise ConfigError(f"The environment variable {name}={value} must be a whole number.")
+    return int(value)
+
+
+def _tasks(env: Mapping[str, str]) -> int:
+    """How many tasks of Slurm run this command; 1 outside a task, as in the shell of salloc."""
+    if not env.get("SLURM_JOB_ID") or not env.get("SLURM_PROCID"):
+        return 1
+    return _number(env, "SLURM_STEP_NUM_TASKS", _number(env, "SLURM_NTASKS", 1))
+
+
+def _first(env: Mapping[str, str], options: TrainerConfig) -> Place:
+    """The first process of a node, which starts the others there."""
+    if options.num_nodes == 1:
+        return Place(world_size=options.world_size, starts_others=True)
+    missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
+    if missing:
+        raise ConfigError(
+            f"trainer.num_nodes={options.num_nodes}: start the command on each node with srun or torchrun, or set "
+            f"{', '.join(missing)} there."
+        )
+    node = _number(env, "NODE_RANK")
+    return Place(
+        rank=node * options.devices,
+        node_rank=node,
+        world_size=options.world_size,
+        address=env["MASTER_ADDR"],
+        port=_number(env, "MASTER_PORT"),
+        starts_others=True,
+    )
+
+
+def _started_by_us(env: Mapping[str, str], options: TrainerConfig) -> Place:
+    node = _number(env, "NODE_RANK")
+    return Place(
+        rank=node * options.devices + _number(env, "LOCAL_RANK"),
+        local_rank=_number(env, "LOCAL_RANK"),
+        node_rank=node,
+        world_size=options.world_size,
+        address=env["MASTER_ADDR"],
+        port=_number(env, "MASTER_PORT"),
+        started_by_us=True,
+    )
+
+
+def _started_by_torchrun(env: Mapping[str, str]) -> Place:
+    return Place(
+        rank=_number(env, "RANK"),
+        local_rank=_number(env, "LOCAL_RANK"),
+        node_rank=_number(env, "GROUP_RANK", _number(env, "NODE_RANK")),
+        world_size=_number(env, "WORLD_SIZE"),
+        address=env["MASTER_ADDR"],
+        port=_number(env, "MASTER_PORT"),
+    )
+
+
+def _started_by_srun(env: Mapping[str, str], tasks: int) -> Place:
+    names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    nodes = next((env[name] for name in names if env.get(name)), "")
+    # Several steps of a job may train on one node, each with a port of its own.
+    number = _number(env, "SLURM_JOB_ID") * 10 + _number(env, "SLURM_STEP_ID")
+    return Place(
+        rank=_number(env, "SLURM_PROCID"),
+        local_rank=_number(env, "SLURM_LOCALID"),
+        node_rank=_number(env, "SLURM_NODEID"),
+        world_size=tasks,
+        address=env.get("MASTER_ADDR") or first_node(nodes),
+        port=_number(env, "MASTER_PORT", 15000 + number % 10000),
+    )
+
+
+def first_node(nodes: str) -> str:
+    """The first name of a list of Slurm, such as `gpu[03-04,07],cpu1`."""
+    found = re.match(r"([^\[,\s]*)(?:\[(\w+)[^\]]*\])?", nodes)
+    name = found[1] + (found[2] or "") if found else ""
+    return name or "127.0.0.1"

@@ -1,0 +1,313 @@
+"""Which process this is: from what started it, not from variables that belong to others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gradspike.config.schema import ExperimentConfig, TrainerConfig
+from gradspike.errors import ConfigError, UserError
+from gradspike.runs.folder import RunFolder
+from gradspike.training.place import ALONE, PARENT, Place, find_place, first_node
+from gradspike.training.processes import meet
+from helpers.command import ROOT, command
+from helpers.runs import train
+
+COMMAND = ["gradspike", "train", "seed=1", "runs_dir=my runs"]
+SLURM = {"SLURM_JOB_ID": "912345", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
+SLURM |= {"SLURM_JOB_NODELIST": "gpu[03-04]"}
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+NAMES = (*SLURM, *TORCHRUN, PARENT, "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_NNODES")
+NAMES += ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
+    """The place of a process with these variables."""
+
+    def found(devices: int = 1, nodes: int = 1, **variables: str) -> Place:
+        for name in NAMES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return find_place(TrainerConfig(max_epochs=1, devices=devices, num_nodes=nodes), COMMAND)
+
+    return found
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"RANK": "1"},
+        {"LOCAL_RANK": "3"},
+        {"SLURM_PROCID": "2"},
+        {"WORLD_SIZE": "8"},
+        {"NODE_RANK": "1", "MASTER_PORT": "1"},
+        TORCHRUN,
+        SLURM | {"SLURM_NTASKS": "1"},
+        SLURM | {"SLURM_NTASKS": "4"},  # a batch script's own process, which no srun has multiplied
+        {PARENT: str(os.getppid()), "LOCAL_RANK": "1"},
+        {"RANK": "", "WORLD_SIZE": "", "SLURM_JOB_ID": "", "TORCHELASTIC_RUN_ID": ""},
+    ],
+)
+def test_one_device_is_alone(place: Callable[..., Place], variables: dict[str, str]) -> None:
+    assert place(**variables) == ALONE
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"RANK": "1"},
+        {"LOCAL_RANK": "1", "NODE_RANK": "4", "MASTER_PORT": "29500"},
+        TORCHRUN | {"WORLD_SIZE": "4"},
+        SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2"},  # the shell of salloc is no task
+        {PARENT: str(os.getppid())},
+        {PARENT: "1", "LOCAL_RANK": "1"},
+    ],
+)
+def test_several_devices_are_started_by_us(place: Callable[..., Place], variables: dict[str, str]) -> None:
+    assert place(devices=2, **variables) == Place(world_size=2, starts_others=True)
+
+
+def test_the_processes_that_we_start(place: Callable[..., Place]) -> None:
+    ours = {PARENT: str(os.getppid()), "LOCAL_RANK": "1", "NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "7"}
+    for around in ({}, SLURM | {"SLURM_NTASKS": "1"}, TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}):
+        found = place(devices=2, nodes=2, **(around | ours))
+        assert found == Place(3, 1, 1, 4, "a", 7, started_by_us=True)
+
+
+def test_the_tasks_of_srun(place: Callable[..., Place]) -> None:
+    found = place(devices=2, **SLURM, SLURM_NTASKS="2")
+    assert found == Place(1, 1, 0, 2, "gpu03", 15000 + 3450)
+    assert place(devices=2, **SLURM, SLURM_NTASKS="2", SLURM_STEP_ID="3").port == 15000 + 3453
+    assert place(devices=2, **SLURM, SLURM_NTASKS="2", MASTER_ADDR="x", MASTER_PORT="5") == Place(1, 1, 0, 2, "x", 5)
+    # The tasks of the step count, not those of the job.
+    assert place(devices=2, **SLURM, SLURM_NTASKS="8", SLURM_STEP_NUM_TASKS="2") == found
+
+
+def test_the_processes_of_torchrun(place: Callable[..., Place]) -> None:
+    expected = Place(1, 1, 0, 2, "127.0.0.1", 29511)
+    assert place(devices=2, **TORCHRUN) == expected
+    # torchrun inside a Slurm job, one task a node
+    assert place(devices=2, **TORCHRUN, **SLURM, SLURM_NTASKS="1", TORCHELASTIC_RUN_ID="x") == expected
+
+
+@pytest.mark.parametrize(
+    ("devices", "variables", "found"),
+    [
+        (2, SLURM | {"SLURM_NTASKS": "3"}, "this Slurm job has 3 tasks"),
+        (4, SLURM | {"SLURM_NTASKS": "2"}, "this Slurm job has 2 tasks"),
+        (1, SLURM | {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}, "this Slurm job has 2 tasks"),
+        (2, SLURM | {"SLURM_NTASKS": "2", "SLURM_NNODES": "2"}, "2 tasks of this Slurm job run on 2 nodes"),
+        (2, SLURM | {"SLURM_NTASKS": "2", "SLURM_LOCALID": "2"}, "2 tasks of this Slurm job run on 1 node"),
+        (1, TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}, "torchrun started 2"),
+        (4, TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}, "torchrun started 2"),
+    ],
+)
+def test_another_number_of_processes_is_refused_with_the_line_to_type(
+    place: Callable[..., Place], devices: int, variables: dict[str, str], found: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        place(devices=devices, **variables)
+    assert found in str(error.value)
+    srun = f"srun --nodes=1 --ntasks-per-node={devices} " if "Slurm" in found else ""
+    assert srun in str(error.value)
+    assert "gradspike train seed=1 'runs_dir=my runs'" in str(error.value)
+
+
+@pytest.mark.parametrize("missing", ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_several_nodes_without_a_launcher(place: Callable[..., Place], missing: str) -> None:
+    variables = {"NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    assert place(devices=2, nodes=2, **variables) == Place(2, 0, 1, 4, "node0", 29500, starts_others=True)
+    del variables[missing]
+    with pytest.raises(ConfigError, match=f"set {missing} there"):
+        place(devices=2, nodes=2, **variables)
+
+
+def test_variables_that_are_no_numbers(place: Callable[..., Place]) -> None:
+    with pytest.raises(ConfigError, match="SLURM_NTASKS=2x must be a whole number"):
+        place(devices=2, **SLURM, SLURM_NTASKS="2x")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("gpu[03-04,07],cpu1", "gpu03"), ("a-b[1,2]", "a-b1"), ("n1,n2", "n1"), ("", "127.0.0.1")],
+)
+def test_first_node(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+def test_a_wrong_number_of_tasks_leaves_no_folder(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = command("train", *tiny("trainer.devices=2"), **SLURM, SLURM_NTASKS="3")
+    assert done.returncode == 2
+    assert "srun --nodes=1 --ntasks-per-node=2" in done.stderr
+    assert not list((tmp_path / "runs").glob("2*"))
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, {"SLURM_PROCID": "1"}], ids=["torchrun", "slurm"])
+def test_one_device_with_the_variables_of_another_rank_trains_and_records(
+    tiny: Callable[..., list[str]], tmp_path: Path, variables: dict[str, str]
+) -> None:
+    words = tiny("trainer.max_epochs=1", "trainer.progress=lines")
+    done = command("train", *words, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1" in done.stdout
+    assert "last epoch" in done.stdout
+    run = RunFolder(next((tmp_path / "runs").glob("2*")))
+    assert run.state() == "finished"
+    assert run.timing.is_file()
+    done = command("evaluate", f"run={run.path}", **variables)
+    assert done.returncode == 0, done.stderr
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        return int(listening.getsockname()[1])
+
+
+def test_a_rank_says_which_ones_are_missing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradspike.training.processes.log.propagate", True)
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    with pytest.raises(UserError, match=r"No sign of ranks 1, 2 of 3 within .*srun"):
+        meet(Place(world_size=3), free_port(), warn_after=0.2, give_up_after=0.6)
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["Waiting for ranks 1, 2 of 3"]
+    caplog.clear()
+    with pytest.raises(UserError, match="No sign of rank 0 of 2"):
+        meet(Place(rank=1, world_size=2), free_port(), warn_after=0.2, give_up_after=0.6)
+    assert caplog.records[0].getMessage().startswith("Waiting for rank 0 of 2")
+
+
+MEET = """
+import os
+import sys
+from gradspike.training.place import Place
+from gradspike.training.processes import meet
+import torch.distributed as dist
+rank, port = int(sys.argv[1]), int(sys.argv[2])
+store = meet(Place(rank=rank, world_size=2), port, give_up_after=60)
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+dist.init_process_group("gloo", rank=rank, world_size=2)
+dist.barrier()
+print("met")
+"""
+
+
+def test_two_ranks_meet_whichever_comes_first() -> None:
+    port = str(free_port())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def rank(number: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", MEET, number, port], stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    late = rank("1")
+    time.sleep(3)
+    assert [late.poll(), rank("0").communicate(timeout=60)[0]] == [None, "met\n"]
+    assert late.communicate(timeout=60)[0] == "met\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "signum", "code"),
+    [
+        ("0", signal.SIGTERM, 128 + signal.SIGTERM),
+        ("0", signal.SIGINT, 128 + signal.SIGINT),
+        ("0", signal.SIGUSR1, 128 + signal.SIGUSR1),
+        ("1", signal.SIGTERM, -signal.SIGTERM),
+        ("1", signal.SIGINT, -signal.SIGINT),
+    ],
+)
+def test_a_waiting_rank_dies_of_a_signal(
+    tiny: Callable[..., list[str]],
+    tmp_path: Path,
+    rank: str,
+    signum: signal.Signals,
+    code: int,
+) -> None:
+    """One of two tasks, whose other one never comes."""
+    variables = SLURM | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1"}
+    variables |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gradspike", "train", *tiny("trainer.devices=2")],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    # The first rank has made its folder when it starts to wait; the other one leaves no sign.
+    while rank == "0" and not list((tmp_path / "runs").glob("2*/run.log")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2 if rank == "0" else 20)
+    process.send_signal(signum)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    if rank == "0":
+        run = RunFolder(next((tmp_path / "runs").glob("2*")))
+        assert run.state() == "interrupted"
+
+
+def test_hpc_checkpoints_are_not_loaded(
+    tiny: Callable[..., list[str]], tiny_config: Callable[..., ExperimentConfig], tmp_path: Path
+) -> None:
+    """Lightning would load `hpc_ckpt_*.ckpt` of the working folder in a Slurm job, in training and evaluation."""
+    job = SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "PYTHONPATH": str(ROOT / "src")}
+    stray = train(tiny_config("trainer.max_epochs=1", "seed=5", f"runs_dir={tmp_path / 'other'}")).last.read_bytes()
+    results = []
+    for name in ("without", "with"):
+        here = tmp_path / name
+        here.mkdir()
+        if name == "with":
+            (here / "hpc_ckpt_1.ckpt").write_bytes(stray)
+        words = tiny("trainer.max_epochs=2", f"seed={(len(results) and 1) or 2}", f"runs_dir={here / 'runs'}")
+        done = command("train", *(word if not word.startswith("seed") else "seed=1" for word in words), cwd=here, **job)
+        assert done.returncode == 0, done.stderr
+        run = RunFolder(next((here / "runs").glob("2*")))
+        if name == "with":
+            (run.path / "hpc_ckpt_7.ckpt").write_bytes(stray)
+        done = command("evaluate", f"run={run.path}", "checkpoint=best", cwd=here, **job)
+        assert done.returncode == 0, done.stderr
+        results.append((run.metrics.read_bytes(), (run.path / "evaluation_test.json").read_bytes()))
+        assert not list(here.glob("hpc_ckpt_2*"))
+    assert results[0] == results[1]
+
+
+def test_slurms_signal_saves_and_stops(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    job = SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "gradspike", "train", *tiny("trainer.max_epochs=500", "trainer.progress=lines")],
+        cwd=tmp_path,
+        env={**os.environ, **job},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   1/500"):
+            break
+    process.send_signal(signal.SIGUSR1)
+    output = process.communicate(timeout=60)[0]
+    run = RunFolder(next((tmp_path / "runs").glob("2*")))
+    assert (process.returncode, run.state()) == (128 + signal.SIGUSR1, "interrupted"), output
+    assert "with its state saved" in output
+    assert [file.name for file in tmp_path.iterdir()] == ["runs"]
