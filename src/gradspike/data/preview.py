@@ -16,6 +16,7 @@ from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
+from gradspike.shown import printable
 
 MOST_CLASSES = 20
 MOST_FRAMES = 10
@@ -61,7 +62,7 @@ def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int)
         chosen = _choose(train[labels == label], count)
         stored = _fetch(samples, chosen, None)
         epochs = [_shown_to_network(samples, transform, chosen[:1], epoch) for epoch in range(count)]
-        name = samples.class_names[label] if samples.class_names else str(label)
+        name = printable(samples.class_names[label]) if samples.class_names else str(label)
         rows.append(_Row(name, _strip(_colours(stored), config), _strip(np.concatenate(epochs), config)))
     of = f" of {len(present)}" if len(shown) < len(present) else ""
     title = f"{config.name}: {len(shown)}{of} classes, training split, seed {seed}"

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
+from gradspike.data.files.names import class_name
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
 
@@ -91,7 +92,7 @@ def list_by_class(
         elif not entry.name.lower().endswith(tuple(extensions)):
             bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(extensions)}"))
         else:
-            found.setdefault(split_of[top], {}).setdefault(inner[0], []).append(entry)
+            found.setdefault(split_of[top], {}).setdefault(class_name(inner[0]), []).append(entry)
     ordered: dict[Split, dict[str, tuple[Entry, ...]]] = {
         split: {name: tuple(found[split][name]) for name in sorted(found[split])} for split in SPLITS if split in found
     }

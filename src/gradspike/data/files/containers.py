@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.leavings import Leavings, first_leaving, is_leaving
+from gradspike.data.files.names import member_name
 from gradspike.errors import UserError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -144,17 +145,15 @@ def _now(path: Path) -> Opened:
 @lru_cache(maxsize=4)
 def _zip(*opened: *Opened) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(opened[0])
-    if any("\\" in name for name in archive.namelist()) and not any("/" in name for name in archive.namelist()):
-        # Some programs on Windows separate folders by backslashes, against the format.
-        for info in archive.infolist():
-            info.filename = info.filename.replace("\\", "/")
-        archive.NameToInfo = {info.filename: info for info in archive.infolist()}
+    for info in archive.infolist():
+        info.filename = member_name(info)
+    archive.NameToInfo = {info.filename: info for info in archive.infolist()}
     return archive
 
 
 @lru_cache(maxsize=4)
 def _tar(*opened: *Opened) -> tarfile.TarFile:
-    return tarfile.open(opened[0])
+    return tarfile.open(opened[0], encoding="utf-8")  # by default, the encoding depends on the locale
 
 
 @lru_cache(maxsize=4)

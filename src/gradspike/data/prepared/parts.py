@@ -146,7 +146,7 @@ def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int
     plan = {"items": len(items), "part_size": part_size, "sha256": digest.hexdigest()}
     file = parts / "plan.json"
     try:
-        if json.loads(file.read_text()) == plan:
+        if json.loads(file.read_text(encoding="utf-8")) == plan:
             return
     except (OSError, ValueError):
         pass
@@ -154,7 +154,7 @@ def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int
     for array in parts.parent.glob("*.npy*"):
         array.unlink()
     parts.mkdir()
-    file.write_text(json.dumps(plan))
+    file.write_text(json.dumps(plan), encoding="utf-8")
 
 
 def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[ItemT]) -> None:
@@ -172,7 +172,7 @@ def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[Item
             size = (temporary / f"{name}.npy").stat().st_size
             arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": size}
         record = {"arrays": arrays, "bad": [asdict(file) for file in part.bad]}
-        (temporary / "part.json").write_text(json.dumps(record))
+        (temporary / "part.json").write_text(json.dumps(record), encoding="utf-8")
         place = parts / _name(number)
         shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)
@@ -188,7 +188,7 @@ def _settle(file: Any) -> None:
 
 
 def _record(part: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((part / "part.json").read_text())
+    record: dict[str, Any] = json.loads((part / "part.json").read_text(encoding="utf-8"))
     return record
 
 

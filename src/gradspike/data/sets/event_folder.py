@@ -17,6 +17,7 @@ from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.by_class import ClassListing, list_by_class
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
+from gradspike.data.files.names import class_name
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import EventFolderConfig
 from gradspike.data.source import SPLITS, Split
@@ -110,7 +111,7 @@ def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassLi
     for entry in recordings:
         folder, _, name = entry.name.partition("/")
         classes = splits.setdefault(wanted[folder], {})
-        of_class = name.rpartition(".")[0]
+        of_class = class_name(name.rpartition(".")[0])
         classes[of_class] = (*classes.get(of_class, ()), entry)
     others = [entry for entry in inside if entry not in recordings]
     bad = [BadFile(files.shown(entry.name), f"is not one of {', '.join(endings)}") for entry in others]

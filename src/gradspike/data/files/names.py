@@ -1,0 +1,49 @@
+"""Names of files as text, whatever wrote them: other systems, other encodings, other spellings of the same letters."""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+import zipfile
+import zlib
+
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075
+"""Info-ZIP's extra field with a member's name in UTF-8."""
+
+
+def class_name(name: str) -> str:
+    """The name of a class folder. One name in two Unicode spellings (NFC, and NFD as macOS writes) is one class.
+
+    Under a locale that is not UTF-8, Python reads the same bytes as other text; they are read as UTF-8 here.
+    """
+    return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
+
+
+def member_name(info: zipfile.ZipInfo) -> str:
+    """The name of a zip member, with "/" between folders. Some programs on Windows write backslashes.
+
+    Without a flag for UTF-8, zipfile reads CP437, as the format says; many programs write UTF-8 all the same.
+    """
+    name = info.filename
+    if not info.flag_bits & _UTF8_FLAG:
+        raw = name.encode("cp437", "replace")
+        name = _unicode_path(info.extra, raw) or _as_utf8(raw) or name
+    return name.replace("\\", "/")
+
+
+def _as_utf8(raw: bytes) -> str | None:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5 and field[0] == 1:
+            (checksum,) = struct.unpack_from("<L", field, 1)
+            return _as_utf8(field[5:]) if checksum == zlib.crc32(raw) else None
+    return None
