@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# torch.compile imports setuptools, which refuses to be imported once something has imported pip.
+import setuptools  # noqa: F401
+
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine.base import Engine
