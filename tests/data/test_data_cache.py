@@ -19,7 +19,7 @@ import pytest
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.options.pictures import DigitsConfig
 from gradspike.data.prepared.cache import prepared
-from gradspike.data.prepared.stored import DamagedError
+from gradspike.data.prepared.digests import DamagedError
 from gradspike.data.sets.digits import Digits
 from gradspike.errors import UserError
 
@@ -132,7 +132,7 @@ def test_a_changed_byte_is_found_by_the_checksum(tmp_path: Path) -> None:
         file.seek(-3, os.SEEK_END)
         file.write(b"\xff")
     with pytest.raises(DamagedError, match=r"a\.npy"):
-        prepared(tmp_path, "set", {"version": 1}, builder).verify()
+        opened.verify()
 
 
 def test_truncated_digits_come_back_with_the_same_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -134,6 +134,20 @@ def test_a_part_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     assert contents(folder) == contents(tmp_path / "whole")
 
 
+def test_a_finished_part_whose_bits_flipped_is_prepared_again(tmp_path: Path) -> None:
+    build(tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    with pytest.raises(OSError, match="stop"):
+        _stopped(folder, after=4)
+    part = folder / PARTS / "000002" / "square.npy"
+    content = part.read_bytes()
+    part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"000002/square\.npy is damaged.*start again"):
+        build(folder)
+    build(folder)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
 def stops(items: Sequence[int], at: int) -> Part:
     if at in items:
         raise OSError("stop")

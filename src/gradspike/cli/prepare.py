@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,14 +74,18 @@ def prepare(words: list[str]) -> int:
     source.refresh = True
     if arguments.workers is not None:
         source.prepare_workers = arguments.workers
+    from gradspike.data.prepared.digests import trusting
+
     try:
         if arguments.export is not None:
             return _export(source, Path(arguments.export).expanduser(), arguments.export_format)
-        samples = source.load()
+        # `verify=true` reports a damaged set; opening it otherwise would prepare it again.
+        with trusting() if arguments.verify else nullcontext():
+            samples = source.checked()
+            opened = _open(samples)
     except KeyboardInterrupt:
         print("\nInterrupted. Finished parts are kept; the same command continues.", file=sys.stderr)
         return 130
-    opened = _open(samples)
     print_summary(config, samples, opened)
     if arguments.verify:
         _verify(opened)
@@ -155,14 +160,16 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
 
 
 def _verify(opened: Prepared | None) -> None:
-    from gradspike.data.prepared.stored import DamagedError
+    from gradspike.data.prepared.digests import DamagedError
+    from gradspike.data.prepared.stored import derived_sets
 
     if opened is None:
         return
-    try:
-        opened.verify()
-    except DamagedError as error:
-        raise UserError(
-            f"{opened.folder} is damaged: {error}. Check the disk, delete the folder and prepare the set again."
-        ) from error
+    for one in (opened, *derived_sets(opened)):
+        try:
+            one.verify()
+        except DamagedError as error:
+            raise UserError(
+                f"{one.folder} is damaged: {error}. Check the disk, delete the folder and prepare the set again."
+            ) from error
     print(f"verified   {len(opened.arrays)} arrays: all checksums match")

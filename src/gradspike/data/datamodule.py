@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.loader import EpochLoader, Indices, evaluation_batches, in_memory, training_batches, training_order
 from gradspike.data.options.base import DatasetConfig
+from gradspike.data.prepared.digests import trusting
 from gradspike.data.registry import DATASETS
 from gradspike.data.source import Samples, Source, Split
 
@@ -49,13 +51,16 @@ class DataModule(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         """Prepare the data on disk if needed. Raises UserError if data_dir cannot be used."""
         check_data_dir(self.data_dir)
-        self.source.load()
+        self.source.checked()
 
     @override
     def setup(self, stage: str | None = None) -> None:
         """Open all splits at once, which takes milliseconds."""
         if self._samples is None:
-            samples = self.source.load()
+            # Lightning calls prepare_data on the first rank of a node, which compares digests for the others.
+            another_prepares = self.trainer is not None and self.trainer.local_rank > 0
+            with trusting() if another_prepares else nullcontext():
+                samples = self.source.checked()
             limit = self.config.limit
             self._samples = samples if limit is None else samples.limited(limit)
             self._transform = BatchTransform(self.config, self.seed, self._samples.mean, self._samples.std)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
+from gradspike.errors import UserError
+from gradspike.shown import printable
+from gradspike.started import typed_command
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
@@ -61,6 +65,30 @@ class Samples:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    def check(self, classes: int, what: str) -> None:
+        """Raise UserError unless all labels are 0 to `classes` - 1 and all splits are known. what: for the message."""
+        labels, splits = np.asarray(self.labels), np.asarray(self.splits)
+        where = "" if self.folder is None else f" in {self.folder}"
+        if len({len(labels), len(splits), *([len(self.names)] if len(self.names) else [])}) > 1:
+            raise UserError(
+                f"{what}{where} has {len(labels):,} labels, {len(splits):,} splits and {len(self.names):,} names."
+            )
+        if labels.dtype.kind not in "iu":
+            raise UserError(f"{what}{where} has labels of type {labels.dtype}; they must be whole numbers.")
+        for name, values, good in (
+            ("label", labels, (labels >= 0) & (labels < classes)),
+            ("split", splits, (splits < len(SPLITS)) | (splits == UNUSED)),
+        ):
+            outside = np.flatnonzero(~good)
+            if len(outside):
+                first = int(outside[0])
+                file = f" ({printable(self.names[first])})" if len(self.names) else ""
+                last = classes - 1 if name == "label" else len(SPLITS) - 1
+                raise UserError(
+                    f"{what}{where} has {len(outside):,} of {len(values):,} {name}s outside 0 to {last}. The first is "
+                    f"{values[first]}, of sample {first:,}{file}."
+                )
+
     def limited(self, train_per_class: int) -> Samples:
         """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.
 
@@ -91,6 +119,23 @@ class Source(ABC, Generic[ConfigT]):
     @abstractmethod
     def load(self) -> Samples:
         """Open the prepared samples, preparing them first if needed. Raises UserError for what the user can fix."""
+
+    def checked(self) -> Samples:
+        """`load`, with the labels checked. Raises UserError for labels or splits out of range."""
+        samples = self.load()
+        samples.check(self.config.classes, f"The data set '{self.config.name}'")
+        return samples
+
+    def prepare_command(self) -> str:
+        """The command that prepares this data set, to paste into a shell."""
+        words = [f"dataset={self.config.name}", f"data_dir={self.data_dir}", f"time_steps={self.time_steps}"]
+        options = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"name", "augment", "camera"})
+        words += [f"dataset.{name}={_typed(value)}" for name, value in options.items()]
+        return typed_command("prepare", *words)
+
+
+def _typed(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: int) -> NDArray[np.uint8]:

@@ -76,6 +76,7 @@ class ClipFrames:
     on_disorder: Literal["error", "sort"]
     on_gap: Literal["error", "keep"]
     max_left_out: float
+    classes: int
 
     def __call__(self, clips: Sequence[Clip]) -> Part:
         """Read the clips into samples and a list of bad files."""
@@ -93,6 +94,11 @@ class ClipFrames:
                     frames, label = read_ready_frames(
                         content, self.time_steps, self.image_size, self.resize, self.binning
                     )
+                    if label >= self.classes:
+                        raise BadRecordingError(
+                            f"holds the label {label}, but the labels of {self.classes} classes go up to "
+                            f"{self.classes - 1}"
+                        )
                     samples.append((label, clip.number, 0, 0, frames))
                     continue
                 if last is None or last[0] != clip.path:

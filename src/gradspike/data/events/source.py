@@ -188,10 +188,6 @@ class EventSource(FileSource[RecordingsT]):
                 on_bad_file=config.on_bad_file,
                 bytes_per_item=0 if config.window_ms else 2 * self.time_steps * config.image_size**2,
             )
-        largest = int(np.load(folder / "labels.npy").max())
-        if largest >= len(listing.class_names):
-            last = len(listing.class_names) - 1
-            raise UserError(f"{files.shown()}: has the label {largest}, but labels go up to {last}.")
         bad = (*listing.bad, *missing, *bad)
         for file in bad:
             log.warning("Left out: %s: %s", file.path, file.problem)
@@ -246,6 +242,7 @@ class EventSource(FileSource[RecordingsT]):
             on_disorder=config.on_disorder,
             on_gap=config.on_gap,
             max_left_out=config.max_left_out,
+            classes=config.classes,
         )
 
 

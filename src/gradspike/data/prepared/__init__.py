@@ -1,5 +1,5 @@
 """Prepared data sets on disk, in data_dir/prepared.
 
-`cache` opens a set or builds it once; `parts` builds it in parts with several processes (`work_pool`, `work_bar`);
+`cache` opens a set or builds it once; `digests` finds damage; `parts` builds it in parts with several processes (`work_pool`, `work_bar`);
 `disk` watches free space; `file_source` is the base of all data sets that are prepared from files.
 """

@@ -14,6 +14,7 @@ from gradspike.data.files.find import find_source, nearest_path
 from gradspike.data.files.fingerprint import fingerprint, last_fingerprint
 from gradspike.data.options.base import FilesConfig
 from gradspike.data.prepared.cache import prepared
+from gradspike.data.prepared.digests import DamagedError
 from gradspike.data.prepared.origin import origin, recorded_paths, stand_in
 from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
@@ -92,7 +93,13 @@ class FileSource(Source[FilesConfigT]):
         asked = [origin(place, self.data_dir) for place in self.places()]
         fingerprints = [last_fingerprint(Path(of["path"]), self.data_dir) for of in asked]
         known = [fingerprint for fingerprint in fingerprints if fingerprint is not None]
-        opened = stand_in(self.data_dir, name, options, asked, known)
+        try:
+            opened = stand_in(self.data_dir, name, options, asked, known)
+        except DamagedError as damage:
+            raise MissingSourceError(
+                f"{damage}, and its files are missing: {error}\nPut them back and prepare the set again: "
+                f"{self.prepare_command()}"
+            ) from error
         if opened is not None:
             log.info("The files of '%s' are missing; using the set prepared from them: %s", name, opened.folder)
             return opened

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.data.files.files import ARCHIVES
+from gradspike.data.prepared.digests import DamagedError
 from gradspike.data.prepared.disk import size_text
-from gradspike.data.prepared.stored import DamagedError, Prepared, canonical, open_stored, read_meta, stored_sets
+from gradspike.data.prepared.stored import Prepared, canonical, open_stored, read_meta, stored_sets
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +49,26 @@ def stand_in(
 ) -> Prepared | None:
     """The set `name` that was made from one of the paths `asked`, with the options in `key`; None if it is unclear.
 
-    known: the last known fingerprints of these paths. A set of earlier files does not stand in for later ones.
+    known: the last known fingerprints of these paths. A set of earlier files does not stand in for later ones. Raises
+    DamagedError if the only such set is damaged.
     """
     wanted = {**canonical(key), "source": None}
     found = []
+    damaged = []
     for folder in stored_sets(data_dir, name):
         try:
             meta = read_meta(folder)
             if {**meta["key"], "source": None} != wanted or (known and meta["key"]["source"] not in known):
                 continue
-            if any(came_from(meta["facts"], path) for path in asked):
-                found.append(open_stored(folder, meta["key"]))
         except DamagedError:
             continue
+        if any(came_from(meta["facts"], path) for path in asked):
+            try:
+                found.append(open_stored(folder, meta["key"]))
+            except DamagedError as damage:
+                damaged.append(f"The prepared set in {folder} is damaged ({damage})")
+    if len(damaged) == 1 and not found:
+        raise DamagedError(damaged[0])
     return found[0] if len(found) == 1 else None
 
 
@@ -70,9 +78,10 @@ def recorded_paths(data_dir: Path, name: str) -> dict[str, list[str]]:
     for folder in stored_sets(data_dir, name):
         try:
             facts = read_meta(folder)["facts"]
-        except DamagedError:
-            continue
-        paths.setdefault(str(facts.get("path") or facts.get("source", "unknown files")), []).append(folder.name)
+            path = str(facts.get("path") or facts.get("source", "unknown files"))
+        except DamagedError as damage:
+            path = f"unknown files ({damage})"
+        paths.setdefault(path, []).append(folder.name)
     return paths
 
 

@@ -12,7 +12,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -170,7 +171,8 @@ def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[Item
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
                 _settle(file)
             size = (temporary / f"{name}.npy").stat().st_size
-            arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": size}
+            crc32 = zlib.crc32((temporary / f"{name}.npy").read_bytes())
+            arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": size, "crc32": crc32}
         record = {"arrays": arrays, "bad": [asdict(file) for file in part.bad]}
         (temporary / "part.json").write_text(json.dumps(record), encoding="utf-8")
         place = parts / _name(number)
@@ -221,6 +223,16 @@ def _no_space(error: OSError, folder: Path, parts: Path, done: int, total: int) 
     )
 
 
+def _check_part(array: Path, fact: Mapping[str, Any]) -> None:
+    """Raise UserError, and delete the part, if an array of a finished part is not what was written."""
+    if fact.get("crc32") not in (None, zlib.crc32(array.read_bytes())):
+        shutil.rmtree(array.parent)
+        raise UserError(
+            f"{array} is damaged: it is not what was written. Check the disk and start again: only this part is "
+            "prepared again."
+        )
+
+
 def _join(folder: Path, parts: list[Path]) -> None:
     """Join each array of the parts, in order, into one file. Continues where an earlier call stopped."""
     records = [_record(part)["arrays"] for part in parts]
@@ -247,6 +259,7 @@ def _join(folder: Path, parts: list[Path]) -> None:
             for number, fact in zip(used, facts, strict=True):
                 own = parts[number] / f"{name}.npy"
                 if own.is_file():
+                    _check_part(own, fact)
                     file.seek(place)
                     file.write(np.load(own, allow_pickle=False).astype(dtype, copy=False).tobytes())
                     _settle(file)

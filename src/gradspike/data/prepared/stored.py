@@ -1,11 +1,11 @@
-"""A prepared set on disk: a folder of .npy files and a meta.json with their sizes, checksums and facts."""
+"""A prepared set on disk: a folder of .npy files and a meta.json with their sizes, digests and facts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.data.prepared.digests import DamagedError, compare, compare_whole, digests
+
 FORMAT = 1
-
-
-class DamagedError(Exception):
-    """A prepared set differs from what its meta.json records."""
+ABOUT_FILES = ("source", "path", "path_in_data_dir", "bad", "left_out")
+"""Facts about the files that a set was made of. All others are about its samples."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Prepared:
     def verify(self) -> None:
         """Read every byte. Raises DamagedError unless all checksums match."""
         for name, record in read_meta(self.folder)["arrays"].items():
-            if _sha256(self.folder / f"{name}.npy") != record["sha256"]:
-                raise DamagedError(f"{name}.npy does not have its recorded checksum")
+            compare_whole(self.folder / f"{name}.npy", record)
 
 
 def canonical(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,36 +53,51 @@ def stored_sets(data_dir: Path, name: str) -> list[Path]:
     return sorted(folder for folder in found if shape.fullmatch(folder.name) and folder.is_dir())
 
 
+def derived_sets(opened: Prepared) -> Iterator[Prepared]:
+    """The sets that were made from this one, such as its splits, without their arrays."""
+    for folder in sorted(opened.folder.parent.glob("*-*")):
+        try:
+            meta = read_meta(folder)
+        except DamagedError:
+            continue
+        if meta["key"].get("of") == opened.folder.name:
+            yield Prepared(folder, {}, meta["facts"])
+
+
 def open_folder(folder: Path) -> Prepared:
     """Open a prepared set by its folder, whatever its key. Raises DamagedError."""
     return open_stored(folder, read_meta(folder)["key"])
 
 
 def open_stored(folder: Path, key: Mapping[str, Any]) -> Prepared:
-    """Open a prepared set. Raises DamagedError unless it has this canonical `key` and arrays of the recorded sizes."""
+    """Open a prepared set and compare digests (see `digests`).
+
+    Raises DamagedError unless it has this canonical `key` and the recorded arrays.
+    """
     meta = read_meta(folder)
     if meta["key"] != key:
         raise DamagedError("meta.json belongs to other data")
-    arrays = {}
     for name, record in meta["arrays"].items():
         path = folder / f"{name}.npy"
-        size = path.stat().st_size if path.is_file() else None
-        if size != record["bytes"]:
-            raise DamagedError(
-                f"{path.name} has {size} bytes instead of {record['bytes']}"
-                if size is not None
-                else f"{path.name} is missing"
-            )
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{path.name} cannot be read: {error}") from error
-        if list(array.shape) != record["shape"] or array.dtype.str != record["dtype"]:
-            raise DamagedError(
-                f"{path.name} holds {array.dtype.str} {array.shape} instead of {record['dtype']} {record['shape']}"
-            )
-        arrays[name] = array
+        if not path.is_file():
+            raise DamagedError(f"{path.name} is missing")
+        if (size := path.stat().st_size) != record["bytes"]:
+            raise DamagedError(f"{path.name} has {size} bytes instead of {record['bytes']}")
+    arrays = {name: _open_array(folder / f"{name}.npy", record) for name, record in meta["arrays"].items()}
+    compare(folder, meta["arrays"])
     return Prepared(folder, arrays, meta["facts"])
+
+
+def _open_array(path: Path, record: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header raises OSError, ValueError, SyntaxError or tokenize.TokenError
+        raise DamagedError(f"{path.name} cannot be read: {error}") from error
+    if list(array.shape) != record["shape"] or array.dtype.str != record["dtype"]:
+        raise DamagedError(
+            f"{path.name} holds {array.dtype.str} {array.shape} instead of {record['dtype']} {record['shape']}"
+        )
+    return array
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -92,6 +106,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if not {"key", "arrays", "facts"} <= meta.keys():
             raise DamagedError("meta.json is incomplete")
+        if meta.pop("digest", None) not in (None, _digest(meta)):
+            raise DamagedError("meta.json is not what was written")
     except (OSError, ValueError, AttributeError) as error:
         raise DamagedError(f"meta.json cannot be read: {error}") from error
     return meta  # type: ignore[no-any-return]
@@ -106,12 +122,14 @@ def write_meta(folder: Path, key: Mapping[str, Any], facts: Mapping[str, Any]) -
             "dtype": array.dtype.str,
             "shape": list(array.shape),
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            **digests(path),
         }
-    meta = {"key": dict(key), "facts": dict(facts), "arrays": arrays}
+    meta = json.loads(json.dumps({"key": dict(key), "facts": dict(facts), "arrays": arrays}))  # as it will be read
+    meta["digest"] = _digest(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(meta: Mapping[str, Any]) -> str:
+    """The SHA-256 of what meta.json says about the samples."""
+    facts = {name: fact for name, fact in meta["facts"].items() if name not in ABOUT_FILES}
+    return hashlib.sha256(json.dumps({**meta, "facts": facts}, sort_keys=True).encode()).hexdigest()

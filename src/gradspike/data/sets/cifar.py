@@ -173,8 +173,14 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
     names = batch.get("filenames", [f"{number:05d}" for number in range(len(data))])
     if labels.shape != (len(data),) or len(names) != len(data):
         raise ValueError(f"holds {len(data)} pictures, {labels.size} labels and {len(names)} names")
-    if not np.issubdtype(labels.dtype, np.integer) or ((labels < 0) | (labels >= classes)).any():
-        raise ValueError(f"has labels outside 0 to {classes - 1}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"has labels of type {labels.dtype}; they must be whole numbers")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        raise ValueError(
+            f"has {len(outside):,} of {len(labels):,} labels outside 0 to {classes - 1}; the first is "
+            f"{labels[outside[0]]}, of picture {outside[0]:,}"
+        )
     pictures = data.reshape(-1, 3, SIZE, SIZE)
     if size != SIZE:
         from PIL import Image

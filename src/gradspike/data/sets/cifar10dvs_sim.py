@@ -109,7 +109,7 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
     def scenes(self, files: Files) -> list[Scene]:
         """The first `per_class` pictures of each class, training before test pictures. Raises ConfigError."""
         self.pictures.prepare_workers = self.prepare_workers
-        samples = self.pictures.load()
+        samples = self.pictures.checked()
         from_test = samples.splits == SPLITS.index("test")
         scenes = []
         for label, name in enumerate(CLASS_NAMES):
