@@ -34,6 +34,14 @@ def summed(*values: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.view_as(value) for part, value in zip(parts, values, strict=True))
 
 
+def collected(value: Any) -> list[Any]:
+    """What all ranks have, by rank: plain values and tensors of any shape."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def pooled_channels(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance [C] over ranks that have equally many values of each channel. No gradient.
 

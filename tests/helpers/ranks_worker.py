@@ -7,11 +7,13 @@ in float64, so that only what is computed differs, not how it is rounded.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -25,6 +27,7 @@ from gradspike.config.compose import load_config
 from gradspike.data.loader import training_batches, training_order
 from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data
+from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
@@ -33,7 +36,7 @@ STEPS = 20
 
 
 def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """The backbone's state after STEPS optimiser steps of this rank and the others."""
+    """The backbone's state after STEPS optimiser steps of this rank and the others, and its average."""
     config = load_config(words)
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config).train().to(dtype)
@@ -45,13 +48,22 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
     model: Any = DistributedDataParallel(module.model, broadcast_buffers=False) if several else module.model
     optimizer = torch.optim.SGD(parameter_groups(module.model, config.optimizer), momentum=0.9)
     rank = dist.get_rank() if several else 0
-    order = training_order(samples.indices("train"), config.seed, 0)
-    batches = training_batches(order, config.dataset.batch_size, rank, ranks.world_size(), accumulate)
-    for number, part in enumerate(batches[: STEPS * accumulate]):
-        inputs = transform(torch.from_numpy(samples.inputs[part]), torch.from_numpy(part), 0).to(dtype)
+    average = None if config.trainer.ema is None else WeightAverage(config.trainer.ema)
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=accumulate, global_step=0)
+    if average is not None:
+        average.on_fit_start(trainer, module)
+
+    def of_epoch(epoch: int) -> list[tuple[int, int, Any]]:
+        order = training_order(samples.indices("train"), config.seed, epoch)
+        batches = training_batches(order, config.dataset.batch_size, rank, ranks.world_size(), accumulate)
+        return [(epoch, number, part) for number, part in enumerate(batches)]
+
+    parts = itertools.chain.from_iterable(map(of_epoch, itertools.count()))
+    for epoch, number, part in itertools.islice(parts, STEPS * accumulate):
+        inputs = transform(torch.from_numpy(samples.inputs[part]), torch.from_numpy(part), epoch).to(dtype)
         labels: Tensor = torch.from_numpy(samples.labels[part])
         if module.mixing is not None:
-            inputs, labels = module.mixing(inputs, labels, 0, number)
+            inputs, labels = module.mixing(inputs, labels, epoch, number)
             labels = labels.to(dtype)
         ends = (number + 1) % accumulate == 0
         with nullcontext() if ends or not several else model.no_sync(), collect_losses() as extra:
@@ -61,7 +73,17 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
             nn.utils.clip_grad_norm_(module.model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    return dict(module.model.state_dict())
+            trainer.global_step += 1
+        if average is not None:
+            average.on_train_batch_end(trainer, module, None, None, number)
+    saved: dict[str, Any] = {
+        "state_dict": {f"model.{name}": value for name, value in module.model.state_dict().items()}
+    }
+    if average is not None:
+        average.on_save_checkpoint(trainer, module, saved)
+        saved["state_dict"] |= {f"training {name}": value for name, value in saved["training_state"].items()}
+    state: dict[str, Tensor] = saved["state_dict"]
+    return state
 
 
 def rank_of(rank: int, entry: dict[str, Any], folder: Path) -> None:

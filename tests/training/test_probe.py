@@ -302,7 +302,7 @@ def test_probing_changes_nothing_and_keeps_its_cadence(tiny_config: Compose, ext
     free = train(tiny_config("probe.enabled=false", *extra))
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (load_checkpoint(run.checkpoints / name) for run in (probed, free))
-        for key in ("state_dict", "optimizer_states", "random_state"):
+        for key in ("state_dict", "optimizer_states", "ranks"):
             assert same(one[key], other[key]), key
     records, alone = read(probed.metrics), read(free.metrics)
     assert [record for record in records if "val/accuracy" in record] == alone

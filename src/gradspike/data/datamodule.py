@@ -120,6 +120,8 @@ class DataModule(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment (in training) and normalise a batch on its device."""
         assert self._transform is not None, "call setup() first"
+        if not len(batch["label"]):
+            return batch  # the empty share of a rank; the evaluation skips it
         transform, epoch = self._transform, None
         if self.trainer is not None and self.trainer.training:
             epoch = self._epoch()

@@ -101,10 +101,9 @@ def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_s
     """This rank's share of a split; each sample is on exactly one rank.
 
     All ranks get the same number of batches, otherwise a collective operation would wait forever. So a share is divided
-    into equal batches, not into full ones and a remainder.
+    into equal batches, not into full ones and a remainder. Batches may be empty where a share is smaller than others;
+    those of the first rank never are.
     """
-    if len(samples) < world_size:
-        raise ConfigError(f"A split of {len(samples)} samples cannot be divided among {world_size} devices.")
     own = max(batch_size // world_size, 1)
     largest_share = -(-len(samples) // world_size)
     return np.array_split(samples[rank::world_size], -(-largest_share // own))

@@ -67,17 +67,14 @@ class Meter(nn.Module):
         return self.loss.total / self.loss.weight.clamp(min=1)
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """The counts as plain tensors, summed over ranks because one checkpoint serves all of them."""
-        states = {}
-        for name, metric in self._named():
-            with metric.sync_context():
-                states[name] = {
-                    key: torch.as_tensor(value).detach().cpu().clone() for key, value in metric.metric_state.items()
-                }
-        return states
+        """The counts of this rank as plain tensors."""
+        return {
+            name: {key: torch.as_tensor(value).detach().cpu().clone() for key, value in metric.metric_state.items()}
+            for name, metric in self._named()
+        }
 
     def restore(self, states: dict[str, dict[str, Any]]) -> None:
-        """Restore the counts of `state`, on one rank only because the next `state` sums over ranks."""
+        """Restore the counts of `state`."""
         for name, metric in self._named():
             for key, value in states.get(name, {}).items():
                 setattr(metric, key, value.to(getattr(metric, key).device))

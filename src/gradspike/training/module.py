@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from gradspike import ranks
 from gradspike.config.schema import ExperimentConfig
+from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import UserError
 from gradspike.spiking_norm import collect_losses, watch_first_layer
@@ -22,6 +24,7 @@ from gradspike.training.losses import build_loss
 from gradspike.training.metrics import Meter
 from gradspike.training.mixing import build_mixing
 from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
+from gradspike.training.random_state import random_state, restore_random_state
 from gradspike.training.whole_network import CompiledNetwork
 
 STEPS_BETWEEN_CHECKS = {"cpu": 1}  # 50 on other devices, where reading the loss waits
@@ -58,6 +61,12 @@ class SpikingClassifier(L.LightningModule):
         self.epoch_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.test_problem: str | None = None
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Give each rank random numbers of its own, for dropout and Poisson spikes; weights exist already."""
+        if stage == "fit" and self.trainer.global_rank > 0:
+            torch.manual_seed(mix_integers(self.config.seed, self.trainer.global_rank))
 
     @override
     def forward(self, inputs: Tensor) -> Tensor:
@@ -146,8 +155,8 @@ class SpikingClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what resuming and evaluating need: configuration, random state, metrics of an unfinished epoch."""
         checkpoint["config"] = self.config.plain()
-        checkpoint["random_state"] = torch.get_rng_state()
-        checkpoint["train_meter"] = self.train_meter.state()
+        own = {"random_state": random_state(self.device), "train_meter": self.train_meter.state()}
+        checkpoint["ranks"] = ranks.collected(own)
         checkpoint["data"] = self._data_digest()
 
     @override
@@ -158,9 +167,15 @@ class SpikingClassifier(L.LightningModule):
                 f"The samples of dataset={self.config.dataset.name} are not those that the run was trained on so far: "
                 "files, splits or contents differ. Point dataset.source or data_dir at its data, or start a new run."
             )
-        torch.set_rng_state(checkpoint["random_state"].cpu())
-        if self.trainer.is_global_zero:
-            self.train_meter.restore(checkpoint["train_meter"])
+        states = checkpoint["ranks"]
+        if len(states) != self.trainer.world_size:
+            raise UserError(
+                f"The checkpoint was saved by a training on {len(states)} ranks and cannot be continued on "
+                f"{self.trainer.world_size}."
+            )
+        own = states[self.trainer.global_rank]
+        restore_random_state(own["random_state"], self.device)
+        self.train_meter.restore(own["train_meter"])
 
     def _data_digest(self) -> str | None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -168,6 +183,8 @@ class SpikingClassifier(L.LightningModule):
 
     def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
         """Count a batch. Returns its logits [T, B, K]."""
+        if not len(batch["label"]):  # this rank's share is smaller than the others'
+            return torch.zeros(1, 0, self.config.dataset.classes, device=self.device)
         with watch_first_layer() as watch:
             logits: Tensor = self(batch["input"])
         samples.update(finite_samples(batch["input"]), batch["index"], watch)
