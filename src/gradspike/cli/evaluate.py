@@ -8,6 +8,7 @@ from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
 from gradspike.registry import Strict
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import shown
 
 
 class EvaluateConfig(Strict):
@@ -51,6 +52,6 @@ def evaluate(words: list[str]) -> int:
     from gradspike.training import evaluate as evaluation
 
     results = evaluation.evaluate(run, paths, arguments.split, arguments.data_dir, arguments.accelerator)
-    print_evaluation(str(run.path), arguments.split, results)
-    print(f"written: {run.write_evaluation(arguments.split, results)}")
+    print_evaluation(shown(run.path), arguments.split, results)
+    print(f"written: {shown(run.write_evaluation(arguments.split, results))}")
     return 0

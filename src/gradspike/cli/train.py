@@ -8,6 +8,8 @@ from gradspike.data.files.data_dir import check_data_dir
 from gradspike.runs.files import check_writable
 from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.resume import resumed_config
+from gradspike.runs.timing import training_seconds
+from gradspike.shown import relative, shown
 from gradspike.training.place import find_place
 
 _trials: list[tuple[str, Summary | None]] = []
@@ -28,7 +30,7 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         resumed = RunFolder.open(config.resume)
         config = resumed_config(resumed, config, typed)
         if resumed.state() == "finished":
-            print(f"{resumed.path} is finished; nothing to do.")
+            print(f"{shown(resumed.path)} is finished; nothing to do.")
             return 0
     _trials.append((" ".join(typed) or "(defaults)", None))
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
@@ -38,13 +40,12 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
 
     from gradspike.terminal.tables import print_result
     from gradspike.training import run as training
-    from gradspike.training.callbacks.timing import training_seconds
     from gradspike.training.processes import is_first_process
 
     folder, summary = training.train(config, resumed, words)
     _trials[-1] = (_trials[-1][0], summary)
     if is_first_process():
-        print_result(summary, training_seconds(folder.timing), str(folder.path))
+        print_result(summary, training_seconds(folder.timing), str(relative(folder.path)))
     return 0
 
 

@@ -1,5 +1,6 @@
 """One run's folder: its name, its files, and what state it is in. Imports nothing heavy.
 
+    run.json           the run's id
     config.yaml        the whole configuration
     environment.json   versions, machine, git and command, one entry a session
     status.json        running | finished | failed | interrupted, and why
@@ -34,6 +35,8 @@ from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
 from gradspike.runs.files import _write_json, finite, write_atomically
+from gradspike.runs.identity import id_of, write_id
+from gradspike.shown import shown
 
 Summary = dict[str, Any]
 """The content of summary.json."""
@@ -54,8 +57,8 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The random end of the folder's name, used as the run's id elsewhere (W&B)."""
-        return self.path.name.rpartition("_")[2]
+        """The run's id, also in W&B; it stays when the folder is renamed. Raises UserError if run.json is damaged."""
+        return id_of(self.path)
 
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
@@ -63,10 +66,12 @@ class RunFolder:
         can be written.
         """
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        path = Path(config.runs_dir) / f"{stamp}_{config.label()}_s{config.seed}_{secrets.token_hex(4)}"
+        run_id = secrets.token_hex(4)
+        path = Path(config.runs_dir).absolute() / f"{stamp}_{config.label()}_s{config.seed}_{run_id}"
         run = cls(path)
         try:
             run.checkpoints.mkdir(parents=True)
+            write_id(path, run_id)
             run.set_status("running")
             write_atomically(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
         except OSError as error:
@@ -75,8 +80,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str) -> RunFolder:
-        """An existing run. Raises ConfigError when the folder is none, naming the nearest that is."""
-        run = cls(Path(path).expanduser())
+        """An existing run, by its real path, so that neither `.`, links nor a later chdir matter.
+
+        Raises ConfigError if the path is not a run folder; suggests the closest one.
+        """
+        run = cls(Path(os.path.realpath(Path(path).expanduser())))
         if not (run.path / "config.yaml").is_file():
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
             raise ConfigError(
@@ -142,13 +150,19 @@ class RunFolder:
         _write_json(file, [*sessions, environment(command, modules)])
 
     def lock(self) -> None:
-        """Keep the run to this process until it ends. Raises UserError when another one is training it."""
-        self._lock = (self.path / ".lock").open("w")
+        """Keep the run to this process until `unlock`. Raises UserError if another process is training it."""
+        if self._lock is not None:
+            return
+        file = self.path / ".lock"
+        try:
+            self._lock = file.open("a")
+        except OSError as error:
+            raise UserError(f"{file}: cannot be opened ({error.strerror or error}).") from error
         try:
             lock_if_possible(self._lock, "Make sure that no other process trains this run.")
         except Taken as error:
             self.unlock()
-            raise UserError(f"{self.path}: another process is training this run.") from error
+            raise UserError(f"{shown(self.path)}: another process is training this run.") from error
 
     def unlock(self) -> None:
         """Let other processes in again."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from gradspike.data.datamodule import DataModule
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
+from gradspike.runs.timing import drop_epochs
+from gradspike.shown import shown
 from gradspike.training.build import build_data, report_of, require_samples
 from gradspike.training.callbacks.checkpoints import Checkpoints, epochs_done
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord
@@ -44,7 +48,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     """
     place = find_place(config.trainer, command)
     quieten(place)
-    with SignalGuard(place) as guard:
+    with SignalGuard(place) as guard, _held(resumed):
         task = _prepare(config, resumed, place)
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
@@ -52,11 +56,25 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             return run, _fit_and_test(task, run, guard)
         run = resumed or RunFolder.create(config)
         parts = (config.dataset.name, config.model.name, config.method.name)
-        with recorded(run, command, [name.partition(":")[0] for name in parts if ":" in name]):
+        modules = [name.partition(":")[0] for name in parts if ":" in name]
+        with recorded(run, command, modules, new=resumed is None):
             _announce(task, run)
             summary = _fit_and_test(task, run, guard)
             run.write_summary(summary)
         return run, summary
+
+
+@contextmanager
+def _held(resumed: RunFolder | None) -> Iterator[None]:
+    """Lock the run that is resumed, before its data are prepared. The first process locks it for all of them."""
+    if resumed is None or not is_first_process():
+        yield
+        return
+    resumed.lock()
+    try:
+        yield
+    finally:
+        resumed.unlock()
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
 
 def _announce(task: _Task, run: RunFolder) -> None:
     """Log where the run is, where network and settings come from, and where it resumes."""
-    log.info("run: %s", run.path)
+    log.info("run: %s", shown(run.path))
     for line in report_of(task.module.model):
         log.info("model: %s", line)
     for line in start_lines(task.config):
@@ -112,11 +130,12 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
         callbacks.append(Probe(config.probe))
     if config.trainer.ema is not None:
         callbacks.append(WeightAverage(config.trainer.ema))
-    callbacks += [record, StopOnSignal(guard, checkpoints), timing, checkpoints]
+    callbacks += [record, timing, StopOnSignal(guard, checkpoints), checkpoints]
     validates = len(data.samples.indices("val")) > 0
     trainer = build_trainer(config, loggers, callbacks, validates, task.place)
     if task.checkpoint is not None and trainer.is_global_zero:
         metrics.cut(task.checkpoint["metrics_bytes"])
+        drop_epochs(run.timing, epochs_done(task.checkpoint))
     summary: Summary | None = None
     try:
         for one in loggers:

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from gradspike.errors import UserError
 from gradspike.locks import NoLocks, Taken, lock
-from gradspike.runs.folder import RunFolder
+from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.shown import shown
 from gradspike.tools.compare.run import Run, number
 
@@ -37,7 +38,7 @@ def read_run(folder: Path) -> Run:
         raise Unusable("its training loss is not a number in some epoch")
     sessions = tuple(entry for entry in _optional(folder / "environment.json", list) or () if "started" in entry)
     return Run(
-        id=_identity(folder, sessions),
+        id=_identity(folder, config, sessions),
         wandb_ids=_wandb_ids(folder),
         path=shown(folder),
         source="files",
@@ -53,18 +54,27 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _identity(folder: Path, sessions: Sequence[Mapping[str, Any]]) -> str:
-    """What a run shares with its copies alone: its id, configuration, start and metrics, never its folder's name."""
-    digest = hashlib.sha256(str(sessions[0]["started"] if sessions else "").encode())
-    for name in ("config.yaml", "metrics.jsonl"):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return digest.hexdigest()
+def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
+    """What a run shares with its copies alone: its configuration, start and id, never its folder's name.
+
+    A run made before ids were stored has its metrics instead of an id.
+    """
+    started = str(sessions[0]["started"] if sessions else "")
+    own = _id(folder) or hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps([started, config, own], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _id(folder: Path) -> str | None:
+    try:
+        return stored_id(folder)
+    except UserError as error:
+        raise Unusable(f"its {RECORD} is damaged") from error
 
 
 def _wandb_ids(folder: Path) -> frozenset[str]:
     """The ids that W&B may have for the run: its own, and that of an agent, which names the client's folders."""
     clients = (path.name.rpartition("-")[2] for path in (folder / "wandb").glob("*run-*-*"))
-    return frozenset([RunFolder(folder).id, *clients])
+    return frozenset([id_of(folder), *clients])
 
 
 def check(config: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.errors import ConfigError
+from gradspike.runs.identity import has_id
 from gradspike.shown import shown
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.run import Excluded
@@ -42,9 +43,13 @@ def gather_sweep(folder: Path) -> Gathered:
 
 
 def _run_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The folder of a trial's run: the recorded one, or after a renaming the one its process wrote to."""
-    if record.get("run") and (folder / str(record["run"]) / "config.yaml").is_file():
-        return (folder / str(record["run"])).resolve()
+    """The folder of a trial's run: the recorded one, or after a renaming the one with its id or of its process."""
+    run_id = record.get("run_id")
+    recorded = [folder / str(record["run"])] if record.get("run") else []
+    for place in [*recorded, *sorted((folder / "runs").glob("*/"))]:
+        ours = has_id(place, run_id) or (place in recorded and run_id is None)
+        if ours and (place / "config.yaml").is_file():
+            return place.resolve()
     process = (record.get("host"), record.get("pid"))
     for file in sorted((folder / "runs").glob("*/status.json")):
         status = _content(file)

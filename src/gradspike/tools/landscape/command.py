@@ -11,6 +11,7 @@ from typing import Any
 from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import shown
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
 from gradspike.tools.landscape.options import LandscapeConfig
 from gradspike.tools.landscape.points import PointsFile, writing
@@ -64,7 +65,7 @@ def landscape(words: list[str]) -> int:
     with PointsFile(out, opened.settings, len(axis) ** 2, arguments.restart) as file:
         print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} done before")
         _compute(opened.surface.at, axis, file)
-        name = run.path.resolve().name
+        name = run.path.name
         numbers = Numbers(name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
         with writing(out):
             files = [*write_numbers(out, numbers), draw(out / "landscape.png", numbers)]
@@ -124,7 +125,7 @@ def _print_result(numbers: Numbers, files: list[Path]) -> None:
     if numbers.not_finite:
         print(f"the loss is not a finite number at {numbers.not_finite} points (null in landscape.json)")
     for file in files:
-        print(f"written: {file}")
+        print(f"written: {shown(file)}")
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gradspike.errors import UserError
-from gradspike.runs.folder import RunFolder
 from gradspike.shown import printable, shown
 from gradspike.terminal.tables import console, percent
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
-from gradspike.tools.sweep.trial import log_end
+from gradspike.tools.sweep.trial import find_run, log_end
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -106,7 +104,7 @@ class Table:
         for record in sorted(records, key=lambda record: record.number):
             table.add_row(
                 str(record.number), described(record.parameters), record.state, self._shown(record.value),
-                _test_accuracy(folder.path, record),
+                _test_accuracy(folder, record),
             )  # fmt: skip
         self._out.print(table)
         for record in records:
@@ -186,10 +184,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02} h"
 
 
-def _test_accuracy(folder: Path, record: Record) -> str:
-    if record.state != "finished" or record.run is None:
+def _test_accuracy(folder: SweepFolder, record: Record) -> str:
+    run = find_run(folder, record) if record.state == "finished" else None
+    if run is None:
         return ""
     try:
-        return percent(RunFolder(folder / record.run).summary()["test"]["last"]["accuracy"])
+        return percent(run.summary()["test"]["last"]["accuracy"])
     except (UserError, KeyError, TypeError):
         return "-"

@@ -15,6 +15,7 @@ from typing import IO
 from gradspike.config.overrides import override
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.identity import has_id
 from gradspike.shown import relative
 from gradspike.started import child_environment
 from gradspike.tools.sweep.file import Metric
@@ -93,15 +94,18 @@ def end_rest(process: subprocess.Popen[bytes]) -> None:
 def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
     """The run of a trial's last attempt, also if its folder was renamed or the record was written before it."""
     if record.run is not None and (folder.path / record.run / "config.yaml").is_file():
-        return RunFolder(folder.path / record.run)
+        recorded = folder.path / record.run
+        if record.run_id is None or has_id(recorded, record.run_id):
+            return RunFolder(recorded)
     places = sorted(config.parent for config in folder.runs.glob("*/config.yaml"))
-    return next((RunFolder(place) for place in places if _belongs_to(place, record)), None)
+    by_id = (place for place in places if has_id(place, record.run_id))
+    by_process = (place for place in places if _written_by(place, record))
+    found = next(by_id, None) or next(by_process, None)
+    return RunFolder(found) if found is not None else None
 
 
-def _belongs_to(place: Path, record: Record) -> bool:
-    """Whether a run has the recorded id, or was written by the recorded process."""
-    if record.run_id is not None and RunFolder(place).id == record.run_id:
-        return True
+def _written_by(place: Path, record: Record) -> bool:
+    """Whether the recorded process wrote a run."""
     try:
         status = json.loads((place / "status.json").read_text(encoding="utf-8"))
         written = (place / "status.json").stat().st_mtime

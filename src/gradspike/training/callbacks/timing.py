@@ -19,7 +19,8 @@ class Timing(L.Callback):
 
     Keys: epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb. `epoch_seconds`
     includes validation and saving, `samples_per_second` does not. Peak memory is the GPU's, null on a CPU; peak RSS is
-    the process's since training began. An epoch that was resumed midway is timed from there.
+    the process's since training began. An epoch that was resumed midway is timed up to the checkpoint, and on from
+    there: work that was lost and done again counts once, and the time between two sessions does not count.
     """
 
     def __init__(self, file: Path) -> None:
@@ -28,12 +29,28 @@ class Timing(L.Callback):
         self._samples = 0
         self._started = 0.0
         self._train_seconds = 0.0
+        self._in_epoch = False
+        self._before: dict[str, float] = {}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """What has been spent in an unfinished epoch."""
+        if not self._in_epoch:
+            return {}
+        return {"samples": self._samples, "seconds": time.perf_counter() - self._started}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning does not call on_train_epoch_start for an epoch that is resumed midway.
         reset_peak()
         self._start()
+        before, self._before = self._before, {}
+        self._samples = int(before.get("samples", 0))
+        self._started -= before.get("seconds", 0.0)
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -62,14 +79,9 @@ class Timing(L.Callback):
         }
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self._in_epoch = False
 
     def _start(self) -> None:
-        self._samples, self._started = 0, time.perf_counter()
+        self._samples, self._started, self._in_epoch = 0, time.perf_counter(), True
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-
-
-def training_seconds(file: Path) -> float:
-    """Seconds spent in epochs, over all sessions of a run."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return sum(float(json.loads(line)["epoch_seconds"]) for line in lines)

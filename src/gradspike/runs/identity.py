@@ -1,0 +1,46 @@
+"""A run's id, which stays the same when its folder is renamed, moved or copied. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from gradspike.errors import UserError
+from gradspike.runs.files import _write_json
+
+RECORD = "run.json"
+
+
+def write_id(folder: Path, run_id: str) -> None:
+    """Store the id of a new run."""
+    _write_json(folder / RECORD, {"id": run_id})
+
+
+def stored_id(folder: Path) -> str | None:
+    """The id that a run's folder holds; None for a run made before ids were stored. Raises UserError if damaged."""
+    file = folder / RECORD
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["id"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, LookupError, TypeError):
+        found = None
+    if not isinstance(found, str) or not found:
+        raise UserError(f"{file}: is damaged. Restore it, or delete it to take the id from the folder's name.")
+    return found
+
+
+def id_of(folder: Path) -> str:
+    """The id of a run: the stored one, else the end of its folder's name. Raises UserError if damaged."""
+    return stored_id(folder) or os.path.basename(os.path.realpath(folder)).rpartition("_")[2]
+
+
+def has_id(folder: Path, run_id: str | None) -> bool:
+    """Whether a run's folder has this id; a folder with a damaged record has none."""
+    try:
+        return run_id is not None and id_of(folder) == run_id
+    except UserError:
+        return False

@@ -1,0 +1,37 @@
+"""timing.jsonl: what each epoch took. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gradspike.runs.files import write_atomically
+
+
+def training_seconds(file: Path) -> float:
+    """Seconds spent in the epochs of a run, over all sessions. An epoch that was trained again counts once."""
+    by_epoch: dict[int, float] = {}
+    for line in _lines(file):
+        by_epoch[line["epoch"]] = max(float(line.get("epoch_seconds", 0.0)), by_epoch.get(line["epoch"], 0.0))
+    return sum(by_epoch.values())
+
+
+def drop_epochs(file: Path, first: int) -> None:
+    """Drop the lines of epoch `first` and later ones, which a resumed run trains again, and half-written lines."""
+    if file.is_file():
+        kept = [line for line in _lines(file) if line["epoch"] < first]
+        write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("epoch"), int):
+            yield record
