@@ -37,9 +37,9 @@ from gradspike.tools.landscape.surface import (
     filter_normalised,
     open_surface,
     random_direction,
-    state_hash,
 )
 from gradspike.training import run as training
+from gradspike.training.checkpoint import state_hash
 from gradspike.training.evaluate import evaluate
 from gradspike.training.module import SpikingClassifier
 from helpers.command import ROOT, TINY

@@ -163,11 +163,13 @@ class WandbConfig(Strict):
 
 
 class CheckpointConfig(Strict):
-    """When to save besides the end of each epoch."""
+    """When to save besides the end of each epoch, and what to keep."""
 
     touches: ClassVar[Touches] = Touches.SHOWN
 
     every_n_steps: PositiveInt | None = None
+    keep: PositiveInt = 2
+    """How many of the newest states to keep: last.ckpt, last-1.ckpt and so on."""
 
 
 class ProbeConfig(Strict):

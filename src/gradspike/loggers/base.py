@@ -14,6 +14,9 @@ class RunLogger(Logger):
     def start(self) -> None:
         """Open whatever the records go to."""
 
+    def start_again(self) -> None:
+        """Drop the records of an earlier session, which left no state to continue from. Called before `start`."""
+
     def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
         """Log a record of the probe; `histograms` are shares of equal bins, which not every logger can hold."""
         self.log_metrics(scalars, step)

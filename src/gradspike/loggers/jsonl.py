@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from gradspike.loggers.base import RunLogger
-from gradspike.runs.files import finite
+from gradspike.runs.files import append_line, finite
 
 
 class JsonLines(RunLogger):
@@ -34,9 +35,7 @@ class JsonLines(RunLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        record = finite({"step": step, **metrics})
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.file, json.dumps(finite({"step": step, **metrics})))
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -46,9 +45,18 @@ class JsonLines(RunLogger):
     def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
         self.log_metrics({**scalars, **histograms}, step)
 
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self.file.stat().st_size if self.file.exists() else 0
+    @override
+    def start_again(self) -> None:
+        self.cut(0)
+
+    def size_on_disk(self) -> int:
+        """Bytes written so far, which a power failure no longer takes away."""
+        try:
+            with self.file.open("rb") as file:
+                os.fsync(file.fileno())
+                return os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return 0
 
     def cut(self, size: int) -> None:
         """Drop everything after the first `size` bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
 
 from gradspike.errors import UserError
 from gradspike.loggers.base import RunLogger
@@ -14,9 +15,15 @@ class TensorBoard(TensorBoardLogger, RunLogger):
     """Lightning's logger, as one of a run. Raises UserError without the package tensorboard."""
 
     def __init__(self, folder: Path) -> None:
+        self._events = folder / "tensorboard"
         try:
             super().__init__(save_dir=folder, name="tensorboard", version="")
         except ModuleNotFoundError as error:
             raise UserError(
                 "logger=tensorboard needs the package tensorboard: pip install 'gradspike[tensorboard]'"
             ) from error
+
+    @override
+    def start_again(self) -> None:
+        for file in self._events.glob("events.out.tfevents.*"):
+            file.unlink()

@@ -29,6 +29,20 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a record of a run. Raises UserError if it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def write_record(path: Path, text: str) -> None:
+    """Write a file of a run as a whole. Raises UserError if it cannot be written; an old file stays as it is."""
+    write_output(path, text, "")
+
+
 def write_output(path: Path, text: str, option: str) -> None:
     """Write a file that the user asked for by `option` (`out=`, `--out `).
 
@@ -49,8 +63,9 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any) -> None:
+    """`write_record` of a value as JSON."""
+    write_record(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def check_writable(folder: str) -> None:

@@ -10,7 +10,7 @@
     confusion.json     who was taken for whom in the test, and
     layers.json        what each layer was given (see callbacks.evaluation_record)
     run.log            what was said
-    checkpoints/       best.ckpt and last.ckpt
+    checkpoints/       best.ckpt, last.ckpt and the states before it (last-1.ckpt)
 
 metrics.jsonl and summary.json hold nothing that depends on the clock, so that two runs that should be equal are equal
 byte for byte.
@@ -34,7 +34,7 @@ from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
-from gradspike.runs.files import _write_json, finite, write_atomically
+from gradspike.runs.files import finite, write_json, write_record
 from gradspike.runs.identity import id_of, write_id
 from gradspike.shown import shown
 
@@ -55,6 +55,11 @@ class RunFolder:
         self.log = path / "run.log"
         self._lock: IO[str] | None = None
 
+    def last_states(self) -> list[Path]:
+        """last.ckpt and the older ones that are kept, those that exist, the newest first."""
+        older = sorted(self.checkpoints.glob("last-*.ckpt"), key=lambda path: (len(path.name), path.name))
+        return [path for path in (self.last, *older) if path.is_file()]
+
     @property
     def id(self) -> str:
         """The run's id, also in W&B; it stays when the folder is renamed. Raises UserError if run.json is damaged."""
@@ -72,10 +77,10 @@ class RunFolder:
         try:
             run.checkpoints.mkdir(parents=True)
             write_id(path, run_id)
-            run.set_status("running")
-            write_atomically(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
         except OSError as error:
             raise UserError(f"runs_dir={config.runs_dir}: cannot write there: {error.strerror or error}") from error
+        run.set_status("running")
+        write_record(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
         return run
 
     @classmethod
@@ -105,7 +110,7 @@ class RunFolder:
 
     def set_status(self, state: str, reason: str | None = None) -> None:
         """Write status.json: `state` is running, finished, failed or interrupted."""
-        _write_json(
+        write_json(
             self.path / "status.json", {"state": state, "reason": reason, "pid": os.getpid(), "host": platform.node()}
         )
 
@@ -118,15 +123,12 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
-        _write_json(self.path / "summary.json", finite(summary))
+        write_json(self.path / "summary.json", finite(summary))
 
     def write_evaluation(self, split: str, results: dict[str, dict[str, float]]) -> Path:
         """Write evaluation_<split>.json. Raises UserError where the folder does not allow it."""
         file = self.path / f"evaluation_{split}.json"
-        try:
-            _write_json(file, finite(results))
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror}).") from error
+        write_json(file, finite(results))
         return file
 
     def summary(self) -> dict[str, Any]:
@@ -147,7 +149,7 @@ class RunFolder:
             sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         except ValueError:
             sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
-        _write_json(file, [*sessions, environment(command, modules)])
+        write_json(file, [*sessions, environment(command, modules)])
 
     def lock(self) -> None:
         """Keep the run to this process until `unlock`. Raises UserError if another process is training it."""

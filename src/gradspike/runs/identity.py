@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 
 from gradspike.errors import UserError
-from gradspike.runs.files import _write_json
+from gradspike.runs.files import write_json
 
 RECORD = "run.json"
 
 
 def write_id(folder: Path, run_id: str) -> None:
     """Store the id of a new run."""
-    _write_json(folder / RECORD, {"id": run_id})
+    write_json(folder / RECORD, {"id": run_id})
 
 
 def stored_id(folder: Path) -> str | None:

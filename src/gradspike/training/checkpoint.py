@@ -1,51 +1,189 @@
-"""A checkpoint's file: written in one step, read back as plain dicts and tensors."""
+"""A checkpoint's file: written in one step, checked when it is read."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 from typing_extensions import override
 
 from gradspike.errors import UserError
+from gradspike.runs.folder import RunFolder
+
+DIGEST = "tensors_sha256"
+DAMAGED = "damaged.ckpt"
+"""Where a last.ckpt that could not be read goes when a resumed run saves."""
 
 
 class AtomicFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it; Lightning's own goes by the system's temporary folder."""
+    """Writes a checkpoint beside its place and renames it; Lightning's own goes by the system's temporary folder.
+
+    Of `last.ckpt` it keeps the `keep` newest: last.ckpt, last-1.ckpt and so on.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        super().__init__()
+        self.keep = keep
+        self._resumed_from: Path | None = None
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         temporary = target.with_name(f".{target.name}.partial")
+        content = {**checkpoint, DIGEST: state_hash(dict(_tensors(checkpoint)))}
         try:
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.name == "last.ckpt":
+                self._keep_older(target)
             temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            reason = error.strerror or error
+        except (OSError, RuntimeError) as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            cause = _system_error(error)
+            if cause is None:
+                raise
+            reason = cause.strerror or cause
             raise UserError(f"{target}: cannot be saved ({reason}). The previous checkpoint is unchanged.") from error
 
+    @override
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self._resumed_from = Path(path)
+        return load_checkpoint(self._resumed_from)
 
-def load_checkpoint(path: Path, hint_best: Path | None = None) -> dict[str, Any]:
-    """Read a checkpoint. Raises UserError if it is missing or damaged."""
+    def _keep_older(self, last: Path) -> None:
+        """Make room for a new last.ckpt. The old one stays in its place until then, where links are possible."""
+        resumed_from, self._resumed_from = self._resumed_from, None
+        if not last.exists():
+            return
+        if resumed_from not in (None, last):  # a good older one must not give way to the damaged newest
+            last.replace(last.with_name(DAMAGED))
+            return
+        names = [last, *(last.with_name(f"last-{number}.ckpt") for number in range(1, self.keep))]
+        for newer, older in reversed(list(pairwise(names))):
+            if newer.exists():
+                older.unlink(missing_ok=True)
+                try:
+                    os.link(newer, older)
+                except OSError:  # a file system without hard links
+                    newer.replace(older)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint and check every byte that matters. Raises UserError if it is missing or damaged."""
     if not path.is_file():
         raise UserError(f"{path}: this checkpoint does not exist.")
     try:
+        _check_archive(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: is not a checkpoint of gradspike. It holds objects other than tensors and plain values. They may "
+            "run code and are not loaded."
+        ) from error
     # torch has no common class for files that are cut short, of another kind or unreadable.
     except Exception as error:
-        hint = ""
-        if hint_best and hint_best.is_file():
-            hint = f" {hint_best} may still be intact: copy it to {path} to continue from there."
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).{hint}") from error
+        raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).") from error
     missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)
     if missing:
         raise UserError(f"{path}: is not a checkpoint of gradspike (it lacks {', '.join(sorted(missing))}).")
+    expected = checkpoint.pop(DIGEST, None)  # absent in files of versions before this check
+    if expected not in (None, state_hash(dict(_tensors(checkpoint)))):
+        raise UserError(f"{path}: is damaged (its tensors are not those that were saved).")
     return checkpoint
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Where a resumed run continues. problems: why newer checkpoints are left out, a sentence each."""
+
+    path: Path
+    content: dict[str, Any]
+    problems: tuple[str, ...] = ()
+
+
+def newest_state(run: RunFolder) -> SavedState | None:
+    """The newest state that `run` can continue from; None if it never saved one.
+
+    A state needs an intact checkpoint and all of metrics.jsonl up to it. Raises UserError if there are checkpoints but
+    none of them will do.
+    """
+    problems: list[str] = []
+    for path in run.last_states():
+        try:
+            content = load_checkpoint(path)
+            _check_metrics(run.metrics, path, content["metrics_bytes"])
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            return SavedState(path, content, tuple(problems))
+    if problems:
+        if run.best.is_file():
+            problems.append(f"{run.best} may still be intact: copy it to {run.last} to continue from there.")
+        raise UserError("\n".join(problems))
+    return None
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and values of a state dict. Files of the same weights may differ in bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_archive(path: Path) -> None:
+    """Compare every record with its CRC, which torch does not. Raises some exception if one differs."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("torch saves no compressed records")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("its records claim to be larger than the file")
+        bad = archive.testzip()
+    if bad is not None:
+        raise ValueError(f"wrong checksum of {bad}")
+
+
+def _check_metrics(metrics: Path, checkpoint: Path, expected: int) -> None:
+    size = metrics.stat().st_size if metrics.exists() else 0
+    if size < expected:
+        raise UserError(
+            f"{metrics}: has {size} bytes, but {checkpoint.name} was saved after {expected}. Restore it or start a "
+            "new run."
+        )
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dicts and lists, by its path."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors(inner, f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _tensors(inner, f"{name}/{number}")
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The OSError behind an error of torch.save, which reports its own instead."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error

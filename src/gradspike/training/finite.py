@@ -75,12 +75,9 @@ def bad_network(counts: Tensor, split: str, model: nn.Module) -> str | None:
 
     Waits for the device.
     """
-    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
-    bad = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        return f"The network contains NaN or infinite values in {', '.join(bad[:3])}{more}"
+    problem = bad_weights(model)
+    if problem:
+        return problem
     _, number, first = counts.tolist()
     if number:
         return (
@@ -88,3 +85,14 @@ def bad_network(counts: Tensor, split: str, model: nn.Module) -> str | None:
             f"sample{'s' * (number > 1)} of the {split} split (first: sample {first})"
         )
     return None
+
+
+def bad_weights(model: nn.Module) -> str | None:
+    """A sentence on weights, thresholds or statistics that are not finite; None if all are. Waits for the device."""
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+    bad = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
+    if not bad:
+        return None
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"The network contains NaN or infinite values in {', '.join(bad[:3])}{more}"

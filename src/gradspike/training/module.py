@@ -18,7 +18,7 @@ from gradspike.data.datamodule import DataModule
 from gradspike.errors import UserError
 from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model
-from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, finite_samples
+from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.losses import build_loss
 from gradspike.training.metrics import Meter
@@ -150,6 +150,12 @@ class SpikingClassifier(L.LightningModule):
         warmup = schedule.warmup_epochs * total // epochs
         scheduler = LambdaLR(optimizer, lambda now: rate_fraction(schedule, now, warmup, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}
+
+    def check_weights(self, batch_idx: int) -> None:
+        """Raise Diverged, on the first process, if the network is not finite."""
+        problem = bad_weights(self.model) if self.trainer.is_global_zero else None
+        if problem:
+            raise self._diverged(problem, batch_idx)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

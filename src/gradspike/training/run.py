@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
 from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.datamodule import DataModule
+from gradspike.loggers.base import RunLogger
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
@@ -27,7 +27,7 @@ from gradspike.training.callbacks.interrupt import SignalGuard, StopOnSignal
 from gradspike.training.callbacks.progress import progress
 from gradspike.training.callbacks.timing import Timing
 from gradspike.training.callbacks.weight_average import WeightAverage
-from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.checkpoint import SavedState, newest_state
 from gradspike.training.device import check_device
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.place import Place, find_place
@@ -79,17 +79,18 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is trained: everything that can fail before a run has a folder. checkpoint: the one to resume from."""
+    """What is trained: everything that can fail before a run has a folder. state: where a resumed run continues."""
 
     config: ExperimentConfig
     data: DataModule
     module: SpikingClassifier
-    checkpoint: dict[str, Any] | None
+    state: SavedState | None
+    resumed: bool
     place: Place
 
 
 def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) -> _Task:
-    checkpoint = load_checkpoint(resumed.last, resumed.best) if resumed and resumed.last.exists() else None
+    state = newest_state(resumed) if resumed else None
     check_device(config.trainer)
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
@@ -99,7 +100,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     data.setup()
     for split in ("train", "test"):
         require_samples(data, split)
-    return _Task(config, data, module, checkpoint, place)
+    return _Task(config, data, module, state, resumed is not None, place)
 
 
 def _announce(task: _Task, run: RunFolder) -> None:
@@ -111,17 +112,21 @@ def _announce(task: _Task, run: RunFolder) -> None:
         log.info("%s", line)
     if task.config.trainer.ema is not None:
         log.info("evaluated: the moving average of the weights, trainer.ema=%g", task.config.trainer.ema)
-    if task.checkpoint is not None:
-        done, epochs = epochs_done(task.checkpoint), task.config.trainer.max_epochs
+    if task.state is not None:
+        for problem in task.state.problems:
+            log.warning("%s Continuing from %s.", problem, task.state.path.name)
+        done, epochs = epochs_done(task.state.content), task.config.trainer.max_epochs
         where = f"at epoch {done + 1} of {epochs}" if done < epochs else "after the last epoch"
-        log.info("resumed %s, step %d", where, task.checkpoint["global_step"])
+        log.info("resumed %s, step %d", where, task.state.content["global_step"])
+    elif task.resumed:
+        log.info("resumed from the start: the run has no checkpoint")
 
 
 def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
     config, data, module = task.config, task.data, task.module
     metrics = JsonLines(run.metrics)
     logger = build_logger(config, run)
-    loggers = [metrics] if logger is None else [metrics, logger]
+    loggers: list[RunLogger] = [metrics] if logger is None else [metrics, logger]
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     timing, record = Timing(run.timing), EvaluationRecord()
     callbacks = progress(config.trainer, timing)
@@ -133,16 +138,26 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
     callbacks += [record, timing, StopOnSignal(guard, checkpoints), checkpoints]
     validates = len(data.samples.indices("val")) > 0
     trainer = build_trainer(config, loggers, callbacks, validates, task.place)
-    if task.checkpoint is not None and trainer.is_global_zero:
-        metrics.cut(task.checkpoint["metrics_bytes"])
-        drop_epochs(run.timing, epochs_done(task.checkpoint))
+    if trainer.is_global_zero:
+        _rewind(task, run, loggers)
     summary: Summary | None = None
     try:
         for one in loggers:
             one.start()
-        trainer.fit(module, data, ckpt_path=run.last if task.checkpoint is not None else None, weights_only=True)
+        trainer.fit(module, data, ckpt_path=task.state.path if task.state else None, weights_only=True)
         summary = summarise(config, run, trainer, module, data, checkpoints, record)
         return summary
     finally:
         for one in loggers:
             one.close(summary)
+
+
+def _rewind(task: _Task, run: RunFolder, loggers: list[RunLogger]) -> None:
+    """Take the records of a resumed run back to where it continues."""
+    if task.state is not None:
+        JsonLines(run.metrics).cut(task.state.content["metrics_bytes"])
+        drop_epochs(run.timing, epochs_done(task.state.content))
+    elif task.resumed:
+        run.timing.unlink(missing_ok=True)
+        for one in loggers:
+            one.start_again()

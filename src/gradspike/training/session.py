@@ -6,11 +6,11 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from gradspike.config.overrides import override
 from gradspike.errors import Interrupted, UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.run_log import RunLog
 from gradspike.shown import relative, shown
 from gradspike.started import typed_command
 
@@ -30,29 +30,33 @@ def recorded(run: RunFolder, command: list[str], modules: Sequence[str], new: bo
         if new:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
-    handler = _log_to(run.log)
+    handler: RunLog | None = None
     try:
+        handler = RunLog(run.log)
+        log.addHandler(handler)
         run.set_status("running")
         run.record_session(command, modules)
         yield
         run.set_status("finished")
     except (Interrupted, KeyboardInterrupt) as error:
-        run.set_status("interrupted", str(error))
+        _end(run, "interrupted", str(error))
         log.info("Resume with: %s", typed_command("train", override("resume", str(relative(run.path)))))
         raise
     except BaseException as error:
-        run.set_status("failed", f"{type(error).__name__}: {error}")
+        _end(run, "failed", f"{type(error).__name__}: {error}")
         if run.last.is_file():
             log.info("The last saved state: %s", shown(run.last))
         raise
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        if handler is not None:
+            log.removeHandler(handler)
+            handler.close()
         run.unlock()
 
 
-def _log_to(file: Path) -> logging.Handler:
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    return handler
+def _end(run: RunFolder, state: str, reason: str) -> None:
+    """Record how the session ended, as far as the disk allows: the reason for its end is the error to report."""
+    try:
+        run.set_status(state, reason)
+    except UserError as error:
+        log.error("%s", error)

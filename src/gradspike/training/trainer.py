@@ -44,7 +44,7 @@ def build_trainer(
         accumulate_grad_batches=options.accumulate,
         limit_val_batches=1.0 if validate else 0,
         deterministic=options.deterministic,
-        plugins=[AtomicFiles(), Processes(place)],
+        plugins=[AtomicFiles(config.checkpoint.keep), Processes(place)],
         logger=loggers,
         callbacks=callbacks,
         enable_checkpointing=False,

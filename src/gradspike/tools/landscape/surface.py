@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches
 from gradspike.training.build import build_data, require_samples
-from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.checkpoint import load_checkpoint, state_hash
 from gradspike.training.device import check_device
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.finite import finite_samples
@@ -203,16 +203,6 @@ def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: i
         members = np.flatnonzero(labels[split] == label)
         rank[members[np.argsort(keys[members], kind="stable")]] = np.arange(len(members))
     return np.sort(split[np.lexsort((keys, rank))[:limit]])
-
-
-def state_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and values of a state dict. Files of the same weights may differ in bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _config_hash(config: ExperimentConfig) -> str:

@@ -34,16 +34,18 @@ class Checkpoints(L.Callback):
         # The last step of an epoch is saved by on_train_epoch_end.
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and ends_step(trainer, batch_idx) and batch_idx + 1 < trainer.num_training_batches:
-            self.save_last(trainer)
+            self.save_last(trainer, batch_idx)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SpikingClassifier)
+        last_batch = int(trainer.num_training_batches) - 1
+        pl_module.check_weights(last_batch)
         self.last = dict(pl_module.epoch_metrics)
         if not self.best or _quality(self.last) > _quality(self.best):
             self.best = self.last
             trainer.save_checkpoint(self.folder / "best.ckpt")
-        self.save_last(trainer)
+        self.save_last(trainer, last_batch)
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -51,14 +53,16 @@ class Checkpoints(L.Callback):
         if isinstance(exception, Diverged) and trainer.world_size == 1:
             trainer.save_checkpoint(self.folder / "diverged.ckpt")
 
-    def save_last(self, trainer: L.Trainer) -> None:
-        """Save the current state as last.ckpt."""
+    def save_last(self, trainer: L.Trainer, batch_idx: int) -> None:
+        """Save the state after a batch as last.ckpt. Raises Diverged instead if its weights are not finite."""
+        assert isinstance(trainer.lightning_module, SpikingClassifier)
+        trainer.lightning_module.check_weights(batch_idx)
         trainer.save_checkpoint(self.folder / "last.ckpt")
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Record the length of metrics.jsonl, at which a resumed run continues it."""
-        checkpoint["metrics_bytes"] = self.metrics.size()
+        checkpoint["metrics_bytes"] = self.metrics.size_on_disk()
 
     @override
     def state_dict(self) -> dict[str, Any]:

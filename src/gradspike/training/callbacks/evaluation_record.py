@@ -20,7 +20,7 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from gradspike.cost.synapses import measure_synapses
-from gradspike.runs.files import finite, write_atomically
+from gradspike.runs.files import finite, write_record
 from gradspike.runs.folder import CONFUSION, LAYERS
 from gradspike.training.module import SpikingClassifier
 
@@ -118,7 +118,7 @@ def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
     for name, head, part in files:
         lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
         lines += [f'"{key}": {json.dumps(finite(value[part]), allow_nan=False)}' for key, value in seen.items()]
-        write_atomically(folder / name, "{" + ",\n ".join(lines) + "}\n")
+        write_record(folder / name, "{" + ",\n ".join(lines) + "}\n")
 
 
 def _pairs(counts: Tensor) -> list[list[int]]:

@@ -105,7 +105,7 @@ class StopOnSignal(KeepListening):
         # After the last step of an epoch its validation comes first.
         within_epoch = batch_idx + 1 < trainer.num_training_batches
         if self.guard.received is not None and within_epoch and ends_step(trainer, batch_idx):
-            self.checkpoints.save_last(trainer)
+            self.checkpoints.save_last(trainer, batch_idx)
             raise Interrupted(self.guard.received, saved=True)
 
     @override

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from typing_extensions import override
 
+from gradspike.runs.files import append_line
 from gradspike.training.peak_memory import peak_mb, reset_peak
 
 
@@ -77,8 +78,7 @@ class Timing(L.Callback):
             "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
             "peak_rss_mb": round(peak_mb(), 1),
         }
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.file, json.dumps(line))
         self._in_epoch = False
 
     def _start(self) -> None:

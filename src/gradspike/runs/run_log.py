@@ -1,0 +1,38 @@
+"""run.log: what a run logs, as it was printed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+from typing_extensions import override
+
+from gradspike.errors import UserError
+
+
+class RunLog(logging.FileHandler):
+    """Appends to a run's log. A full disk is reported once, where logging prints a traceback for each line.
+
+    Raises UserError if the file cannot be opened.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._reported = False
+        try:
+            super().__init__(file)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be written ({error.strerror or error}).") from error
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._reported:
+            self._reported = True
+            print(f"{self.baseFilename}: cannot be written ({sys.exc_info()[1]}).", file=sys.stderr)
+
+    @override
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of lines in the buffer, reported before
+            super().close()
