@@ -12,6 +12,7 @@ import sys
 from gradspike import __version__
 from gradspike.cli.reporting import reporting_errors
 from gradspike.errors import ConfigError, UserError, unknown
+from gradspike.variables import check_for_training, unset_empty
 
 COMMANDS = {
     "train": ("train a network, or resume a run", "gradspike.cli.train:command"),
@@ -27,6 +28,9 @@ COMMANDS = {
     "compare": ("compare methods over seeds: a table and an offline page", "gradspike.tools.compare.command:compare"),
     "dashboard": ("save a W&B workspace that compares methods", "gradspike.tools.dashboard.command:dashboard"),
 }
+
+WITHOUT_TRAINING = ("compare", "dashboard")
+"""Commands that import neither torch nor Lightning, and start nothing that does."""
 
 USAGE = """\
 gradspike: train spiking neural networks with surrogate-gradient methods, and compare the methods.
@@ -63,6 +67,9 @@ def _run(words: list[str]) -> int:
     name, *rest = words
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))
+    unset_empty()
+    if name not in WITHOUT_TRAINING and not {"-h", "--help"} & set(rest):
+        check_for_training()
     module, _, function = COMMANDS[name][1].partition(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code

@@ -27,7 +27,7 @@ pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is an optional 
 
 @pytest.fixture(autouse=True)
 def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/dev/null")
 
@@ -202,6 +202,38 @@ def test_refusals(words: list[str], code: int, said: str) -> None:
     assert (result.returncode, result.stdout) == (code, "")
     assert result.stderr.startswith("Error: ")
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "project", "entity"),
+    [
+        ([], {"WANDB_PROJECT": "theirs", "WANDB_ENTITY": "team"}, "theirs", "team"),
+        (["project=x"], {"WANDB_PROJECT": "theirs", "WANDB_ENTITY": ""}, "x", None),
+        (["project=x", "entity=y"], {"WANDB_PROJECT": "not/good", "WANDB_ENTITY": "not/good"}, "x", "y"),
+    ],
+)
+def test_project_and_entity_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    variables: dict[str, str],
+    project: str,
+    entity: str | None,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert dashboard([*words, "--dry-run"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["project"], printed["entity"]) == (project, entity)
+
+
+def test_a_wrong_project_of_the_environment_is_refused() -> None:
+    result = command("dashboard", WANDB_PROJECT="team/x")
+    assert result.returncode == 2
+    said = (
+        "Error: the environment variable WANDB_PROJECT=team/x: must not contain /; write the team as WANDB_ENTITY=team"
+    )
+    assert result.stderr.startswith(said)
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

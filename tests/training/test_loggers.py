@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
+from gradspike.loggers.wandb import WandbLogger
+from gradspike.loggers.wandb_login import logged_in
+from gradspike.runs.folder import RunFolder
 from gradspike.training import run as training
+from helpers.command import IMPORT_TIMES, command, imported
 from helpers.wandb_records import final_summary, inspect
 
 Compose = Callable[..., ExperimentConfig]
@@ -19,8 +26,8 @@ Compose = Callable[..., ExperimentConfig]
 
 @pytest.fixture(autouse=True)
 def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [*filter(lambda name: name.startswith("WANDB_"), os.environ)]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", "/dev/null")
 
 
@@ -63,6 +70,156 @@ def test_two_wandb_runs_in_one_process_are_two(tiny_config: Compose) -> None:
     for run in runs:
         assert [record for record in inspect(run) if record["type"] == "run"]
         assert len(epochs(inspect(run))) == 1
+
+
+NAMES = {
+    "WANDB_PROJECT": "theirs", "WANDB_ENTITY": "team", "WANDB_RUN_GROUP": "their group", "WANDB_NAME": "their name",
+    "WANDB_TAGS": "one,two", "WANDB_NOTES": "a note", "WANDB_JOB_TYPE": "job", "WANDB_RUN_ID": "id-1",
+}  # fmt: skip
+RECORDED = ("project", "entity", "run_group", "display_name", "tags", "notes", "job_type", "run_id")
+
+
+def start_record(run: RunFolder) -> dict[str, Any]:
+    return next(record["run"] for record in inspect(run) if record["type"] == "run")
+
+
+def test_variables_of_wandb_win_over_our_defaults(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NAMES.items():
+        monkeypatch.setenv(name, value)
+    run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    expected = ["theirs", "team", "their group", "their name", ["one", "two"], "a note", "job", "id-1"]
+    assert [start_record(run)[key] for key in RECORDED] == expected
+
+
+def test_what_is_typed_wins_over_variables(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NAMES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    typed = ["logger.project=gradspike", "logger.entity=me", "logger.group=mine", "logger.tags=[x]"]
+    run, _ = training.train(
+        tiny_config("logger=wandb", "trainer.max_epochs=1", "logger.mode=offline", *typed), None, ["test"]
+    )
+    expected = ["gradspike", "me", "mine", ["x"]]
+    assert [start_record(run)[key] for key in ("project", "entity", "run_group", "tags")] == expected
+
+
+def test_a_variable_that_is_set_and_empty_is_unset(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*NAMES, "WANDB_MODE", "WANDB_DIR", "WANDB_CONSOLE", "WANDB_INIT_TIMEOUT", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")
+    run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    assert "W&B" not in run.log.read_text()
+    start = start_record(run)
+    assert (start["project"], start["run_group"], start["run_id"]) == ("gradspike", "mpd_agl", run.id)
+    assert (start["display_name"], start.get("tags"), start.get("entity")) == (run.path.name, None, None)
+
+
+def test_wandb_mode_and_folder_of_the_environment(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    assert "W&B" not in run.log.read_text()
+    assert not (run.path / "wandb").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "theirs"))
+    run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    assert list((tmp_path / "theirs").glob(f"wandb/offline-run-*-{run.id}"))
+    assert not (run.path / "wandb").exists()
+
+
+def test_settings_of_the_environment_win(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    seen: list[wandb.Settings] = []
+    monkeypatch.setattr(wandb, "init", lambda **given: seen.append(given["settings"]) or Mock())
+    for seconds in ("", "7"):
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", seconds)
+        config = tiny_config("logger=wandb")
+        WandbLogger(config, RunFolder(Path("run"))).start()
+    ours, theirs = (settings.model_dump(exclude_unset=True) for settings in seen)
+    assert (ours["init_timeout"], ours["console"]) == (30.0, "off")
+    assert "init_timeout" not in theirs
+
+
+def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the variables of the first session are gone."""
+    with monkeypatch.context() as first:
+        first.setenv("WANDB_PROJECT", "theirs")
+        first.setenv("WANDB_RUN_ID", "id-1")
+        run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
+    run.set_status("interrupted")
+    training.train(run.config(), run, ["test"])
+    starts = [record["run"] for record in inspect(run) if record["type"] == "run"]
+    assert [(start["project"], start["run_id"]) for start in starts] == [("theirs", "id-1")] * 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "variables", "said"),
+    [
+        (["logger.project=team/project"], {}, "logger.project=team/project: must not contain /; write the team as "
+         "logger.entity=team logger.project=project"),
+        (["logger.project=a/b/c"], {}, "logger.project=a/b/c: must not contain /, which W&B does not allow"),
+        (["logger.project='a b?'"], {}, "must not contain ?, which W&B does not allow"),
+        (["logger.project=" + "x" * 129], {}, "must have at most 128 characters, which is W&B's limit; it has 129"),
+        (["logger.project="], {}, "logger.project=: must not be empty"),
+        (["logger.entity=a/b"], {}, "logger.entity=a/b: must not contain /"),
+        (["logger.group=" + "x" * 129], {}, "logger.group=xxx"),
+        (["logger.tags=[" + "x" * 65 + "]"], {}, "a tag must have 1 to 64 characters"),
+        ([], {"WANDB_PROJECT": "team/project"}, "the environment variable WANDB_PROJECT=team/project: must not contain "
+         "/; write the team as WANDB_ENTITY=team WANDB_PROJECT=project"),
+        ([], {"WANDB_PROJECT": "x" * 129}, "WANDB_PROJECT=xxx"),
+        ([], {"WANDB_ENTITY": "a#b"}, "WANDB_ENTITY=a#b: must not contain #"),
+        ([], {"WANDB_RUN_GROUP": "x" * 129}, "WANDB_RUN_GROUP=xxx"),
+        ([], {"WANDB_NAME": "x" * 129}, "at most 128"),
+        ([], {"WANDB_JOB_TYPE": "x" * 65}, "at most 64"),
+        ([], {"WANDB_RUN_ID": "a/b"}, "WANDB_RUN_ID=a/b: must not contain /"),
+        ([], {"WANDB_TAGS": "a," + "x" * 65}, "WANDB_TAGS=a,xxx"),
+        ([], {"WANDB_MODE": "offlin"}, "WANDB_MODE=offlin: must be one of online, offline, disabled, shared, "
+         "dryrun, run. Did you mean 'offline'?"),
+        ([], {"WANDB_INIT_TIMEOUT": "soon"}, "WANDB_INIT_TIMEOUT=soon: must be a number of seconds"),
+    ],
+)  # fmt: skip
+def test_names_that_wandb_refuses_are_refused_by_the_schema(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, typed: list[str], variables: dict[str, str], said: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as error:
+        tiny_config("logger=wandb", *typed)
+    assert said in str(error.value)
+    tiny_config("logger=files")  # which reads no variable of W&B
+
+
+def test_a_refused_project_costs_a_second_and_no_folder(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    words = ["train", *tiny("logger=wandb")]
+    for more, variables in ((["logger.project=team/x"], {}), ([], {"WANDB_PROJECT": "team/x"})):
+        result = command(*words, *more, python=IMPORT_TIMES, **variables)
+        assert result.returncode == 2
+        assert not {"torch", "lightning", "wandb"} & imported(result.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_wandb_that_cannot_be_used(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = command("train", *tiny("logger=wandb"), WANDB_DIR=str(tmp_path / "file" / "x"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: The environment variable WANDB_DIR={tmp_path / 'file' / 'x'}: cannot be")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_multirun_is_not_one_wandb_run(tiny: Callable[..., list[str]]) -> None:
+    result = command("train", *tiny("logger=wandb", "seed=0,1", "-m"), WANDB_RUN_ID="one")
+    assert result.returncode == 2
+    assert "WANDB_RUN_ID=one is one W&B run, and a multirun has several" in result.stderr
+
+
+def test_login_with_empty_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {'a' * 40}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("NETRC", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.setenv(name, "")
+    assert logged_in()
 
 
 @pytest.mark.parametrize("broken", ["init", "log"])

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import explain
+from gradspike.config.wandb_options import ENVIRONMENT
 from gradspike.errors import ConfigError, UserError, unknown
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable
@@ -125,7 +126,7 @@ class Command:
         try:
             return self.keys.model_validate(values)
         except ValidationError as error:
-            problems = [f"{_typed(detail, values)}: {explain(detail)}" for detail in error.errors(include_url=False)]
+            problems = [_problem(detail, values) for detail in error.errors(include_url=False)]
             raise self.error("\n".join(problems)) from error
 
 
@@ -145,10 +146,12 @@ def take_config_dir(words: Iterable[str]) -> tuple[list[str], str | None]:
     return rest, folder
 
 
-def _typed(detail: Any, values: Mapping[str, str]) -> str:
-    """`key=value` of a pydantic mistake, or the bare key where no value was given."""
+def _problem(detail: Any, values: Mapping[str, str]) -> str:
+    """A pydantic mistake after its `key=value`, or after the bare key where no value was given."""
+    if detail["type"] == ENVIRONMENT:
+        return str(detail["msg"])
     key = str(detail["loc"][0])
-    return f"{key}={values[key]}" if key in values else key
+    return f"{key}={values[key]}: {explain(detail)}" if key in values else f"{key}: {explain(detail)}"
 
 
 def checked_file(name: str, text: str, endings: Mapping[str, str] | None = None) -> Path:

@@ -33,6 +33,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, unknown
 from gradspike.runs.files import check_writable
+from gradspike.variables import variable
 
 # ~ in runs_dir, for the one path that Hydra itself writes to (conf/config.yaml).
 OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
@@ -179,11 +180,19 @@ def check_command_line(arguments: Namespace) -> list[str]:
     for trial in _trials(overrides, words):
         configs.append(validate(compose_plain(trial, folders, name)))
         if multirun:
+            _refuse_one_wandb_run(configs[-1])
             _refuse_several_devices(configs[-1])
             check_writable(configs[-1].runs_dir)  # Hydra writes there before any trial does
     if warning := unequal_recipes(configs):
         print(f"Note: {warning}", file=sys.stderr)
     return words
+
+
+def _refuse_one_wandb_run(config: ExperimentConfig) -> None:
+    if config.logger.name == "wandb" and (one := variable("WANDB_RUN_ID")) is not None:
+        raise ConfigError(
+            f"The environment variable WANDB_RUN_ID={one} is one W&B run, and a multirun has several: unset it."
+        )
 
 
 def _refuse_several_devices(config: ExperimentConfig) -> None:

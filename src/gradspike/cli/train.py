@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradspike.cli.hydra import run
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.wandb_options import chosen_folder
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.runs.files import check_writable
 from gradspike.runs.folder import RunFolder, Summary
@@ -34,6 +35,8 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
             return 0
     _trials.append((" ".join(typed) or "(defaults)", None))
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
+    if config.logger.name == "wandb" and (chosen := chosen_folder()) is not None:
+        check_writable(chosen, "The environment variable WANDB_DIR=")
     check_data_dir(config.data_dir)
     words = command or ["gradspike", "train", *typed]
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from gradspike.config.wandb_options import WandbConfig
 from gradspike.data.options.base import DatasetConfig
 from gradspike.engine.registry import EngineName
 from gradspike.methods.options import MethodConfig
@@ -147,19 +148,6 @@ class TensorBoardConfig(Strict):
     touches: ClassVar[Touches] = Touches.SHOWN
 
     name: Literal["tensorboard"]
-
-
-class WandbConfig(Strict):
-    """Weights & Biases."""
-
-    touches: ClassVar[Touches] = Touches.SHOWN
-
-    name: Literal["wandb"]
-    project: Annotated[str, Field(min_length=1)] = "gradspike"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"
-    group: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 class CheckpointConfig(Strict):

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.wandb_options import ENVIRONMENT
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.methods.registry import METHODS
@@ -110,6 +111,8 @@ def _describe(
         if detail["type"] == "extra_forbidden":
             siblings = sorted(_fields(schema, values, path[:-1]))
             yield f"{key}: there is no such key.{did_you_mean(path[-1], siblings)} Allowed: {', '.join(siblings)}"
+        elif detail["type"] == ENVIRONMENT:
+            yield str(detail["msg"])
         else:
             named = path and detail["type"] != "missing"
             shown = f"{key}={_shown(detail['input'])}" if named else key.rstrip(".")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from gradspike.engine import formulas
 from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Wanted
 from gradspike.engine.fused import FusedEngine
 from gradspike.errors import UserError
+from gradspike.variables import whole_number
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +141,19 @@ run = FusedEngine(KERNELS)
 def compiler_problem(device: str) -> str | None:
     """Why torch.compile cannot compile for "cpu" or "cuda" here, in one line; None if it can. Tries it once."""
     # This process's own device: every process of a node would otherwise take memory on the same one.
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else torch.device(device)
+    place = torch.device("cuda", _own_gpu()) if device == "cuda" else torch.device(device)
     try:
         trial: Any = torch.compile(_own(_trial), fullgraph=True)
         trial(torch.ones(64, device=place))
     except Exception as error:
         return _first_line(error)
     return None
+
+
+def _own_gpu() -> int:
+    """The GPU of this process; LOCAL_RANK may belong to a surrounding program."""
+    local = whole_number("LOCAL_RANK") or 0
+    return local if local < torch.cuda.device_count() else 0
 
 
 def cache_dir() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,24 +11,29 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
-from gradspike.config.schema import ExperimentConfig, WandbConfig
+from gradspike.config.schema import ExperimentConfig
+from gradspike.config.wandb_options import LONGEST, WandbConfig, chosen_folder
 from gradspike.loggers.base import RunLogger
 from gradspike.loggers.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.nested import flat
 from gradspike.runs.folder import LAYERS, RunFolder
 from gradspike.runs.probe_records import histogram_edges
+from gradspike.runs.wandb_ids import wandb_ids
+from gradspike.variables import unset_empty, variable
 
 log = logging.getLogger(__name__)
 
-SECONDS_TO_CONNECT = 30
+SETTINGS = {"init_timeout": 30, "silent": True, "console": "off"}
+"""Settings where WANDB_INIT_TIMEOUT, WANDB_SILENT and WANDB_CONSOLE say nothing else. A timeout is in seconds."""
 
 
 class WandbLogger(RunLogger):
     """Writes to W&B. The first failure is logged and ends the writing; training goes on.
 
-    Offline unless the user is logged in (or WANDB_MODE or `mode` says otherwise). The W&B run has the run's id, so a
-    resumed run continues it.
+    What is typed wins over W&B's environment variables, and these over gradspike's defaults. Without either it is
+    offline unless the user is logged in, and the W&B run has the name and the id of the run, so a resumed run continues
+    it.
     """
 
     def __init__(self, config: ExperimentConfig, run: RunFolder) -> None:
@@ -55,32 +59,44 @@ class WandbLogger(RunLogger):
     @rank_zero_only
     def start(self) -> None:
         """Open the W&B run, offline if it cannot connect."""
+        unset_empty()  # W&B would take an empty variable for a mode, a tag or a name
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or self.options.mode
-        if mode == "auto":
-            mode = "online" if logged_in() else "offline"
-        for attempt in dict.fromkeys((mode, "offline")):
+        for attempt in dict.fromkeys((self._mode(), "offline")):
             try:
+                settings = {key: value for key, value in SETTINGS.items() if variable(f"WANDB_{key.upper()}") is None}
                 self._run = wandb.init(
-                    project=self.options.project,
-                    entity=self.options.entity,
-                    group=self.options.group or self.config.method_label(),
-                    name=self.folder.path.name,
-                    id=self.folder.id,
-                    resume="allow",
-                    tags=self.options.tags or None,
-                    dir=str(self.folder.path),
+                    **self._names(),
                     config=self.config.plain(),
                     mode=attempt,  # type: ignore[arg-type]
                     reinit="finish_previous",
-                    settings=wandb.Settings(init_timeout=SECONDS_TO_CONNECT, silent=True, console="off"),
+                    settings=wandb.Settings(**settings),
                 )
                 self._run.define_metric("epoch")
                 return
             except Exception as error:
                 log.warning("W&B (%s) could not start: %s", attempt, error)
         self._failed = True
+
+    def _mode(self) -> str:
+        if self.options.mode != "auto":
+            return self.options.mode
+        return variable("WANDB_MODE") or ("online" if logged_in() else "offline")
+
+    def _names(self) -> dict[str, Any]:
+        """Where the W&B run goes and what it is called. W&B itself reads some of the variables only once a process."""
+        return {
+            "project": self.options.project,
+            "entity": self.options.entity,
+            "group": self.options.group or self.config.method_label()[:LONGEST],
+            "name": variable("WANDB_NAME") or self.folder.path.resolve().name[:LONGEST],
+            "id": variable("WANDB_RUN_ID") or next(iter(wandb_ids(self.folder.path)), self.folder.id),
+            "resume": variable("WANDB_RESUME") or "allow",
+            "tags": self.options.tags or None,
+            "notes": variable("WANDB_NOTES"),
+            "job_type": variable("WANDB_JOB_TYPE"),
+            "dir": chosen_folder() or str(self.folder.path),
+        }
 
     @override
     @rank_zero_only

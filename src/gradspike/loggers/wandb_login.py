@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import netrc
-import os
 from urllib.parse import urlparse
+
+from gradspike.variables import variable
 
 
 def logged_in() -> bool:
     """Whether the environment or the netrc file has an API key for the W&B server. Makes no request."""
-    if os.environ.get("WANDB_API_KEY"):
+    if variable("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(variable("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        return netrc.netrc(variable("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False

@@ -68,11 +68,13 @@ def write_json(path: Path, value: Any) -> None:
     write_record(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def check_writable(folder: str) -> None:
-    """Create `folder` if it is missing. Raises UserError if it cannot be created or written to."""
+def check_writable(folder: str, named: str = "") -> None:
+    """Create `folder` if it is missing. Raises UserError if it cannot be created or written to, which puts `named`
+    before it.
+    """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written to ({error.strerror}).") from error
+        raise UserError(f"{named}{folder}: cannot be written to ({error.strerror}).") from error

@@ -15,6 +15,7 @@ from typing import NoReturn
 from gradspike.config.schema import TrainerConfig
 from gradspike.errors import ConfigError
 from gradspike.started import typed_command
+from gradspike.variables import variable, whole_number
 
 PARENT = "GRADSPIKE_PARENT"
 """Set for the processes that gradspike starts, to the id of the one that started them."""
@@ -52,12 +53,12 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     typed = typed_command("train", *command[2:])
     if world > 1 and env.get(PARENT) == str(os.getppid()) and _number(env, "LOCAL_RANK"):
         return _started_by_us(env, options)
-    if env.get("TORCHELASTIC_RUN_ID") and (started := _number(env, "WORLD_SIZE")) != world:
+    if variable("TORCHELASTIC_RUN_ID", env) and (started := _number(env, "WORLD_SIZE")) != world:
         _refuse(f"torchrun started {started}", options, f"Type, without torchrun: {typed}")
-    if world > 1 and all(env.get(name) for name in TORCHRUN) and _number(env, "WORLD_SIZE") == world:
+    if world > 1 and all(variable(name, env) for name in TORCHRUN) and _number(env, "WORLD_SIZE") == world:
         return _started_by_torchrun(env)
     tasks = _tasks(env)
-    if tasks == 1 or (world == 1 and not env.get("SLURM_STEP_ID")):
+    if tasks == 1 or (world == 1 and variable("SLURM_STEP_ID", env) is None):
         return _first(env, options) if world > 1 else ALONE
     srun = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices} {typed}"
     if tasks != world:
@@ -71,7 +72,7 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
 
 def srun_hint() -> str:
     """What to do about missing ranks."""
-    if "SLURM_JOB_ID" in os.environ:
+    if variable("SLURM_JOB_ID") is not None:
         return " In a Slurm job, start them with srun --ntasks-per-node=<devices> before the command."
     return ""
 
@@ -84,16 +85,13 @@ def _refuse(found: str, options: TrainerConfig, instead: str) -> NoReturn:
 
 
 def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:
-    """A number in a variable; one that is empty is not set."""
-    value = env.get(name) or str(default)
-    if not value.isdecimal():
-        raise ConfigError(f"The environment variable {name}={value} must be a whole number.")
-    return int(value)
+    found = whole_number(name, env)
+    return default if found is None else found
 
 
 def _tasks(env: Mapping[str, str]) -> int:
     """How many tasks of Slurm run this command; 1 outside a task, as in the shell of salloc."""
-    if not env.get("SLURM_JOB_ID") or not env.get("SLURM_PROCID"):
+    if variable("SLURM_JOB_ID", env) is None or variable("SLURM_PROCID", env) is None:
         return 1
     return _number(env, "SLURM_STEP_NUM_TASKS", _number(env, "SLURM_NTASKS", 1))
 
@@ -102,7 +100,7 @@ def _first(env: Mapping[str, str], options: TrainerConfig) -> Place:
     """The first process of a node, which starts the others there."""
     if options.num_nodes == 1:
         return Place(world_size=options.world_size, starts_others=True)
-    missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
+    missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if variable(name, env) is None]
     if missing:
         raise ConfigError(
             f"trainer.num_nodes={options.num_nodes}: start the command on each node with srun or torchrun, or set "
@@ -145,7 +143,7 @@ def _started_by_torchrun(env: Mapping[str, str]) -> Place:
 
 def _started_by_srun(env: Mapping[str, str], tasks: int) -> Place:
     names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-    nodes = next((env[name] for name in names if env.get(name)), "")
+    nodes = next((found for name in names if (found := variable(name, env))), "")
     # Several steps of a job may train on one node, each with a port of its own.
     number = _number(env, "SLURM_JOB_ID") * 10 + _number(env, "SLURM_STEP_ID")
     return Place(
@@ -153,7 +151,7 @@ def _started_by_srun(env: Mapping[str, str], tasks: int) -> Place:
         local_rank=_number(env, "SLURM_LOCALID"),
         node_rank=_number(env, "SLURM_NODEID"),
         world_size=tasks,
-        address=env.get("MASTER_ADDR") or first_node(nodes),
+        address=variable("MASTER_ADDR", env) or first_node(nodes),
         port=_number(env, "MASTER_PORT", 15000 + number % 10000),
     )
 

@@ -14,6 +14,7 @@ import yaml
 from gradspike.errors import UserError
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.runs.identity import RECORD, id_of, stored_id
+from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.shown import shown
 from gradspike.tools.compare.run import Run, number
 
@@ -73,8 +74,7 @@ def _id(folder: Path) -> str | None:
 
 def _wandb_ids(folder: Path) -> frozenset[str]:
     """The ids that W&B may have for the run: its own, and that of an agent, which names the client's folders."""
-    clients = (path.name.rpartition("-")[2] for path in (folder / "wandb").glob("*run-*-*"))
-    return frozenset([id_of(folder), *clients])
+    return frozenset([id_of(folder), *wandb_ids(folder)])
 
 
 def check(config: dict[str, Any], summary: dict[str, Any]) -> None:

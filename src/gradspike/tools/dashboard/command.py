@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradspike.cli.arguments import Command
+from gradspike.config.wandb_options import check_name, entity_variable, project_variable
 from gradspike.data.registry import DATASETS
 from gradspike.errors import UserError
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.registry import Strict
 
 DRY_RUN = "--dry-run"
-LONGEST = 128
 
 USAGE = """\
 Save a W&B workspace that compares the methods of a project: accuracy, curves, layers and time steps, energy.
@@ -26,8 +25,8 @@ Save a W&B workspace that compares the methods of a project: accuracy, curves, l
   gradspike dashboard project=gradspike --dry-run        print the specification, contact nobody
 
 Arguments:
-  project    the W&B project of the runs (logger.project)
-  entity     the user or the team that owns it                           (your default)
+  project    the W&B project of the runs (logger.project)                (WANDB_PROJECT)
+  entity     the user or the team that owns it                           (WANDB_ENTITY, else your default)
   dataset    only runs on this data set                                  (all)
   name       the workspace's name                                        (Methods)
   --dry-run  print the workspace as JSON; needs neither login nor network
@@ -45,17 +44,17 @@ class DashboardArguments(Strict):
     dataset: str | None = None
     name: Annotated[str, Field(min_length=1)] = "Methods"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        variables = {"project": project_variable, "entity": entity_variable}
+        found = {key: value() for key, value in variables.items() if key not in values}
+        return {key: value for key, value in found.items() if value is not None} | values
+
     @field_validator("project", "entity")
     @classmethod
-    def _part_of_an_address(cls, text: str | None) -> str | None:
-        found = re.search(r"[/\\#?%:]", text or "")
-        if found and found[0] == "/":
-            raise ValueError("must not contain /; write the team as entity=team")
-        if found:
-            raise ValueError(f"must not contain {found[0]}, which W&B does not allow")
-        if text and len(text) > LONGEST:
-            raise ValueError(f"must have at most {LONGEST} characters, which is W&B's limit")
-        return text
+    def _name_of_wandb(cls, text: str | None) -> str | None:
+        return None if text is None else check_name(text, "entity", "project")
 
 
 COMMAND = Command("dashboard", USAGE, keys=DashboardArguments, switches=(DRY_RUN,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -17,11 +16,12 @@ from gradspike.errors import Interrupted
 from gradspike.training.callbacks.checkpoints import Checkpoints
 from gradspike.training.callbacks.steps import ends_step
 from gradspike.training.place import ALONE, Place
+from gradspike.variables import variable
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
     """The signals that stop a run. Slurm sends SIGUSR1 or SIGUSR2 before a time limit if asked to."""
-    asked = (signal.SIGUSR1, signal.SIGUSR2) if os.environ.get("SLURM_JOB_ID") else ()
+    asked = (signal.SIGUSR1, signal.SIGUSR2) if variable("SLURM_JOB_ID") is not None else ()
     return (signal.SIGINT, signal.SIGTERM, *asked)
 
 

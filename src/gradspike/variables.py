@@ -1,0 +1,79 @@
+"""Environment variables: one that is set and empty counts as not set, and a number must be one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from gradspike.errors import ConfigError
+
+WHOLE = re.compile(
+    r"RANK|LOCAL_RANK|GROUP_RANK|NODE_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_PORT|JSM_NAMESPACE_RANK"
+    r"|SLURM_(JOB_ID|PROCID|LOCALID|NODEID|NTASKS|NNODES|CPUS_PER_TASK|STEP_ID|STEP_NUM_TASKS|STEP_NUM_NODES)"
+)
+"""Whole numbers that Lightning, torch or gradspike read."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+GPUS = "CUDA_VISIBLE_DEVICES"
+LIGHTNING = "PL_TRAINER_"
+_EMPTY = re.compile(rf"{WHOLE.pattern}|{'|'.join(THREADS)}|(WANDB|SLURM|PL|TORCHELASTIC)_\w+|MASTER_ADDR|NETRC")
+"""An empty CUDA_VISIBLE_DEVICES is a value: it hides all GPUs."""
+_GPU = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none", re.IGNORECASE)
+
+
+def variable(name: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """The value of a variable; None if it is not set, empty or blank."""
+    return (os.environ if environment is None else environment).get(name, "").strip() or None
+
+
+def whole_number(name: str, environment: Mapping[str, str] | None = None) -> int | None:
+    """The number in a variable; None if it is not set or empty. Raises ConfigError for anything else."""
+    value = variable(name, environment)
+    if value is not None and not value.isdecimal():
+        raise ConfigError(f"The environment variable {name}={value} must be a whole number.")
+    return None if value is None else int(value)
+
+
+def unset_empty() -> None:
+    """Remove variables that are set and empty, which libraries would read as a name, a mode or a number."""
+    for name in list(os.environ):
+        if _EMPTY.fullmatch(name) and variable(name) is None:
+            del os.environ[name]
+
+
+def check_for_training() -> None:
+    """Check what torch and Lightning would read. Raises ConfigError for the first variable with a wrong value.
+
+    Lightning takes arguments of its trainer from PL_TRAINER_*, which would change a training without a record of it.
+    """
+    for name in sorted(os.environ):
+        value = variable(name)
+        if value is None:
+            continue
+        if WHOLE.fullmatch(name):
+            whole_number(name)
+        elif name in THREADS and not re.fullmatch(r"0*[1-9]\d*(\s*,\s*0*[1-9]\d*)*", value):
+            raise ConfigError(f"The environment variable {name}={value} must be a number of threads, 1 or more.")
+        elif name == GPUS:
+            _check_gpus(value)
+        elif name.startswith(LIGHTNING):
+            raise ConfigError(
+                f"The environment variable {name}={value} would change Lightning's trainer without a record. Unset it, "
+                "and use the keys trainer.* instead (gradspike train --cfg job)."
+            )
+    port = whole_number("MASTER_PORT")
+    if port is not None and port > 65535:
+        raise ConfigError(f"The environment variable MASTER_PORT={port} must be a port, 0 to 65535.")
+
+
+def _check_gpus(value: str) -> None:
+    """torch sees no GPU at all, and trains on the CPU, if it cannot read the list."""
+    names = [name.strip() for name in value.split(",")]
+    for name in names:
+        if not _GPU.fullmatch(name):
+            raise ConfigError(
+                f"The environment variable {GPUS}={value} must be numbers or UUIDs of GPUs with commas between them; "
+                f"'{name}' is neither."
+            )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"The environment variable {GPUS}={value} names a GPU twice.")
