@@ -61,7 +61,7 @@ def test_an_ann_multiplies_everywhere_and_computes_a_still_picture_once() -> Non
 )
 def test_operations_are_those_of_describe(words: list[str]) -> None:
     rest = [] if words[0].startswith("model=") else ["model.width=4", "model.depth=2"]
-    config = load_config([*rest, *words])
+    config = load_config([*rest, *words, "engine=eager"])
     inputs = torch.randint(0, 3, (5, config.dataset.channels, *[config.dataset.image_size] * 2)).float() / 2
     if config.dataset.kind == "frames":
         inputs = torch.randint(0, 3, (config.time_steps, *inputs.shape)).float()

@@ -145,7 +145,8 @@ def test_every_parameter_and_mac_is_somewhere(tmp_path: Path, monkeypatch: pytes
 
 
 def test_timm_network_with_its_report() -> None:
-    config = load_config(["model=timm", "model.name=resnet10t", "dataset=cifar10", "recipe=none", "time_steps=2"])
+    words = ["model=timm", "model.name=resnet10t", "dataset=cifar10", "recipe=none", "time_steps=2", "engine=eager"]
+    config = load_config(words)
     network = measure(config)
     assert any("batch norm + activation" in line for line in network.report)
     assert by_name(network)["network.conv1.0"].steps == 1
@@ -155,6 +156,7 @@ def test_timm_network_with_its_report() -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["model=resnet19", "dataset=cifar10", "method=ds_atgo", "model.width=0.0625", "dataset.image_size=16"]
+    words += ["engine=eager"]
     code, printed, _ = here(["describe", *words, f"out={tmp_path / 'cost.json'}"], capsys)
     assert code == 0
     assert "resnet19 on cifar10 (3x16x16), method ds_atgo, T = 2, fp32" in printed

@@ -17,7 +17,7 @@ from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.place import ALONE, PARENT, Place, find_place, first_node
 from gradspike.training.processes import meet
-from helpers.command import ROOT, command
+from helpers.command import ROOT, command, here
 from helpers.runs import train
 
 COMMAND = ["gradspike", "train", "seed=1", "runs_dir=my runs"]
@@ -266,27 +266,32 @@ def test_a_waiting_rank_dies_of_a_signal(
 
 
 def test_hpc_checkpoints_are_not_loaded(
-    tiny: Callable[..., list[str]], tiny_config: Callable[..., ExperimentConfig], tmp_path: Path
+    tiny: Callable[..., list[str]],
+    tiny_config: Callable[..., ExperimentConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Lightning would load `hpc_ckpt_*.ckpt` of the working folder in a Slurm job, in training and evaluation."""
-    job = SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "PYTHONPATH": str(ROOT / "src")}
     stray = train(tiny_config("trainer.max_epochs=1", "seed=5", f"runs_dir={tmp_path / 'other'}")).last.read_bytes()
+    for name, value in (SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}).items():
+        monkeypatch.setenv(name, value)
     results = []
     for name in ("without", "with"):
-        here = tmp_path / name
-        here.mkdir()
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
         if name == "with":
-            (here / "hpc_ckpt_1.ckpt").write_bytes(stray)
-        words = tiny("trainer.max_epochs=2", f"seed={(len(results) and 1) or 2}", f"runs_dir={here / 'runs'}")
-        done = command("train", *(word if not word.startswith("seed") else "seed=1" for word in words), cwd=here, **job)
-        assert done.returncode == 0, done.stderr
-        run = RunFolder(next((here / "runs").glob("2*")))
+            (folder / "hpc_ckpt_1.ckpt").write_bytes(stray)
+        code, _, error = here(["train", *tiny("seed=1", f"runs_dir={folder / 'runs'}")], capsys)
+        assert code == 0, error
+        run = RunFolder(next((folder / "runs").glob("2*")))
         if name == "with":
             (run.path / "hpc_ckpt_7.ckpt").write_bytes(stray)
-        done = command("evaluate", f"run={run.path}", "checkpoint=best", cwd=here, **job)
-        assert done.returncode == 0, done.stderr
+        code, _, error = here(["evaluate", f"run={run.path}", "checkpoint=best"], capsys)
+        assert code == 0, error
         results.append((run.metrics.read_bytes(), (run.path / "evaluation_test.json").read_bytes()))
-        assert not list(here.glob("hpc_ckpt_2*"))
+        assert not list(folder.glob("hpc_ckpt_2*"))
     assert results[0] == results[1]
 
 
