@@ -29,7 +29,8 @@ KINDS = {"image": "cifar10", "frames": "cifar10dvs"}
 
 @cache
 def config_for(model: str, *more: str, kind: str = "image") -> ExperimentConfig:
-    data = [f"dataset={KINDS[kind]}", "time_steps=2", "recipe=none"]
+    """On the reference engine: the compiled one would take minutes for the layers of every backbone."""
+    data = [f"dataset={KINDS[kind]}", "time_steps=2", "recipe=none", "engine=eager"]
     return load_config([*data, f"model={model}", *SMALL.get(model, []), *more])
 
 

@@ -23,7 +23,7 @@ from gradspike.training.build import build_model
 RESNETS = ["resnet19", "sew_resnet18", "sew_resnet34"]
 
 
-config_for = cache(lambda *overrides: load_config(["recipe=none", *overrides]))
+config_for = cache(lambda *overrides: load_config(["recipe=none", "engine=eager", *overrides]))
 
 
 def build(*overrides: str, **options: Any) -> nn.Module:

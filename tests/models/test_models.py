@@ -60,6 +60,20 @@ def test_gradients_and_state_with_every_method(name: str, method: str, neuron: L
     assert_same_state(other, model)
 
 
+@pytest.mark.slow  # test_engines.py compares single layers, and a whole run of the smallest backbone
+def test_a_backbone_on_compiled_neurons_has_the_gradients_and_state_of_the_reference() -> None:
+    networks = []
+    for engine in ("eager", "compiled"):
+        config = config_for("resnet19", f"engine={engine}")
+        model = build(config).double()
+        train(model, inputs_for(config).double(), torch.tensor([0, 1, 2]), steps=1, lr=0.0)
+        networks.append(model)
+    expected, actual = networks
+    assert_same_state(actual, expected, tolerance=1e-6)
+    for (name, one), other in zip(expected.named_parameters(), actual.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, msg=name)
+
+
 @pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("name", MODELS.names())
 def test_overfits_one_batch_with_every_method(name: str, method: str) -> None:

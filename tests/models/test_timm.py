@@ -509,6 +509,7 @@ def test_what_was_converted_stands_once_in_a_runs_log(
     """On the terminal and in run.log."""
     network = ["model=timm", "model.name=resnet10t", "+model.options.channels=[4,4,4,4]", "dataset=digits"]
     cheap = ["time_steps=1", "dataset.batch_size=500", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    cheap += ["engine=eager"]
     run, _ = train(load_config([*network, *cheap, f"data_dir={data_dir}", f"runs_dir={tmp_path}"]), None, [])
     said = capsys.readouterr()
     for text in (run.log.read_text(), said.out + said.err):
