@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from gradspike.config.schema import ExperimentConfig
-from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
 from gradspike.engine.registry import choose_engine
 from gradspike.errors import UserError
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
+
+if TYPE_CHECKING:
+    from gradspike.data.datamodule import DataModule
 
 
 def report_of(model: nn.Module) -> tuple[str, ...]:
@@ -46,6 +49,8 @@ def build_model(config: ExperimentConfig) -> nn.Module:
 
 def build_data(config: ExperimentConfig) -> DataModule:
     """Build the data module."""
+    from gradspike.data.datamodule import DataModule  # Lightning takes seconds to import, and networks need none of it
+
     accumulate = config.trainer.accumulate
     return DataModule(config.dataset, config.time_steps, config.seed, Path(config.data_dir), accumulate)
 
