@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +14,10 @@ import setuptools  # noqa: F401
 
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
-from gradspike.engine.base import Engine
 from helpers.command import ROOT, TINY
-from helpers.engines import ENGINES
+
+if TYPE_CHECKING:
+    from gradspike.engine.base import Engine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +59,8 @@ def tiny_config(tiny: Callable[..., list[str]]) -> Callable[..., ExperimentConfi
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The engine that a mark of `engines` names, which new layers take too."""
+    from helpers.engines import ENGINES
+
     run = ENGINES[request.param]
     monkeypatch.setattr("gradspike.spiking_norm.load_engine", lambda name: run)
     return run

@@ -11,6 +11,7 @@ from gradspike.cli.hydra import help_text
 from gradspike.config.compose import CONF_DIR
 from gradspike.methods.registry import METHODS
 from helpers.command import IMPORT_TIMES, ROOT, command, imported
+from helpers.forks import fork_server
 
 
 def test_help_lists_every_option_and_imports_nothing_heavy() -> None:
@@ -64,9 +65,10 @@ def test_runs_dir_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_multirun_trains_every_combination(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    result = command("train", "-m", "method=fixed_sg,mpd_agl", "seed=0,1", *tiny("trainer.max_epochs=1"))
-    assert result.returncode == 0, result.stderr
-    assert "4 trials" in result.stdout
+    process = fork_server().start("train", "-m", "method=fixed_sg,mpd_agl", "seed=0,1", *tiny("trainer.max_epochs=1"))
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    assert "4 trials" in output
     runs = [folder for folder in (tmp_path / "runs").iterdir() if (folder / "summary.json").exists()]
     assert len(runs) == 4
     assert sum("_fixed_sg_" in run.name for run in runs) == 2

@@ -15,6 +15,7 @@ from gradspike.cli.arguments import Command, checked_file, take_config_dir
 from gradspike.errors import ConfigError, UserError
 from gradspike.registry import Strict
 from helpers.command import IMPORT_TIMES, ROOT, command, execute, imported
+from helpers.forks import fork_server
 
 HEAVY = {"torch", "lightning", "numpy", "wandb", "optuna", "tonic", "timm", "matplotlib"}
 
@@ -225,11 +226,12 @@ def test_text_reaches_the_run_through_hydra(tiny: Callable[..., list[str]], tmp_
     folder = tmp_path / "José (lab) [1e3]"
     words = tiny("trainer.max_epochs=1", "method.label=1e3,007")
     words = [word for word in words if not word.startswith("runs_dir=")]
-    result = command("train", *words, f"runs_dir={folder}", "-m")
-    assert result.returncode == 0, result.stderr
+    process = fork_server().start("train", *words, f"runs_dir={folder}", "-m")
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
     names = sorted(run.name.split("_")[2] for run in folder.glob("2*"))
     assert names == ["007", "1e3"]
-    assert "2 trials" in result.stdout
+    assert "2 trials" in output
 
 
 def test_readme_and_docs_name_the_commands_that_exist() -> None:

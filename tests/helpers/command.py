@@ -42,8 +42,6 @@ def execute(
     *words: str, timeout: float = 240, cwd: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run any program with this checkout's package and nobody logged in to W&B."""
-    sources = os.pathsep.join([str(ROOT / "src"), *filter(None, [environment.pop("PYTHONPATH", "")])])
-    kept = {"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": os.devnull, "PYTHONPATH": sources}
     return subprocess.run(
         list(words),
         cwd=cwd,
@@ -51,8 +49,15 @@ def execute(
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **kept, **environment},
+        env=variables_of(**environment),
     )
+
+
+def variables_of(**environment: str) -> dict[str, str]:
+    """The variables of a process with this checkout's package and nobody logged in to W&B."""
+    sources = os.pathsep.join([str(ROOT / "src"), *filter(None, [environment.pop("PYTHONPATH", "")])])
+    kept = {"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": os.devnull, "PYTHONPATH": sources}
+    return {**os.environ, **kept, **environment}
 
 
 def imported(import_times: str) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.place import ALONE, PARENT, Place, find_place, first_node
 from gradspike.training.processes import meet
-from helpers.command import ROOT, command, here
+from helpers.command import command, execute, here
+from helpers.forks import fork_server
 from helpers.runs import train
 
 COMMAND = ["gradspike", "train", "seed=1", "runs_dir=my runs"]
@@ -160,16 +160,18 @@ def test_a_wrong_number_of_tasks_leaves_no_folder(tiny: Callable[..., list[str]]
 def test_one_device_with_the_variables_of_another_rank_trains_and_records(
     tiny: Callable[..., list[str]], tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    words = tiny("trainer.max_epochs=1", "trainer.progress=lines")
-    done = command("train", *words, **variables)
-    assert done.returncode == 0, done.stderr
-    assert "epoch 1/1" in done.stdout
-    assert "last epoch" in done.stdout
+    server = fork_server(**variables)  # libraries read them when they are imported
+    training = server.start("train", *tiny("trainer.max_epochs=1", "trainer.progress=lines"))
+    output = training.communicate()[0]
+    assert training.returncode == 0, output
+    assert "epoch 1/1" in output
+    assert "last epoch" in output
     run = RunFolder(next((tmp_path / "runs").glob("2*")))
     assert run.state() == "finished"
     assert run.timing.is_file()
-    done = command("evaluate", f"run={run.path}", **variables)
-    assert done.returncode == 0, done.stderr
+    evaluation = server.start("evaluate", f"run={run.path}")
+    output = evaluation.communicate()[0]
+    assert evaluation.returncode == 0, output
 
 
 def free_port() -> int:
@@ -194,31 +196,32 @@ def test_a_rank_says_which_ones_are_missing(caplog: pytest.LogCaptureFixture, mo
 MEET = """
 import os
 import sys
+import time
 from gradspike.training.place import Place
 from gradspike.training.processes import meet
 import torch.distributed as dist
-rank, port = int(sys.argv[1]), int(sys.argv[2])
-store = meet(Place(rank=rank, world_size=2), port, give_up_after=60)
-os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-dist.init_process_group("gloo", rank=rank, world_size=2)
-dist.barrier()
-print("met")
+
+def rank(number):
+    store = meet(Place(rank=number, world_size=2), int(sys.argv[1]), give_up_after=60)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
+    dist.init_process_group("gloo", rank=number, world_size=2)
+    dist.barrier()
+    print("met", flush=True)
+
+late = os.fork()
+if late == 0:
+    rank(1)
+    sys.exit()
+time.sleep(1)
+assert os.waitpid(late, os.WNOHANG) == (0, 0), "rank 1 did not wait"
+rank(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(late, 0)[1]))
 """
 
 
 def test_two_ranks_meet_whichever_comes_first() -> None:
-    port = str(free_port())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-
-    def rank(number: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", MEET, number, port], stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    late = rank("1")
-    time.sleep(3)
-    assert [late.poll(), rank("0").communicate(timeout=60)[0]] == [None, "met\n"]
-    assert late.communicate(timeout=60)[0] == "met\n"
+    done = execute(sys.executable, "-c", MEET, str(free_port()))
+    assert (done.returncode, done.stdout) == (0, "met\nmet\n"), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -240,22 +243,14 @@ def test_a_waiting_rank_dies_of_a_signal(
 ) -> None:
     """One of two tasks, whose other one never comes."""
     variables = SLURM | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1"}
-    variables |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gradspike", "train", *tiny("trainer.devices=2")],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = fork_server(**variables).start("train", *tiny("trainer.devices=2"), MASTER_PORT=str(free_port()))
     deadline = time.monotonic() + 60
     # The first rank has made its folder when it starts to wait; the other one leaves no sign.
     while rank == "0" and not list((tmp_path / "runs").glob("2*/run.log")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(2 if rank == "0" else 20)
+    time.sleep(2 if rank == "0" else 10)
     process.send_signal(signum)
     output = process.communicate(timeout=20)[0]
     assert process.returncode == code, output
@@ -296,16 +291,9 @@ def test_hpc_checkpoints_are_not_loaded(
 
 
 def test_slurms_signal_saves_and_stops(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    job = SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "gradspike", "train", *tiny("trainer.max_epochs=500", "trainer.progress=lines")],
-        cwd=tmp_path,
-        env={**os.environ, **job},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
+    job = SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    words = tiny("trainer.max_epochs=500", "trainer.progress=lines")
+    process = fork_server().start("train", *words, cwd=tmp_path, **job)
     for line in process.stdout:
         if line.startswith("epoch   1/500"):
             break

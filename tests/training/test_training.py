@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +23,8 @@ from gradspike.runs.folder import RunFolder
 from gradspike.runs.resume import resumed_config
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint
 from gradspike.training.module import Diverged, SpikingClassifier
-from helpers.command import ROOT, command
+from helpers.command import command
+from helpers.forks import Forked, fork_server
 from helpers.runs import assert_same_run, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -109,20 +108,12 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
     assert_same_run(unbroken, run)
 
 
-def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "gradspike", "train", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
+def start(words: list[str], **options: Any) -> Forked:
+    return fork_server().start("train", *words, **options)
 
 
-def signal_at(process: subprocess.Popen[str], line: str, signum: signal.Signals, group: bool = False) -> str:
+def signal_at(process: Forked, line: str, signum: signal.Signals, group: bool = False) -> str:
     """Send a signal once a line that begins with `line` was printed; returns all the output."""
-    assert process.stdout is not None
     output = ""
     for printed in process.stdout:
         output += printed
@@ -361,8 +352,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_config: Compose) -> None:
 
 def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
     run = train(tiny_config("dataset=digits_events", "time_steps=2", "trainer.max_epochs=1"))
-    result = command("evaluate", f"run={run.path}", "split=test", "accelerator=cpu")
-    assert result.returncode == 0, result.stderr
+    process = fork_server().start("evaluate", f"run={run.path}", "split=test", "accelerator=cpu")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     assert json.loads((run.path / "evaluation_test.json").read_text()) == run.summary()["test"]
     assert evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
     val = json.loads((run.path / "evaluation_val.json").read_text())
