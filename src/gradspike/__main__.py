@@ -24,6 +24,10 @@ COMMANDS = {
         "compute the loss surface around a run's weights",
         "gradspike.tools.landscape.command:landscape",
     ),
+    "slurm-script": (
+        "print a batch script for Slurm that trains one run",
+        "gradspike.tools.slurm_script.command:slurm_script",
+    ),
     "sweep": ("run a W&B sweep file without a server", "gradspike.tools.sweep.command:sweep"),
     "compare": ("compare methods over seeds: a table and an offline page", "gradspike.tools.compare.command:compare"),
     "dashboard": ("save a W&B workspace that compares methods", "gradspike.tools.dashboard.command:dashboard"),
@@ -77,7 +81,7 @@ def _run(words: list[str]) -> int:
 
 def usage() -> str:
     """The text of `gradspike --help`."""
-    return USAGE.format(commands="\n".join(f"  {name:<11}{line}" for name, (line, _) in COMMANDS.items()))
+    return USAGE.format(commands="\n".join(f"  {name:<14}{line}" for name, (line, _) in COMMANDS.items()))
 
 
 if __name__ == "__main__":

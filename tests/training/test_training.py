@@ -155,9 +155,37 @@ def test_two_processes_end_as_one(tiny: Callable[..., list[str]], tmp_path: Path
         assert output.count("Error: The loss became NaN or infinite") == 1, output
     else:
         output, code, state = signal_at(process, "epoch  1/50", signal.SIGINT, group=True), 130, "interrupted"
+        assert output.count("Stopped by SIGINT with its state saved.") == 1, output
     run = RunFolder(next((tmp_path / "runs").glob("2*")))
     assert (process.returncode, run.state()) == (code, state), output
     assert "Traceback" not in output
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(
+    tiny: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    words = tiny("trainer.devices=2", "trainer.max_epochs=6", "trainer.progress=lines", "checkpoint.every_n_steps=1000")
+    unbroken = command("train", *words, f"runs_dir={tmp_path / 'unbroken'}")
+    assert unbroken.returncode == 0, unbroken.stderr
+    process = start(words)
+    assert process.stdout is not None
+    output = next(line for line in process.stdout if line.startswith("epoch 1/6"))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    second = [int(pid) for pid in children if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()]
+    os.kill(second[0], signal.SIGTERM)
+    output += process.communicate(timeout=60)[0]
+    run = RunFolder(next((tmp_path / "runs").glob("2*")))
+    assert (process.returncode, run.state()) == (128 + signal.SIGTERM, "interrupted"), output
+    assert output.count("with its state saved") == 1, output
+    assert "Traceback" not in output
+    assert load_checkpoint(run.last)["epoch"] < 5
+    resumed = command("train", f"resume={run.path}")
+    assert resumed.returncode == 0, resumed.stderr
+    states = [
+        load_checkpoint(RunFolder(next(tmp_path.glob(f"{name}/2*"))).last)["state_dict"]
+        for name in ("unbroken", "runs")
+    ]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
 
 
 def killed(words: list[str], signum: signal.Signals) -> RunFolder:

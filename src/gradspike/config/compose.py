@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,22 @@ CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
 GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
 
 
+@cache
+def visible_gpus() -> int:
+    """The number of CUDA devices, for `trainer=ddp`. Imports torch, which knows. Raises ConfigError if it is 0."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise ConfigError(
+            "trainer=ddp: no GPU is visible here. trainer=ddp_cpu uses the CPU, trainer.devices=N a fixed number."
+        )
+    return count
+
+
+OmegaConf.register_new_resolver("visible_gpus", visible_gpus, replace=True)
+
+
 def options_of(group: str, folders: list[Path]) -> list[str]:
     """Names of the YAML files of a Hydra group."""
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
@@ -31,6 +48,11 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConfigError):
+            cause = cause.__cause__ or cause.__context__  # OmegaConf wraps what a resolver raises
+        if cause is not None:
+            raise cause from None
         raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

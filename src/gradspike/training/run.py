@@ -14,6 +14,7 @@ import lightning as L
 from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.datamodule import DataModule
+from gradspike.errors import Interrupted
 from gradspike.loggers.base import RunLogger
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
@@ -53,7 +54,10 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
             run = resumed or RunFolder(Path(os.devnull))
-            return run, _fit_and_test(task, run, guard)
+            try:
+                return run, _fit_and_test(task, run, guard)
+            except Interrupted as error:
+                raise SystemExit(error.exit_code) from None  # the first process says so
         run = resumed or RunFolder.create(config)
         parts = (config.dataset.name, config.model.name, config.method.name)
         modules = [name.partition(":")[0] for name in parts if ":" in name]

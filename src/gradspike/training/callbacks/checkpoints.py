@@ -62,7 +62,8 @@ class Checkpoints(L.Callback):
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Record the length of metrics.jsonl, at which a resumed run continues it."""
-        checkpoint["metrics_bytes"] = self.metrics.size_on_disk()
+        if trainer.is_global_zero:  # only the first process has the file, and saves
+            checkpoint["metrics_bytes"] = self.metrics.size_on_disk()
 
     @override
     def state_dict(self) -> dict[str, Any]:

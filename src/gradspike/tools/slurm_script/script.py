@@ -1,0 +1,96 @@
+"""The text of a batch script for Slurm that trains one run on one or several nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from gradspike.config.schema import ExperimentConfig
+from gradspike.started import child_command, child_environment
+
+SECONDS_TO_SAVE = 120
+
+SCRIPT = """\
+#!/bin/bash
+# Trains {label} on {where}.
+# {seconds} s before the time is up, or when the job is preempted, the training saves its state. Slurm queues the
+# job again, and it continues its run.
+{options}
+{setup}
+{words}
+srun{srun} {command} train "${{words[@]}}"
+code=$?
+if [ "$code" -eq 138 ]; then  # 128 + SIGUSR1: the time was nearly up and the state is saved
+    scontrol requeue "$SLURM_JOB_ID"
+    sleep 60  # until Slurm ends this job
+fi
+exit "$code"
+"""
+
+NEW_RUN = """\
+runs={runs_dir}/slurm_$SLURM_JOB_ID
+run=$(ls -d "$runs"/2*/ 2>/dev/null | head -n 1)
+if [ -n "$run" ]; then
+    words=("resume=$run")
+else
+    words=({words})
+fi"""
+
+
+def batch_script(
+    config: ExperimentConfig, overrides: Sequence[str], options: Mapping[str, str], setup: Sequence[str]
+) -> str:
+    """The script.
+
+    config: what is trained; overrides: the words that compose it; options: further options of sbatch and their values,
+    an empty one for an option without a value; setup: lines that the script runs first.
+    """
+    trainer = config.trainer
+    own = {
+        "job-name": config.label(),
+        "nodes": str(trainer.num_nodes),
+        "ntasks-per-node": str(trainer.devices),
+        "cpus-per-task": str(max(1, config.dataset.workers)),
+        "signal": f"USR1@{SECONDS_TO_SAVE}",
+        "requeue": "",
+        "open-mode": "append",
+        "output": "%x_%j.out",
+    }
+    on_gpus = trainer.accelerator != "cpu"
+    if on_gpus and not any(name.startswith("gpus") or name == "gres" for name in options):
+        own["gpus-per-node"] = str(trainer.devices)
+    merged = {**own, **options}
+    sources = child_environment(os.environ).get("PYTHONPATH")
+    exports = [f"export PYTHONPATH={shlex.quote(sources)}"] if sources else []
+    devices = f"{trainer.devices} {'GPU' if on_gpus else 'process'}{_plural(trainer.devices, on_gpus)}"
+    nodes = "1 node" if trainer.num_nodes == 1 else f"{trainer.num_nodes} nodes"
+    return SCRIPT.format(
+        label=config.label(),
+        where=f"{nodes} with {devices} each" if trainer.num_nodes > 1 else f"{nodes} with {devices}",
+        seconds=SECONDS_TO_SAVE,
+        options="\n".join(f"#SBATCH --{name}{f'={_quoted(value)}' if value else ''}" for name, value in merged.items()),
+        setup="\n".join(["", *setup, *exports]),
+        words=_words(config, overrides),
+        # srun does not take this over from sbatch since Slurm 22.05.
+        srun=f" --cpus-per-task={merged['cpus-per-task']}",
+        command=shlex.join(child_command()),
+    )
+
+
+def _plural(number: int, on_gpus: bool) -> str:
+    return "" if number == 1 else "s" if on_gpus else "es"
+
+
+def _words(config: ExperimentConfig, overrides: Sequence[str]) -> str:
+    """Lines that set the words of the command: a new run in a folder of the job's own, or that run again."""
+    if config.resume is not None:
+        return f"words=({shlex.join(overrides)})"
+    kept = [word for word in overrides if word.partition("=")[0] != "runs_dir"]
+    return NEW_RUN.format(runs_dir=shlex.quote(config.runs_dir), words=f'{shlex.join(kept)} "runs_dir=$runs"'.strip())
+
+
+def _quoted(value: str) -> str:
+    """A value as sbatch reads it."""
+    return value if re.fullmatch(r"[\w./:@%,=+-]+", value, re.ASCII) else f'"{value}"'
