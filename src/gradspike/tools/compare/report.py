@@ -175,9 +175,4 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append("Runs without a validation split have no best epoch; only their last epoch counts.")
     if any(number(run.config.get("trainer", {}).get("ema")) is not None for row in rows for run in row.group.runs):
         notes.append("Some runs are evaluated with the moving average of their weights (trainer.ema).")
-    if max(counts) < 8:
-        notes.append(
-            "Bootstrap intervals of fewer than about eight seeds are too narrow; the page (tooltips) and the CSV also "
-            "have Student's intervals."
-        )
     return notes

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-EXACT_RESAMPLES = 50_000  # up to 6 values every one of the n^n resamples is counted
+FEWEST_RESAMPLED = 50  # at 20, an interval of the BCa bootstrap holds in 90 to 93 % of all cases only
 RESAMPLES = 20_000
 EXACT_FLIPS = 16  # up to this many pairs every one of the 2^n signs is counted
 FLIPS = 100_000
@@ -30,10 +30,7 @@ class Sample:
     """Sample standard deviation (n - 1); None for a single value."""
     low: float | None
     high: float | None
-    """Percentile bootstrap interval of the mean."""
-    t_low: float | None
-    t_high: float | None
-    """Student's interval of the mean: wider, and better calibrated for few values."""
+    """95 % interval of the mean; None for a single value."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +47,33 @@ class Paired:
 
 
 def describe(values: Values) -> Sample:
-    """Mean, standard deviation and both intervals. Raises ValueError without values."""
+    """Mean, standard deviation and interval. Raises ValueError without values."""
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
         raise ValueError("no values to describe")
     mean = float(x.mean())
     if len(x) == 1:
-        return Sample(1, mean, None, None, None, None, None)
-    sd = float(x.std(ddof=1))
-    low, high = bootstrap_interval(x)
-    margin = student_quantile(len(x) - 1, (1 + LEVEL) / 2) * sd / math.sqrt(len(x))
-    return Sample(len(x), mean, sd, low, high, mean - margin, mean + margin)
+        return Sample(1, mean, None, None, None)
+    return Sample(len(x), mean, float(x.std(ddof=1)), *interval_of_mean(x))
 
 
-def bootstrap_interval(values: Values | NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval of the mean (Efron 1979): over all resamples if there are few, else over random ones.
+def interval_of_mean(values: Values | NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+    """An interval that holds the true mean in `level` of all repetitions, of two values or more.
 
-    The same values always give the same interval.
+    Student's interval below 50 values; from 50 on the bias-corrected and accelerated bootstrap (Efron 1987), which does
+    without a normal distribution but is too narrow for few values. The same values always give the same interval.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
-    n = len(x)
-    if n**n <= EXACT_RESAMPLES:
-        chosen = np.stack(np.meshgrid(*[np.arange(n)] * n, indexing="ij")).reshape(n, -1)
-        means = x[chosen].mean(0)
-    else:
-        chosen = np.random.default_rng(SEED).integers(0, n, size=(RESAMPLES, n))
-        means = x[chosen].mean(1)
-    # Few values have few means: the interval ends at one of them, not between two.
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    return float(low), float(high)
+    n, mean = len(x), float(x.mean())
+    if n >= FEWEST_RESAMPLED and x[0] < x[-1]:
+        from scipy.stats import bootstrap  # type: ignore[import-untyped,unused-ignore]
+
+        resampled = bootstrap(
+            (x,), np.mean, confidence_level=level, n_resamples=RESAMPLES, rng=np.random.default_rng(SEED)
+        )
+        return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
+    margin = student_quantile(n - 1, (1 + level) / 2) * float(x.std(ddof=1)) / math.sqrt(n)
+    return mean - margin, mean + margin
 
 
 def student_quantile(freedom: int, share: float) -> float:

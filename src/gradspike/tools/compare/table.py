@@ -74,7 +74,7 @@ def amount(value: float) -> str:
 
 
 def interval(sample: Sample | None, factor: float = 1, sign: str = "") -> str:
-    """`[94.1, 95.2]`, the bootstrap interval."""
+    """`[94.1, 95.2]`, the interval of the mean."""
     if sample is None or sample.low is None or sample.high is None:
         return escape.DASH
     return f"[{factor * sample.low:{sign}.2f}, {factor * sample.high:{sign}.2f}]"
@@ -90,8 +90,8 @@ def shown_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 def caption(comparison: Comparison) -> str:
     """What the numbers mean."""
     sentences = [
-        "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % bootstrap interval "
-        "of the mean. No epoch or run is selected by test results."
+        "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the "
+        "mean (Student's; BCa bootstrap from 50 seeds). No epoch or run is selected by test results."
     ]
     if comparison.baseline is not None:
         sentences.append(f"Differences are to {comparison.baseline}, over shared seeds, in percentage points.")
@@ -183,7 +183,7 @@ def as_csv(comparison: Comparison) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     samples = ("final", "best", "firing_rate", "gradient", "gradient_spread", "energy", "seconds", "memory")
-    parts = ("mean", "sd", "low", "high", "t_low", "t_high")
+    parts = ("mean", "sd", "low", "high")
     differences = [f"difference_{part}" for part in parts]
     writer.writerow(
         ["group", "method", *(escape.csv(key) for key in comparison.grouping.swept), "n", "seeds"]

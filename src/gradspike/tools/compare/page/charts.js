@@ -120,7 +120,7 @@ function nameBeside(made, taken, box, x, y, name) {
   }
 }
 
-// rows: [{index, name, mean, low, high, tLow, tHigh, values, note, tip}]
+// rows: [{index, name, mean, low, high, values, note, tip}]
 function forestChart(host, width, rows, { xTitle, label }) {
   const narrow = width < 640;
   const step = narrow ? 52 : 34;
@@ -128,7 +128,7 @@ function forestChart(host, width, rows, { xTitle, label }) {
   const made = canvas(host, width, height, label);
   const longest = Math.max(...rows.map((row) => row.name.length));
   const box = { left: narrow ? 10 : Math.min(300, longest * 7.2 + 46), right: width - (narrow ? 10 : 190), top: 10, bottom: height - 44 };
-  const ends = rows.flatMap((row) => [row.low, row.high, row.tLow, row.tHigh, row.mean, 0, ...row.values]);
+  const ends = rows.flatMap((row) => [row.low, row.high, row.mean, 0, ...row.values]);
   const x = linear(extent(ends, 0.06), [box.left, box.right]);
   for (const tick of x.ticks(Math.max(2, Math.floor((box.right - box.left) / 80))))
     made.append(svg("line", { class: "axis", x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom }), svg("text", { x: x(tick), y: box.bottom + 18, "text-anchor": "middle" }, signed(tick, tick % 1 ? 1 : 0)));
@@ -140,7 +140,6 @@ function forestChart(host, width, rows, { xTitle, label }) {
     const line = svg("g", { "data-group": row.index });
     if (narrow) line.append(svg("text", { class: "strong", x: box.left, y: y - 17 }, row.name), svg("text", { x: box.right, y: y - 17, "text-anchor": "end" }, row.note));
     else line.append(mark(kind, 8, y, 4, { fill: colour }), svg("text", { class: "strong", x: 20, y: y + 4 }, row.name), svg("text", { x: box.right + 14, y: y + 4 }, row.note));
-    if (row.tLow !== null) line.append(svg("line", { x1: x(row.tLow), x2: x(row.tHigh), y1: y, y2: y, stroke: colour, "stroke-width": 1.2 }));
     if (row.low !== null) line.append(svg("line", { x1: x(row.low), x2: x(row.high), y1: y, y2: y, stroke: colour, "stroke-width": 5, "stroke-opacity": 0.45 }));
     for (const value of row.values) line.append(svg("circle", { cx: x(value), cy: y + 8, r: 2, fill: "var(--soft)" }));
     line.append(mark(kind, x(row.mean), y, 5, { fill: colour }), svg("rect", { x: 0, y: y - step / 2, width, height: step, fill: "transparent" }));
@@ -188,7 +187,6 @@ function strip(index, group, domain) {
   made.append(mark(kind, x(group.final.mean), 9, 4, { fill: colour }));
   return pointed(made, group.name, () => [
     ...group.values.map((value, place) => [null, `seed ${group.seeds[place]}`, `${percent(value)} %`]),
-    [null, "bootstrap 95 %", range(group.final.low, group.final.high, 100)],
-    [null, "Student 95 %", range(group.final.t_low, group.final.t_high, 100)],
+    [null, "95 % interval", range(group.final.low, group.final.high, 100)],
   ]);
 }

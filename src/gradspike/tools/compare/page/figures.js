@@ -39,7 +39,7 @@ function differences() {
   if (!data.paired.length) return;
   figure("differences", `Differences to ${data.baseline}`, {
     note:
-      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % bootstrap interval; thin line: Student's 95 % interval; dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
+      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % interval (Student's; BCa bootstrap from 50 seeds); dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
       (data.verdict ?? ""),
     draw(host, width) {
       const rows = data.paired
@@ -49,13 +49,12 @@ function differences() {
           const against = data.groups[pair.against].name;
           return {
             index: pair.group, name: data.groups[pair.group].name, mean: 100 * sample.mean,
-            low: sample.low === null ? null : 100 * sample.low, high: 100 * sample.high, tLow: sample.t_low === null ? null : 100 * sample.t_low, tHigh: 100 * sample.t_high,
+            low: sample.low === null ? null : 100 * sample.low, high: 100 * sample.high,
             values: pair.differences.map((value) => 100 * value),
             note: `${signed(100 * sample.mean)}  ·  p ${short(pair.p)} (${short(pair.corrected)})`,
             tip: [
               [null, `minus ${against}`, signed(100 * sample.mean)],
-              [null, "bootstrap 95 %", range(sample.low, sample.high, 100, signed)],
-              [null, "Student 95 %", range(sample.t_low, sample.t_high, 100, signed)],
+              [null, "95 % interval", range(sample.low, sample.high, 100, signed)],
               ...pair.seeds.map((seed, place) => [null, `seed ${seed}`, signed(100 * pair.differences[place])]),
             ],
           };
@@ -64,8 +63,8 @@ function differences() {
       forestChart(host, width, rows, { xTitle: `percentage points above ${data.baseline}`, label: `Differences to ${data.baseline}` });
     },
     rows: () => [
-      ["group", "against", "seeds", "mean", "sd", "low", "high", "t_low", "t_high", "p", "p_holm", "differences"],
-      ...data.paired.map(({ group, against, seeds, sample, p, corrected, differences: values }) => [data.groups[group].name, data.groups[against].name, seeds.join(" "), sample.mean, sample.sd, sample.low, sample.high, sample.t_low, sample.t_high, p, corrected, values.join(" ")]),
+      ["group", "against", "seeds", "mean", "sd", "low", "high", "p", "p_holm", "differences"],
+      ...data.paired.map(({ group, against, seeds, sample, p, corrected, differences: values }) => [data.groups[group].name, data.groups[against].name, seeds.join(" "), sample.mean, sample.sd, sample.low, sample.high, p, corrected, values.join(" ")]),
     ],
   });
 }
