@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
+from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import shown
@@ -17,6 +20,8 @@ class EvaluateConfig(Strict):
     run: str
     split: Literal["train", "val", "test"] = "test"
     checkpoint: Literal["last", "best", "both"] = "both"
+    batch_size: PositiveInt | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
     data_dir: str | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -30,6 +35,8 @@ Arguments:
   run          the run's folder
   split        test | val | train                             (test)
   checkpoint   last | best (by validation accuracy) | both    (both)
+  batch_size   samples computed at a time                     (the run's dataset.eval_batch_size)
+  workers      loader processes                               (the run's dataset.workers)
   data_dir     where the data is now, if it has moved
   accelerator  auto | cpu | gpu                               (auto)
 
@@ -51,7 +58,17 @@ def evaluate(words: list[str]) -> int:
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation
 
-    results = evaluation.evaluate(run, paths, arguments.split, arguments.data_dir, arguments.accelerator)
+    size = arguments.batch_size or run.config().dataset.eval_batch_size
+    with one_sentence(lambda: f"lower batch_size={size}", keys=""):
+        results = evaluation.evaluate(
+            run,
+            paths,
+            arguments.split,
+            arguments.data_dir,
+            arguments.accelerator,
+            arguments.batch_size,
+            arguments.workers,
+        )
     print_evaluation(shown(run.path), arguments.split, results)
     print(f"written: {shown(run.write_evaluation(arguments.split, results))}")
     return 0

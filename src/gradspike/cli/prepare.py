@@ -17,6 +17,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.data.files.data_dir import check_data_dir
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, Interrupted, UserError
+from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.terminal.printer import speak
 
@@ -80,7 +81,8 @@ def prepare(words: list[str]) -> int:
         if arguments.export is not None:
             return _export(source, Path(arguments.export).expanduser(), arguments.export_format)
         # `verify=true` reports a damaged set; opening it otherwise would prepare it again.
-        with trusting() if arguments.verify else nullcontext():
+        advice = one_sentence(lambda: "prepare with fewer processes (workers=1); finished parts are kept", keys="")
+        with advice, trusting() if arguments.verify else nullcontext():
             samples = source.checked()
             opened = _open(samples)
     except KeyboardInterrupt:

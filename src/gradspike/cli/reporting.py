@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from gradspike.errors import Interrupted, OutputClosed, UserError
+from gradspike.exhausted import why_exhausted
 
 
 def reporting_errors(action: Callable[[], int]) -> int:
@@ -30,7 +31,7 @@ def reporting_errors(action: Callable[[], int]) -> int:
 
 
 def tried(action: Callable[[], int]) -> int:
-    """One trial of a multirun: a UserError ends this trial only, anything else ends all of them."""
+    """One trial of a multirun: a UserError or a lack of memory or disk ends this trial only, anything else all."""
     try:
         code = action()
         sys.stdout.flush()
@@ -42,6 +43,11 @@ def tried(action: Callable[[], int]) -> int:
         if _output_is_closed():
             raise OutputClosed from error
         raise
+    except Exception as error:
+        if (said := why_exhausted(error)) is None:
+            raise
+        print(f"Error: {said}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def _output_is_closed() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
 from gradspike.data.source import Samples
-from gradspike.errors import ConfigError, UserError
+from gradspike.errors import ConfigError
+from gradspike.exhausted import LoaderError, loader_failure
 
 Indices = NDArray[np.int64]
 Batch = dict[str, Any]
@@ -28,35 +28,6 @@ GROUP_BATCHES = 8
 """Limits of a group of batches: 2 MiB of uint8 samples (700 pictures of CIFAR-10) and 8 batches."""
 IN_MEMORY_BYTES = 2 * 2**30
 """Larger sets stay memory-mapped during training. Each process (device) holds its own copy."""
-
-
-class LoaderError(UserError):
-    """The loader's processes cannot go on: one was killed, or shared memory or file descriptors ran out."""
-
-
-def loader_failure(error: BaseException) -> str | None:
-    """What to say of an error that comes from the loader's processes; None for any other error.
-
-    PyTorch reports a killed worker from a signal handler, so that its error can appear anywhere in the main process.
-    """
-    text = f"{error}\n{error.__cause__ or ''}"
-    if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
-        return (
-            "The loader's processes ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, "
-            "or make it larger (docker run --shm-size=8g)."
-        )
-    if re.search(r"Too many open files|received \d+ items of ancdata", text):
-        return (
-            "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
-        )
-    if re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
-        found = re.search(r"killed by signal: ([\w ]+)", text)
-        signal = f" (signal: {found[1].strip()})" if found else ""
-        return (
-            f"A process of the loader died{signal}, most often because memory ran out: lower dataset.workers or "
-            "dataset.batch_size."
-        )
-    return None
 
 
 def training_order(samples: Indices, seed: int, epoch: int) -> Indices:

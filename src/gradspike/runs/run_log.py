@@ -21,10 +21,15 @@ class RunLog(logging.FileHandler):
     def __init__(self, file: Path) -> None:
         self._reported = False
         try:
-            super().__init__(file)
+            super().__init__(file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(f"{file}: cannot be written ({error.strerror or error}).") from error
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def write_traceback(self, error: BaseException) -> None:
+        """Write an error with its traceback, which the terminal need not show."""
+        trace = (type(error), error, error.__traceback__)
+        self.handle(logging.LogRecord("gradspike", logging.ERROR, "", 0, "The training failed:", None, trace))
 
     @override
     def handleError(self, record: logging.LogRecord) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradspike.errors import UserError
+from gradspike.exhausted import is_out_of_memory
 from gradspike.runs.folder import RunFolder
 
 DIGEST = "tensors_sha256"
@@ -96,6 +97,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     # torch has no common class for files that are cut short, of another kind or unreadable.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).") from error
     missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)

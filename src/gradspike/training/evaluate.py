@@ -22,11 +22,17 @@ from gradspike.training.trainer import build_trainer, quieten
 
 
 def evaluate(
-    run: RunFolder, checkpoints: list[Path], split: Split, data_dir: str | None, accelerator: str
+    run: RunFolder,
+    checkpoints: list[Path],
+    split: Split,
+    data_dir: str | None,
+    accelerator: str,
+    batch_size: int | None = None,
+    workers: int | None = None,
 ) -> dict[str, dict[str, float]]:
     """Accuracy, loss and firing rate of each checkpoint on `split`, by the checkpoint's name."""
     quieten()
-    config = as_evaluated(run.config(), data_dir, accelerator)
+    config = as_evaluated(run.config(), data_dir, accelerator, batch_size, workers)
     check_device(config.trainer)
     with SignalGuard() as guard:
         states = {path: load_checkpoint(path)["state_dict"] for path in checkpoints}
@@ -51,9 +57,17 @@ def evaluate(
         return results
 
 
-def as_evaluated(config: ExperimentConfig, data_dir: str | None, accelerator: str) -> ExperimentConfig:
-    """A run's configuration on one device of the given kind, with its data in `data_dir` if that is given."""
+def as_evaluated(
+    config: ExperimentConfig,
+    data_dir: str | None,
+    accelerator: str,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> ExperimentConfig:
+    """A run's configuration on one device of the given kind, with what is given of the rest."""
     plain = config.plain()
+    own = {"eval_batch_size": batch_size, "workers": workers}
+    plain["dataset"] |= {key: value for key, value in own.items() if value is not None}
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
     if plain["model"].get("pretrained") is not None:
         plain["model"]["pretrained"] = None  # the weights come from a checkpoint

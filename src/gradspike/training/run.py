@@ -15,6 +15,7 @@ from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import Interrupted
+from gradspike.exhausted import one_sentence
 from gradspike.loggers.base import RunLogger
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
@@ -36,6 +37,7 @@ from gradspike.training.probe.probe import Probe
 from gradspike.training.processes import is_first_process
 from gradspike.training.session import recorded
 from gradspike.training.summary import summarise
+from gradspike.training.to_lower import to_lower
 from gradspike.training.trainer import build_trainer, quieten
 
 log = logging.getLogger("gradspike")
@@ -49,7 +51,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     """
     place = find_place(config.trainer, command)
     quieten(place)
-    with SignalGuard(place) as guard, _held(resumed):
+    with SignalGuard(place) as guard, _held(resumed), one_sentence(lambda: to_lower(config)):
         task = _prepare(config, resumed, place)
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
@@ -61,7 +63,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         run = resumed or RunFolder.create(config)
         parts = (config.dataset.name, config.model.name, config.method.name)
         modules = [name.partition(":")[0] for name in parts if ":" in name]
-        with recorded(run, command, modules, new=resumed is None):
+        with recorded(run, command, modules, new=resumed is None), one_sentence(lambda: to_lower(config)):
             _announce(task, run)
             summary = _fit_and_test(task, run, guard)
             run.write_summary(summary)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from gradspike.config.overrides import override
 from gradspike.errors import Interrupted, UserError
+from gradspike.exhausted import Exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.run_log import RunLog
 from gradspike.shown import relative, shown
@@ -44,6 +45,10 @@ def recorded(run: RunFolder, command: list[str], modules: Sequence[str], new: bo
         raise
     except BaseException as error:
         _end(run, "failed", f"{type(error).__name__}: {error}")
+        if handler is not None and (isinstance(error, Exhausted) or not isinstance(error, UserError)):
+            handler.write_traceback(error)
+        if isinstance(error, Exhausted):
+            raise type(error)(f"{error} {_saved(run)}") from error
         if run.last.is_file():
             log.info("The last saved state: %s", shown(run.last))
         raise
@@ -52,6 +57,14 @@ def recorded(run: RunFolder, command: list[str], modules: Sequence[str], new: bo
             log.removeHandler(handler)
             handler.close()
         run.unlock()
+
+
+def _saved(run: RunFolder) -> str:
+    """Where the state lies, and the command that continues it."""
+    if not run.last.is_file():
+        return "Nothing was saved yet."
+    command = typed_command("train", override("resume", str(relative(run.path))))
+    return f"The last saved state is {shown(run.last)}; where there is enough, continue it with: {command}"
 
 
 def _end(run: RunFolder, state: str, reason: str) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.data.prepared.digests import DamagedError
-from gradspike.data.prepared.disk import free_space, is_full
+from gradspike.data.prepared.disk import free_space
 from gradspike.data.prepared.origin import report_old_sets
 from gradspike.data.prepared.parts import PARTS
 from gradspike.data.prepared.stored import Prepared, canonical, folder_of, open_stored, write_meta
 from gradspike.errors import UserError
+from gradspike.exhausted import is_full
 from gradspike.locks import Taken, lock_if_possible
 
 log = logging.getLogger(__name__)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
 
 from gradspike.errors import UserError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether an error means that the disk or the quota is full."""
-    # numpy's message for a short write, which hides the system's reason.
-    return error.errno in _FULL or (error.errno is None and "requested and" in str(error))
 
 
 def check_free_space(folder: Path, needed: int) -> None:

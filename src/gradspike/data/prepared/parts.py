@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.files.bad_file import BadFile
-from gradspike.data.prepared.disk import check_free_space, free_space, is_full, size_text
+from gradspike.data.prepared.disk import check_free_space, free_space, size_text
 from gradspike.data.prepared.work_bar import WorkBar
 from gradspike.data.prepared.work_pool import run_tasks
 from gradspike.errors import UserError
+from gradspike.exhausted import is_full
 
 ItemT = TypeVar("ItemT")
 PARTS = "parts"

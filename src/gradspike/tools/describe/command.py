@@ -11,6 +11,7 @@ from gradspike.config.compose import load_config
 from gradspike.config.recipes import percent, published_for
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
+from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
@@ -60,9 +61,11 @@ def describe(words: list[str]) -> int:
 
     from gradspike.tools.describe.measure import measure
     from gradspike.tools.describe.table import print_description
+    from gradspike.training.to_lower import to_lower
 
-    network = measure(config)
-    twins = [(name, measure(twin)) for name, twin in _twins(config)]
+    with one_sentence(lambda: to_lower(config, trains=False)):
+        network = measure(config)
+        twins = [(name, measure(twin)) for name, twin in _twins(config)]
     print_description(config, network, twins, _published(config))
     if path is not None:
         write_output(path, json.dumps(_numbers(config, network, twins), indent=2) + "\n", "out=")

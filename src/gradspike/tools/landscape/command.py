@@ -10,6 +10,7 @@ from typing import Any
 
 from gradspike.cli.arguments import Command
 from gradspike.errors import UserError
+from gradspike.exhausted import one_sentence
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import shown
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
@@ -34,6 +35,7 @@ Arguments:
   seed             seed of the two directions                              (0)
   samples          use only so many samples, evenly by class               (null: the whole split)
   batch_size       samples computed at a time                              (null: the run's dataset.eval_batch_size)
+  workers          loader processes                                        (the run's dataset.workers)
   norm_statistics  stored (running statistics) | batch                     (stored)
   accelerator      auto | cpu | gpu                                        (auto)
   data_dir         where the data is now, if it has moved
@@ -57,6 +59,16 @@ def landscape(words: list[str]) -> int:
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
     run.config()  # a damaged one is answered before torch is imported
 
+    with one_sentence(lambda: _to_lower(arguments), keys=""):
+        return _draw(run, checkpoint, arguments, out)
+
+
+def _to_lower(arguments: LandscapeConfig) -> str:
+    samples = "" if arguments.samples is None else f"={arguments.samples}"
+    return f"lower batch_size or samples{samples}; finished points are kept"
+
+
+def _draw(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig, out: Path) -> int:
     from gradspike.tools.landscape.plot import draw
     from gradspike.tools.landscape.surface import open_surface
 

@@ -23,6 +23,7 @@ class LandscapeConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     samples: PositiveOrNull = None
     batch_size: PositiveOrNull = None
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
     norm_statistics: Literal["stored", "batch"] = "stored"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     data_dir: Annotated[str | None, NullOr] = None

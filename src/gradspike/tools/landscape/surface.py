@@ -118,7 +118,7 @@ class OpenedSurface:
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
     """Load a run's network and data. Raises UserError for everything the user can fix."""
     quieten()
-    config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator)
+    config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator, workers=arguments.workers)
     check_device(config.trainer)
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)

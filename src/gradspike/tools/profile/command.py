@@ -12,6 +12,7 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
+from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
@@ -63,8 +64,24 @@ def profile(words: list[str]) -> int:
     _check(config)
     path = None if options.out is None else checked_file("out=", options.out)
 
-    from gradspike.tools.profile.measure import measure
     from gradspike.tools.profile.table import print_profile
+    from gradspike.training.to_lower import to_lower
+
+    with one_sentence(lambda: to_lower(config, trains=False)):
+        mine, twin = _measured(config, options.steps)
+    print_profile(config, mine, twin, _device(config))
+    if path is not None:
+        numbers = {"label": config.label(), "engine": config.engine, "step": _numbers(mine)}
+        if twin is not None:
+            numbers["twin"] = _numbers(twin)
+        write_output(path, json.dumps(numbers, indent=2) + "\n", "out=")
+        print(f"written: {path}")
+    return 0
+
+
+def _measured(config: ExperimentConfig, steps: int) -> tuple[Profile, Profile | None]:
+    """The profile of a configuration, and that of its ReLU twin unless it is one itself."""
+    from gradspike.tools.profile.measure import measure
     from gradspike.training.build import build_data
     from gradspike.training.device import check_device
     from gradspike.training.trainer import quieten
@@ -79,16 +96,8 @@ def profile(words: list[str]) -> int:
         plain = config.plain()
         plain["model"]["activation"] = "relu"
         configs.append(validate(plain))
-    mine, *twins = measure(configs, data, options.steps, ROUNDS)
-    twin = twins[0] if twins else None
-    print_profile(config, mine, twin, _device(config))
-    if path is not None:
-        numbers = {"label": config.label(), "engine": config.engine, "step": _numbers(mine)}
-        if twin is not None:
-            numbers["twin"] = _numbers(twin)
-        write_output(path, json.dumps(numbers, indent=2) + "\n", "out=")
-        print(f"written: {path}")
-    return 0
+    mine, *twins = measure(configs, data, steps, ROUNDS)
+    return mine, twins[0] if twins else None
 
 
 def _check(config: ExperimentConfig) -> None:

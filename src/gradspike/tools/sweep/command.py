@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import UserError
+from gradspike.exhausted import disk_is_full
 from gradspike.runs.files import write_atomically
 from gradspike.shown import relative, shown
 from gradspike.started import typed_command
@@ -40,7 +40,7 @@ def sweep(arguments: list[str]) -> int:
     try:
         return _run(file, words, listed, configs, folder, line, slurm, workers, arguments)
     except Exception as error:
-        if not _is_full(error):
+        if not disk_is_full(error):
             raise
         raise UserError(
             f"{shown(folder.path)}: the disk is full. Make room, then type the same command again to continue."
@@ -121,14 +121,3 @@ def _run(
         return Runner(folder, study, plan, cluster, table).run()
     finally:
         study.close()
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, of the system or of SQLite, comes from a full disk or an exhausted quota."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "disk is full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

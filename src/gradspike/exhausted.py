@@ -1,0 +1,126 @@
+"""Resources that end (memory, disks, processes): one sentence that says what to do, instead of a traceback."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gradspike.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MEMORY = re.compile(
+    r"DefaultCPUAllocator|not enough memory|can(no|')t allocate memory|std::bad_alloc|could not create a memory object"
+    r"|Storage size calculation overflowed|integer multiplication overflow|array is too big",
+    re.IGNORECASE,
+)
+GPU_MEMORY = re.compile(r"(CUDA|HIP|MPS)\b.*out of memory|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_\w*ALLOC_FAILED")
+
+
+class Exhausted(UserError):
+    """A resource has run out."""
+
+
+class LoaderError(Exhausted):
+    """The loader's processes cannot go on: one was killed, or shared memory or file descriptors ran out."""
+
+
+@contextmanager
+def one_sentence(to_lower: Callable[[], str], keys: str = "dataset.") -> Iterator[None]:
+    """Turn an error of the block that means that a resource has run out into Exhausted.
+
+    to_lower: what needs less memory, as the end of the sentence "Out of memory: ...". keys: what precedes the names of
+    the command's own `workers` and `batch_size`.
+    """
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error, Exhausted) and keys != "dataset.":
+            raise type(error)(str(error).replace("dataset.", keys)) from error
+        raise
+    except Exception as error:
+        if (said := why_exhausted(error, to_lower)) is None:
+            raise
+        raise Exhausted(said.replace("dataset.", keys)) from error
+
+
+def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = None) -> str | None:
+    """What to say of an error that means that a resource has run out; None for any other error."""
+    for one in _chain(error):
+        text = f"{type(one).__name__}: {one}"
+        if "out of resource" in text:  # a kernel of Triton that is too large for the GPU
+            continue
+        if said := loader_failure(one):
+            return said
+        if isinstance(one, OSError) and is_full(one):
+            return full_disk(one)
+        gpu = type(one).__name__ == "OutOfMemoryError" or GPU_MEMORY.search(text) is not None
+        if gpu or is_out_of_memory(one):
+            advice = to_lower() if to_lower is not None else "end other programs, or use a machine with more of it"
+            return f"Out of memory{' on the GPU' if gpu else ''}: {advice}."
+        if "can't start new thread" in text:
+            return "No more threads can be started: raise the limit (ulimit -u), or lower dataset.workers."
+    return None
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, of the system or of SQLite, comes from a full disk, an exhausted quota or a limit of files."""
+    return any((isinstance(one, OSError) and is_full(one)) or "disk is full" in str(one) for one in _chain(error))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch means that the memory of the CPU does not suffice."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | ValueError) and MEMORY.search(str(error)) is not None
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error means that the disk or the quota is full, or that a file may not grow (ulimit -f)."""
+    # numpy's message for a short write, which hides the system's reason.
+    return error.errno in FULL or (error.errno is None and "requested and" in str(error))
+
+
+def full_disk(error: OSError) -> str:
+    """What to say of a full disk."""
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    reason = error.strerror or "No space left on device"
+    if error.errno == errno.EFBIG:
+        return f"{where}cannot be written ({reason}): raise the limit of the size of files (ulimit -f)."
+    return f"{where}cannot be written ({reason}): free some space." if where else f"{reason}: free some space."
+
+
+def loader_failure(error: BaseException) -> str | None:
+    """What to say of an error that comes from the loader's processes; None for any other error.
+
+    PyTorch reports a killed worker from a signal handler, so that its error can appear anywhere in the main process.
+    """
+    text = f"{error}\n{error.__cause__ or ''}"
+    if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
+        return (
+            "The loader's processes ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, "
+            "or make it larger (docker run --shm-size=8g)."
+        )
+    if re.search(r"Too many open files|received \d+ items of ancdata", text):
+        return (
+            "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
+        )
+    if re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
+        found = re.search(r"killed by signal: ([\w ]+)", text)
+        signal = f" (signal: {found[1].strip()})" if found else ""
+        return (
+            f"A process of the loader died{signal}, most often because memory ran out: lower dataset.workers or "
+            "dataset.batch_size."
+        )
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, then what caused it."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__
