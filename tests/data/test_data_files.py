@@ -162,7 +162,8 @@ def test_nothing_found_says_what_was_looked_for_and_what_to_put_where(tmp_path: 
 
 def test_a_listing_by_class_places_or_names_every_file(folder: Path, tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
-    extra = {"README.md": b"r", "train/loose.png": b"l", "train/ant/notes.txt": b"n", "train/ant/deep/x.PNG": b"d"}
+    extra = {"README.md": b"r", "train/loose.png": b"l", "train/ant/notes.gif": b"n", "train/ant/deep/x.PNG": b"d"}
+    extra |= {"train/ant/notes.txt": b"n", "train/LICENSE": b"l"}
     pack(folder, archive, "pets/")
     with zipfile.ZipFile(archive, "a") as file:
         for name, content in extra.items():
@@ -172,7 +173,7 @@ def test_a_listing_by_class_places_or_names_every_file(folder: Path, tmp_path: P
     assert {name: len(entries) for name, entries in listing.splits["train"].items()} == {"ant": 5, "bee": 4, "cat": 4}
     assert listing.splits["train"]["ant"][-1].name == "train/ant/deep/x.PNG"
     assert [(file.path, file.problem) for file in listing.bad] == [
-        (f"{archive}/pets/train/ant/notes.txt", "is not one of .png"),
+        (f"{archive}/pets/train/ant/notes.gif", "is not one of .png"),
         (f"{archive}/pets/train/loose.png", "is in no class folder"),
     ]
 

@@ -235,7 +235,7 @@ BAD_PICTURES: dict[str, tuple[str, bytes, str]] = {
     "cut off": ("train/bee/x.png", encoded(pixels(0))[:1000], "cannot be decoded"),
     "of another size": ("test/ant/x.png", encoded(pixels(0, 33)), "has 33x33 pixels instead of 32x32"),
     "no picture inside": ("test/bee/x.jpg", b"words", "is not a PNG, JPEG or WebP"),
-    "no picture by name": ("train/cat/x.txt", b"words", "is not one of"),
+    "no picture by name": ("train/cat/x.gif", b"words", "is not one of"),
     "in no class": ("train/x.png", encoded(pixels(0)), "is in no class folder"),
 }
 

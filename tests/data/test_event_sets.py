@@ -145,11 +145,11 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     assert len(load("event_folder", tmp_path, image_size=16, classes=3, on_bad_file="skip").names) == 24
     write_sessions(tmp_path / "sessions")
     made.write(tmp_path / "sessions/session_a/Caixa.npz", made.npz_bytes(made.recording(0)))
-    made.write(tmp_path / "sessions/session_a/notes.txt", b"hello")
+    made.write(tmp_path / "sessions/session_a/notes.h5", b"hello")
     with pytest.raises(UserError) as error:
         load("event_folder", tmp_path, source=str(tmp_path / "sessions"), **SESSIONS)
     assert "session_a/Caixa.npz: has the same name as" in str(error.value)
-    assert "session_a/notes.txt: is not one of" in str(error.value)
+    assert "session_a/notes.h5: is not one of" in str(error.value)
 
 
 def test_a_clip_without_events_does_not_take_the_others_of_its_file_along(tmp_path: Path) -> None:
@@ -319,14 +319,14 @@ def test_bad_files_are_named_and_refused_or_skipped(tmp_path: Path, caplog: pyte
         "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 times"),
         "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "holds no events"),
         "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events lie outside the sensor"),
-        "train/cat/notes.txt": (b"hello", "is not one of"),
+        "train/cat/notes.h5": (b"hello", "is not one of"),
         "train/ghost.bin": (made.bin_bytes(made.recording(0)), "is in no class folder"),
     }
     for name, (content, _) in bad.items():
         made.write(folder / name, content)
     (folder / "train/ant/gone.bin").symlink_to("nowhere")
     options: dict[str, Any] = {"image_size": 16, "classes": 3}
-    with pytest.raises(UserError, match=r"notes.txt: is not one of[^$]*dataset.on_bad_file=skip"):
+    with pytest.raises(UserError, match=r"notes.h5: is not one of[^$]*dataset.on_bad_file=skip"):
         load("event_folder", tmp_path, **options)
     with caplog.at_level(logging.WARNING, "gradspike"):
         samples = load("event_folder", tmp_path, on_bad_file="skip", **options)

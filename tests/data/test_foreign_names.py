@@ -143,6 +143,41 @@ def test_a_zip_with_backslashes(tmp_path: Path, mixed: bool) -> None:
     assert "train/ant/0.png" in list(samples.names)
 
 
+@pytest.mark.parametrize("ending", ["", ".tar", ".tar.gz"])
+def test_backslashes_in_names_on_linux_are_letters(tmp_path: Path, ending: str) -> None:
+    """In a folder, and in a tar file, which has no other separator than "/"."""
+    folder = tmp_path / "files"
+    for name, content in members(name="a\\b").items():
+        split, _, file = name.split("/")
+        for odd in (f"{split}/a\\b/x\\{file}", f"{split}/x\\..\\c/\\{file}", f"{split}/C:/{file}"):
+            (folder / odd).parent.mkdir(parents=True, exist_ok=True)
+            (folder / odd).write_bytes(content)
+    source = folder
+    if ending:
+        source = tmp_path / f"a{ending}"
+        with tarfile.open(source, "w:gz" if "gz" in ending else "w") as file:
+            for path in sorted(folder.rglob("*.png")):
+                file.add(path, path.relative_to(folder).as_posix())
+    samples = load(tmp_path, source, classes=3)
+    assert samples.class_names == ("C:", "a\\b", "x\\..\\c")
+    assert len(samples.names) == 18
+    assert "test/a\\b/x\\0.png" in list(samples.names)
+
+
+def test_a_folder_of_recordings_with_backslashes(tmp_path: Path) -> None:
+    from gradspike.data.registry import DATASETS
+    from helpers import event_samples as made
+
+    for split in ("train", "test"):
+        for number in range(3):
+            made.write(tmp_path / f"e/{split}/a\\b/r\\{number}.npz", made.npz_bytes(made.recording(number)))
+    options = {"source": str(tmp_path / "e"), "classes": 1, "image_size": 16, "sensor_size": 34}
+    config = DATASETS.config_class("event_folder")(name="event_folder", **options)
+    samples = DATASETS.implementation("event_folder")(config, 4, tmp_path).load()
+    assert samples.class_names == ("a\\b",)
+    assert samples.names[0] == "test/a\\b/r\\0.npz"
+
+
 def test_backslashes_do_not_lead_out_of_a_zip(tmp_path: Path) -> None:
     files = Files.open(zip_of(tmp_path / "a.zip", {"..\\evil.png": b"x", "C:\\evil.png": b"x", "good\\1.png": b"x"}))
     assert [entry.name for entry in files.entries()] == ["good/1.png"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.events.recording import BadRecordingError, Recording
+from gradspike.data.files.containers import refuse_bomb_inside
 
 _NAMES = {
     "t": ("t", "ts", "time", "timestamp", "timestamps"),
@@ -21,11 +22,12 @@ _NAMES = {
 
 def read_npz(data: bytes) -> Recording:
     """Read a .npz file with the arrays t (microseconds), x, y, p, each [E], or with one array as in a .npy file."""
+    refuse_bomb_inside(data)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise their own errors for a damaged file
-        raise BadRecordingError(f"cannot be read as .npz: {error}") from error
+        raise _unreadable(error, ".npz") from error
     if len(arrays) == 1:
         return _from_array(next(iter(arrays.values())))
     return _from_columns(arrays)
@@ -41,10 +43,16 @@ def load_npy(data: bytes) -> NDArray[Any]:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # as above
-        raise BadRecordingError(f"cannot be read as .npy: {error}") from error
+        raise _unreadable(error, ".npy") from error
     if not isinstance(array, np.ndarray):
         raise BadRecordingError("is a .npz file with the extension .npy")
     return array
+
+
+def _unreadable(error: Exception, ending: str) -> BadRecordingError:
+    if "allow_pickle" in str(error):
+        return BadRecordingError("holds pickled objects, which can run code and have no place in a data file")
+    return BadRecordingError(f"cannot be read as {ending}: {error}")
 
 
 def _from_array(array: NDArray[Any]) -> Recording:

@@ -90,7 +90,7 @@ class ClipFrames:
                 continue
             try:
                 if clip.entry.name.lower().endswith(READY):
-                    content = clip.files.read(clip.entry)
+                    content = clip.files.read(clip.entry, most=_memory())
                     frames, label = read_ready_frames(
                         content, self.time_steps, self.image_size, self.resize, self.binning
                     )
@@ -132,7 +132,7 @@ class ClipFrames:
 
     def _decoded(self, clip: Clip) -> tuple[Recording, list[int]]:
         """The recording of a clip, in order of time and on the sensor, and its row of DECODED."""
-        recording = self.read(clip.entry.name, clip.files.read(clip.entry))
+        recording = self.read(clip.entry.name, clip.files.read(clip.entry, most=_memory()))
         recording.check_left_out(self.max_left_out)
         recording.check_place(*self.sensor)
         recording, disordered = in_order(recording, self.on_disorder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +15,8 @@ import numpy as np
 
 from gradspike.data.events.clips import Clip
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.companions import left_out
+from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import ARCHIVES, Files
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS
@@ -29,11 +33,37 @@ class RemoteFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The recordings of a data set, sorted by name, the class names by label, and the files that cannot be used."""
+    """The recordings of a data set, sorted by name, the class names by label, and the files that cannot be used.
+
+    labels: the paths of the files that the labels come from.
+    """
 
     clips: tuple[Clip, ...]
     class_names: tuple[str, ...]
     bad: tuple[BadFile, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def left_out(self, files: Files, places: Sequence[Files]) -> dict[str, int]:
+        """How many files are neither recordings of the data set nor bad files nor labels: of `files`, and `places`.
+
+        places: `files` itself, or the archives in it.
+        """
+        counts: Counter[str] = Counter()
+        bad = {file.path for file in self.bad} | set(self.labels)
+        for place in places:
+            own = [clip for clip in self.clips if clip.files.path == place.path]
+            inside = own[0].files.root[len(place.root) :] if own else ""
+            counts.update(left_out(place, {inside + clip.entry.name for clip in own}, bad, inside))
+            if place.shown() != files.shown():
+                counts.update(place.ignored())
+        if places[0].shown() != files.shown():
+            counts.update(left_out(files, {entry.name for entry in files.entries() if is_archive(entry)}, bad))
+        return dict(sorted(counts.items()))
+
+
+def is_archive(entry: Entry) -> bool:
+    """Whether a file is an archive by its name."""
+    return entry.name.lower().endswith(ARCHIVES)
 
 
 @contextmanager
@@ -44,7 +74,7 @@ def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> It
             yield [stack.enter_context(files.readable(scratch))]
             return
         places = []
-        for number, entry in enumerate(entry for entry in files.entries() if entry.name.lower().endswith(ARCHIVES)):
+        for number, entry in enumerate(filter(is_archive, files.entries())):
             place = scratch / f"archive-{number}"
             place.mkdir(exist_ok=True)
             stack.callback(shutil.rmtree, place, ignore_errors=True)
@@ -52,12 +82,19 @@ def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> It
                 archive = Files.open(files.path / files.root / entry.name)
             else:
                 inner = place / Path(entry.name).name
-                inner.write_bytes(files.read(entry))
+                inner.write_bytes(_unpacked(files, entry))
                 archive = replace(Files.open(inner), shown_as=Path(files.shown(entry.name)))
             places.append(stack.enter_context(archive.readable(place)))
         if not places:
             raise UserError(f"{files.shown()}: holds no recordings ({', '.join(endings)}) and no archives of them.")
         yield places
+
+
+def _unpacked(files: Files, entry: Entry) -> bytes:
+    try:
+        return files.read(entry, most=math.inf)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{files.shown(entry.name)} {error}.") from error
 
 
 def missing_in_splits(listing: Listing, files: Files) -> list[BadFile]:

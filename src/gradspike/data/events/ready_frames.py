@@ -6,6 +6,10 @@ A file holds [frames, label]: float32 [T, 2, H, W] or [2, H, W, T] in the range 
 from __future__ import annotations
 
 import io
+import pickle
+import warnings
+import zipfile
+import zlib
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +17,8 @@ from numpy.typing import NDArray
 
 from gradspike.data.events.frames import narrow, tet_resize
 from gradspike.data.events.recording import BadRecordingError
+from gradspike.data.files.containers import refuse_bomb_inside
+from gradspike.data.files.safe_pickle import calls, foreign_call
 
 READY = ".pt"
 
@@ -55,11 +61,18 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
         raise BadRecordingError("is empty (0 bytes)")
     import torch
 
+    refuse_bomb_inside(data)
     try:
-        frames, label = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about versions of the format that then fail
+            frames, label = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         array, number = np.asarray(frames, dtype=np.float32), float(torch.as_tensor(label).reshape(()))
     except Exception as error:  # zipfile, pickle, EOF or runtime errors, depending on the damage
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if code := foreign_call(_pickle_in(data), known=("torch", "collections", "numpy")):
+            raise BadRecordingError(calls(code)) from error
+        # torch's own advice is to load it all the same.
+        advice = isinstance(error, pickle.UnpicklingError)
+        reason = "it is not a file of tensors" if advice else str(error).partition("\n")[0] or type(error).__name__
         raise BadRecordingError(f"cannot be read as [frames, label]: {reason}") from error
     if array.ndim == 4 and array.shape[0] == 2 and array.shape[1] == array.shape[2]:
         array = array.transpose(3, 0, 1, 2)
@@ -68,6 +81,15 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
     if not number.is_integer() or number < 0:
         raise BadRecordingError(f"holds the label {number}")
     return array, int(number)
+
+
+def _pickle_in(data: bytes) -> bytes:
+    """The pickle of a .pt file: all of an old one, a member of a new one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return next((archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")), b"")
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return data
 
 
 def _by_place(values: NDArray[Any], size: int) -> NDArray[np.float64]:

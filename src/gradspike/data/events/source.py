@@ -176,6 +176,7 @@ class EventSource(FileSource[RecordingsT]):
             self.check_classes(listing.class_names, files.shown())
             missing = missing_in_splits(listing, files)
             refuse_bad_files([*listing.bad, *missing], config.on_bad_file)
+            left_out = listing.left_out(files, places)
             clips = [replace(clip, number=number) for number, clip in enumerate(listing.clips)]
             work = self.work()
             bad = build_in_parts(
@@ -205,6 +206,7 @@ class EventSource(FileSource[RecordingsT]):
             "source": files.shown(),
             "class_names": list(listing.class_names),
             "bad": [[file.path, file.problem] for file in bad],
+            "left_out": left_out,
         }
 
     def check_extent(self, decoded: Mapping[str, Any], files: Files) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.companions import is_companion
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.files.names import class_name
@@ -63,16 +63,15 @@ def list_by_class(
     files: Files,
     extensions: Sequence[str],
     folders: Mapping[Split, Sequence[str]] = SPLIT_FOLDERS,
-    companions: Sequence[str] = (),
     labels: Mapping[Split, Mapping[str, str]] | None = None,
     around_classes: Sequence[str] = (),
 ) -> ClassListing:
     """List `split/class/name.ext`, with any folders around the splits and between class and name.
 
-    extensions: lower case, with the dot. Files beside the split folders (README, LICENSE) are ignored, and so are
-    `companions` (patterns of names) in them. Any other file in a split folder is a bad file if it has another extension
-    or is in no class folder, unless `labels` gives its class by its name. around_classes: folders that may stand
-    between a split and its classes. Missing splits are not in the result.
+    extensions: lower case, with the dot. Files beside the split folders and known companions in them (README,
+    annotations; see `companions`) are left out. Any other file in a split folder is a bad file if it has another
+    extension or is in no class folder, unless `labels` gives its class by its name. around_classes: folders that may
+    stand between a split and its classes. Missing splits are not in the result.
     """
     files = samples_root(files, extensions, folders)
     split_of = {name: split for split, wanted in folders.items() for name in wanted}
@@ -80,7 +79,7 @@ def list_by_class(
     bad = list(files.bad())
     for entry in files.entries():
         top, *inner = entry.name.split("/")
-        if top not in split_of or not inner or any(fnmatchcase(inner[-1], pattern) for pattern in companions):
+        if top not in split_of or not inner or is_companion(inner[-1], extensions):
             continue
         if inner[0] in around_classes and len(inner) > 2:
             inner = inner[1:]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
+import re
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from gradspike.data.files.names import member_name
 from gradspike.errors import UserError
 
 BLOCK = tarfile.BLOCKSIZE
+BOMB_BYTES = 64 * 2**20
+BOMB_RATIO = 200
+"""Beyond both, a member of an archive is no data: pictures and events become 20 times smaller at the most."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,34 @@ class Listed:
     ignored: dict[str, int]
 
 
+def refuse_bomb(unpacked: int, packed: int) -> None:
+    """Raise ValueError if so many bytes cannot come from so few, by what an archive's header says."""
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
+        raise ValueError(
+            f"would unpack from {packed:,} to {unpacked:,} bytes, as no data do; if it is what you expect, unpack it "
+            "yourself"
+        )
+
+
+def refuse_bomb_inside(content: bytes) -> None:
+    """`refuse_bomb` for a file that is a zip file itself (.npz, .pt). Raises ValueError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # its reader says why
+    refuse_bomb(unpacked, len(content))
+
+
 def _unsafe(name: str) -> bool:
-    return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name[:2]
+    """Whether a member's name leads out of the archive. A backslash is a letter like others: `member_name`."""
+    return name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name) is not None
 
 
 def list_folder(path: Path, root: str) -> Listed:
     """The files of a folder below `root` ("" or "folder/"), following links."""
     entries: list[Entry] = []
+    bad: list[BadFile] = []
     leavings = Leavings()
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [(root.rstrip("/"), ())]
     while pending:
@@ -71,9 +97,11 @@ def list_folder(path: Path, root: str) -> Listed:
                 elif item.is_file():
                     facts = item.stat()
                     entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
+                elif item.is_symlink() and not os.path.exists(item.path):
+                    entries.append(Entry(name, 0, 0))  # reading it gives the reason
                 else:
-                    entries.append(Entry(name, 0, 0))  # a broken link: reading it gives the reason
-    return Listed(tuple(entries), (), leavings.counts())
+                    bad.append(BadFile(str(path / name), "is a pipe, a socket or a device"))
+    return Listed(tuple(entries), tuple(bad), leavings.counts())
 
 
 def list_zip(path: Path, shown: str) -> Listed:
@@ -99,10 +127,16 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
     for info in open_tar(path):
         name = info.name.removeprefix("./")
         last = info
+        if compressed:
+            try:
+                refuse_bomb(info.size, path.stat().st_size)
+            except ValueError as error:
+                raise UserError(f"{shown}: its member {name} {error}.") from error
         if info.isdir() or _is_ignored(name, leavings):
             continue
-        if not info.isreg():
-            bad[name] = BadFile(shown + "/" + name, "is a link or a device inside an archive")
+        if not info.isreg() or info.issparse():
+            what = "sparse file" if info.issparse() else "link or a device"
+            bad[name] = BadFile(shown + "/" + name, f"is a {what} inside an archive")
             continue
         _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
     if last is not None and not compressed and not last.issparse():

@@ -27,9 +27,12 @@ from gradspike.data.files.containers import (
     open_tar,
     open_zip,
     opener,
+    refuse_bomb,
 )
 from gradspike.errors import UserError
 
+MOST_BYTES = 2**30
+"""A picture, a list or a pickle of a data set is never larger."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -115,9 +118,13 @@ class Files:
                 return files
             files = files.below(tops.pop())
 
-    def read(self, entry: Entry) -> bytes:
-        """The bytes of a file. Raises OSError or ValueError with a reason to show to the user."""
+    def read(self, entry: Entry, most: float = MOST_BYTES) -> bytes:
+        """The bytes of a file of up to `most` bytes. Raises OSError or ValueError with a reason to show to the user."""
         name = self.root + entry.name
+        if entry.size > most:
+            raise ValueError(f"has {entry.size:,} bytes; at most {most:,.0f} are read")
+        if self.kind == "zip":
+            refuse_bomb(entry.size, open_zip(self.path).getinfo(name).compress_size)
         if self.kind == "folder":
             return (self.path / name).read_bytes()
         if self.kind == "tar" and not self.compressed:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradspike.data.files.files import Files
 
-LISTING_VERSION = 3
+LISTING_VERSION = 4
 """Change it with any change in which files are listed and how they are named: stored fingerprints are then renewed."""
 FEW = 20_000
 """Folders with up to this many files are read in full every time (about 0.1 s)."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.by_class import SPLIT_FOLDERS, list_by_class
+from gradspike.data.files.companions import left_out
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.pictures.decode import EXTENSIONS
@@ -45,20 +44,10 @@ class PictureListing:
     bad: tuple[BadFile, ...]
 
     def left_out(self, files: Files) -> dict[str, int]:
-        """How many of `files`, which the listing was made of, are neither pictures of the data set nor bad files.
-
-        By top folder and extension: `test/**/*.JPEG`, `words.txt`.
-        """
+        """How many of `files`, which the listing was made of, are neither pictures of the data set nor bad files."""
         inside = self.files.root[len(files.root) :]
         used = {inside + item.entry.name for item in self.items}
-        bad = {file.path for file in self.bad}
-        counts: Counter[str] = Counter()
-        for entry in files.entries():
-            if entry.name not in used and files.shown(entry.name) not in bad:
-                name = entry.name.removeprefix(inside)
-                top, deeper, _ = name.partition("/")
-                counts[f"{top}/**/*{PurePosixPath(name).suffix}" if deeper else name] += 1
-        return dict(sorted(counts.items()))
+        return left_out(files, used, {file.path for file in self.bad}, inside)
 
 
 def converted(
@@ -87,7 +76,6 @@ def described(items: Sequence[PictureItem]) -> dict[str, NDArray[np.generic]]:
 
 def list_class_folders(
     files: Files,
-    companions: Sequence[str] = (),
     labels: Mapping[Split, Mapping[str, str]] | None = None,
     around_classes: Sequence[str] = (),
     test_may_lack_labels: bool = False,
@@ -98,7 +86,7 @@ def list_class_folders(
     class folders, or with one called images. The other options are those of `list_by_class`. Raises UserError if train
     or test is missing, or if a class has no training pictures; a class without test pictures is among the bad files.
     """
-    found = list_by_class(files, EXTENSIONS, companions=companions, labels=labels, around_classes=around_classes)
+    found = list_by_class(files, EXTENSIONS, labels=labels, around_classes=around_classes)
     splits = dict(found.splits)
     if test_may_lack_labels and splits.get("test", {}).keys() <= {"images"} - splits.get("train", {}).keys():
         splits.pop("test", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,7 @@ class FileSource(Source[FilesConfigT]):
     ) -> Mapping[str, Any]:
         """The facts of `build`, with where the files come from and what is left out of them."""
         facts = build(files, folder)
-        left_out = {**files.ignored(), **facts.get("left_out", {})}
+        left_out = dict(Counter(files.ignored()) + Counter(facts.get("left_out", {})))
         if left_out:
             log.info("Left out, because they are not samples: %s", left_out_text(left_out))
         return {**facts, **origin(files.path, self.data_dir), "left_out": left_out}

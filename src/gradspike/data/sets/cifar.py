@@ -15,13 +15,15 @@ import numpy as np
 from typing_extensions import override
 
 from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.by_class import SPLIT_FOLDERS
+from gradspike.data.files.companions import left_out
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.download import download
 from gradspike.data.files.files import ARCHIVES, Files
 from gradspike.data.files.safe_pickle import load_pickle
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.pictures import Cifar10Config, Cifar100Config
-from gradspike.data.pictures.decode import fit
+from gradspike.data.pictures.decode import EXTENSIONS, fit
 from gradspike.data.pictures.listing import PictureListing, list_class_folders
 from gradspike.data.pictures.source import PictureSource
 from gradspike.data.prepared.parts import Part, build_in_parts, encode_names, refuse_bad_files
@@ -30,6 +32,7 @@ from gradspike.errors import UserError
 
 SIZE = 32
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
+SPLIT_NAMES = {name for names in SPLIT_FOLDERS.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Official:
     class_names: str
     torchvision: str
     """torchvision's class, which has the URL and the checksum."""
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all its pickles."""
+        return {self.meta, *(name for name, _ in self.batches)}
 
 
 OFFICIAL = {
@@ -108,7 +116,12 @@ class Cifar(PictureSource[Cifar10Config]):
     @override
     def build(self, files: Files, folder: Path) -> dict[str, Any]:
         batches = _find_batches(files, self.official)
-        return super().build(files, folder) if batches is None else self._build_from_pickles(batches, folder)
+        if batches is None:
+            return super().build(files, folder)
+        facts = self._build_from_pickles(batches, folder)
+        inside = batches.root[len(files.root) :]
+        used = {inside + name for name in self.official.names}
+        return {**facts, "left_out": left_out(files, used, {path for path, _ in facts["bad"]}, inside)}
 
     def _build_from_pickles(self, files: Files, folder: Path) -> dict[str, Any]:
         official = self.official
@@ -196,15 +209,34 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
 
 
 def _find_batches(files: Files, official: Official) -> Files | None:
-    """The folder in `files` that holds most of the official pickles, or None."""
-    wanted = {name for name, _ in official.batches} | {official.meta}
-    folders: dict[str, int] = {}
+    """The folder in `files` that holds the official pickles, or None if the samples are pictures in class folders.
+
+    Raises UserError if there are several complete folders, or both pickles and pictures.
+    """
+    wanted = {name for name, _ in official.batches}
+    found: dict[str, set[str]] = {}
     for entry in files.entries():
         folder, _, name = entry.name.rpartition("/")
         if name in wanted:
-            folders[folder] = folders.get(folder, 0) + 1
-    best = max(folders, key=lambda folder: (folders[folder], folder), default=None)
-    return None if best is None else files.below(best)
+            found.setdefault(folder, set()).add(name)
+    complete = sorted(folder for folder in found if found[folder] == wanted)
+    pictures = next((entry.name for entry in files.entries() if _in_class_folder(entry)), None)
+    if len(complete) > 1 or (complete and pictures):
+        several = [f"{folder}/ (pickles)" if folder else "its pickles" for folder in complete]
+        several += [f"{pictures} (pictures)"] if pictures else []
+        raise UserError(
+            f"{files.shown()} holds {official.title} more than once: {', '.join(several)}. Name one with "
+            "dataset.source, unpacking an archive first."
+        )
+    if complete or not found or pictures:
+        return files.below(complete[0]) if complete else None
+    return files.below(min(found, key=lambda folder: (-len(found[folder]), folder)))
+
+
+def _in_class_folder(entry: Entry) -> bool:
+    """Whether a file is a picture `split/class/...`, in any folder."""
+    folders = entry.name.split("/")[:-1]
+    return entry.name.lower().endswith(EXTENSIONS) and any(part in SPLIT_NAMES for part in folders[:-1])
 
 
 def _class_names(files: Files, official: Official) -> tuple[str, ...]:

@@ -99,12 +99,14 @@ class DvsGesture(EventSource[DvsGestureConfig]):
     def list_recordings(self, places: Sequence[Files]) -> Listing:
         """List one clip per gesture: a file of tonic's, or a row of a published file's labels."""
         clips: list[Clip] = []
+        labels: list[str] = []
         bad = [file for files in places for file in files.bad()]
         for files in places:
             for entry in files.entries():
                 if found := _EXTRACTED.fullmatch(entry.name):
                     clips.append(Clip(files, entry, int(found[2]), _split(found[1]), group=int(found[1])))
                 elif found := _PUBLISHED.fullmatch(entry.name):
+                    labels.append(files.shown(_labels_of(entry)))
                     try:
                         clips += _labelled(files, entry, found[1])
                     except (OSError, ValueError) as error:
@@ -125,7 +127,7 @@ class DvsGesture(EventSource[DvsGestureConfig]):
         ]
         kept = [clip for clip in clips if clip.label < len(names)]
         kept.sort(key=lambda clip: (clip.entry.name, clip.begin_us or 0))
-        return Listing(tuple(kept), names, tuple(bad))
+        return Listing(tuple(kept), names, tuple(bad), tuple(labels))
 
     @override
     def key_of_files(self) -> dict[str, object]:

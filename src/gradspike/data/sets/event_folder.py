@@ -14,7 +14,8 @@ from gradspike.data.events.listing import Listing
 from gradspike.data.events.recordings import read_recording
 from gradspike.data.events.source import EventSource, size_option
 from gradspike.data.files.bad_file import BadFile
-from gradspike.data.files.by_class import ClassListing, list_by_class
+from gradspike.data.files.by_class import ClassListing, list_by_class, samples_root
+from gradspike.data.files.companions import is_companion
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.files.names import class_name
@@ -102,10 +103,10 @@ def numbered(clips: Sequence[Clip]) -> list[Clip]:
 def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassListing:
     """List files by class folder, or, if no split folder has class folders, by file name without extension."""
     wanted = {name: split for split, names in folders.items() for name in names}
-    files = files.within_single_folder(*wanted)
+    files = samples_root(files, endings, folders)
     inside = [entry for entry in files.entries() if entry.name.partition("/")[0] in wanted and "/" in entry.name]
     recordings = [entry for entry in inside if entry.name.lower().endswith(tuple(endings))]
-    if not recordings or any(entry.name.count("/") > 1 for entry in inside):
+    if not recordings or any(entry.name.count("/") > 1 for entry in recordings):
         return list_by_class(files, endings, folders)
     splits: dict[Split, dict[str, tuple[Entry, ...]]] = {}
     for entry in recordings:
@@ -113,6 +114,9 @@ def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassLi
         classes = splits.setdefault(wanted[folder], {})
         of_class = class_name(name.rpartition(".")[0])
         classes[of_class] = (*classes.get(of_class, ()), entry)
-    others = [entry for entry in inside if entry not in recordings]
-    bad = [BadFile(files.shown(entry.name), f"is not one of {', '.join(endings)}") for entry in others]
+    bad = [
+        BadFile(files.shown(entry.name), f"is not one of {', '.join(endings)}")
+        for entry in inside
+        if not entry.name.lower().endswith(tuple(endings)) and not is_companion(entry.name, endings)
+    ]
     return ClassListing(files, splits, (*files.bad(), *bad))

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.by_class import samples_root
+from gradspike.data.files.companions import is_companion
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.download import download
 from gradspike.data.files.files import ARCHIVES, Files
@@ -26,8 +27,6 @@ from gradspike.errors import UserError
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 ANNOTATIONS = "val/val_annotations.txt"
-COMPANIONS = ("*_boxes.txt", "val_annotations.txt")
-"""What the official layout has in its split folders beside pictures."""
 
 
 class TinyImageNet(PictureSource[TinyImageNetConfig]):
@@ -63,7 +62,7 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
                 f"{files.shown()}: the {len(flat):,} pictures in val/images are in no class folders, and "
                 f"{ANNOTATIONS} is missing, so their labels are unknown."
             )
-        found = list_class_folders(files, COMPANIONS, around_classes=("images",), test_may_lack_labels=True)
+        found = list_class_folders(files, around_classes=("images",), test_may_lack_labels=True)
         return _with_words(files, found)
 
 
@@ -89,6 +88,8 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
     by_folder: dict[str, list[Entry]] = {}
     strangers = set()
     for entry in files.entries():
+        if is_companion(entry.name, EXTENSIONS):
+            continue
         match entry.name.split("/"):
             case ["train", wnid, *_, name] if name.lower().endswith(EXTENSIONS):
                 if wnid in wnids:

@@ -1,0 +1,263 @@
+"""Files that would run code or fill the memory are called what they are, before anything is run or unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gradspike.data.events.ready_frames import read_ready_frames
+from gradspike.data.events.recording import BadRecordingError
+from gradspike.data.events.recordings import read_recording
+from gradspike.data.files import containers
+from gradspike.data.files.files import Files
+from gradspike.data.files.safe_pickle import load_pickle
+from gradspike.data.files.text import read_text
+from gradspike.data.options.pictures import Cifar10Config, ImageFolderConfig
+from gradspike.data.registry import DATASETS
+from gradspike.data.sets.cifar import Cifar
+from gradspike.data.sets.image_folder import ImageFolder
+from gradspike.errors import UserError
+from helpers import event_samples as made
+from helpers.data_samples import pack, write_cifar_pickles, write_class_folders
+
+HUGE = 5 * 2**30
+
+
+class Evil:
+    """Leaves a mark when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+# Pickles.
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_evil_pickle_is_called_what_it_is(tmp_path: Path, protocol: int) -> None:
+    content = pickle.dumps({"data": Evil(tmp_path / "run")}, protocol)
+    with pytest.raises(ValueError, match=r"^is a pickle that calls posix\.system when it is loaded.*Nothing of it was"):
+        load_pickle(content)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "called"),
+    [
+        (b"cbuiltins\neval\n(V1+1\ntR.", r"builtins\.eval"),
+        (b"c__builtin__\nexec\n(V1\ntR.", r"__builtin__\.exec"),
+        (b"(cnumpy.core.multiarray\nscalar\no.", r"numpy\.core\.multiarray\.scalar"),
+        (b"(V1\niposix\nsystem\n.", r"posix\.system"),
+        (b"\x80\x04\x8c\x06numpy.\x8c\x09ndarray.x\x93.", r"numpy\.\.ndarray\.x"),
+        (b"cnumpy\nload\n(V/etc/passwd\ntR.", r"numpy\.load"),
+    ],
+)
+def test_nothing_but_arrays_is_built(content: bytes, called: str) -> None:
+    with pytest.raises(ValueError, match=rf"^is a pickle that calls {called} when"):
+        load_pickle(content)
+
+
+def test_a_pickle_that_asks_for_a_huge_memo_is_read_in_little_memory() -> None:
+    assert load_pickle(b"\x80\x02Nr\xff\xff\xff\x7f.") is None
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "batches.meta"])
+def test_an_evil_pickle_among_cifars(tmp_path: Path, name: str) -> None:
+    write_cifar_pickles(tmp_path / "pickles")
+    (tmp_path / "pickles" / name).write_bytes(pickle.dumps(Evil(tmp_path / "run"), protocol=2))
+    source = Cifar(Cifar10Config(source=str(tmp_path / "pickles"), classes=3), 4, tmp_path)
+    source.prepare_workers = 1
+    with pytest.raises(UserError, match=rf"{name}.*is a pickle that calls posix\.system"):
+        source.load()
+    assert not (tmp_path / "run").exists()
+
+
+def evil_pt(mark: Path) -> bytes:
+    file = io.BytesIO()
+    torch.save([Evil(mark), torch.tensor([1.0])], file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("protocol", [None, 2, 4])
+def test_evil_ready_frames(tmp_path: Path, protocol: int | None) -> None:
+    data = evil_pt(tmp_path / "run") if protocol is None else pickle.dumps([Evil(tmp_path / "run"), 1], protocol)
+    with pytest.raises(BadRecordingError, match=r"is a pickle that calls posix\.system when it is loaded"):
+        read_ready_frames(data, 4, 8, "tet", "count")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_pickled_objects_in_arrays_of_events(tmp_path: Path, ending: str) -> None:
+    file = io.BytesIO()
+    array = np.array([Evil(tmp_path / "run")], dtype=object)
+    np.save(file, array, allow_pickle=True) if ending == "npy" else np.savez(file, t=array)
+    with pytest.raises(BadRecordingError, match="holds pickled objects, which can run code"):
+        read_recording(f"x.{ending}", file.getvalue())
+    assert not (tmp_path / "run").exists()
+
+
+# Members of gigabytes.
+
+
+def claim(archive: Path, name: str, size: int) -> Path:
+    """Let a zip's directory say that a member has `size` bytes unpacked."""
+    content = bytearray(archive.read_bytes())
+    start = content.find(b"PK\1\2")
+    while start >= 0:
+        length = struct.unpack_from("<H", content, start + 28)[0]
+        if content[start + 46 : start + 46 + length].decode().endswith(name):
+            struct.pack_into("<I", content, start + 24, size)
+        start = content.find(b"PK\1\2", start + 4)
+    archive.write_bytes(content)
+    return archive
+
+
+def pets(folder: Path) -> Path:
+    write_class_folders(folder / "files")
+    return pack(folder / "files", folder / "files.zip")
+
+
+def images(source: Path, data_dir: Path) -> ImageFolder:
+    made_source = ImageFolder(ImageFolderConfig(source=str(source), image_size=32, classes=3), 1, data_dir)
+    made_source.prepare_workers = 1
+    return made_source
+
+
+CLAIM = r"would unpack from [\d,]+ to 3,000,000,000 bytes|has 3,000,000,000 bytes; at most 1,073,741,824 are read"
+
+
+def test_a_picture_of_gigabytes_is_refused_by_the_zips_header(tmp_path: Path) -> None:
+    archive = claim(pets(tmp_path), "train/ant/002.png", 3_000_000_000)
+    with pytest.raises(UserError, match=rf"^1 file cannot be used:\n  .*train/ant/002\.png: ({CLAIM})"):
+        images(archive, tmp_path).load()
+
+
+def test_a_real_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """70 MB of zeros in 70 kB, below the size limit of a picture."""
+    archive = pets(tmp_path)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("train/ant/zz.png", bytes(70 * 2**20))
+    entry = Files.open(archive).find("train/ant/zz.png")
+    assert entry is not None
+    with pytest.raises(ValueError, match=r"would unpack from [\d,]+ to 73,400,320 bytes, as no data do"):
+        Files.open(archive).read(entry)
+
+
+@pytest.mark.parametrize("member", ["data_batch_2", "batches.meta"])
+def test_pickles_of_gigabytes(tmp_path: Path, member: str) -> None:
+    write_cifar_pickles(tmp_path / "pickles")
+    archive = claim(pack(tmp_path / "pickles", tmp_path / "c.zip", "cifar-10-batches-py/"), member, 3_000_000_000)
+    source = Cifar(Cifar10Config(source=str(archive), classes=3), 4, tmp_path)
+    source.prepare_workers = 1
+    with pytest.raises(UserError, match=rf"{member}.*({CLAIM})"):
+        source.load()
+
+
+def test_lists_of_gigabytes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("val/val_annotations.txt", "words")
+    files = Files.open(claim(tmp_path / "a.zip", "annotations.txt", 3_000_000_000))
+    with pytest.raises(UserError, match=rf"val_annotations\.txt cannot be read \(({CLAIM})"):
+        read_text(files, files.entries()[0])
+
+
+def test_recordings_of_gigabytes(tmp_path: Path) -> None:
+    made.write_nmnist(tmp_path / "files")
+    archive = claim(pack(tmp_path / "files", tmp_path / "n.zip"), "Train/1/00005.bin", 3_000_000_000)
+    config = DATASETS.config_class("nmnist")(name="nmnist", classes=3, source=str(archive))
+    source = DATASETS.implementation("nmnist")(config, 4, tmp_path)
+    source.prepare_workers = 1
+    with pytest.raises(UserError, match=r"00005\.bin: would unpack from 300 to 3,000,000,000 bytes"):
+        source.load()
+
+
+def test_an_archive_of_gigabytes_in_an_archive(tmp_path: Path) -> None:
+    made.write_nmnist(tmp_path / "files")
+    (tmp_path / "two").mkdir()
+    for split in ("Train", "Test"):
+        pack(tmp_path / "files" / split, tmp_path / f"two/{split}.zip", f"{split}/")
+    archive = claim(pack(tmp_path / "two", tmp_path / "n.zip"), "Train.zip", 3_000_000_000)
+    config = DATASETS.config_class("nmnist")(name="nmnist", classes=3, source=str(archive))
+    with pytest.raises(UserError, match=r"Train\.zip would unpack from [\d,]+ to 3,000,000,000 bytes"):
+        DATASETS.implementation("nmnist")(config, 4, tmp_path).load()
+
+
+def test_arrays_of_gigabytes_in_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(made.npz_bytes(made.recording(0)))
+    with pytest.raises(ValueError, match=r"would unpack from [\d,]+ to 3,[\d,]+ bytes"):
+        read_recording("x.npz", claim(path, "t.npy", 3_000_000_000).read_bytes())
+
+
+def test_tensors_of_gigabytes_in_ready_frames(tmp_path: Path) -> None:
+    made.write_ready_frames(tmp_path)
+    path = claim(tmp_path / "train/0.pt", "data/0", 3_000_000_000)
+    with pytest.raises(ValueError, match=r"would unpack from [\d,]+ to 3,[\d,]+ bytes"):
+        read_ready_frames(path.read_bytes(), 4, 8, "tet", "count")
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_is_refused_at_the_header_of_the_bomb(tmp_path: Path, ending: str) -> None:
+    """Without reading on: the member's bytes are not even there."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as file:
+        info = tarfile.TarInfo("train/ant/0.png")
+        info.size = 10
+        file.addfile(info, io.BytesIO(b"0123456789"))
+        info = tarfile.TarInfo("train/ant/1.png")
+        info.size = HUGE
+        content.write(info.tobuf())
+        file.offset = content.tell()
+    packer: Callable[[bytes], bytes] = __import__({"gz": "gzip", "bz2": "bz2", "xz": "lzma"}[ending]).compress
+    path = tmp_path / f"a.tar.{ending}"
+    path.write_bytes(packer(content.getvalue()))
+    with pytest.raises(UserError, match=r"its member train/ant/1\.png would unpack from [\d,]+ to 5,368,709,120 bytes"):
+        images(path, tmp_path).load()
+
+
+def test_a_sparse_member_of_a_tar_is_not_read_as_its_neighbours(tmp_path: Path) -> None:
+    """It takes little room and claims much: its bytes in the archive are not those of the file."""
+    write_class_folders(tmp_path / "files")
+    sparse = tmp_path / "files/train/ant/zz.png"
+    with sparse.open("wb") as file:
+        file.truncate(10 * 2**20)
+        file.write(b"x")
+    made_by_tar = os.system(f"cd {tmp_path}/files && tar --sparse --format=gnu -cf ../a.tar .")
+    if made_by_tar:
+        pytest.skip("needs GNU tar")
+    with pytest.raises(UserError, match=r"train/ant/zz\.png: is a sparse file inside an archive"):
+        images(tmp_path / "a.tar", tmp_path).load()
+
+
+def test_a_sparse_picture_of_gigabytes_in_a_folder(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "files")
+    with (tmp_path / "files/train/ant/zz.png").open("wb") as file:
+        file.truncate(HUGE)
+    with pytest.raises(UserError, match=r"zz\.png: has 5,368,709,120 bytes; at most 1,073,741,824 are read"):
+        images(tmp_path / "files", tmp_path).load()
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "files")
+    os.mkfifo(tmp_path / "files/train/ant/zz.png")
+    with pytest.raises(UserError, match=r"train/ant/zz\.png: is a pipe, a socket or a device"):
+        images(tmp_path / "files", tmp_path).load()
+
+
+def test_data_that_pack_well_are_no_bombs() -> None:
+    containers.refuse_bomb(2**30, 2**30 // 199)
+    containers.refuse_bomb(60 * 2**20, 1000)
