@@ -10,7 +10,7 @@ import importlib
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -35,6 +35,7 @@ class Strict(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
+PartT = TypeVar("PartT")
 
 
 class Registry(Generic[ConfigT]):
@@ -94,13 +95,20 @@ class Registry(Generic[ConfigT]):
             raise self._missing(name, module_name, attribute, classes)
         return getattr(module, attribute)
 
-    def build(self, options: ConfigT, *arguments: Any) -> Any:
-        """The part with these options, as an instance of the class its own module knows. Raises ConfigError."""
-        implementation = self.implementation(self.part(dict(options)))
+    def build(self, base: type[PartT], options: ConfigT, *arguments: Any) -> PartT:
+        """Build the part with these options, which it gets as an instance of its own `Config`.
+
+        Raises ConfigError if it cannot be imported or is not a subclass of `base`.
+        """
+        name = self.part(dict(options))
+        implementation = self.implementation(name)
+        if not (isinstance(implementation, type) and issubclass(implementation, base)):
+            raise ConfigError(f"{self.kind} '{name}' must be a subclass of {base.__module__}.{base.__name__}.")
+        make: Any = implementation
         own = getattr(implementation, ATTRIBUTE, None)
         if isinstance(own, type) and issubclass(own, Strict) and not isinstance(options, own):
-            return implementation(own.model_validate(options.model_dump(mode="json")), *arguments)
-        return implementation(options, *arguments)
+            return cast("PartT", make(own.model_validate(options.model_dump(mode="json")), *arguments))
+        return cast("PartT", make(options, *arguments))
 
     def _path(self, name: str) -> str:
         if ":" in name:

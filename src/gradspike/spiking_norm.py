@@ -7,7 +7,6 @@ it over the time steps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,10 +22,10 @@ from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
 from gradspike.methods.options import MethodConfig
-from gradspike.neurons.lif import build_neuron
+from gradspike.neurons.base import build_neuron
 from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.base import ChannelNorm, build_norm
 from gradspike.norms.options import NormConfig
-from gradspike.norms.tdbn import ChannelNorm
 from gradspike.surrogate import SURROGATES
 
 
@@ -64,11 +63,8 @@ class LayerContext:
         usual spread (Zheng et al., AAAI 2021); not in the ANN twin, whose norms are plain.
         """
         if self.activation == "relu":
-            return ChannelNorm(channels, self.norm, scale=1.0, initial_gain=1.0)
-        gain = self.norm.alpha * self.method.v_threshold / math.sqrt(branches)
-        if self.norm.name == "tdbn":
-            return ChannelNorm(channels, self.norm, scale=gain, initial_gain=1.0)
-        return ChannelNorm(channels, self.norm, scale=1.0, initial_gain=gain)
+            return ChannelNorm(self.norm, channels)
+        return build_norm(self.norm, channels, self.method.v_threshold, branches)
 
     def _layer(self, channels: int, norm: bool) -> SpikingNorm | NormReLU:
         if self.activation == "relu":

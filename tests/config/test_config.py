@@ -10,6 +10,7 @@ from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, nearest
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
+from gradspike.neurons.registry import NEURONS
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -35,6 +36,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
 def test_every_registered_part_has_a_yaml_of_its_name() -> None:
     assert set(METHODS.names()) <= set(options_of("method", [CONF_DIR]))
     assert set(MODELS.names()) == set(options_of("model", [CONF_DIR]))
+    assert set(NEURONS.names()) == set(options_of("neuron", [CONF_DIR]))
 
 
 @pytest.mark.parametrize("file", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -16,6 +16,8 @@ from gradspike.methods.base import build_method
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
+from gradspike.neurons.registry import NEURONS
+from gradspike.norms.registry import NORMS
 from gradspike.option_reader import NoSuchClass, NotReadable, read_config
 from helpers.command import IMPORT_TIMES, command, execute, imported
 
@@ -90,7 +92,7 @@ def test_options_of_every_registered_part_are_read_without_torch(tmp_path: Path)
     assert heavy_imports(program, tmp_path) == set()
 
 
-@pytest.mark.parametrize("registry", [METHODS, MODELS, DATASETS], ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", [METHODS, MODELS, DATASETS, NEURONS, NORMS], ids=lambda registry: registry.kind)
 def test_the_class_read_is_the_class_of_the_module(registry: Any) -> None:
     """Read in this process, where tests have imported many modules, and anew: the same name, keys and defaults."""
     for name in registry.names():

@@ -22,10 +22,10 @@ from gradspike.engine.registry import load_engine
 from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, Plan
 from gradspike.methods.options import MethodConfig
-from gradspike.neurons.lif import LIF, PLIF, build_neuron
-from gradspike.neurons.options import NeuronConfig
+from gradspike.neurons.base import build_neuron
 from gradspike.surrogate import SURROGATES
 from helpers.engines import compiled_slowly, every_engine
+from helpers.part_options import neuron_config
 
 T, B, C = 4, 3, 2
 
@@ -185,22 +185,24 @@ def test_layout_of_a_step_is_kept(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("decay", "name"), itertools.product([0.05, 0.2, 0.9], ["lif", "plif"]))
 def test_decay_starts_where_asked(decay: float, name: str) -> None:
-    neuron = build_neuron(NeuronConfig.model_validate({"name": name, "decay": decay}))
+    neuron = build_neuron(neuron_config(name, decay=decay))
     assert neuron.decay.item() == pytest.approx(decay, rel=1e-6)
     assert sum(p.numel() for p in neuron.parameters()) == (name == "plif")
 
 
 def test_plif_logit_of_the_paper() -> None:
     """w = -log(a - 1) with a = 5."""
-    torch.testing.assert_close(PLIF(0.2).decay_logit.detach(), -torch.tensor(4.0).log())
+    logit = build_neuron(neuron_config("plif", decay=0.2)).get_parameter("decay_logit")
+    torch.testing.assert_close(logit.detach(), -torch.tensor(4.0).log())
 
 
 def test_lif_keeps_its_decay_exactly_and_out_of_checkpoints() -> None:
-    neuron = LIF(0.2)
+    neuron = build_neuron(neuron_config("lif", decay=0.2))
     assert not neuron.state_dict()
     assert neuron.double().decay == torch.tensor(0.2, dtype=torch.float64)
     assert copy.deepcopy(neuron).bfloat16().float().decay == torch.tensor(0.2)
-    assert nn.Sequential(LIF(0.3)).to_empty(device="cpu").get_buffer("0.decay") == torch.tensor(0.3)
+    other = nn.Sequential(build_neuron(neuron_config("lif", decay=0.3)))
+    assert other.to_empty(device="cpu").get_buffer("0.decay") == torch.tensor(0.3)
 
 
 def test_unknown_engine_gets_the_nearest_name() -> None:

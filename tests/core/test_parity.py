@@ -22,12 +22,12 @@ from gradspike.engine.base import Engine, EngineOptions, EngineOutput
 from gradspike.methods.base import LayerFacts, Method, build_method
 from gradspike.methods.ds_atgo import DsAtgo
 from gradspike.methods.options import MethodConfig
-from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.surrogate import SURROGATES
 from helpers.engines import every_engine
 from helpers.method_checks import method_config
+from helpers.part_options import neuron_config, norm_config
 
 REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[1] / "reference")
 RTOL, ATOL = 1e-4, 1e-5
@@ -174,9 +174,9 @@ def test_mpd_agl_layer(engine: Engine, name: str, static: bool) -> None:
         channels,
         LayerContext(
             time_steps,
-            NeuronConfig(name="plif") if plif else NeuronConfig(name="lif", decay=float(data["decay"])),
+            neuron_config("plif") if plif else neuron_config("lif", decay=float(data["decay"])),
             method_config("mpd_agl", v_threshold=float(data["v_threshold"])),
-            NormConfig(name="tdbn", alpha=float(data["alpha"])),
+            norm_config("tdbn", alpha=float(data["alpha"])),
         ),
     )
     with torch.no_grad():
@@ -258,7 +258,7 @@ class SmallNet(nn.Module):
 
     def __init__(self, init: dict[str, Tensor], method: MethodConfig, norm: NormConfig, time_steps: int) -> None:
         super().__init__()
-        context = LayerContext(time_steps, NeuronConfig(name="plif"), method, norm)
+        context = LayerContext(time_steps, neuron_config("plif"), method, norm)
         first, second, out = (init[f"{name}.layer.weight"].shape for name in "abf")
         self.time_steps = time_steps
         self.a = nn.Conv2d(first[1], first[0], 3, padding=1, bias=False)
@@ -298,7 +298,7 @@ def test_training_trace(engine: Engine, file: str, prefix: str, method: str, nor
     init, final = case(file, f"{prefix}init"), case(file, f"{prefix}final")
     xs, ys, losses = (load(file)[prefix + key] for key in ("x", "y", "loss"))
     time_steps = xs.shape[2]
-    model = SmallNet(init, method_config(method), NormConfig.model_validate({"name": norm}), time_steps)
+    model = SmallNet(init, method_config(method), norm_config(norm), time_steps)
     unset = model.load_state_dict({own_key(key): value for key, value in init.items()}, strict=False)
     assert not unset.unexpected_keys
     assert all(key.endswith("running_threshold") for key in unset.missing_keys)

@@ -13,11 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradspike.engine.base import Engine
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm, watch_first_layer
 from helpers.engines import every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
+from helpers.part_options import neuron_config, norm_config
 
 
 @pytest.mark.parametrize("name", ["tdbn", "tdbn_gain"])
@@ -25,7 +24,7 @@ def test_norm_is_batch_norm_scaled(name: str) -> None:
     """Both parametrisations against torch.nn.BatchNorm2d, whose gain is 1: outputs and running statistics."""
     layer = SpikingNorm(
         C,
-        LayerContext(T, NeuronConfig(), method_config("lsg"), NormConfig.model_validate({"name": name, "alpha": 1.6})),
+        LayerContext(T, neuron_config(), method_config("lsg"), norm_config(name, alpha=1.6)),
     )
     plain = nn.BatchNorm2d(C)
     for seed in range(3):
@@ -109,7 +108,7 @@ def test_no_hidden_copy_and_memory_format_kept(method: str, channels_last: bool,
 
 
 def test_relu_twin() -> None:
-    context = LayerContext(T, NeuronConfig(), method_config("lsg"), NormConfig(), activation="relu")
+    context = LayerContext(T, neuron_config(), method_config("lsg"), norm_config(), activation="relu")
     layer = context.layer(C)
     assert isinstance(layer, NormReLU)
     twin, plain = copy.deepcopy(layer), nn.BatchNorm2d(C)
@@ -147,7 +146,7 @@ def test_inputs_that_do_not_fit_are_named() -> None:
 @pytest.mark.parametrize("static", [False, True])
 def test_without_a_norm_the_input_is_the_current(method: str, static: bool) -> None:
     """The same spikes and gradients as a layer whose norm changes nothing; its gamma_mean is 1 to the method."""
-    context = LayerContext(T, NeuronConfig(name="plif"), method_config(method), NormConfig(eps=1e-12))
+    context = LayerContext(T, neuron_config("plif"), method_config(method), norm_config(eps=1e-12))
     bare, normed = context.neuron_layer(C).double(), context.layer(C).double()
     assert isinstance(bare, SpikingNorm)
     assert isinstance(normed, SpikingNorm)
@@ -167,7 +166,7 @@ def test_without_a_norm_the_input_is_the_current(method: str, static: bool) -> N
 
 
 def test_relu_twin_without_a_norm() -> None:
-    context = LayerContext(T, NeuronConfig(), method_config("lsg"), NormConfig(), activation="relu")
+    context = LayerContext(T, neuron_config(), method_config("lsg"), norm_config(), activation="relu")
     layer = context.neuron_layer(C)
     assert isinstance(layer, NormReLU)
     assert list(layer.parameters()) == []

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses, name_layers
+from helpers.part_options import neuron_config, norm_config
 
 T, B, C, SIDE = 4, 5, 3, 4
 
@@ -25,7 +24,7 @@ def method_config(name: str, **options: Any) -> MethodConfig:
 def make_layer(
     config: MethodConfig, *, time_steps: int = T, channels: int = C, seed: int = 0, **norm: Any
 ) -> SpikingNorm:
-    context = LayerContext(time_steps, NeuronConfig(name="plif"), config, NormConfig(**norm))
+    context = LayerContext(time_steps, neuron_config("plif"), config, norm_config(**norm))
     layer = SpikingNorm(channels, context)
     # Gains that differ, so that a method that reads them is seen to.
     generator = torch.Generator().manual_seed(seed)
@@ -141,7 +140,7 @@ def check_state_dict(config: MethodConfig) -> None:
 
 def check_independence(config: MethodConfig) -> None:
     """Two layers of one context share nothing, and evaluation or inspection leaves no trace."""
-    context = LayerContext(T, NeuronConfig(name="plif"), config, NormConfig())
+    context = LayerContext(T, neuron_config("plif"), config, norm_config())
     used, other = context.layer(C), context.layer(C)
     assert isinstance(used, SpikingNorm)
     before = copy.deepcopy(other.state_dict())

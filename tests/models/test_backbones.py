@@ -16,7 +16,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.models.blocks import conv1x1, scaled
 from gradspike.models.residual import BasicBlock, SewBlock
-from gradspike.norms.tdbn import ChannelNorm
+from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import SpikingNorm, undecayed_parameters
 from gradspike.training.build import build_model
 

@@ -13,17 +13,17 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
-from gradspike.neurons.options import NeuronConfig
 from gradspike.spiking_norm import NormReLU, SpikingNorm
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
 from helpers.networks import KINDS, build, changed, config_for, train
+from helpers.part_options import neuron_config
 
 
 def pair(model: str, method: str, neuron: Literal["lif", "plif"]) -> ExperimentConfig:
     """The configuration of `model` with `method` and `neuron`, put together here for the same reason."""
     other = config_for("spiking_cnn", f"method={method}")
-    return config_for(model).model_copy(update={"method": other.method, "neuron": NeuronConfig(name=neuron)})
+    return config_for(model).model_copy(update={"method": other.method, "neuron": neuron_config(neuron)})
 
 
 def inputs_for(config: ExperimentConfig, batch: int = 3) -> Tensor:

@@ -25,13 +25,12 @@ from gradspike.methods.registry import METHODS
 from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.network import TimmConfig, TimmNetwork
 from gradspike.models.timm.trace import NotTraceable, trace
-from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.options import NormConfig
-from gradspike.norms.tdbn import ChannelNorm
+from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers, undecayed_parameters
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.run import train
 from helpers.method_checks import method_config
+from helpers.part_options import neuron_config, norm_config
 
 T, B, SIZE = 2, 4, 32
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -60,7 +59,7 @@ def data(name: str) -> DatasetConfig:
 
 
 def context_for(method: str = "mpd_agl", **norm: Any) -> LayerContext:
-    return LayerContext(T, NeuronConfig(), method_config(method), NormConfig(**norm))
+    return LayerContext(T, neuron_config(), method_config(method), norm_config(**norm))
 
 
 def build(

@@ -23,8 +23,9 @@ import yaml
 from gradspike.config.compose import load_config
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.options import NormConfig
+from gradspike.neurons.registry import NEURONS
+from gradspike.norms.registry import NORMS
+from gradspike.registry import Registry
 from gradspike.surrogate import SURROGATES
 from gradspike.tools.compare import command as compare_command
 from gradspike.tools.dashboard.command import dashboard
@@ -214,9 +215,12 @@ def test_options_and_defaults_of_a_method(name: str) -> None:
     assert {**documented_defaults("every method"), **documented_defaults(f"`{name}`")} == defaults
 
 
-@pytest.mark.parametrize(("column", "config"), [("`neuron`", NeuronConfig()), ("`norm`", NormConfig())])
-def test_options_and_defaults_of_neuron_and_norm(column: str, config: NeuronConfig | NormConfig) -> None:
-    assert documented_defaults(column) == config.model_dump()
+@pytest.mark.parametrize(("registry", "default"), [(NEURONS, "plif"), (NORMS, "tdbn")], ids=["neuron", "norm"])
+def test_options_and_defaults_of_neuron_and_norm(registry: Registry[Any], default: str) -> None:
+    documented = documented_defaults(f"`{registry.kind}`")
+    assert documented["name"] == default
+    for name in registry.names():
+        assert {**documented, "name": name} == registry.config_class(name).model_validate({"name": name}).model_dump()
 
 
 def test_every_method_has_a_section_and_a_row() -> None:

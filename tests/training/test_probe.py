@@ -21,8 +21,6 @@ from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
 from gradspike.methods.registry import METHODS
-from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.options import NormConfig
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.probe_records import histogram_edges
 from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm, name_layers
@@ -33,6 +31,7 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.probe.probe import Probe
 from gradspike.training.probe.quantities import distance_histogram, gradient_norms, layer_statistics
 from gradspike.training.probe.warnings import LayerWarnings
+from helpers.part_options import neuron_config, norm_config
 
 Compose = Callable[..., ExperimentConfig]
 Record = dict[str, Any]
@@ -52,7 +51,7 @@ class Net(nn.Module):
     def __init__(self, method: str, neuron: str) -> None:
         super().__init__()
         config = METHODS.config_class(method)(name=method, **METHOD_OPTIONS[method])
-        context = LayerContext(STEPS, NeuronConfig(name=neuron), config, NormConfig())  # type: ignore[arg-type]
+        context = LayerContext(STEPS, neuron_config(neuron), config, norm_config())  # type: ignore[arg-type]
         self.inlet, self.first = nn.Linear(FEATURES, 4), context.layer(4)
         self.middle, self.second = nn.Linear(4, 3), context.layer(3)
         self.outlet = nn.Linear(3, 2)

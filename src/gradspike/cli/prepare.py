@@ -71,7 +71,7 @@ def prepare(words: list[str]) -> int:
 
     speak()
     signal.signal(signal.SIGTERM, _end)
-    source: Source[Any] = DATASETS.build(config.dataset, config.time_steps, data_dir)
+    source: Source[Any] = DATASETS.build(Source, config.dataset, config.time_steps, data_dir)  # type: ignore[type-abstract]
     source.refresh = True
     if arguments.workers is not None:
         source.prepare_workers = arguments.workers

@@ -13,9 +13,13 @@ from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
+from gradspike.neurons.registry import NEURONS
+from gradspike.norms.registry import NORMS
 from gradspike.registry import Registry, Strict
 
-PLUGGABLE: dict[str, Registry[Any]] = {"dataset": DATASETS, "model": MODELS, "method": METHODS}
+PLUGGABLE: dict[str, Registry[Any]] = {
+    registry.kind: registry for registry in (DATASETS, MODELS, METHODS, NEURONS, NORMS)
+}
 
 
 def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
@@ -28,9 +32,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
     for section, registry in PLUGGABLE.items():
         options = raw.get(section)
         if not isinstance(options, Mapping) or "name" not in options:
-            problems.append(
-                f"{section}: choose one of {', '.join(registry.names())}, as in {section}={registry.names()[0]}"
-            )
+            problems.append(f"{section}.name: must be one of {', '.join(registry.names())}")
             continue
         try:
             sections[section] = registry.config_class(registry.part(options)).model_validate(options)

@@ -39,7 +39,7 @@ class DataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         """Micro-batches per optimiser step; dataset.batch_size counts all of them together."""
         self.data_dir = Path(data_dir).expanduser()
-        self.source: Source[Any] = DATASETS.build(config, time_steps, self.data_dir)
+        self.source: Source[Any] = DATASETS.build(Source, config, time_steps, self.data_dir)  # type: ignore[type-abstract]
         self.skip_batches: int | None = None
         """Batches to skip in the first epoch; None: those that a resumed trainer has done."""
         self.test_split: Split = "test"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradspike import ranks
 from gradspike.methods.base import LayerFacts, Method
-from gradspike.norms.tdbn import ChannelNorm
+from gradspike.norms.base import ChannelNorm
 from gradspike.surrogate import Surrogate
 
 

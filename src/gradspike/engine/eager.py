@@ -21,8 +21,8 @@ from gradspike.engine.base import (
     recursion_dtype,
 )
 from gradspike.methods.base import LayerFacts, Method
-from gradspike.neurons.lif import charge, fire, membrane_adjoint, spike_adjoint
-from gradspike.norms.tdbn import ChannelNorm
+from gradspike.neurons.recursion import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.norms.base import ChannelNorm
 
 
 def run(

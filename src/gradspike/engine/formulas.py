@@ -12,8 +12,8 @@ Values come in one of two arrangements, each a view of the tensor's memory:
 T is 1 if the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
 With gain g, bias b, mean m and inverse standard deviation r, the current is x = (y - m) r g + b.
 
-A layer's path: `_normalised` (norm to current), `charge` and `fire` of `neurons.lif` (recursion), in `forward` when
-the thresholds are known in advance, and in `advance` when the method first measures the potential.
+The path through a layer: `_normalised` (norm to current), then `charge` and `fire` of `neurons.recursion`. `forward`
+does so when the thresholds are known in advance, `advance` when the method first measures the potential.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gradspike.neurons.lif import charge, fire, membrane_adjoint, spike_adjoint
+from gradspike.neurons.recursion import charge, fire, membrane_adjoint, spike_adjoint
 from gradspike.surrogate import Surrogate
 
 
@@ -40,7 +40,7 @@ class Spec:
         eps: added to the variance.
         surrogate: shape of the surrogate gradient.
         detach_reset: no gradient through the reset.
-        smooth: emit the surrogate's primitive; see `neurons.lif.fire`.
+        smooth: emit the surrogate's primitive; see `neurons.recursion.fire`.
     """
 
     time_steps: int

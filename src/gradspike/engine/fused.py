@@ -28,8 +28,8 @@ from gradspike.engine.formulas import (
     inverse_std,
 )
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.norms.base import ChannelNorm
 from gradspike.norms.synced import norm_gradient, statistics_terms
-from gradspike.norms.tdbn import ChannelNorm
 
 PART = 16384
 """Most values of one step in a part: the parts of several tensors together fit in a core's cache."""

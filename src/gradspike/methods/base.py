@@ -137,12 +137,8 @@ class Method(nn.Module):
 
 
 def build_method(config: MethodConfig, time_steps: int, channels: int) -> Method:
-    """A new method for one layer of `channels` channels. Raises ConfigError if the name is unknown or no Method."""
-    implementation = METHODS.implementation(config.name)
-    if not (isinstance(implementation, type) and issubclass(implementation, Method)):
-        raise ConfigError(f"Method '{config.name}' is not a subclass of gradspike.methods.base.Method.")
-    method: Method = METHODS.build(config, time_steps, channels)
-    return method
+    """A new method for one layer of `channels` channels. Raises ConfigError if the name is unknown or not a Method."""
+    return METHODS.build(Method, config, time_steps, channels)
 
 
 def check_method(method: Method, facts: LayerFacts) -> None:

@@ -1,1 +1,1 @@
-"""Neurons: `lif` has the recursion that every engine follows, one step forward and back; `options` its options."""
+"""Neurons, one file each with its options; `recursion` is the step they share, `base` and `registry` as for methods."""

@@ -1,1 +1,1 @@
-"""Norms that turn a layer's input into its current: `tdbn`, over all ranks in `synced`, their options in `options`."""
+"""Norms, which turn a layer's input into its current: `base` the batch norm they share, `synced` over all ranks."""

@@ -1,107 +1,42 @@
-"""tdBN: batch norm with a constant scale besides its gain (Zheng et al., AAAI 2021)."""
+"""tdBN: threshold-dependent batch norm (Zheng et al., AAAI 2021), in two parametrisations.
+
+Both start as the same function, alpha * V_th times the normalised value, and train differently.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from typing_extensions import override
+import math
+from typing import ClassVar
 
-from gradspike import ranks
+from pydantic import Field
+
+from gradspike.norms.base import ChannelNorm
 from gradspike.norms.options import NormConfig
-from gradspike.norms.synced import synced_batch_norm
 
 
-class ChannelNorm(nn.Module):
-    """Batch norm over all dimensions but the second; the normalised value is multiplied by `scale`, then by gamma.
+class TdbnConfig(NormConfig):
+    """`alpha` is the initial standard deviation of the current in units of V_th."""
 
-    State keys are those of torch.nn.BatchNorm. Biased variance in the forward pass, unbiased in the running variance.
-    """
+    alpha: float = Field(default=1.0, gt=0)
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def __init__(self, channels: int, config: NormConfig, *, scale: float, initial_gain: float) -> None:
-        super().__init__()
-        self.momentum = config.momentum
-        self.eps = config.eps
-        self.sync = config.sync is not False
-        self.scale = scale
-        self.initial_gain = initial_gain
-        self.weight = nn.Parameter(torch.full((channels,), initial_gain))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
-
-    @property
-    def gain(self) -> Tensor:
-        """Factor of the normalised value, [C]: gamma times `scale`."""
-        return self.weight if self.scale == 1 else self.weight * self.scale
-
-    @property
-    def synced(self) -> bool:
-        """Whether a pass now takes its statistics over the batches of all ranks."""
-        return self.training and self.sync and ranks.world_size() > 1
-
-    def forward(self, y: Tensor, repeats: int = 1, update: bool = True) -> Tensor:
-        """Normalise y [N, C, *space]; same shape, dtype and memory format.
-
-        Args:
-            y: input.
-            repeats: y stands for this many copies of itself along N, which matters to the unbiased running variance.
-            update: whether a pass in training mode changes the running statistics.
-        """
-        weight = self.gain
-        if not self.training:
-            return F.batch_norm(y, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
-        count = y.numel() // y.shape[1]
-        if self.synced:
-            normalised, mean, variance = synced_batch_norm(y, weight, self.bias, self.eps)
-            if update:
-                self.record(mean, variance, count * repeats * ranks.world_size())
-            return normalised
-        if count == 1:
-            return self._single(y, weight, repeats, update)
-        if not update:
-            return F.batch_norm(y, None, None, weight, self.bias, True, 0.0, self.eps)
-        self.num_batches_tracked += 1
-        if repeats == 1:
-            return F.batch_norm(
-                y, self.running_mean, self.running_var, weight, self.bias, True, self.momentum, self.eps
-            )
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        normalised = F.batch_norm(y, mean, variance, weight, self.bias, True, 1.0, self.eps)
-        self._follow(mean, _unbiased(variance * ((count - 1) / count), count * repeats))
-        return normalised
-
-    def record(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Let the running statistics follow a batch that was normalised elsewhere: mean and biased variance [C] of
-        `count` values (copies counted), 2 or more.
-        """
-        self.num_batches_tracked += 1
-        self._follow(mean.to(self.running_mean.dtype), _unbiased(variance, count).to(self.running_var.dtype))
-
-    def _single(self, y: Tensor, weight: Tensor, repeats: int, update: bool) -> Tensor:
-        # torch refuses one value per channel. The normalised value is 0 whatever y is, so its gradient is 0 too; a
-        # variance is known only of repeated values, and is 0.
-        if update:
-            self.num_batches_tracked += 1
-            mean = y.detach().flatten().to(self.running_mean.dtype)
-            self._follow(mean, torch.zeros_like(mean) if repeats > 1 else None)
-        shape = (1, -1, *[1] * (y.ndim - 2))
-        return ((y - y) * weight.view(shape) + self.bias.view(shape)).to(y.dtype)
-
-    def _follow(self, mean: Tensor, variance: Tensor | None) -> None:
-        self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
-        if variance is not None:
-            self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum)
-
-    @override
-    def extra_repr(self) -> str:
-        return f"{self.weight.numel()}, scale={self.scale}, momentum={self.momentum}, eps={self.eps}"
+    def spread(self, v_threshold: float, branches: int) -> float:
+        """Initial standard deviation of one of `branches` currents whose sum has alpha * V_th."""
+        return self.alpha * v_threshold / math.sqrt(branches)
 
 
-def _unbiased(variance: Tensor, count: int) -> Tensor:
-    return variance * (count / (count - 1))
+class Tdbn(ChannelNorm):
+    """Keeps alpha * V_th outside gamma, which starts at 1."""
+
+    Config: ClassVar[type[TdbnConfig]] = TdbnConfig
+
+    def __init__(self, config: TdbnConfig, channels: int, v_threshold: float, branches: int = 1) -> None:
+        super().__init__(config, channels, scale=config.spread(v_threshold, branches))
+
+
+class TdbnGain(ChannelNorm):
+    """A plain batch norm whose gamma starts at alpha * V_th."""
+
+    Config: ClassVar[type[TdbnConfig]] = TdbnConfig
+
+    def __init__(self, config: TdbnConfig, channels: int, v_threshold: float, branches: int = 1) -> None:
+        super().__init__(config, channels, initial_gain=config.spread(v_threshold, branches))

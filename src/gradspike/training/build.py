@@ -41,7 +41,7 @@ def build_model(config: ExperimentConfig) -> nn.Module:
         engine=engine,
         activation=config.model.activation,
     )
-    model: nn.Module = MODELS.build(config.model, config.dataset, context)
+    model = MODELS.build(nn.Module, config.model, config.dataset, context)
     encode_inputs(model, config.model.encoder, config.time_steps)
     name_layers(model)
     return model

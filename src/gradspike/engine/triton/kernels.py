@@ -240,7 +240,7 @@ def backward_steps(
             u = potentials[T - 1 - back]
             theta = tiles.load_step(thresholds, T - 1 - back, c, C, CHANNEL_THRESHOLDS)
             kappa = tiles.load_step(widths, T - 1 - back, c, C, CHANNEL_WIDTHS)
-            # `lif.spike_adjoint`
+            # `recursion.spike_adjoint`
             adjoint = tl.load(tiles.step_start(grad_spikes, T - 1 - back, STEP) + offsets, mask=mask, other=0.0).to(DT)
             if back > 0 and not DETACH_RESET:
                 adjoint = adjoint - tau * u * grad_u
@@ -250,7 +250,7 @@ def backward_steps(
             if WIDTHS_ROW >= 0:
                 # `Surrogate.width_derivative`
                 new_widths = new_widths + (sum_widths[back] - adjoint * ((u - theta) / kappa) * h,)
-            # `lif.membrane_adjoint`
+            # `recursion.membrane_adjoint`
             if back == 0:
                 grad_u = h * adjoint
             else:

@@ -1,6 +1,6 @@
 """What kernels do with one tile of values: where it lies, its current, its recursion, its sums.
 
-These repeat `gradspike.neurons.lif` and `gradspike.engine.formulas`, which a kernel cannot call; tests hold them
+These repeat `gradspike.neurons.recursion` and `gradspike.engine.formulas`, which a kernel cannot call; tests hold them
 together. The arguments' names are those of `kernels`.
 """
 
@@ -76,13 +76,13 @@ def current(value, center, scale, shift, NORM: tl.constexpr):
 
 @triton.jit
 def charge(x, u, s, tau):
-    """`lif.charge`."""
+    """`recursion.charge`."""
     return tau * u * (1 - s) + x
 
 
 @triton.jit
 def fire(u, theta, kappa, SURROGATE: tl.constexpr, SMOOTH: tl.constexpr, DT: tl.constexpr):
-    """`lif.fire`, as a number."""
+    """`recursion.fire`, as a number."""
     return surrogates.primitive(u - theta, kappa, SURROGATE) if SMOOTH else (u >= theta).to(DT)
 
 

@@ -22,7 +22,7 @@ from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.errors import UserError
 from gradspike.nested import flat
-from gradspike.norms.tdbn import ChannelNorm
+from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches

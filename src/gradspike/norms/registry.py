@@ -1,0 +1,15 @@
+"""The norms by name. Light: imports no torch."""
+
+from __future__ import annotations
+
+from gradspike.norms.options import NormConfig
+from gradspike.registry import Registry
+
+NORMS: Registry[NormConfig] = Registry(
+    "norm",
+    NormConfig,
+    {
+        "tdbn": "gradspike.norms.tdbn:Tdbn",
+        "tdbn_gain": "gradspike.norms.tdbn:TdbnGain",
+    },
+)

@@ -1,0 +1,149 @@
+"""A neuron and a norm from outside the package: one file and its import path, as for a method."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradspike.config.compose import load_config
+from gradspike.errors import ConfigError
+from gradspike.methods.base import build_method
+from gradspike.neurons.base import build_neuron
+from gradspike.norms.base import build_norm
+from gradspike.spiking_norm import SpikingNorm
+from gradspike.training.build import build_model
+from helpers.method_checks import method_config
+from helpers.part_options import neuron_config, norm_config
+
+PARTS = """\
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from gradspike.neurons.base import Neuron
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.tdbn import Tdbn, TdbnConfig
+
+
+class SlowConfig(NeuronConfig):
+    floor: float = Field(default=0.5, ge=0, lt=1)
+
+
+class Slow(Neuron):
+    Config: ClassVar[type[SlowConfig]] = SlowConfig
+
+    def __init__(self, config: SlowConfig) -> None:
+        super().__init__()
+        self.raw = torch.nn.Parameter(torch.zeros(()))
+        self.floor = config.floor
+
+    @property
+    def decay(self):
+        return self.floor + (1 - self.floor) * torch.sigmoid(self.raw)
+
+
+class ShiftedConfig(TdbnConfig):
+    shift: float = 0.25
+
+
+class Shifted(Tdbn):
+    Config: ClassVar[type[ShiftedConfig]] = ShiftedConfig
+
+    def __init__(self, config: ShiftedConfig, channels: int, v_threshold: float, branches: int = 1) -> None:
+        super().__init__(config, channels, v_threshold, branches)
+        torch.nn.init.constant_(self.bias, config.shift * v_threshold)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "own_parts_of_a_layer.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "own_parts_of_a_layer"
+    sys.modules.pop("own_parts_of_a_layer", None)
+
+
+def words(module: str, *more: str) -> list[str]:
+    neuron = ["~neuron.decay", f"neuron.name={module}:Slow", "+neuron.floor=0.8"]
+    norm = [f"norm.name={module}:Shifted", "+norm.shift=0.5"]
+    return ["dataset=digits", "method=lsg", "model.width=4", *neuron, *norm, *more]
+
+
+def test_they_take_their_options_and_train(module: str) -> None:
+    config = load_config(words(module))
+    assert module not in sys.modules  # options are checked without importing the file
+    model = build_model(config)
+    layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
+    assert layers
+    for layer in layers:
+        assert layer.neuron.decay.item() == pytest.approx(0.9)
+        assert layer.norm is not None
+        assert layer.norm.bias.tolist() == pytest.approx([0.5 * 0.5] * layer.channels)
+    model(torch.rand(3, 1, 8, 8)).square().sum().backward()
+    for layer in layers:
+        assert layer.neuron.get_parameter("raw").grad is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("neuron.floor=1", "neuron.floor=1: must be less than 1"),
+        ("+neuron.flor=0.5", "Did you mean 'floor'"),
+        ("norm.alpha=0", "norm.alpha=0: must be greater than 0"),
+        ("norm.name=own_parts_of_a_layer:Shiftd", "has no class 'Shiftd'. Did you mean 'Shifted'?"),
+        ("neuron.name=own_parts_of_a_layer:Shifted", "must be a subclass of gradspike.neurons.options.NeuronConfig"),
+    ],
+)
+def test_mistakes_are_answered_before_the_file_is_imported(module: str, word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(words(module, word))
+    assert (module in sys.modules) == word.startswith("neuron.name")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("neuron.name=plfi", "Did you mean 'plif'"), ("norm.name=tdbn_gian", "Did you mean 'tdbn_gain'")],
+)
+def test_a_mistyped_name_gets_the_nearest_one(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config([word])
+
+
+OTHER_KINDS = """\
+from gradspike.methods.options import MethodConfig
+from gradspike.neurons.options import NeuronConfig
+from gradspike.norms.options import NormConfig
+
+
+class OtherMethod:
+    Config = MethodConfig
+
+
+class OtherNeuron:
+    Config = NeuronConfig
+
+
+class OtherNorm:
+    Config = NormConfig
+"""
+
+
+def test_a_class_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other_kinds_of_parts.py").write_text(OTHER_KINDS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "other_kinds_of_parts:Other"
+    said = "' must be a subclass of gradspike"
+    with pytest.raises(ConfigError, match=rf"method '{name}Method{said}.methods.base.Method\."):
+        build_method(method_config(f"{name}Method"), time_steps=2, channels=3)
+    with pytest.raises(ConfigError, match=rf"neuron '{name}Neuron{said}.neurons.base.Neuron\."):
+        build_neuron(neuron_config(f"{name}Neuron"))
+    with pytest.raises(ConfigError, match=rf"norm '{name}Norm{said}.norms.base.ChannelNorm\."):
+        build_norm(norm_config(f"{name}Norm"), channels=3, v_threshold=1.0)
