@@ -49,7 +49,8 @@ class LayerContext:
         """
         layer = self._layer(channels, norm=True)
         assert layer.norm is not None
-        nn.init.constant_(layer.norm.bias, bias * (1.0 if self.activation == "relu" else self.method.v_threshold))
+        with torch.no_grad():
+            layer.norm.bias.add_(bias * (1.0 if self.activation == "relu" else self.method.v_threshold))
         return layer
 
     def neuron_layer(self, channels: int) -> SpikingNorm | NormReLU:

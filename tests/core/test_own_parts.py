@@ -74,7 +74,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def words(module: str, *more: str) -> list[str]:
     neuron = ["~neuron.decay", f"neuron.name={module}:Slow", "+neuron.floor=0.8"]
     norm = [f"norm.name={module}:Shifted", "+norm.shift=0.5"]
-    return ["dataset=digits", "method=lsg", "model.width=4", *neuron, *norm, *more]
+    return ["dataset=digits", "method=lsg", "model.width=4", "engine=eager", *neuron, *norm, *more]
 
 
 def test_they_take_their_options_and_train(module: str) -> None:
