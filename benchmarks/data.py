@@ -1,15 +1,15 @@
-"""How fast data are opened, decoded and fed, against the ordinary way in the same run.
+"""Speed of opening, decoding and feeding data, compared with common tools in the same run.
 
     python benchmarks/data.py [--data-dir data] [--shared ../shared/data] [--rounds 9]
 
 - Augmented CIFAR-10 batches of 100 (crop, flip, AutoAugment, normalisation; from the stored pictures to the float batch
-  on the device), against a torchvision + PIL DataLoader over the same pictures in memory, with 0, 1 and 2 workers.
-- Opening a prepared set. Decoding event files, against tonic where its reader works. Decoding and cropping JPEG.
-- What training ResNet-19 (full width, T = 2) consumes here.
+  on the device), compared with a torchvision + PIL DataLoader over the same pictures in memory, with 0, 1 or 2 workers.
+- Opening a prepared data set; decoding event files, compared with tonic if its reader works; decoding, cropping JPEG.
+- Images per second that training ResNet-19 (full width, T = 2) consumes.
 
-Candidates take turns, so that a machine that slows down slows all of them; medians over the rounds, and the ratio's
-spread (10th to 90th percentile). CIFAR-10 is looked for in the data folder and the shared one; without it, pictures of
-the same size are made up. What is not there is left out.
+Candidates take turns, so a machine that slows down slows all of them. Numbers are medians over the rounds; ratios have
+their 10th and 90th percentile. CIFAR-10 is searched for in the data folder and the shared folder; without it, random
+pictures of the same size are used. Parts whose files are missing are skipped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RESNET_BATCH, RESNET_STEPS = 10, 2
 
 
 class PilPictures(Dataset[tuple[torch.Tensor, int]]):
-    """As torchvision.datasets.CIFAR10: an array in memory, a PIL picture and its transforms for each sample."""
+    """Like torchvision.datasets.CIFAR10: an array in memory, a PIL picture and transforms for each sample."""
 
     def __init__(self, pictures: np.ndarray, labels: np.ndarray) -> None:
         self.pictures, self.labels = pictures, labels
@@ -77,21 +77,21 @@ class PilPictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 def cifar10(data_dir: Path, shared: Path) -> tuple[Samples, Callable[[], Samples] | None]:
-    """CIFAR-10's samples and what opens them; made-up ones where it is not to be found."""
+    """The samples of CIFAR-10 and a function that opens them; random samples and None if it is not found."""
     for source in (None, str(shared / "cifar10.zip")):
         opener = Cifar(Cifar10Config(source=source), 1, data_dir).load
         try:
             return opener(), opener
         except UserError:
             continue
-    print("CIFAR-10 is not there; its place is taken by made-up pictures of the same size.")
+    print("CIFAR-10 was not found; using random pictures of the same size.")
     low = torch.rand(50_000, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     pictures = (torch.nn.functional.interpolate(low, (32, 32), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
     return Samples(pictures.numpy(), np.arange(50_000) % 10, np.zeros(50_000, dtype=np.uint8)), None
 
 
 def our_batches(samples: Samples, device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches as a trainer gets them from the DataModule, without end."""
+    """Endless batches, as a trainer gets them from the DataModule."""
     data = DataModule(Cifar10Config(), 2, 0, "data")
     data.source.load = lambda: samples
     data.setup()
@@ -108,7 +108,7 @@ def our_batches(samples: Samples, device: torch.device) -> Iterator[torch.Tensor
 
 
 def their_batches(data: PilPictures, workers: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches of the ordinary DataLoader, without end."""
+    """Endless batches of a plain DataLoader."""
     loader = DataLoader(
         data,
         batch_size=BATCH,
@@ -123,7 +123,7 @@ def their_batches(data: PilPictures, workers: int, device: torch.device) -> Iter
 
 
 def seconds_a_batch(batches: Iterator[torch.Tensor], count: int, ahead: int, device: torch.device) -> float:
-    """Time of `count` batches, after those that workers have prepared while nobody looked."""
+    """Seconds per batch over `count` batches, after `ahead` batches that workers may have prepared in advance."""
     for _ in range(ahead):
         next(batches)
     _wait(device)
@@ -140,13 +140,13 @@ def _wait(device: torch.device) -> None:
 
 
 def compare_feeding(samples: Samples, rounds: int, device: torch.device) -> float:
-    """Print images per second of both ways. Returns ours."""
+    """Print images per second of all candidates. Returns ours."""
     train = samples.indices("train")
     pictures = np.ascontiguousarray(np.asarray(samples.inputs)[train].transpose(0, 2, 3, 1))
     data = PilPictures(pictures, samples.labels[train])
     candidates = {"ours": (our_batches(samples, device), BATCHES_A_ROUND["ours"], 1)}
     for workers in (0, 1, 2):
-        # A worker has two batches ready, and may have a third in its hands.
+        # A worker prepares two batches ahead, and may be working on a third.
         plan = (their_batches(data, workers, device), BATCHES_A_ROUND["theirs"], 3 * workers)
         candidates[f"torchvision + PIL, {workers} workers"] = plan
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -167,11 +167,11 @@ def _ratios(ours: list[float], theirs: list[float]) -> str:
         return ""
     ratios = [their / our for our, their in zip(ours, theirs, strict=True)]
     low, *_, high = statistics.quantiles(ratios, n=10, method="inclusive")
-    return f"   ours is {statistics.median(ratios):.1f} times as fast ({low:.1f} - {high:.1f})"
+    return f"   ours is {statistics.median(ratios):.1f} times as fast ({low:.1f} to {high:.1f})"
 
 
 def resnet19_training(device: torch.device, precision: str) -> float:
-    """Images per second that training consumes."""
+    """Images per second that training ResNet-19 consumes."""
     config = load_config(["dataset=cifar10", "model=resnet19", "time_steps=2"])
     torch.manual_seed(0)
     model = build_model(config).to(device, memory_format=torch.channels_last)
@@ -204,7 +204,7 @@ def median_ms(work: Callable[[], Any], repeats: int) -> float:
 
 
 def compare_event_files(shared: Path, rounds: int) -> None:
-    """Print event files per second: ours, and tonic's reader for N-MNIST (its reader of AEDAT 2.0 is broken)."""
+    """Print event files per second: ours, and tonic's for N-MNIST (tonic's reader of AEDAT 2.0 is broken)."""
     from tonic.datasets import NMNIST
     from tonic.io import read_mnist_file
 
@@ -225,7 +225,7 @@ def compare_event_files(shared: Path, rounds: int) -> None:
             for name, read in readers.items():
                 times[name].append(median_ms(partial(read_all, read, files), 1) / 1000 / len(files))
         events = sum(len(read_recording(f"x{ending}", content)) for content in files) / len(files)
-        print(f"  {archive}, {events:,.0f} events a file")
+        print(f"  {archive}, {events:,.0f} events per file")
         for name, taken in times.items():
             a_file = statistics.median(taken)
             print(f"    {name:<8} {1 / a_file:>8,.0f} files/s, {events / a_file / 1e6:>6.1f} million events/s")
@@ -237,7 +237,7 @@ def read_all(read: Callable[[bytes], Any], files: list[bytes]) -> None:
 
 
 def compare_jpeg(shared: Path, rounds: int) -> None:
-    """Print milliseconds to decode, and to decode and crop to 224, full-size and capped pictures; one thread."""
+    """Print milliseconds per picture to decode, and to decode and crop to 224, full-size and capped; one thread."""
     archive = shared / "imagenet_sample_20.zip"
     if not archive.is_file():
         return
@@ -274,7 +274,7 @@ def compare_jpeg(shared: Path, rounds: int) -> None:
         "PIL + crop": pil_crop,
         "torchvision + crop": torchvision_crop,
     }
-    print("\nJPEG of ImageNet, ms a picture, one thread" + " " * 10 + "as found   shorter side capped at 352")
+    print("\nImageNet JPEG, ms per picture, one thread" + " " * 11 + "original   shorter side capped at 352")
     kinds = (full, [encode(content, 352) for content in full])
     times: dict[str, list[list[float]]] = {name: [[], []] for name in candidates}
     for _ in range(rounds):
@@ -289,8 +289,10 @@ def compare_jpeg(shared: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     root = Path(__file__).resolve().parents[1]
-    parser.add_argument("--data-dir", type=Path, default=root / "data", help="where prepared sets are kept")
-    parser.add_argument("--shared", type=Path, default=root.parent / "shared" / "data", help="archives to decode")
+    parser.add_argument("--data-dir", type=Path, default=root / "data", help="folder of prepared data sets")
+    parser.add_argument(
+        "--shared", type=Path, default=root.parent / "shared" / "data", help="folder of archives to decode"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,11 +1,11 @@
-"""How near DS-ATGO's firing rate comes to 1 - Phi(f_c) = 15.87 % (f_c = 1), layer by layer and step by step.
+"""Compare DS-ATGO's firing rate with 1 - Phi(f_c) = 15.87 % (f_c = 1), by layer and step.
 
     python benchmarks/ds_atgo_firing.py runs/<run of method=ds_atgo>
 
-With theta = mean + std of u over the batch, a normal u fires in 15.87 % of the cases whatever its mean and std. The
-table shows, for a batch of the validation split with thresholds measured as in training, the rate and how far u is from
-normal: skewness, excess kurtosis, and the largest distance between its distribution and the normal one (the statistic
-of Kolmogorov and Smirnov).
+With theta = mean + std of u over the batch, a normal u fires in 15.87 % of cases for any mean and std. For a batch of
+the validation split, with thresholds measured as in training, the table lists the firing rate and how far u is from
+normal: skewness, excess kurtosis, and the largest distance between its distribution and the normal one
+(Kolmogorov-Smirnov statistic).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(folder: str) -> None:
     for layer in module.modules():
         if isinstance(layer, SpikingNorm):
             layer.register_forward_hook(look, with_kwargs=True)
-    module.train()  # thresholds measured from this batch, as the theorem has it
+    module.train()  # thresholds are measured on this batch, as the theorem assumes
     with torch.no_grad():
         module(batch["input"])
     print(f"| layer | step | firing rate (%) | skewness | excess kurtosis | distance from normal |\n|{'---|' * 6}")

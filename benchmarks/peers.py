@@ -1,12 +1,12 @@
-"""Our backbones with the neurons of SpikingJelly 2 and snnTorch 1, which are optional: `pip install gradspike[bench]`.
+"""Our backbones with neurons of SpikingJelly 2 and snnTorch 1, which are optional: `pip install gradspike[bench]`.
 
-Same layers, same weights, time folded into the batch, torch's batch norm. Each library's own way of keeping and
-resetting states is used. What differs from ours (method=fixed_sg, neuron=lif):
+Same layers, same weights, time folded into the batch, torch's batch norm. Each library keeps and resets states in its
+own way. Differences from ours (method=fixed_sg, neuron=lif):
 
-- SpikingJelly: its multi-step operator knows no rectangular surrogate, so it has the triangular one (ours:
+- SpikingJelly: its multi-step operator has no rectangular surrogate, so the triangular one is used (ours:
   method.surrogate=triangular). Decay is computed as v - v / tau.
-- snnTorch: fires above the threshold rather than from it on, cuts the gradient through the reset (ours:
-  neuron.detach_reset=true), and gives spikes in fp32 also under autocast.
+- snnTorch: fires above the threshold, not at it; has no gradient through the reset (ours: neuron.detach_reset=true);
+  and returns fp32 spikes also under autocast.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from gradspike.spiking_norm import SpikingNorm
 from research_code import replace_spiking_layers
 
-# What the multi-step operator can run on; named by the variable SJ_LIF_CUDA_IMPLEMENTATION. A CPU has one.
+# Backends of the multi-step operator by device; the variable SJ_LIF_CUDA_IMPLEMENTATION selects one.
 SPIKINGJELLY_BACKENDS = {"cpu": ("torch",), "cuda": ("cuda", "triton", "torch")}
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None where it is not installed."""
+    """Version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -85,11 +85,11 @@ class _SnnTorchLayer(nn.Module):
 
 
 def spikingjelly_network(network: nn.Module, width: float, backend: str) -> nn.Module:
-    """`backend`: one of SPIKINGJELLY_BACKENDS; has to be chosen before the library is imported."""
+    """SpikingJelly's neurons. `backend`: one of SPIKINGJELLY_BACKENDS, set before the library is imported."""
     os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = backend
     return replace_spiking_layers(network, lambda norm, layer: _SpikingJellyLayer(norm, layer, width))
 
 
 def snntorch_network(network: nn.Module, width: float) -> nn.Module:
-    """Leaky neurons, one call a time step."""
+    """snnTorch's Leaky neurons, one call per time step."""
     return replace_spiking_layers(network, lambda norm, layer: _SnnTorchLayer(norm, layer, width))

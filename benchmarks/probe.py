@@ -1,14 +1,14 @@
-"""What the probe costs: time of training with it at its default setting against training without.
+"""Cost of the probe: training time with its default settings, relative to training without it.
 
     python benchmarks/probe.py [epochs=6] [repeats=2] [any override of gradspike train]
 
-Plain and probed steps alternate within one training, as do plain and probed validations, so that a machine that gets
-slower by and by slows both. From their medians the cost of an epoch is put together:
+Plain and probed steps alternate in one training, and so do validations, so a machine that slows down slows both. The
+cost of an epoch is computed from their medians:
 
     steps / every_n_steps * (probed step - step) + (first step - step) + (probed validation - validation)
 
-as a share of the same epoch without the probe. The first step of an epoch is apart since in it, and mostly in it alone,
-layers are watched for spikes. The training is done `repeats` times for the spread of the result.
+as a share of the same epoch without the probe. The first step of an epoch counts separately, because it also watches
+layers for spikes. The training runs `repeats` times to show the spread of the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SETTINGS = {
 
 
 class EveryOtherValidation(Probe):
-    """Probes the validations of odd epochs only."""
+    """Probes only the validations of odd epochs."""
 
     def on_validation_batch_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.current_epoch % 2:
@@ -50,7 +50,7 @@ class EveryOtherValidation(Probe):
 
 
 class Start(L.Callback):
-    """Notes when a step or a validation starts; the first of the callbacks."""
+    """Records when a step or a validation starts; the first callback."""
 
     began = 0.0
     step = 0
@@ -63,7 +63,7 @@ class Start(L.Callback):
 
 
 class Stop(L.Callback):
-    """Notes how long it took; the last of the callbacks. The first epoch warms up and is left out."""
+    """Records how long it took; the last callback. The first epoch is warm-up and not recorded."""
 
     def __init__(self, start: Start) -> None:
         self.start = start
@@ -84,7 +84,7 @@ class Stop(L.Callback):
 
 
 def medians(config: ExperimentConfig) -> tuple[dict[str, float], int]:
-    """Median seconds of each kind of step and validation, and the steps of an epoch."""
+    """Median seconds of each kind of step and validation, and the number of steps in an epoch."""
     probe = EveryOtherValidation(config.probe.model_copy(update={"every_n_steps": 2}))
     start = Start()
     stop = Stop(start)

@@ -1,8 +1,8 @@
-"""A spiking network as released research code usually writes it: one autograd function a time step, a Python loop over
-T, torch's batch norm before it, samples first ([B, T, ...]).
+"""A spiking network as in typical released research code: one autograd function per time step, a Python loop over T,
+torch's batch norm, samples first ([B, T, ...]).
 
-It computes what ours computes with method=fixed_sg, neuron=lif; test_bench_step.py compares loss and gradients.
-In bf16 its recursion runs in bf16, as it does in such code under autocast.
+It computes the same as ours with method=fixed_sg and neuron=lif; test_bench_step.py compares loss and gradients. In
+bf16 its recursion runs in bf16, as in such code under autocast.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from gradspike.spiking_norm import SpikingNorm
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """torch's batch norm, of [N, C] as well as of [N, C, H, W]."""
+    """torch's batch norm for both [N, C] and [N, C, H, W]."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         assert input.ndim >= 2
 
 
 def replace_spiking_layers(model: nn.Module, build: Callable[[BatchNorm, SpikingNorm], nn.Module]) -> nn.Module:
-    """Put `build(batch norm, layer)` in the place of each SpikingNorm; weights and all other layers stay."""
+    """Replace each SpikingNorm by `build(batch norm, layer)`; weights and all other layers stay the same."""
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SpikingNorm)]
     for name, layer in layers:
         assert layer.norm is not None
-        assert layer.norm.scale == 1, "torch's batch norm has no factor beside its gain: V_th must be 1"
+        assert layer.norm.scale == 1, "torch's batch norm has no scale besides its gain: V_th must be 1"
         norm = BatchNorm(layer.channels, eps=layer.norm.eps, momentum=layer.norm.momentum)
         norm.load_state_dict(layer.norm.state_dict())
         parent, _, attribute = name.rpartition(".")
@@ -77,16 +77,14 @@ class StepwiseLif(nn.Module):
 
 
 class ResearchNetwork(nn.Module):
-    """Frames [T, B, C, H, W] that lie in memory as [B, T, ...] -> logits [T, B, K]."""
-
-    batch_first = True
+    """Frames [T, B, C, H, W], in memory [B, T, ...], -> logits [T, B, K]."""
 
     def __init__(self, network: nn.Module, width: float) -> None:
         super().__init__()
         self.network = replace_spiking_layers(network, lambda norm, layer: StepwiseLif(norm, layer, width))
 
     def forward(self, frames: Tensor) -> Tensor:
-        # Our backbones unfold the first axis of [first * second, K], whatever it is.
+        # Our backbones unfold the first axis of [first * second, K]; here it is the batch.
         self.network.time_steps = frames.shape[1]
         logits: Tensor = self.network(frames.transpose(0, 1))
         return logits.transpose(0, 1)

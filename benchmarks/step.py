@@ -1,18 +1,18 @@
-"""Time and peak memory of a training step against the same network with ReLU (= 1.00), measured in the same run.
+"""Time and peak memory of a training step, relative to the same network with ReLU (1.00) in the same run.
 
     python benchmarks/step.py
     python benchmarks/step.py --networks resnet19 --methods fixed_sg,psg --settings all --rounds 15
     python benchmarks/step.py --write docs/performance.md
 
-Candidates: the ReLU twin as it is and through torch.compile, the faster of the two being 1.00; ours, each engine with
-each method; one autograd function a time step, as in released research code; SpikingJelly and snnTorch, where they are
-installed. Each has a process of its own. All stay alive and take turns, one at a time, in an order that moves on with
-each round, so that a machine that slows down slows all of them; a ratio is one of two numbers of the same round. Given
-are medians and the 10th and 90th percentile.
+Candidates: the ReLU twin, plain and through torch.compile (the faster one is 1.00); ours, each engine with each method;
+one autograd function per time step, as in released research code; SpikingJelly and snnTorch, if installed. Each
+candidate has its own process. All processes stay alive and take turns; each round starts with another one, so a machine
+that slows down slows all of them. Ratios are of two numbers of the same round. The tables have medians and the 10th and
+90th percentile.
 
 A step is: gradients to None, forward, loss (cross entropy of the mean over time), backward, SGD with momentum. Frames
-differ from step to step, so that nobody gains from an input that stays the same; the row "still picture" shows what
-ours gains from one. Warm-up and compilation are not counted.
+differ between time steps, so no candidate gains from a constant input; the row "still picture" shows what ours gains
+from one. Warm-up and compilation are not counted.
 """
 
 from __future__ import annotations
@@ -57,29 +57,31 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of " + ", ".join(NETWORKS))
-    parser.add_argument("--methods", default="fixed_sg,mpd_agl,ds_atgo", help="of " + ", ".join(METHODS.names()))
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="choose from " + ", ".join(NETWORKS))
     parser.add_argument(
-        "--settings", default="fp32-contiguous,bf16-channels_last", help=f"of {', '.join(SETTINGS)}; or all"
+        "--methods", default="fixed_sg,mpd_agl,ds_atgo", help="choose from " + ", ".join(METHODS.names())
+    )
+    parser.add_argument(
+        "--settings", default="fp32-contiguous,bf16-channels_last", help=f"choose from {', '.join(SETTINGS)}; or all"
     )
     parser.add_argument(
         "--engines",
-        help=f"of {', '.join(ENGINES)}, each with every method. Not given: all that run on the device, but "
-        "eager, which is for reference, with the first method only",
+        help=f"choose from {', '.join(ENGINES)}, each with every method. Default: all that run on the device; the "
+        "reference, eager, only with the first method",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
-    parser.add_argument("--steps", type=int, help="training steps of a turn; not given: 1 on a CPU, 10 on CUDA")
-    parser.add_argument("--threads", type=int, help="CPU threads; not given: as torch has it (OMP_NUM_THREADS)")
+    parser.add_argument("--steps", type=int, help="training steps per turn; default: 1 on a CPU, 10 on CUDA")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's (OMP_NUM_THREADS)")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="SpikingJelly, snnTorch")
-    parser.add_argument("--compile", action="store_true", help="also ours and SpikingJelly through torch.compile as a "
-                        "whole, which takes minutes each")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="also ours and SpikingJelly, compiled as a whole by "
+                        "torch.compile, which takes minutes each")  # fmt: skip
     parser.add_argument("--twin-compile", action=argparse.BooleanOptionalAction, default=True,
-                        help="measure the ReLU twin through torch.compile too")  # fmt: skip
-    parser.add_argument("--width", type=float, help="model.width; not given: 0.5")
-    parser.add_argument("--batch", type=int, help="samples; not given: 16 for resnet19, 4 for vggsnn")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="not given: cuda where there is one")
+                        help="also measure the ReLU twin through torch.compile")  # fmt: skip
+    parser.add_argument("--width", type=float, help="model.width; default: 0.5")
+    parser.add_argument("--batch", type=int, help="samples; default: 16 for resnet19, 4 for vggsnn")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if available")
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="keep the tables in this page, as docs/performance.md"
+        "--write", type=Path, metavar="PAGE", help="write the tables into this page, such as docs/performance.md"
     )
     options = parser.parse_args(words)
     options.networks = chosen("networks", options.networks, NETWORKS)
@@ -99,21 +101,19 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen(option: str, words: str, allowed: Iterable[str]) -> list[str]:
-    """The words of a list with commas. Raises ConfigError for one that is not allowed."""
+    """The words of a comma-separated list. Raises ConfigError for a word that is not allowed."""
     allowed = list(allowed)
     found = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
     if not found:
         raise ConfigError(f"--{option}: choose from {', '.join(allowed)}.")
     for word in found:
         if word not in allowed:
-            raise ConfigError(
-                f"--{option} {word}: there is none.{did_you_mean(word, allowed)} Allowed: {', '.join(allowed)}"
-            )
+            raise ConfigError(f"--{option} {word}: unknown.{did_you_mean(word, allowed)} Allowed: {', '.join(allowed)}")
     return found
 
 
 def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
-    """Who is measured, in order of the rows."""
+    """The candidates, in the order of the rows."""
     found = [Candidate(TWINS[0], "relu")]
     if options.twin_compile:
         found.append(Candidate(TWINS[1], "relu", compiled=True))
@@ -154,9 +154,9 @@ class Worker:
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Its answer, which has `error` where it could not do it."""
+        """Send a request and return the answer, which has `error` if it failed."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its answer will say that it has ended
+        with contextlib.suppress(BrokenPipeError):  # the answer will say that the process has ended
             print(json.dumps(request), file=self._process.stdin, flush=True)
         return self.answer()
 
@@ -169,7 +169,7 @@ class Worker:
             return found
         self._said.seek(0)
         last = [line for line in self._said.read().splitlines() if line.strip()][-1:]
-        return {"error": f"its process ended with code {self._process.wait()}: {' '.join(last)}"[:300]}
+        return {"error": f"the process ended with code {self._process.wait()}: {' '.join(last)}"[:300]}
 
     def close(self) -> None:
         """End the process."""
@@ -186,7 +186,7 @@ class Worker:
 
 
 def measure(network: Network, setting: Setting, workers: list[Worker], rounds: int, steps: int) -> dict[str, Measured]:
-    """Prepare one after the other, then take turns."""
+    """Prepare the workers one by one, then let them take turns."""
     results = {worker.candidate.name: Measured() for worker in workers}
     for worker in workers:
         began = time.perf_counter()
@@ -210,7 +210,7 @@ def measure(network: Network, setting: Setting, workers: list[Worker], rounds: i
 
 
 def missing_peers() -> dict[str, str]:
-    """Why a peer is left out, by its kind."""
+    """Why a peer is skipped, by its kind."""
     return {package: "not installed" for package in PEERS if peers.version(package) is None}
 
 
@@ -259,7 +259,7 @@ def report(
     threads: int,
     steps: int,
 ) -> None:
-    """Print a network's table, and keep it in the page."""
+    """Print a network's table, and write it into the page."""
     import torch
 
     head, rows, notes = table(results, [name for name in TWINS if name == TWINS[0] or options.twin_compile])

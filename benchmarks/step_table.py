@@ -1,4 +1,4 @@
-"""Tables of benchmarks/step.py: ratios with their spread, as Markdown, kept in a page between markers."""
+"""Tables of benchmarks/step.py: ratios with their spread, as Markdown, between markers in a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TABLES_END = "<!-- step tables end: new ones go above this line -->"
 
 @dataclass
 class Measured:
-    """What one candidate did in one setting: seconds a step, one number a round; bytes at a step's peak."""
+    """Results of one candidate in one setting: seconds per step, one number per round; peak bytes of a step."""
 
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
@@ -27,17 +27,17 @@ class Measured:
 
 
 Results = Mapping[str, Mapping[str, Measured]]
-"""By name of the setting, then by name of the candidate, in order of the rows."""
+"""By name of the setting, then by name of the candidate, in the order of the rows."""
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, 10th and 90th percentile; between neighbours by straight line, so never beyond what was measured."""
+    """Median, 10th and 90th percentile, interpolated linearly, so always between measured values."""
     low, middle, high = np.percentile(values, [10, 50, 90])
     return float(middle), float(low), float(high)
 
 
 def best_twin(row: Mapping[str, Measured], twins: Sequence[str]) -> str:
-    """The faster form of the ReLU twin, by its median. Raises UserError where none ran."""
+    """The faster form of the ReLU twin, by median. Raises UserError if none ran."""
     ran = [name for name in twins if row[name].failure is None]
     if not ran:
         raise UserError("; ".join(f"{name}: {row[name].failure}" for name in twins))
@@ -45,7 +45,7 @@ def best_twin(row: Mapping[str, Measured], twins: Sequence[str]) -> str:
 
 
 def ratio_cell(mine: Measured, twin: Measured) -> str:
-    """Ratio to the twin within each round: median and spread."""
+    """Ratio to the twin in the same round: median and spread."""
     if mine.failure is not None:
         return "-"
     if mine is twin:
@@ -55,13 +55,13 @@ def ratio_cell(mine: Measured, twin: Measured) -> str:
 
 
 def memory_cell(mine: Measured, twin: Measured) -> str:
-    """Ratio to the twin's peak."""
+    """Ratio to the peak of the twin."""
     return "-" if mine.failure is not None else f"{mine.peak_bytes / twin.peak_bytes:.2f}"
 
 
 def table(results: Results, twins: Sequence[str]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Head, rows and notes. Time and memory of a setting stand side by side; the notes hold the twin's own numbers and
-    why a candidate did not run.
+    """Head, rows and notes. Time and memory of a setting are side by side. Notes have the twin's own numbers, and the
+    reason if a candidate did not run.
     """
     head, notes = ["candidate"], []
     columns: list[dict[str, tuple[str, str]]] = []
@@ -72,7 +72,7 @@ def table(results: Results, twins: Sequence[str]) -> tuple[list[str], list[list[
         columns.append({name: (ratio_cell(one, twin), memory_cell(one, twin)) for name, one in row.items()})
         seconds, low, high = (1000 * value for value in spread(twin.seconds))
         notes.append(
-            f"{setting}: 1.00 is {best}, {seconds:,.1f} ms a step ({low:,.1f} to {high:,.1f}) and "
+            f"{setting}: 1.00 is {best}, {seconds:,.1f} ms per step ({low:,.1f} to {high:,.1f}) and "
             f"{twin.peak_bytes / 2**20:,.1f} MiB at its peak."
         )
         notes += [f"{setting}: {name}: {one.failure}" for name, one in row.items() if one.failure is not None]
@@ -82,15 +82,15 @@ def table(results: Results, twins: Sequence[str]) -> tuple[list[str], list[list[
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    """A Markdown table, its numbers to the right, and the notes as a list below it."""
+    """A Markdown table with numbers aligned right, and the notes as a list below it."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
 
 
 def updated(page: str, key: str, body: str) -> str:
-    """The page with the block of this key replaced, or put above the line that ends the tables.
+    """The page with the block of this key replaced, or added above the line that ends the tables.
 
-    Raises UserError where a block has no end, or a new one no place.
+    Raises UserError if a block has no end, or if the page has no line that ends the tables.
     """
     start, end = f"<!-- step table: {key} -->", f"<!-- end of step table: {key} -->"
     block = f"{start}\n{body}\n{end}"
@@ -101,23 +101,23 @@ def updated(page: str, key: str, body: str) -> str:
             raise UserError(f"The page has the line {start} without {end}.")
         return before + block + after
     if TABLES_END not in page:
-        raise UserError(f"The page has no line {TABLES_END}, above which new tables go.")
+        raise UserError(f"The page has no line {TABLES_END}; new tables go above it.")
     return page.replace(TABLES_END, f"{block}\n\n{TABLES_END}")
 
 
 def check_page(path: Path) -> None:
-    """Before anything is measured. Raises UserError where the page cannot be updated."""
+    """Check the page before measuring. Raises UserError if it cannot be updated."""
     if not path.is_file():
-        raise UserError(f"--write {path}: there is no such file.")
+        raise UserError(f"--write {path}: no such file.")
     page = path.read_text(encoding="utf-8")
     if TABLES_END not in page:
-        raise UserError(f"--write {path}: has no line {TABLES_END}, above which new tables go.")
+        raise UserError(f"--write {path}: has no line {TABLES_END}; new tables go above it.")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"--write {path}: its folder cannot be written to.")
 
 
 def write_page(path: Path, key: str, body: str) -> None:
-    """Update a page, through a temporary file beside it."""
+    """Update a page through a temporary file next to it."""
     page = updated(path.read_text(encoding="utf-8"), key, body)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as new:
         new.write(page)
@@ -126,7 +126,7 @@ def write_page(path: Path, key: str, body: str) -> None:
 
 
 def cpu_name() -> str:
-    """The processor's name, as Linux gives it."""
+    """The processor's name, as Linux reports it."""
     import platform
 
     try:
@@ -137,6 +137,6 @@ def cpu_name() -> str:
 
 
 def setting_named(word: str) -> Setting:
-    """`fp32-contiguous` and so on; the inverse of Setting.name."""
+    """The setting of a name such as `fp32-contiguous`; the inverse of Setting.name."""
     precision, _, layout = word.partition("-")
     return Setting(precision, layout)

@@ -1,7 +1,8 @@
-"""One candidate of benchmarks/step.py in a process of its own: it does what it is told, and sleeps in between.
+"""One candidate of benchmarks/step.py in its own process. It sleeps between requests.
 
-Reads one JSON object a line from standard input and answers each with one: {"prepare": setting} builds network,
-optimiser and batch, warms up and measures a step's memory; {"run": steps} trains so many steps. Ends with its input.
+Reads requests from standard input, one JSON object per line, and answers each with a JSON object. {"prepare": setting}
+builds network, optimiser and batch, warms up and measures a step's memory. {"run": steps} trains that many steps. The
+process ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from gradspike.errors import first_line
+
 WARM_UP = 1
 MEASURED = "measured step"
 FIXED_SG_WIDTH = 1.0
@@ -25,7 +28,7 @@ FIXED_SG_WIDTH = 1.0
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained: overrides of the configuration, steps and samples. `width` is model.width."""
+    """The network to train: overrides of the configuration, time steps and samples. `width` is model.width."""
 
     title: str
     words: tuple[str, ...]
@@ -51,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Who trains it. kind: relu, ours, research_code, spikingjelly, snntorch."""
+    """The implementation to measure. kind: relu, ours, research_code, spikingjelly, snntorch."""
 
     name: str
     kind: str
@@ -60,7 +63,7 @@ class Candidate:
     compiled: bool = False
     """torch.compile of the whole network."""
     still: bool = False
-    """Fed one picture [B, C, H, W] instead of frames [T, B, C, H, W]."""
+    """The input is one picture [B, C, H, W], not frames [T, B, C, H, W]."""
     backend: str = ""
 
 
@@ -87,7 +90,7 @@ class Training:
         self.plain = model
 
     def step(self) -> Any:
-        """One training step; gives the loss."""
+        """One training step. Returns the loss."""
         import torch
 
         from gradspike.spiking_norm import collect_losses
@@ -101,7 +104,7 @@ class Training:
         return loss.detach()
 
     def seconds(self, steps: int) -> float:
-        """Seconds a step, over `steps` steps."""
+        """Mean seconds per step over `steps` steps."""
         self.wait()
         start = time.perf_counter()
         for _ in range(steps):
@@ -110,24 +113,24 @@ class Training:
         return (time.perf_counter() - start) / steps
 
     def wait(self) -> None:
-        """Until the device has done its work."""
+        """Wait until the device has finished."""
         import torch
 
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def peak_bytes(self) -> int:
-        """The most bytes of tensors that live at one time during a step: weights, optimiser state and batch included.
+        """The peak number of bytes in tensors during a step, including weights, optimiser state and batch.
 
-        On CUDA what torch's allocator counts. On a CPU the profiler records every allocation and release of torch's
-        allocator with its size; the highest point of their running sum in a step is added to what lives before it. So
-        the number is exact, and the same in each run. It leaves out what a library takes from the system behind
-        torch's back (oneDNN's scratch memory), for all candidates alike.
+        On CUDA, this is the count of torch's allocator. On a CPU, the profiler records every allocation and release of
+        torch's allocator with its size; the maximum of their running sum in a step is added to the bytes before it. So
+        the number is exact, and the same in each run. Memory that a library takes without torch (oneDNN's scratch
+        memory) is not counted, for any candidate.
         """
         import torch
         from torch.profiler import ProfilerActivity, profile, record_function
 
-        gc.collect()  # what an earlier setting left behind is not to be given back in the middle of this step
+        gc.collect()  # garbage of an earlier setting must not be released in the middle of this step
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             self.wait()
@@ -136,11 +139,11 @@ class Training:
             self.wait()
             return torch.cuda.max_memory_allocated()
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            # The profiler knows sizes only of what was taken while it looked on. A peer keeps its neurons' states until
-            # its next step, so that the second of two steps is the one whose releases are all known.
+            # The profiler knows the sizes only of memory allocated while it runs. Peers keep their neurons' states
+            # until the next step, so all releases are known only in the second of two steps.
             self.step()
             gc.collect()
-            gc.disable()  # a collection at a moment of its own would make the number another one each time
+            gc.disable()  # a collection at a random moment would change the number in each run
             try:
                 with record_function(MEASURED):
                     self.optimizer.zero_grad(set_to_none=True)
@@ -159,10 +162,10 @@ class Training:
 
 
 def allocations(profiler: Any) -> tuple[list[int], list[int]]:
-    """Bytes taken (positive) and given back (negative) in order of time: before the measured step, and in it.
+    """Bytes allocated (positive) and released (negative), in order of time: before the measured step, and in it.
 
-    Of what was given back only what was taken under the profiler counts. It has a size for other blocks too where an
-    earlier profile saw one at the same address.
+    Releases count only for memory allocated under the profiler. The profiler may also have a size for another block, if
+    an earlier profile saw one at the same address.
     """
     from torch._C._profiler import _EventType
 
@@ -189,7 +192,7 @@ def allocations(profiler: Any) -> tuple[list[int], list[int]]:
 
 
 def highest_sum(before: list[int], changes: list[int]) -> int:
-    """The highest value that the running sum reaches from the end of `before` to that of `changes`."""
+    """The maximum of the running sum from the end of `before` to the end of `changes`."""
     level = highest = sum(before)
     for change in changes:
         level += change
@@ -198,8 +201,8 @@ def highest_sum(before: list[int], changes: list[int]) -> int:
 
 
 def configuration(network: Network, candidate: Candidate) -> Any:
-    """The candidate's configuration. Peers compute fixed_sg with a constant decay, which ours then has too; other
-    methods have the platform's neuron, with a learned decay.
+    """The candidate's configuration. Peers compute fixed_sg with a constant decay, so ours does too. Other methods have
+    the default neuron, with a learned decay.
     """
     from gradspike.config.compose import load_config
 
@@ -234,7 +237,7 @@ def build_network(config: Any, candidate: Candidate) -> Any:
 def frames(network: Network, candidate: Candidate, dataset: Any, layout: Any, device: Any) -> Any:
     """Counts of events [T, B, C, H, W], new at each step; [B, C, H, W] for a still picture.
 
-    Folded into [T * B, C, H, W] (samples first where the candidate has them so) it has the layout asked for.
+    Folded into [T * B, C, H, W] (samples first if the candidate needs that), it has the layout `layout`.
     """
     import torch
 
@@ -252,7 +255,7 @@ def frames(network: Network, candidate: Candidate, dataset: Any, layout: Any, de
 
 
 def compiled(model: Any, candidate: Candidate) -> Any:
-    """torch.compile of the whole network, as trainer.compile=true does it."""
+    """torch.compile of the whole network, as with trainer.compile=true."""
     import torch
 
     from gradspike.training.whole_network import CompiledNetwork
@@ -264,8 +267,8 @@ def compiled(model: Any, candidate: Candidate) -> Any:
 
 
 def serve(network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
-    """Answer requests until there are no more."""
-    # Libraries may print; the answers have a channel of their own.
+    """Answer requests until the input ends."""
+    # Libraries may print, so answers have their own channel.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     training: Training | None = None
@@ -309,9 +312,9 @@ def serve(network: Network, candidate: Candidate, device: str, threads: int | No
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}"[:200] if lines else type(error).__name__
+    """The error in one line."""
+    said = first_line(error)
+    return f"{type(error).__name__}: {said}"[:200] if str(error).strip() else said
 
 
 def command(network: Network, candidate: Candidate, device: str, threads: int | None) -> list[str]:

@@ -1,11 +1,11 @@
-"""Norm and neuron of single layers on CUDA against memory bandwidth: hand-written Triton kernels and compiled ones.
+"""Norm and neuron of single layers on CUDA, compared with memory bandwidth: Triton kernels and compiled kernels.
 
     python benchmarks/triton_bandwidth.py [--steps 2] [--batch 128] [--repeats 50]
 
-The layers are those of ResNet-19 at full width. Bytes are the least that must move: in training the forward pass reads
+The layers are those of ResNet-19 at full width. The byte counts are lower bounds: in training, the forward pass reads
 the layer's input twice (statistics, then spikes) and writes spikes; the backward pass reads input and gradient twice
-(sums, then gradient) and writes a gradient. Beside them what a plain copy of the same tensor reaches on this card. A
-kernel as fast as the copy has nothing left to win.
+(sums, then gradient) and writes a gradient. A plain copy of the same tensor is measured for comparison. A kernel that
+reaches the bandwidth of the copy cannot get faster.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ LAYERS = ((128, 32), (256, 16), (512, 8))
 """Channels and side of ResNet-19's stages."""
 
 FORWARD, BACKWARD, COPY = 3, 5, 2
-"""Tensors of the input's size that must move."""
+"""Minimum number of moved tensors of the input's size."""
 
 Arrangement = Literal["rows", "planes"]
 
 
 def layer_calls(kernels: Kernels, y: Tensor, arrangement: Arrangement) -> dict[str, tuple[Callable[[], object], int]]:
-    """Forward and backward pass of one layer in training whose input is y [T, B, C, H, W], and what each moves."""
+    """Forward and backward pass of one layer in training with input y [T, B, C, H, W], and the tensors each moves."""
     steps, channels, device = y.shape[0], y.shape[2], y.device
     values = arranged(y, arrangement)
     spec = Spec(steps, arrangement, "batch", 1e-5, SURROGATES["rectangular"])
@@ -59,13 +59,13 @@ def layer_calls(kernels: Kernels, y: Tensor, arrangement: Arrangement) -> dict[s
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median time of a call on the device, between events, after a few to warm up."""
+    """Median time of a call on the device, between events, after three warm-up calls."""
     for _ in range(3):
         call()
     times = []
     for _ in range(repeats):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        # Work for the device while the host gets ahead, so that launching is not what is measured.
+        # Keeps the device busy while the host gets ahead, so that launch time is not measured.
         torch.cuda._sleep(1_000_000)
         start.record()
         call()
@@ -76,7 +76,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def main(words: list[str], clock: Callable[[Callable[[], object], int], float] = seconds, device: str = "cuda") -> int:
-    """Print one line for each layer, dtype, layout, kernel and pass."""
+    """Print one line per layer, dtype, layout, kernel and pass."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--steps", type=int, default=2, help="T")
     parser.add_argument("--batch", type=int, default=128)
@@ -85,13 +85,15 @@ def main(words: list[str], clock: Callable[[Callable[[], object], int], float] =
     if min(options.steps, options.repeats) < 1 or options.batch < 2:
         parser.error("--steps and --repeats must be at least 1, --batch 2.")
     if device == "cuda" and not torch.cuda.is_available():
-        print("This needs a CUDA device: the interpreter's times on a CPU say nothing. There is none.", file=sys.stderr)
+        print("No CUDA device was found. Times of the interpreter on a CPU are meaningless.", file=sys.stderr)
         return 1
     from gradspike.engine.triton import engine as triton_engine
 
     engines: dict[str, Kernels] = {"triton": triton_engine.run.kernels, "compiled": compiled.run.kernels}
     where = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
-    print(f"{where}, T = {options.steps}, batch {options.batch}, median of {options.repeats}, GB/s of the least bytes")
+    print(
+        f"{where}, T = {options.steps}, batch {options.batch}, median of {options.repeats}, GB/s of the minimum bytes"
+    )
     layouts: tuple[Arrangement, ...] = ("rows", "planes")
     for (channels, side), dtype, layout in itertools.product(LAYERS, (torch.bfloat16, torch.float32), layouts):
         y = torch.randn(options.steps * options.batch, channels, side, side, device=device).to(dtype)

@@ -35,6 +35,11 @@ class OutputClosed(BaseException):
     """Nobody reads the command's output any more. Not an Exception, for the same reason."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error that is not empty, or the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word that looks most like `word`, or None when nothing comes close.
 

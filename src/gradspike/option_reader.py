@@ -1,11 +1,11 @@
 """Reads the option class of a part (a method, a model, a data set) from the part's file without importing the file.
 
 A part's file imports torch, which takes seconds; its options must be checked in a fraction of one. So only the
-statements that make up the option class are executed: its definition and, of what the definition uses, the imports,
-constants, functions and classes. A file that cannot be read this way raises `NotReadable`; import it instead.
+statements behind the option class are executed: its definition, and the imports, constants, functions and classes that
+it uses. A file that cannot be read this way raises `NotReadable`; import it instead.
 
-The class read here and the class of the module, once that is imported, are two classes with the same fields.
-`Registry.build` hands each part an instance of its own.
+The class read here and the class of the imported module are two classes with the same fields. `Registry.build` gives
+each part an instance of its own class.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 ATTRIBUTE = "Config"
 
 PART_MODULES: set[str] = set()
-"""Modules of registered parts: never imported for an option class that another part's file takes from them."""
+"""Modules of registered parts. If another part's file takes an option class from one, it is read, not imported."""
 
 
 class NotReadable(Exception):
-    """Only importing the file can tell."""
+    """The option class cannot be read without importing the file."""
 
 
 class NoSuchClass(Exception):
@@ -38,9 +38,9 @@ class NoSuchClass(Exception):
 
 
 def read_config(module: str, name: str) -> Any:
-    """The attribute `Config` of the class `module:name`, or None where neither it nor a base class sets one.
+    """The attribute `Config` of the class `module:name`; None if neither the class nor a base class sets it.
 
-    Raises NotReadable, NoSuchClass, or whatever the executed statements raise.
+    Raises NotReadable, NoSuchClass, and any error of the executed statements.
     """
     source = _source(module)
     source.require(name)
@@ -50,7 +50,7 @@ def read_config(module: str, name: str) -> Any:
 
 
 def _source(module: str) -> PartSource:
-    """The parsed file of a module, the same object for as long as the file does not change."""
+    """The parsed file of a module; the same object until the file changes."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError) as error:
@@ -82,7 +82,7 @@ class PartSource:
                 self._positions.setdefault(name, []).append(position)
 
     def require(self, name: str) -> None:
-        """Raise NoSuchClass where nothing in the file can bind the name."""
+        """Raise NoSuchClass if nothing in the file can bind the name."""
         if not self._positions.keys() & {name, "*", "__getattr__"}:
             raise NoSuchClass([one.name for one in self._statements if isinstance(one, ast.ClassDef)])
 
@@ -165,7 +165,7 @@ class PartSource:
 
 
 def _one_import_each(statement: ast.stmt) -> Iterator[ast.stmt]:
-    """An import of several names as one statement a name, so that only the needed ones are imported."""
+    """Split an import of several names into one statement per name, so only the needed ones are executed."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             yield ast.copy_location(ast.Import([alias]), statement)
@@ -194,7 +194,7 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 
 def _used(statement: ast.stmt) -> list[str]:
-    """Names that a statement may need, those in its functions' bodies and in annotations included."""
+    """Names that a statement may need, including those in function bodies and annotations."""
     return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
 
 

@@ -1,7 +1,7 @@
 """Parts (methods, models, data sets) by name, without importing them.
 
 A registry line is a name and the import path of a class, whose attribute `Config` is the class of its options. Checking
-options imports neither torch nor lightning, so that a mistake is answered at once; a part is imported when it is built.
+options imports neither torch nor lightning, so mistakes are reported at once. A part is imported when it is built.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, values: Any) -> Any:
-        # pydantic takes true for 1; whoever types optimizer.lr=true meant another key.
+        # pydantic accepts true as 1, but optimizer.lr=true is a mistake.
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
@@ -39,7 +39,7 @@ PartT = TypeVar("PartT")
 
 
 class Registry(Generic[ConfigT]):
-    """All parts of one kind by name. A name with a colon is itself the import path of a part outside this package.
+    """All parts of one kind, by name. A name with a colon is the import path of a part outside this package.
 
     `base` is the class that the options of every part derive from.
     """
@@ -52,9 +52,9 @@ class Registry(Generic[ConfigT]):
 
     @staticmethod
     def part(options: Mapping[str, Any]) -> str:
-        """The name under which the part with these options is found: its library where it names one, else its name.
+        """The registered name of the part with these options: `library` if given, else `name`.
 
-        A library holds many networks under names of its own.
+        For a library, `name` is the library's own name of the network.
         """
         return str(options.get("library") or options["name"])
 
@@ -70,7 +70,7 @@ class Registry(Generic[ConfigT]):
             readable = getattr(config, "__pydantic_complete__", True)
         except NoSuchClass as error:
             raise self._missing(name, module, attribute, error.classes) from error
-        except Exception:  # whatever the file's statements raise is raised, and reported, by importing it
+        except Exception:  # importing the file below raises the same error and reports it
             readable = False
         if not readable:
             config = getattr(self.implementation(name), ATTRIBUTE, None)
@@ -82,7 +82,7 @@ class Registry(Generic[ConfigT]):
         return config
 
     def implementation(self, name: str) -> Any:
-        """Import the implementation of `name`. Raises ConfigError where that fails."""
+        """Import the implementation of `name`. Raises ConfigError if that fails."""
         module_name, _, attribute = self._path(name).partition(":")
         try:
             module = importlib.import_module(module_name)
@@ -126,13 +126,13 @@ class Registry(Generic[ConfigT]):
 
 
 def _described(error: Exception) -> str:
-    """What went wrong while a file was imported, and in which line of which file."""
+    """The error of an import, with file and line."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen ")]
     if len(frames) < 3:
         return str(error)
-    # The first two frames are this file's and importlib's; the third is the file that was asked for.
+    # The first two frames are this file's and importlib's; the third is the imported file's.
     folder = Path(frames[2].filename).parent
     frame = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)][-1]
     return f"{frame.filename}, line {frame.lineno}: {type(error).__name__}: {error}"

@@ -1,17 +1,17 @@
 """SpikingNorm: norm, neuron and method in one module, the unit a backbone places after a conv or linear layer.
 
-A layer without a norm serves networks that normalise elsewhere or not at all. The path through a layer: `norms` make
-the current, `methods` set threshold theta and surrogate width kappa, `neurons` run the recursion, `engine` runs all of
-it over the time steps.
+Networks that normalise elsewhere, or not at all, use layers without a norm. In a layer, the norm makes the current, the
+method sets threshold theta and surrogate width kappa, the neuron charges and fires, and the engine runs all of it over
+the time steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.base import ChannelNorm, build_norm
 from gradspike.norms.options import NormConfig
 from gradspike.surrogate import SURROGATES
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class LayerContext:
     activation: Literal["spike", "relu"] = "spike"
 
     def layer(self, channels: int, bias: float = 0.0) -> SpikingNorm | NormReLU:
-        """A new layer for `channels` channels, with its own norm, neuron and method. `bias` is the mean of the current
-        before training, in units of V_th (of 1 in the ANN twin).
+        """A new layer for `channels` channels, with its own norm, neuron and method. `bias` shifts the initial mean of
+        the current, in units of V_th (of 1 in the ANN twin).
         """
         layer = self._layer(channels, norm=True)
         assert layer.norm is not None
@@ -60,8 +62,8 @@ class LayerContext:
     def channel_norm(self, channels: int, branches: int = 1) -> ChannelNorm:
         """A new norm without a neuron, of the same kind as in `layer`.
 
-        branches: number of such currents that are summed before a neuron. Each starts with 1 / sqrt(branches) of the
-        usual spread (Zheng et al., AAAI 2021); not in the ANN twin, whose norms are plain.
+        branches: how many such currents are summed before a neuron. Each starts with 1 / sqrt(branches) of the usual
+        standard deviation (Zheng et al., AAAI 2021), except in the ANN twin, whose norms are plain.
         """
         if self.activation == "relu":
             return ChannelNorm(self.norm, channels)
@@ -97,67 +99,71 @@ class LossCollector:
 _collector: ContextVar[LossCollector | None] = ContextVar("gradspike_loss_collector", default=None)
 
 
-@contextmanager
-def collect_losses() -> Iterator[LossCollector]:
+def collect_losses() -> AbstractContextManager[LossCollector]:
     """Collect the methods' losses in forward passes inside the block. Outside, layers do not compute them.
 
     with collect_losses() as extra:
         logits = model(batch)
     loss = criterion(logits) + extra.mean()
     """
-    collector = LossCollector()
-    token = _collector.set(collector)
-    try:
-        yield collector
-    finally:
-        _collector.reset(token)
+    return _held(_collector, LossCollector())
 
 
 @dataclass
 class FirstLayerWatch:
-    """What the spiking layer that is called first in a forward pass received; None while none was called.
+    """The input of the spiking layer that a forward pass calls first.
 
-    `sums` [B]: the sum over all steps of each sample's input to that layer. It is finite exactly when the sample's
-    values are, and stays on the device. Spikes would not show it: u >= theta is false where u is NaN.
+    `sums` [B]: each sample's input, summed over all steps; None before the first call. A sum is finite exactly if the
+    sample's values are, and stays on the device. Spikes cannot show this, because u >= theta is false for NaN.
     """
 
     sums: Tensor | None = None
 
     def see(self, y: Tensor, steps: int) -> None:
-        """Note the input [steps * B, C, *space] of a layer, unless an earlier one was called before."""
+        """Record the input [steps * B, C, *space] of a layer, unless one is already recorded."""
         if self.sums is None:
-            # In float32, since a sum in float16 overflows at 65504.
+            # In float32, because a sum in float16 overflows at 65504.
             self.sums = y.detach().sum(tuple(range(1, y.ndim)), dtype=torch.float32).view(steps, -1).sum(0)
 
 
 _watch: ContextVar[FirstLayerWatch | None] = ContextVar("gradspike_first_layer_watch", default=None)
 
 
+def watch_first_layer() -> AbstractContextManager[FirstLayerWatch]:
+    """Record the input of the first spiking layer in the forward pass inside the block."""
+    return _held(_watch, FirstLayerWatch())
+
+
 @contextmanager
-def watch_first_layer() -> Iterator[FirstLayerWatch]:
-    """Note what the first spiking layer receives in the forward pass inside the block."""
-    watch = FirstLayerWatch()
-    token = _watch.set(watch)
+def _held(variable: ContextVar[ValueT | None], value: ValueT) -> Iterator[ValueT]:
+    token = variable.set(value)
     try:
-        yield watch
+        yield value
     finally:
-        _watch.reset(token)
+        variable.reset(token)
 
 
-class SpikingNorm(nn.Module):
+class ActivationLayer(nn.Module):
+    """A layer of `LayerContext`: a norm, if there is one, and an activation over T steps; one layer for all tools."""
+
+    norm: ChannelNorm | None
+
+    def __init__(self, channels: int, context: LayerContext, norm: bool) -> None:
+        super().__init__()
+        self.time_steps = context.time_steps
+        self.norm = context.channel_norm(channels) if norm else None
+
+
+class SpikingNorm(ActivationLayer):
     """Norm, then the neuron over T steps with its method's thresholds and widths; returns spikes.
 
     Time is folded into the batch, time-major: index t * B + b. Without `norm` the input is the current.
     """
 
-    norm: ChannelNorm | None
-
     def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
-        super().__init__()
+        super().__init__(channels, context, norm)
         self.channels = channels
-        self.time_steps = context.time_steps
         self.v_threshold = context.method.v_threshold
-        self.norm = context.channel_norm(channels) if norm else None
         self.neuron = build_neuron(context.neuron)
         self.method = build_method(context.method, context.time_steps, channels)
         self.surrogate = SURROGATES[context.method.surrogate]
@@ -205,7 +211,7 @@ class SpikingNorm(nn.Module):
         return LayerTrace(output.membrane, output.spikes, output.thresholds, output.widths)
 
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
-        """What the method may know of a pass. Only the dtype of y matters."""
+        """What the method may know about a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
         gain = None if self.norm is None else self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain
         return LayerFacts(
@@ -225,7 +231,7 @@ class SpikingNorm(nn.Module):
             raise ValueError(f"layer '{self.layer_name}': expected [*, {self.channels}, ...], got {list(y.shape)}.")
         if not static and y.shape[0] % self.time_steps:
             raise ValueError(
-                f"layer '{self.layer_name}': {y.shape[0]} inputs do not divide into T = {self.time_steps} time steps."
+                f"layer '{self.layer_name}': {len(y)} inputs are not a multiple of T = {self.time_steps} time steps."
             )
         steps = y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
         options = EngineOptions(
@@ -234,15 +240,11 @@ class SpikingNorm(nn.Module):
         return self._run(steps, self.neuron.decay, self.method, facts, options, self.norm)
 
 
-class NormReLU(nn.Module):
-    """Plain batch norm (gamma 1; without `norm`, none) and ReLU: the ANN twin's layer, with the same folded time."""
-
-    norm: ChannelNorm | None
+class NormReLU(ActivationLayer):
+    """Plain batch norm (none without `norm`) and ReLU: the ANN twin's layer, with the same folded time."""
 
     def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
-        super().__init__()
-        self.time_steps = context.time_steps
-        self.norm = context.channel_norm(channels) if norm else None
+        super().__init__(channels, context, norm)
 
     def forward(self, y: Tensor, static: bool = False) -> Tensor:
         """y [T*B, C, *space], or [B, C, *space] if `static`; always gives [T*B, C, *space]."""
@@ -253,7 +255,7 @@ class NormReLU(nn.Module):
 
 
 def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:
-    """T copies of [B, ...], [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
+    """T copies of x [B, ...] as [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
     return torch.cat([x] * time_steps)
 
 
@@ -269,7 +271,7 @@ def name_layers(model: nn.Module) -> None:
 
 
 def lr_multipliers(model: nn.Module) -> dict[str, float]:
-    """Learning-rate factors that methods ask for, by full parameter name; a parameter not named has 1."""
+    """Learning-rate factors set by methods, by full parameter name; 1 for parameters not listed."""
     return {
         f"{prefix}.{name}" if prefix else name: factor
         for prefix, module in model.named_modules()
@@ -278,12 +280,15 @@ def lr_multipliers(model: nn.Module) -> dict[str, float]:
     }
 
 
+NORMALISING = (ActivationLayer, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+"""Kinds of layers that normalise or fire, of ours and of torch's."""
+
+
 def undecayed_parameters(model: nn.Module) -> set[str]:
     """Full names of all parameters of norms, neurons and methods, which usually have no weight decay."""
-    kinds = (SpikingNorm, NormReLU, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        if isinstance(module, kinds)
+        if isinstance(module, NORMALISING)
         for name, _ in module.named_parameters()
     }

@@ -1,26 +1,25 @@
 """Shapes of the surrogate gradient: pure functions of v = u - theta and the width kappa.
 
-Every shape is normalised in the same way: its area over v is 1 and its peak is h(0) = 1 / kappa. So kappa means the
-same for all of them: the width of the rectangle that has the shape's area and peak. With z = v / kappa:
+Every shape has area 1 over v and peak h(0) = 1 / kappa. So kappa has the same meaning for all of them: the width of the
+rectangle with the shape's area and peak. With z = v / kappa:
 
     name                   h(v) * kappa                              source
     rectangular            1 if |z| < 1/2 else 0                     Wu et al., Frontiers 2018
     triangular             max(0, 1 - |z|)                           Bellec et al., NeurIPS 2018
-    sigmoid                4 sig(4z) (1 - sig(4z))                   the derivative of a logistic function
+    sigmoid                4 sig(4z) (1 - sig(4z))                   derivative of a logistic function
     arctan                 1 / (1 + (pi z)^2)                        Fang et al., ICCV 2021
     fast_sigmoid           1 / (1 + 2 |z|)^2                         SuperSpike: Zenke, Ganguli, Neural Comput. 2018
-    gaussian               exp(-pi z^2)                              a normal density of std kappa / sqrt(2 pi)
+    gaussian               exp(-pi z^2)                              normal density with std kappa / sqrt(2 pi)
     piecewise_exponential  exp(-2 |z|)                               Shrestha and Orchard, NeurIPS 2018
     dspike                 1 - tanh(c z)^2 if |z| < b / (2c) else 0  Li et al., NeurIPS 2021; b = 3, c = 2 tanh(b / 2)
 
-Dspike is a tanh cut to a support. Its paper keeps the support at 1 and turns the temperature b, which cannot give a
-peak below 1. Here b belongs to the support (tanh reaches from -b/2 to b/2 across it) and stays 3, the support is
-b kappa / c = 1.66 kappa wide, and so the temperature per unit of potential follows the width: tanh(c v / kappa) with
-c = 1.81.
+Dspike is a tanh on a finite support. Its paper keeps the support at 1 and varies the temperature b, so the peak cannot
+fall below 1. Here b stays 3: the argument of tanh runs from -b/2 to b/2 across the support, which is b kappa / c =
+1.66 kappa wide. The temperature per unit of potential thus follows the width: tanh(c v / kappa) with c = 1.81.
 
 Tensors broadcast; values stay finite in float32 for |v| up to 1e4 and kappa down to 1e-3.
 
-Imports no torch: the options of the methods take the names of the shapes from SURROGATES.
+Imports no torch, because the options of methods take the names of the shapes from SURROGATES.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ _DSPIKE_HALF_SUPPORT = DSPIKE_TEMPERATURE / (2 * _DSPIKE_SLOPE)
 class Surrogate:
     """One shape: `derivative(v, kappa)` is h >= 0, `primitive(v, kappa)` its integral over v, from 0 to 1.
 
-    `smooth` says that h is continuous everywhere, so that finite differences of the primitive can be compared with it
-    at any v.
+    `smooth`: h is continuous everywhere, so finite differences of the primitive approximate it at any v.
     """
 
     name: str
@@ -54,7 +52,7 @@ class Surrogate:
     smooth: bool
 
     def width_derivative(self, v: Tensor, kappa: Tensor) -> Tensor:
-        """d primitive / d kappa. Each primitive is a function of v / kappa alone, hence -(v / kappa) h(v)."""
+        """d primitive / d kappa. Each primitive depends on v / kappa alone, so this is -(v / kappa) h(v)."""
         return -(v / kappa) * self.derivative(v, kappa)
 
 

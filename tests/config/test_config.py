@@ -113,7 +113,7 @@ def test_command_line_wins_over_recipe(with_recipe: str) -> None:
         (["optimizer.lr=null"], ["optimizer.lr=null", "number"]),
         (["trainer.deterministic=maybe"], ["trainer.deterministic=maybe", "boolean"]),
         (["dataset=digits_events", "time_steps=999"], ["time_steps=999"]),
-        (["model.depth=9"], ["model.depth=9", "8 x 8", "at most model.depth=4"]),
+        (["model.depth=9"], ["model.depth=9", "8 x 8", "the maximum is model.depth=4"]),
         (["scheduler.warmup_epochs=99"], ["warmup_epochs=99", "trainer.max_epochs"]),
         (["trainer.devices=3"], ["dataset.batch_size=64", "multiple"]),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], ["nesterov"]),

@@ -1,7 +1,7 @@
-"""The Triton engine: interpreted on a CPU, compiled without a GPU, and, with one, compared and timed.
+"""The Triton engine: interpreted on a CPU, compiled without a GPU, and, on a GPU, compared and timed.
 
-Triton reads TRITON_INTERPRET when it is imported, which torch.compile does too; so what is interpreted runs in a
-process of its own.
+Triton reads TRITON_INTERPRET when it is imported, and torch.compile imports it too. So interpreted tests run in a
+process of their own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def test_engine_triton_is_chosen_where_it_can_run(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["mpd_agl", "ds_atgo", "psg"])
 def test_on_a_gpu(name: str, dtype: torch.dtype, channels_last: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the reference, twice the same bit for bit; and how many bytes of tensors of the layer's size move a second."""
+    """Equals the reference, repeats bit for bit; prints the bandwidth over tensors of the layer's size."""
     y = torch.randn(4 * 32, 128, 32, 32, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).to(dtype)
     if channels_last:
         y = y.contiguous(memory_format=torch.channels_last)
@@ -97,7 +97,7 @@ def test_on_a_gpu(name: str, dtype: torch.dtype, channels_last: bool, capsys: py
     _, again = results("triton")
     for key, value in actual.items():
         assert torch.equal(value, again[key]), key
-    # A spike at its threshold may fall either way where sums are added up in another order.
+    # With another order of summation, a spike at its threshold may differ.
     assert (actual["spikes"] != expected["spikes"]).float().mean() < 1e-4
     for key in expected.keys() - {"spikes"}:
         error = (actual[key].double() - expected[key].double()).norm() / expected[key].double().norm()

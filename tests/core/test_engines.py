@@ -1,4 +1,4 @@
-"""Engines beside each other, and what only the compiled one does: kernels shared by layers, memory, falling back."""
+"""Engines compared with each other, and the compiled one: kernels shared by layers, memory, fallback."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_values_are_arranged_without_a_copy(x: Tensor) -> None:
 
 
 def both(engine: Engine, layer: SpikingNorm, y: Tensor, static: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Spikes, all gradients and buffers after a step of the reference and of the engine."""
+    """Spikes, all gradients and buffers after one step of the reference and of the engine."""
     results: list[list[Tensor]] = []
     for run in (ENGINES["eager"], engine):
         own, x = copy.deepcopy(layer), y.detach().clone(memory_format=torch.preserve_format).requires_grad_()
@@ -84,7 +84,7 @@ def both(engine: Engine, layer: SpikingNorm, y: Tensor, static: bool) -> tuple[l
 def test_a_step_has_the_numbers_of_the_reference(
     engine: Engine, method: str, training: bool, channels_last: bool, static: bool
 ) -> None:
-    """Of the methods the two that use everything: learned widths and moments, and the measured threshold."""
+    """With the two methods that use everything: learned widths and moments, and the measured threshold."""
     y = make_input()[: B if static else None]
     if channels_last:
         y = y.contiguous(memory_format=torch.channels_last)
@@ -95,8 +95,8 @@ def test_a_step_has_the_numbers_of_the_reference(
 
 @every_engine
 def test_statistics_are_safe_beside_a_large_mean(engine: Engine) -> None:
-    """In float32, spread 1 beside a mean of 3000: what reaches the neuron is still normalised, and DS-ATGO still sees
-    the spread.
+    """In float32, standard deviation 1 next to a mean of 3000: the current is still normalised, and DS-ATGO still
+    measures the standard deviation.
     """
     y = make_input(batch=32)
     near, far = (make_layer(method_config("ds_atgo")) for _ in range(2))
@@ -107,7 +107,7 @@ def test_statistics_are_safe_beside_a_large_mean(engine: Engine) -> None:
 
 
 def test_other_sizes_compile_nothing() -> None:
-    """Layers of another width, another batch, the last smaller one and another picture size share the kernels."""
+    """Other widths, batches, picture sizes and a smaller last batch share the kernels."""
 
     def passes(channels: int, batch: int, side: int) -> None:
         layer = make_layer(method_config("mpd_agl"), channels=channels)
@@ -128,7 +128,7 @@ def test_other_sizes_compile_nothing() -> None:
 
 
 def test_nothing_of_the_inputs_size_is_kept_but_the_input() -> None:
-    """The reference keeps the potential; here the backward pass computes it anew."""
+    """The reference keeps the potential; here the backward pass recomputes it."""
     kept: dict[str, int] = {}
     for name in ("eager", "compiled"):
         layer = make_layer(method_config("mpd_agl"))
@@ -148,7 +148,7 @@ def test_nothing_of_the_inputs_size_is_kept_but_the_input() -> None:
 
 
 def test_under_autocast_the_recursion_is_float32() -> None:
-    """The current is not rounded to bfloat16 on its way from the norm to the neuron, as it is in the reference."""
+    """Unlike in the reference, the current is not rounded to bfloat16 between norm and neuron."""
     layer = make_layer(method_config("mpd_agl"))
     y = make_input(batch=64).bfloat16()
     exact = copy.deepcopy(layer)(y.float())
@@ -189,8 +189,8 @@ def test_without_a_compiler_auto_falls_back_and_says_why(
 def test_a_kernel_that_cannot_be_compiled_later_is_an_error() -> None:
     layer = make_layer(method_config("mpd_agl", surrogate="gaussian"), time_steps=3)
     layer._run = FusedEngine(compiled.CompiledKernels())
-    told = r"'forward, T = 3.*/no/such/compiler.*Use engine=eager"
-    with no_compiler(), pytest.raises(UserError, match=told):
+    said = r"'forward, T = 3.*/no/such/compiler.*Use engine=eager"
+    with no_compiler(), pytest.raises(UserError, match=said):
         layer(make_input(time_steps=3))
 
 
@@ -207,7 +207,7 @@ def test_a_layer_that_has_run_can_be_copied_and_pickled(engine: Engine) -> None:
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("static", [False, True], ids=["moving", "still"])
 def test_layouts_give_the_same_gradients(engine: Engine, static: bool, samples: int) -> None:
-    """Of a single sample too, whose batch axis may have any stride."""
+    """Also for a single sample, whose batch axis may have any stride."""
     y = make_input(batch=samples)[: samples if static else None].double()
     grads = []
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -223,7 +223,7 @@ def test_layouts_give_the_same_gradients(engine: Engine, static: bool, samples: 
 
 
 class Curve(nn.Module):
-    """conv - layer - conv - layer - linear over frames; small, but with everything that a training has."""
+    """conv - layer - conv - layer - linear over frames: small, with all parts of a training."""
 
     def __init__(self, method: str) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Curve(nn.Module):
 
 @pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo"])
 def test_200_steps_of_training_agree(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float64: equal to rounding. In float32 the two orders of summation part in time, at no cost to the loss."""
+    """In float64, equal to rounding. In float32, the orders of summation diverge over time, without a worse loss."""
     curves: dict[tuple[str, torch.dtype], list[float]] = {}
     for name in ("eager", "compiled"):
         run = ENGINES[name]
@@ -268,7 +268,7 @@ def test_200_steps_of_training_agree(method: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> None:
-    """Stopped within an epoch, and gone on with in a process that has compiled nothing."""
+    """Stopped within an epoch and continued in a process that has compiled nothing."""
     words = ["engine=compiled", "method=ds_atgo", "dataset=digits_events", "time_steps=2", "trainer.max_epochs=2"]
     words += ["dataset.batch_size=400", "checkpoint.every_n_steps=2"]
     unbroken = train(tiny_config(*words))
@@ -292,7 +292,7 @@ def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> 
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses every operation for which the host would wait for a device."""
+    """Refuses every operation that makes the host wait for a device."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "equal.default")
 
@@ -313,7 +313,7 @@ class NoWaiting(TorchDispatchMode):
 def test_a_training_step_waits_for_no_device(
     engine: Engine, method: str, tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward, loss, metrics, the look for a lost loss, backward and optimiser, as on a device that is not a CPU."""
+    """Forward, loss, metrics, the check of the loss, backward and optimiser, as on a device other than a CPU."""
     monkeypatch.setattr("gradspike.training.module.STEPS_BETWEEN_CHECKS", {})
     monkeypatch.setattr("gradspike.engine.fused.is_watched", lambda: False)
     module = SpikingClassifier(tiny_config(f"method={method}", "dataset=digits_events", "loss.label_smoothing=0.1"))

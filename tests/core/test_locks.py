@@ -1,4 +1,4 @@
-"""File locks: what means that another process holds one, and what means that there are none."""
+"""File locks: errors that mean a lock is held, and errors that mean the file system has none."""
 
 from __future__ import annotations
 

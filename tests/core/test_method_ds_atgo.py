@@ -98,7 +98,7 @@ def test_a_training_step_between_forward_and_backward_does_no_harm() -> None:
     y = make_input().requires_grad_()
     out = layer(y)
     (expected,) = torch.autograd.grad(layer(y).sum(), y)
-    # The norm stays in evaluation: torch's own reads its running statistics again in the backward pass.
+    # The norm is in evaluation mode: torch's batch norm reads its running statistics again in the backward pass.
     layer.train().norm.eval()
     layer(make_input(3))
     (actual,) = torch.autograd.grad(out.sum(), y)
@@ -106,7 +106,7 @@ def test_a_training_step_between_forward_and_backward_does_no_harm() -> None:
 
 
 def test_firing_rate_of_a_normal_potential() -> None:
-    """P(u > mean + std) = 15.87 % where u is normal: exact at the first step, where u is the current."""
+    """P(u > mean + std) = 15.87 % for normal u: exact at the first step, where u is the current."""
     layer = make_layer(method_config("ds_atgo"), time_steps=1, channels=8)
     torch.nn.init.ones_(layer.norm.weight)
     y = torch.randn(400, 8, 16, generator=torch.Generator().manual_seed(0))
@@ -119,7 +119,7 @@ def _rank(rank: int, store: str, out: str) -> None:
     result = {}
     for sync in (False, True):
         layer = layer_with(sync_stats=sync)
-        # The norm is kept out of it: its statistics are per rank either way.
+        # Without the norm, whose statistics are per rank in any case.
         layer.norm.eval()
         layer(make_input(0).unflatten(0, (T, -1))[:, slice(2) if rank == 0 else slice(2, None)].flatten(0, 1))
         result[sync] = running(layer)
@@ -135,6 +135,6 @@ def test_sync_stats_sees_the_batch_of_all_ranks(tmp_path: Path) -> None:
     whole(make_input(0))
     assert not torch.allclose(first[False], second[False])
     assert torch.equal(first[True], second[True])
-    # Step 0 is exact; later ones too, since every rank fires at the same threshold as the whole batch would.
+    # Step 0 is exact, and so are later steps, because every rank fires at the threshold of the whole batch.
     torch.testing.assert_close(first[True], running(whole))
     assert whole.channels == C

@@ -1,4 +1,4 @@
-"""PSG and PDA: no reference numbers exist, so the rules themselves are proved."""
+"""PSG and PDA. There are no reference numbers, so the tests check the formulas."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_divergence_vanishes_only_at_the_target_and_is_bounded_at_zero_spread() 
 
 
 def test_loss_has_an_exact_gradient_down_to_the_input() -> None:
-    """Finite differences through the norm; at T = 1 no reset enters, so the loss is smooth."""
+    """Finite differences through the norm; with T = 1 there is no reset, so the loss is smooth."""
     layer = make_layer(method_config("psg_pda", pda_weight=0.3), time_steps=1).double()
     y = make_input(time_steps=1, dtype=torch.float64).requires_grad_()
 

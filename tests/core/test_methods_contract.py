@@ -1,6 +1,6 @@
-"""Every method of the registry and every YAML variant keeps the contract, and so does a user's own file.
+"""The contract of methods, for every registered method, every YAML variant and methods of one's own.
 
-GRADSPIKE_METHODS=my_lab.rule:Rule puts a user's method (several with commas) through the same tests.
+GRADSPIKE_METHODS=my_lab.rule:Rule (several with commas) runs the same tests on methods of one's own.
 """
 
 from __future__ import annotations

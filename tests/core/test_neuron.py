@@ -31,7 +31,7 @@ T, B, C = 4, 3, 2
 
 
 class Given(Method):
-    """Thresholds and widths as they are handed in."""
+    """Returns the given thresholds and widths."""
 
     def __init__(self, thresholds: Tensor, widths: Tensor, channels: int = C) -> None:
         super().__init__(MethodConfig(name="given"), len(thresholds), channels)
@@ -72,7 +72,7 @@ def test_backward_is_the_gradient_of_the_smoothed_network(engine: Engine, surrog
 
 
 def stepwise(x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor, surrogate: str, detach: bool) -> Tensor:
-    """The smoothed network step by step in plain operations, its gradient left to autograd."""
+    """The smoothed network, step by step in plain operations, with the gradient of autograd."""
     u, s, spikes = torch.zeros_like(x[0]), torch.zeros_like(x[0]), []
     for current, theta, kappa in zip(x, thresholds, widths, strict=True):
         u = decay * u * (1 - (s.detach() if detach else s)) + current

@@ -31,7 +31,7 @@ from helpers.part_options import neuron_config, norm_config
 
 REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[1] / "reference")
 RTOL, ATOL = 1e-4, 1e-5
-# A spike may differ only where the potential is this close to its threshold.
+# A spike may differ only if the potential is this close to its threshold.
 TIE = 1e-5
 
 
@@ -54,7 +54,7 @@ def case(name: str, prefix: str) -> dict[str, Tensor]:
 
 
 def prefixes(name: str, start: str, end: str) -> list[str]:
-    """Names of the cases: what stands before `end` in keys that begin with `start`."""
+    """Names of the cases: the part before `end` of keys that begin with `start`."""
     return sorted(
         key.removesuffix(end) for key in load(name) if key.startswith(start) and key.endswith(end) and key != end
     )
@@ -70,7 +70,7 @@ def time_first(x: Tensor) -> Tensor:
 
 
 def fold(x: Tensor) -> Tensor:
-    """[B, T, ...] of the files to [T*B, ...]."""
+    """Convert [B, T, ...] of the files to [T*B, ...]."""
     return time_first(x).flatten(0, 1)
 
 
@@ -106,7 +106,7 @@ def fire(
     training: bool = True,
     gamma: Tensor | None = None,
 ) -> tuple[EngineOutput, Tensor]:
-    """What the engine gives, and the potential as the reference engine finds it."""
+    """The output of the engine, and the potential of the reference engine."""
     facts = LayerFacts(
         time_steps=x.shape[0],
         v_threshold=v_threshold,
@@ -166,7 +166,7 @@ def test_mpd_agl_neuron(engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
 def test_mpd_agl_layer(engine: Engine, name: str, static: bool) -> None:
-    """The whole layer; `static` checks the statistics' repeats with a first step that is fed T times."""
+    """The whole layer; `static` checks the statistics of repeats with a first step that is fed T times."""
     data = case("mpd_agl", name)
     time_steps, channels = data["x"].shape[1], data["bn_weight"].numel()
     plif = "decay_logit" in data

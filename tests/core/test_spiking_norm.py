@@ -1,4 +1,4 @@
-"""The layer a backbone sees: norm, memory layout, still inputs, ANN twin, errors."""
+"""The layer of backbones: norm, memory layout, still inputs, ANN twin, errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_still_input_gives_the_numbers_of_the_repeated_one(space: tuple[int, .
 
 
 def test_one_still_value_a_channel() -> None:
-    """A single sample without space: its repeats have variance 0, as the repeated form finds."""
+    """A single sample without space: its repeats have variance 0, as with a repeated input."""
     still = make_layer(method_config("lsg"))
     repeated = copy.deepcopy(still)
     y = torch.randn(1, C, requires_grad=True)
@@ -74,7 +74,7 @@ def test_one_still_value_a_channel() -> None:
 
 
 class CountCopies(TorchDispatchMode):
-    """Counts operations that only move a whole tensor, and notes outputs of other layout than channels-last."""
+    """Counts operations that copy a whole tensor."""
 
     def __init__(self, numel: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_inputs_that_do_not_fit_are_named() -> None:
 @pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("static", [False, True])
 def test_without_a_norm_the_input_is_the_current(method: str, static: bool) -> None:
-    """The same spikes and gradients as a layer whose norm changes nothing; its gamma_mean is 1 to the method."""
+    """The same spikes and gradients as with a norm that changes nothing; the method sees gamma_mean = 1."""
     context = LayerContext(T, neuron_config("plif"), method_config(method), norm_config(eps=1e-12))
     bare, normed = context.neuron_layer(C).double(), context.layer(C).double()
     assert isinstance(bare, SpikingNorm)
@@ -187,7 +187,7 @@ def test_a_bad_sample_shows_in_what_the_first_layer_receives(engine: Engine, bad
             spikes = layers[1](layers[0](y, static=static))
         assert watch.sums is not None
         assert watch.sums.isfinite().tolist() == [sample != 1 for sample in range(B)]
-        assert spikes.isfinite().all()  # where nobody would see it
+        assert spikes.isfinite().all()  # so spikes cannot show it
     with watch_first_layer() as watch:
         layers[1](layers[0](make_input(0)))
     assert watch.sums is not None

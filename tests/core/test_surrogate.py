@@ -1,4 +1,4 @@
-"""Shapes of the surrogate: one meaning of kappa, derivative and primitive that belong together, no overflow."""
+"""Shapes of the surrogate: one meaning of kappa, matching derivative and primitive, no overflow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_area_is_one_and_peak_is_one_over_kappa(shape: Surrogate, kappa: float) 
 @pytest.mark.parametrize("kappa", WIDTHS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_primitive_and_its_two_derivatives(shape: Surrogate, kappa: float) -> None:
-    """Central finite differences, over v and over kappa; points within a step of a jump of h are left out."""
+    """Central finite differences over v and kappa, except within a step of a jump of h."""
     eps = 1e-6
     v, width = torch.linspace(-3, 3, 997, dtype=torch.float64), double(kappa)
     h = shape.derivative(v, width)

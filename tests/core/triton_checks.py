@@ -1,6 +1,6 @@
 """The Triton engine against the reference, on a CPU: `test_engine_triton.py` runs this file with TRITON_INTERPRET=1.
 
-Tensors are tiny, since each operation of each program is a call into NumPy.
+Tensors are tiny, because each operation of each program is a call into NumPy.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_every_method_as_the_reference(name: str, layout: str, training: bool, s
 
 
 class Given(Method):
-    """Thresholds and widths as they are handed in."""
+    """Returns the given thresholds and widths."""
 
     def __init__(self, thresholds: Tensor, widths: Tensor, channels: int) -> None:
         super().__init__(MethodConfig(name="given"), len(thresholds), channels)
@@ -106,7 +106,7 @@ def test_backward_is_the_gradient_of_the_smoothed_network(per_channel: bool) -> 
 
 
 def everything(engine: Engine, tensors: list[Tensor], surrogate: Surrogate, **options: Any) -> list[Tensor]:
-    """Spikes and the gradients of all that has one."""
+    """Spikes, and all gradients."""
     spikes = drive(engine, *tensors, surrogate, **options).spikes
     weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1)).to(spikes.dtype)
     return [spikes.detach(), *torch.autograd.grad((spikes * weights).sum(), tensors)]
@@ -128,7 +128,7 @@ def test_every_shape(name: str, dtype: torch.dtype, smooth: bool) -> None:
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_dtypes(dtype: torch.dtype, detach: bool) -> None:
-    """The recursion is float32 whatever comes in, so that only what goes out is rounded."""
+    """The recursion is float32 for every input, so only its output is rounded."""
     engines = (FusedEngine(formulas), triton_engine.run)
     tensors = leaves((3, 8, 5), (), (3,), (3,), dtype=torch.float32)
     tensors[0] = tensors[0].detach().to(dtype).requires_grad_()
@@ -153,7 +153,7 @@ def test_short_dtypes(dtype: torch.dtype, detach: bool) -> None:
 def test_odd_sizes_in_many_small_tiles(
     arrangement: str, shape: tuple[int, ...], norm: str, wide: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against the formulas: several tiles a program, tiles that stick out, sizes of 1, offsets of 64 bits."""
+    """Compared with the formulas: several tiles per program, partial tiles, sizes of 1, 64-bit offsets."""
     if wide:
         monkeypatch.setattr(tiling, "WIDE_FROM", 0)
     monkeypatch.setattr(tiling, "SMALLEST", 4)
@@ -195,7 +195,7 @@ def assert_same(actual: tuple[Tensor | None, ...], expected: tuple[Tensor | None
 
 
 def test_statistics_are_safe() -> None:
-    """Equal values have no variance, and a large mean does not drown a small one; twice is the same, bit for bit."""
+    """Equal values have variance 0, a large mean does not hide a small variance, and repeats are equal bit for bit."""
     spec = Spec(1, "rows", "batch", 1e-5, SURROGATES["arctan"])
     kernels = TritonKernels(tile=128, programs=3)
     equal = torch.full((1, 7, 61, 3), 1e4 / 3)
@@ -203,7 +203,7 @@ def test_statistics_are_safe() -> None:
     assert torch.equal(mean, equal[0, 0, 0])
     assert not variance.any()
     plain = replace(spec, norm="none")
-    _, _, squares = kernels.advance(equal, None, None, None, None, Affine(), torch.tensor(0.5), plain)
+    _, _, squares = kernels.advance(equal, None, Affine(), torch.tensor(0.5), plain)
     assert squares == 0
     y = torch.randn(1, 7, 61, 3, generator=torch.Generator().manual_seed(0)) + 1e4
     mean, variance = kernels.batch_statistics(y, torch.float32, spec)
@@ -215,7 +215,7 @@ def test_statistics_are_safe() -> None:
 
 
 def test_what_has_no_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shape of the user's own, even of a known name, and very many steps. The formulas stand for what is compiled."""
+    """A shape of one's own, even with a known name, and very many steps. The formulas replace compiled kernels here."""
     asked = []
 
     def compiled() -> Any:

@@ -1,7 +1,7 @@
-"""The engines a test runs over: parametrise with one of the marks below and ask for the fixture `engine`.
+"""The engines of a test: parametrise it with one of the marks below and use the fixture `engine`.
 
-With TRITON_INTERPRET=1 the marks name the Triton engine alone, interpreted: `test_engine_triton.py` runs tests so in
-a process of their own, since Triton reads the variable when it is imported, and torch.compile imports it too.
+With TRITON_INTERPRET=1 the marks name only the Triton engine, interpreted. `test_engine_triton.py` runs such tests in a
+process of their own, because Triton reads the variable when it is imported, and torch.compile imports it too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gradspike.engine.fused import FusedEngine
 
 ENGINES: dict[str, Engine] = {
     "eager": eager.run,
-    # What is compiled, as it stands: a formula's mistakes are found in a second, without a compiler.
+    # The formulas without a compiler: finds their mistakes in a second.
     "formulas": FusedEngine(formulas),
     "compiled": compiled.run,
 }
@@ -30,7 +30,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 every_engine = pytest.mark.parametrize("engine", NAMES, indirect=True)
 
-# Where each of many variants would be compiled for itself: minutes.
+# For tests with many variants, whose compilation would take minutes.
 compiled_slowly = pytest.mark.parametrize(
     "engine",
     [pytest.param(name, marks=[pytest.mark.slow] if name == "compiled" else []) for name in NAMES],

@@ -1,4 +1,4 @@
-"""What every method must keep to, as functions of its config: for registered methods and for a user's own."""
+"""The contract of methods, as functions of a config, for registered methods and methods of one's own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_layer(
 ) -> SpikingNorm:
     context = LayerContext(time_steps, neuron_config("plif"), config, norm_config(**norm))
     layer = SpikingNorm(channels, context)
-    # Gains that differ, so that a method that reads them is seen to.
+    # Different gains, so that a method that reads them shows it.
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         layer.norm.weight.mul_(0.8 + 0.4 * torch.rand(channels, generator=generator))
@@ -42,7 +42,7 @@ def make_input(
 
 
 def step(layer: SpikingNorm, y: Tensor, seed: int = 2) -> tuple[Tensor, Tensor]:
-    """One forward and backward pass with the method's own loss; gives spikes and the gradient of the input."""
+    """One forward and backward pass with the method's own loss. Returns spikes and the gradient of the input."""
     y = y.detach().clone().requires_grad_()
     with collect_losses() as extra:
         spikes = layer(y)
@@ -107,7 +107,7 @@ def assert_finite(layer: SpikingNorm, y: Tensor, what: str) -> None:
 
 
 def check_learning(config: MethodConfig) -> None:
-    """Every parameter receives a gradient that is not zero, and violent training leaves decay and widths in range."""
+    """Every parameter receives a nonzero gradient, and training with a large rate keeps decay and widths in range."""
     layer = make_layer(config)
     step(layer, make_input())
     for name, parameter in layer.named_parameters():
@@ -139,7 +139,7 @@ def check_state_dict(config: MethodConfig) -> None:
 
 
 def check_independence(config: MethodConfig) -> None:
-    """Two layers of one context share nothing, and evaluation or inspection leaves no trace."""
+    """Two layers of one context share nothing, and evaluation and inspection change nothing."""
     context = LayerContext(T, neuron_config("plif"), config, norm_config())
     used, other = context.layer(C), context.layer(C)
     assert isinstance(used, SpikingNorm)
@@ -159,7 +159,7 @@ def check_independence(config: MethodConfig) -> None:
 
 
 def check_permutation(config: MethodConfig) -> None:
-    """Samples of a batch are exchangeable. In float64, where the order of a sum does not move a spike."""
+    """The order of samples in a batch does not matter. In float64, where the order of a sum moves no spike."""
     order = torch.tensor([3, 0, 4, 1, 2])
     y = make_input(dtype=torch.float64)
     permuted = y.unflatten(0, (T, B))[:, order].flatten(0, 1)
@@ -172,7 +172,7 @@ def check_permutation(config: MethodConfig) -> None:
 
 
 def check_named_in_errors(config: MethodConfig) -> None:
-    """A mistake of the method is reported with its name and its layer's."""
+    """Errors of a method name the method and the layer."""
     model = nn.Sequential()
     model.add_module("stem", make_layer(config))
     name_layers(model)

@@ -35,7 +35,7 @@ def config_for(model: str, *more: str, kind: str = "image") -> ExperimentConfig:
 
 
 def changed(config: ExperimentConfig, section: str, **options: object) -> ExperimentConfig:
-    """`config` with other options in one section, validated; composing it anew would take longer than a test."""
+    """`config` with other options in one section, validated. Composing it again would take longer than a test."""
     part = getattr(config, section)
     return config.model_copy(update={section: type(part).model_validate({**part.model_dump(), **options})})
 

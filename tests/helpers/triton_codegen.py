@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted
+from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Step, Wanted
 from gradspike.engine.triton import engine as triton_engine
 from gradspike.surrogate import SURROGATES
 
@@ -27,7 +27,7 @@ CHANNELS = 64
 
 
 class NoDevice:
-    """What Triton asks a driver for until it launches something: an H100 that is not there."""
+    """A driver that answers Triton's questions before a launch, as for an H100."""
 
     def get_current_device(self) -> int:
         return 0
@@ -40,7 +40,7 @@ class NoDevice:
 
 
 def compile_only(self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
-    """In place of JITFunction.run."""
+    """Replaces JITFunction.run."""
     kernel = launch(self, *arguments, grid=grid, warmup=True, **options)
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(kernel.asm["ptx"])
@@ -72,9 +72,10 @@ def step_by_step(kernels: Any) -> None:
     spec = Spec(2, "rows", "given", 1e-5, SURROGATES["triangular"])
     channel, decay = torch.zeros(CHANNELS), torch.tensor(0.5)
     affine = Affine(channel, channel, channel, channel)
-    kernels.advance(y, None, None, None, None, affine, decay, spec)
-    kernels.advance(y, u, decay, decay, u, affine, decay, spec)
-    kernels.finish(u, decay, decay, u, spec)
+    step = Step(u, decay, decay, u)
+    kernels.advance(y, None, affine, decay, spec)
+    kernels.advance(y, step, affine, decay, spec)
+    kernels.finish(step, spec)
 
 
 launch = JITFunction.run

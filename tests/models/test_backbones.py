@@ -27,7 +27,7 @@ config_for = cache(lambda *overrides: load_config(["recipe=none", "engine=eager"
 
 
 def build(*overrides: str, **options: Any) -> nn.Module:
-    """The network of a configuration, with other `options` of the model than it was composed with."""
+    """The network of a configuration, with `options` of the model replaced."""
     config: ExperimentConfig = config_for(*overrides)
     chosen = type(config.model).model_validate({**config.model.model_dump(), **options})
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def test_vggsnn_parameters_by_hand() -> None:
 
 
 def test_vgg13_parameters_of_torchvisions() -> None:
-    """The convolutions and norms of torchvision's VGG-13, less their biases, and one linear layer over 2x2 pixels."""
+    """The convolutions, without biases, and norms of torchvision's VGG-13, and one linear layer over 2x2 pixels."""
     model = build("dataset=tiny_imagenet", "model=vgg13", "neuron=plif")
     with torch.device("meta"):
         features = torchvision.models.vgg13_bn().features
@@ -76,7 +76,7 @@ def test_vgg13_parameters_of_torchvisions() -> None:
 
 @pytest.mark.parametrize(("name", "neurons", "total"), [("18", 20, 11_689_532), ("34", 36, 21_797_708)])
 def test_sew_resnet_parameters_of_torchvisions(name: str, neurons: int, total: int) -> None:
-    """torchvision's ResNet and a decay for each neuron, those of the shortcuts included."""
+    """torchvision's ResNet plus a decay for each neuron, including those of the shortcuts."""
     model = build("dataset=imagenet", f"model=sew_resnet{name}", "neuron=plif")
     with torch.device("meta"):
         other = getattr(torchvision.models, f"resnet{name}")()
@@ -86,11 +86,11 @@ def test_sew_resnet_parameters_of_torchvisions(name: str, neurons: int, total: i
 
 @pytest.mark.parametrize("name", ["18", "34"])
 def test_the_basic_twin_is_torchvisions_resnet(name: str) -> None:
-    """With residual=basic and ReLU, the network computes what torchvision's ResNet does with the same weights."""
+    """With residual=basic and ReLU, the network equals torchvision's ResNet with the same weights."""
     options = {"residual": "basic", "activation": "relu", "stem": "imagenet"}
     model = build("dataset=imagenet", f"model=sew_resnet{name}", "time_steps=2", **options)
     other = getattr(torchvision.models, f"resnet{name}")()
-    model(images(48, batch=8))  # so that the running statistics are not those of a new network
+    model(images(48, batch=8))  # changes the running statistics
     state = {key: value for key, value in model.state_dict().items() if "num_batches" not in key}
     names = [key for key in other.state_dict() if "num_batches" not in key]
     other.load_state_dict(dict(zip(names, state.values(), strict=True)), strict=False)
@@ -111,7 +111,7 @@ def test_layers_are_listed_in_the_order_in_which_they_are_called(name: str) -> N
 
 
 def test_initialisation() -> None:
-    """Kaiming normal over the fan out; the norms of the SEW blocks as everywhere."""
+    """Kaiming normal (fan out); the norms of SEW blocks as all others."""
     model = build("dataset=cifar10", "model=resnet19", width=0.5)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 5000:
@@ -129,7 +129,7 @@ def test_width(channels: int, width: float, expected: int) -> None:
 
 @pytest.mark.parametrize("channels", [2, 6, 12, 16])
 def test_gradients_of_strided_shortcuts_of_few_channels(channels: int) -> None:
-    """Against a sum over channels; oneDNN's own gradient of the weights is wrong for few channels."""
+    """Compared with a sum over channels; oneDNN's weight gradient is wrong for few channels."""
     torch.manual_seed(0)
     conv = conv1x1(channels, 13, stride=2).to(memory_format=torch.channels_last)
     images = torch.randn(32, channels, 9, 9).contiguous(memory_format=torch.channels_last).requires_grad_()

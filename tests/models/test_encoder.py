@@ -1,4 +1,4 @@
-"""Pictures as spikes: statistics, repeatability, and every backbone behind an encoder."""
+"""Pictures as spikes: statistics, repeatability, and every backbone with an encoder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pictures(config: ExperimentConfig, batch: int = 4) -> Tensor:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_poisson_rates_are_the_values(training: bool) -> None:
-    """Over 4,000 steps each pixel's rate is its value, within five standard deviations; 0 never spikes, 1 always."""
+    """Over 4,000 steps, each pixel's rate is its value within five standard deviations; 0 never spikes, 1 always."""
     torch.manual_seed(0)
     steps = 4000
     spikes = poisson(VALUES, steps, training)
@@ -55,7 +55,7 @@ def test_poisson_steps_and_pixels_are_independent(training: bool) -> None:
 
 
 def test_poisson_in_training_follows_torchs_generator() -> None:
-    """New numbers in each pass and for each sample; the same again from the state that a checkpoint holds."""
+    """New numbers in each pass and for each sample; the same numbers from the state of a checkpoint."""
     state = torch.get_rng_state()
     half = torch.full((2, 3, 8, 8), 0.5)
     first, second = poisson(half, 4, True), poisson(half, 4, True)
@@ -67,7 +67,7 @@ def test_poisson_in_training_follows_torchs_generator() -> None:
 
 
 def test_poisson_in_evaluation_is_repeatable() -> None:
-    """The same spikes in every call, whatever else is in the batch; torch's generator is left alone."""
+    """The same spikes in every call and batch; torch's generator does not change."""
     batch = torch.rand(5, 3, 8, 8)
     state = torch.get_rng_state()
     spikes = poisson(batch, 4, False)
@@ -79,7 +79,7 @@ def test_poisson_in_evaluation_is_repeatable() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 16])
 def test_latency(steps: int) -> None:
-    """One spike a pixel, none where the value is 0; the brighter the earlier, each step an equal part of the values."""
+    """One spike per pixel, none for 0; brighter pixels earlier, and an equal range of values for each step."""
     spikes = latency(VALUES, steps)
     assert set(spikes.unique().tolist()) <= {0.0, 1.0}
     counts = spikes.sum(0).flatten()
@@ -106,7 +106,7 @@ def test_layout_and_type_are_kept(name: str) -> None:
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_backbone_behind_an_encoder(name: str, encoder: str, activation: str) -> None:
-    """It computes what it would with the spikes as frames, under the same names of parameters as without an encoder."""
+    """Equals the network with the spikes as frames; parameter names are those without an encoder."""
     config = encoded(encoder, name, activation)
     model, direct = build(config).eval(), build(encoded("direct", name, activation), seed=1).eval()
     assert model.state_dict().keys() == direct.state_dict().keys()
@@ -128,7 +128,7 @@ def test_learns_from_spikes(encoder: str) -> None:
 
 
 def test_training_goes_on_the_same_from_a_saved_random_state() -> None:
-    """Weights and torch's random state are all that a training with an encoder needs to go on bit for bit."""
+    """Weights and torch's random state are enough to continue a training with an encoder bit for bit."""
     config = encoded("poisson")
     model, images, labels = build(config), pictures(config), torch.arange(4)
     train(model, images, labels, steps=1)

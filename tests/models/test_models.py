@@ -1,5 +1,4 @@
-"""What every backbone must do with every method; runs over both registries, so that a new one of either is covered
-without a new test. Only the configuration knows the data set: the inputs are random."""
+"""Checks of every backbone with every method, over both registries, so they cover new ones. Inputs are random."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from helpers.part_options import neuron_config
 
 
 def pair(model: str, method: str, neuron: Literal["lif", "plif"]) -> ExperimentConfig:
-    """The configuration of `model` with `method` and `neuron`, put together here for the same reason."""
+    """The configuration of `model` with `method` and `neuron`, without composing it again."""
     other = config_for("spiking_cnn", f"method={method}")
     return config_for(model).model_copy(update={"method": other.method, "neuron": neuron_config(neuron)})
 
@@ -44,7 +43,7 @@ def assert_same_state(actual: nn.Module, expected: nn.Module, tolerance: float =
 @pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("name", MODELS.names())
 def test_gradients_and_state_with_every_method(name: str, method: str, neuron: Literal["lif", "plif"]) -> None:
-    """A training step reaches every parameter; what was trained goes on the same after its state was loaded."""
+    """A training step reaches every parameter; a loaded state continues like the original."""
     config = pair(name, method, neuron)
     model, inputs, labels = build(config), inputs_for(config), torch.tensor([0, 1, 2])
     train(model, inputs, labels, steps=1)
@@ -55,7 +54,7 @@ def test_gradients_and_state_with_every_method(name: str, method: str, neuron: L
 
     other = build(config, seed=1)
     other.load_state_dict(model.state_dict())
-    for training in (False, True):  # the pass in training mode changes buffers, so that it comes last
+    for training in (False, True):  # training mode last, because it changes buffers
         assert torch.equal(other.train(training)(inputs), model.train(training)(inputs))
     assert_same_state(other, model)
 
@@ -90,7 +89,7 @@ def test_overfits_one_batch_with_every_method(name: str, method: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", MODELS.names())
 def test_logits_of_images_and_frames(name: str, kind: str, activation: str) -> None:
-    """Channels, classes and image size follow from the data set; the twin has the same layers without neurons."""
+    """Channels, classes and image size come from the data set; the twin has the same layers without neurons."""
     config = changed(config_for(name, kind=kind), "model", activation=activation)
     config = changed(config, "dataset", classes=7)
     model, inputs = build(config), inputs_for(config)
@@ -116,7 +115,7 @@ def test_a_still_image_is_the_same_as_its_repetition(name: str, activation: str)
         model.train(training), repeated.train(training)
         still, frames = model(images), repeated(images.expand(config.time_steps, *images.shape))
         torch.testing.assert_close(still, frames, rtol=1e-4, atol=1e-5)
-    # torch's own batch norm, which a twin may have, cannot know that what it sees stands for T copies.
+    # torch's batch norm, which a twin may have, cannot know that its input stands for T copies.
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
         assert_same_state(model, repeated, tolerance=1e-5)
 

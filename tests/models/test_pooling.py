@@ -1,4 +1,4 @@
-"""Pooling: torch's numbers to the last bit, by operations that are deterministic on CUDA."""
+"""Pooling: torch's numbers bit for bit, from operations that are deterministic on CUDA."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_DETERMINISTIC = (
 
 
 class Seen(TorchDispatchMode):
-    """The names of all operations that run."""
+    """Names of all executed operations."""
 
     def __init__(self) -> None:
         super().__init__()

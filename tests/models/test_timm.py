@@ -1,4 +1,4 @@
-"""timm networks as spiking ones: what is converted, time, the ANN twin, weights from a file, refusals."""
+"""timm networks as spiking networks: conversion, time, ANN twin, weights from a file, refusals."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def images(batch: int = B, channels: int = 3, seed: int = 0) -> Tensor:
 
 
 def converted(network: nn.Module, gates: bool = False) -> tuple[nn.Module, Conversion]:
-    """A network of the test's own, for 3-channel images of 8 pixels."""
+    """Convert a small network for 3-channel images of 8 pixels."""
     graph = trace(network, 3, 8)
     return graph, convert(graph, context_for(), gates, trained=False)
 
@@ -123,7 +123,7 @@ def test_every_method_learns(method: str) -> None:
 
 
 def test_mobilenetv2() -> None:
-    """Linear bottlenecks: the last norm of a block stands before a sum and stays as it is."""
+    """Linear bottlenecks: the last norm of a block feeds a sum and stays unchanged."""
     model, plain = build("mobilenetv2_035"), original("mobilenetv2_035")
     done = model.report.conversion
     assert done is not None
@@ -175,7 +175,7 @@ def test_a_still_image_is_the_same_as_its_repetition_and_its_stem_runs_once(name
 
 @pytest.mark.parametrize("norm", ["tdbn", "tdbn_gain"])
 def test_resnet_against_one_written_by_hand(norm: str, tmp_path: Path) -> None:
-    """Two basic blocks' worth of timm's code, with the layers where they belong: pair, then currents added."""
+    """Like two basic blocks of timm written by hand: a pair, then a sum of currents."""
     torch.manual_seed(0)
     source = timm.create_model("resnet10t", num_classes=10, channels=[8, 8, 8, 8])
     with torch.no_grad():
@@ -241,11 +241,11 @@ def test_each_call_of_a_shared_activation_has_a_layer_of_its_own() -> None:
     seen: list[Tensor] = []
     network.fc.register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0]))
     network(torch.randn(T * B, 3, 8, 8), False)
-    assert torch.equal(seen[0] * 36, (seen[0] * 36).round())  # sums of spikes: the third call acted in place
+    assert torch.equal(seen[0] * 36, (seen[0] * 36).round())  # sums of spikes: the third call was in place
 
 
 class Functional(nn.Module):
-    """Functional activations, a norm that is read twice, and a gate written by hand."""
+    """Functional activations, a norm that is read twice, and a hand-written gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,8 +276,8 @@ def test_functional_activations_norms_read_twice_gates_and_dropout() -> None:
 
 
 class PreActivation(nn.Module):
-    """A norm whose activation goes to branch and shortcut, a norm-act of another kind, and parts of the still image
-    that leave it elsewhere than into a spiking layer: a batch norm, a split, a sum."""
+    """A norm whose activation goes to branch and shortcut, a norm-act of another kind, and outputs of the still part
+    that do not go to a spiking layer: a batch norm, a split, a sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +307,7 @@ def test_what_leaves_the_still_part_elsewhere_is_repeated() -> None:
 
 
 class ReadsBatchSize(nn.Module):
-    """Its batch size is read off the image and used behind the first spiking layer."""
+    """Its batch size comes from the image and is used after the first spiking layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +328,7 @@ def test_a_still_image_is_repeated_at_the_input_where_its_batch_size_is_used_lat
 
 
 def test_channels_last_features_have_their_channels_found() -> None:
-    """ConvNeXt's activations work on [B, H, W, C]; a width per channel is one per C."""
+    """ConvNeXt's activations see [B, H, W, C]; a width per channel is one per C."""
     model = build("test_convnext", replace(context_for(), method=method_config("psg", width_per="channel")))
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, SpikingNorm)}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -405,7 +405,7 @@ def test_pretrained_for_other_classes_and_channels(tmp_path: Path) -> None:
     assert torch.equal(twin.network.fc.weight, original("resnet18d", channels=2).fc.weight)
     torch.testing.assert_close(twin.network.conv1[0].weight, source.conv1[0].weight[:, :2] * 1.5)
     notes = "\n".join(twin.report.lines())
-    assert "fc.weight: [7, 16] in the file, left at random [10, 16]" in notes
+    assert "fc.weight: [7, 16] in the file, stays random with [10, 16]" in notes
     assert "conv1.0.weight: adapted from 3 to 2 input channels" in notes
 
 
@@ -418,7 +418,7 @@ def test_a_run_is_evaluated_without_the_file_it_began_with() -> None:
 
 def test_pretrained_files_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    with pytest.raises(ConfigError, match=r"w\.pt: there is no such file"):
+    with pytest.raises(ConfigError, match=r"w\.pt: no such file"):
         build("resnet18d", pretrained=str(path))
     path.write_bytes(b"no weights")
     with pytest.raises(UserError, match=r"w\.pt: cannot be read as weights"):
@@ -430,7 +430,7 @@ def test_pretrained_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing: conv1.*not in the network: features\.0.*more"):
         build("resnet18d", pretrained=str(path))
     torch.save(timm.create_model("resnet18d", num_classes=10).state_dict(), path)
-    with pytest.raises(ConfigError, match=r"of another shape: .*layer1\.0\.conv1\.weight"):
+    with pytest.raises(ConfigError, match=r"with another shape: .*layer1\.0\.conv1\.weight"):
         build("resnet18d", pretrained=str(path))
     torch.save(nn.Linear(1, 1), path)
     with pytest.raises(UserError, match="weights_only"):
@@ -442,11 +442,11 @@ def test_pretrained_files_that_do_not_fit(tmp_path: Path) -> None:
     [
         ("test_vit", r"cannot be made a spiking network: it has attention \(Attention\)"),
         ("swin_tiny_patch4_window7_224", "it has attention"),
-        ("edgenext_xx_small", r"multiplies features with features, as attention does \(CrossCovarianceAttn\)"),
+        ("edgenext_xx_small", r"multiplies features by features, as attention does \(CrossCovarianceAttn\)"),
         ("gmixer_12_224", "is not a convolutional network"),
         ("sequencer2d_s", r"recurrent over its tokens \(LSTM\)"),
         ("inception_v3", "does not run on 3 x 32 x 32 images"),
-        ("resnet18x", "no network 'resnet18x' in timm .* Nearest: resnet18, "),
+        ("resnet18x", "model.name=resnet18x: unknown network of timm .* Did you mean one of resnet18, "),
     ],
 )
 def test_refusals_say_why(name: str, reason: str) -> None:
@@ -472,7 +472,7 @@ class Branches(Shared):
 def test_forwards_that_cannot_be_followed() -> None:
     with pytest.raises(Exception, match="mixes samples"):
         converted(MixesSamples())
-    with pytest.raises(NotTraceable, match="cannot be followed"):
+    with pytest.raises(NotTraceable, match="cannot be traced"):
         trace(Branches(), 3, 8)
 
 
@@ -482,16 +482,16 @@ def test_forwards_that_cannot_be_followed() -> None:
     + [(f"{key}=5", "follows from the data set") for key in ("num_classes", "in_chans")],
 )
 def test_options_that_are_set_elsewhere_are_refused(option: str, said: str) -> None:
-    """timm would load weights of which the conversion, which keeps loaded gains, knows nothing."""
-    with pytest.raises(ConfigError, match=rf"model\.options=.*{option.partition('=')[0]} is not set here; .*{said}"):
+    """Otherwise timm would load weights without the conversion knowing, which must keep loaded gains."""
+    with pytest.raises(ConfigError, match=rf"model\.options=.*{option.partition('=')[0]} cannot be set here; .*{said}"):
         load_config(["model=timm", f"+model.options.{option}"])
 
 
-def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: Path) -> None:
+def test_unknown_names_and_options_are_reported_before_data_are_prepared(tmp_path: Path) -> None:
     words = ["model=timm", "dataset=digits", f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"]
-    with pytest.raises(ConfigError, match="Nearest: mobilenetv2_100"):
+    with pytest.raises(ConfigError, match="Did you mean one of mobilenetv2_100"):
         train(load_config([*words, "model.name=mobilenet_v2_100"]), None, [])
-    with pytest.raises(ConfigError, match=r"timm cannot make it .*widht"):
+    with pytest.raises(ConfigError, match=r"timm cannot build it .*widht"):
         train(load_config([*words, "+model.options.widht=2"]), None, [])
     assert not list(tmp_path.iterdir())
 
@@ -499,7 +499,7 @@ def test_unknown_names_and_options_are_told_before_data_are_prepared(tmp_path: P
 def test_the_report_counts_what_was_converted() -> None:
     lines = build("test_efficientnet").report.lines()
     assert "spiking: 9 x batch norm + activation, 0 x activation alone" in lines
-    assert "as they were: 4 batch norms, 0 other norms, 2 activations of gates" in lines
+    assert "unchanged: 4 batch norms, 0 other norms, 2 activations of gates" in lines
 
 
 def test_what_was_converted_stands_once_in_a_runs_log(
@@ -518,7 +518,7 @@ def test_what_was_converted_stands_once_in_a_runs_log(
 
 @pytest.mark.parametrize(("name", "woken"), [("darknet17", True), ("densenet121", False)])
 def test_layers_that_timm_starts_silent_are_woken(name: str, woken: bool) -> None:
-    """A gain of 0, or a norm over max-pooled spikes, fires nothing at the start, and nothing behind it does either."""
+    """With a gain of 0, or a norm over max-pooled spikes, a new layer does not fire, nor does any later one."""
     model = build(name)
     done = model.report.conversion
     assert done is not None
@@ -536,8 +536,8 @@ def test_layers_that_timm_starts_silent_are_woken(name: str, woken: bool) -> Non
 @pytest.mark.parametrize("norm", ["tdbn", "tdbn_gain"])
 @pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo", "psg"])
 def test_gradients_pass_blocks_whose_branch_timm_starts_closed(method: str, norm: str, tmp_path: Path) -> None:
-    """With the last gain of a branch at 0, as in timm, a neuron behind the sum sees spikes alone; of psg and ds_atgo no
-    gradient passed it. Gains that were loaded stay.
+    """With timm's 0 as the last gain of a branch, the neuron after the sum sees only spikes; with psg and ds_atgo no
+    gradient passes it. Loaded gains stay unchanged.
     """
     context = context_for(method, name=norm, alpha=1.5)
     model = build("resnet18d", context)

@@ -163,7 +163,7 @@ def test_ratios_are_of_one_round_and_to_the_faster_twin() -> None:
         ["ours", "1.00 (1.00 to 1.80)", "1.50"],
         ["absent", "-", "-"],
     ]
-    assert "1.00 is compiled, 1,000.0 ms a step" in notes[0]
+    assert "1.00 is compiled, 1,000.0 ms per step" in notes[0]
     assert notes[1] == "fp32-contiguous: absent: not installed"
     assert markdown(head, rows, notes).splitlines()[1] == "| --- | ---: | ---: |"
 

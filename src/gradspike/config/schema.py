@@ -65,18 +65,33 @@ class GroupConfig(Strict):
     """Weight decay of these parameters; null: as elsewhere."""
 
 
-class SgdConfig(Strict):
-    """torch.optim.SGD."""
+class OptimizerConfig(Strict):
+    """Options of every optimiser. A subclass names its class in torch.optim, and its own options are the arguments."""
 
     touches: ClassVar[Touches] = Touches.RESULT
+    torch_class: ClassVar[str]
 
-    name: Literal["sgd"]
+    name: str
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
-    momentum: Fraction = 0.9
-    nesterov: bool = False
     decay_all: bool = False
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the torch class besides those of the parameter groups."""
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name not in OptimizerConfig.model_fields
+        }
+
+
+class SgdConfig(OptimizerConfig):
+    """torch.optim.SGD."""
+
+    torch_class = "SGD"
+
+    name: Literal["sgd"]
+    momentum: Fraction = 0.9
+    nesterov: bool = False
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SgdConfig:
@@ -85,17 +100,13 @@ class SgdConfig(Strict):
         return self
 
 
-class AdamWConfig(Strict):
+class AdamWConfig(OptimizerConfig):
     """torch.optim.AdamW."""
 
-    touches: ClassVar[Touches] = Touches.RESULT
+    torch_class = "AdamW"
 
     name: Literal["adamw"]
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat = 0.0
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    decay_all: bool = False
-    groups: dict[str, GroupConfig] = Field(default_factory=dict)
 
 
 class SchedulerConfig(Strict):
@@ -189,7 +200,6 @@ class RecipeConfig(Strict):
     notes: tuple[str, ...] = ()
 
 
-OptimizerConfig = Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
 LoggerConfig = Annotated[FilesLoggerConfig | TensorBoardConfig | WandbConfig, Field(discriminator="name")]
 
 
@@ -209,7 +219,7 @@ class ExperimentConfig(Strict):
     neuron: NeuronConfig
     norm: NormConfig
     loss: LossConfig
-    optimizer: OptimizerConfig
+    optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     logger: LoggerConfig

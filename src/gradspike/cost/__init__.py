@@ -1,1 +1,1 @@
-"""What a network costs: `counting` of operations and kept tensors, `synapses`, `energy`."""
+"""The cost of a network: `counting` of operations and kept tensors, `synapses`, `energy`."""

@@ -1,4 +1,4 @@
-"""Count the FLOPs of a pass, and the tensors it keeps for its backward, layer by layer."""
+"""Count the FLOPs of a pass, and the tensors it keeps for its backward pass, layer by layer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gradspike.spiking_norm import NormReLU, SpikingNorm
+from gradspike.spiking_norm import ActivationLayer
 
 OUTSIDE = "(outside of layers)"
 
 
 @dataclass
 class _Record:
-    """What one module did by itself during a pass, its inner layers apart."""
+    """The work of one module during a pass, without its inner layers."""
 
     flops: int = 0
     saved: int = 0
@@ -29,18 +29,18 @@ class _Record:
 
 @dataclass
 class _Pass:
-    """Records by module name, in the order in which modules were entered first."""
+    """Records by module name, in the order of the first calls."""
 
     records: dict[str, _Record] = field(default_factory=dict)
     stack: list[str] = field(default_factory=list)
 
     def now(self) -> _Record:
-        """The record of the module that is being computed."""
+        """The record of the running module."""
         return self.records.setdefault(self.stack[-1] if self.stack else OUTSIDE, _Record())
 
 
 def count_flops(model: nn.Module, inputs: Tensor) -> _Pass:
-    """One pass without gradients: what torch counts as FLOPs, each layer's output, and the layers' order."""
+    """One pass without gradients: FLOPs as torch counts them, each layer's output, and the layers' order."""
     found = _Pass()
     total = 0
 
@@ -59,7 +59,7 @@ def count_flops(model: nn.Module, inputs: Tensor) -> _Pass:
 
 
 def count_saved(model: nn.Module, inputs: Tensor, precision: str, apart: Sequence[Tensor] = ()) -> _Pass:
-    """A training pass: bytes that autograd keeps, each storage once; not those of parameters, buffers and `apart`."""
+    """A training pass: bytes that autograd keeps, each storage once, without parameters, buffers and `apart`."""
     found = _Pass()
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), *apart)}
 
@@ -68,7 +68,7 @@ def count_saved(model: nn.Module, inputs: Tensor, precision: str, apart: Sequenc
         if storage.data_ptr() not in known:
             known.add(storage.data_ptr())
             found.now().saved += storage.nbytes()
-        return tensor  # which autograd holds until the backward, so that no storage is given out a second time
+        return tensor  # autograd holds it until the backward pass, so its memory is not reused
 
     model.train()
     bf16 = torch.autocast(inputs.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -80,7 +80,7 @@ def count_saved(model: nn.Module, inputs: Tensor, precision: str, apart: Sequenc
 
 @contextmanager
 def _following(model: nn.Module, found: _Pass, book: Any = lambda: None) -> Iterator[None]:
-    """Keep `found.stack` at the innermost layer that is being computed; `book` is called before each change of it."""
+    """Keep the innermost running layer on top of `found.stack`; `book` is called before each change."""
     handles = []
 
     def enter(name: str) -> Any:
@@ -118,5 +118,5 @@ def layers_of(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module
     for child_name, child in model.named_children():
         full = f"{name}.{child_name}" if name else child_name
         yield full, child
-        if not isinstance(child, SpikingNorm | NormReLU):
+        if not isinstance(child, ActivationLayer):
             yield from layers_of(child, full)

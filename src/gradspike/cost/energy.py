@@ -1,13 +1,13 @@
-"""Synaptic operations and energy of one inference, from what the layers of a run were given.
+"""Synaptic operations and energy of one inference, from the inputs of a run's layers.
 
-    whole inputs (spikes, counts of spikes)   mean |input| x MACs accumulates (AC), each 0.9 pJ
-    real inputs, and every layer of an ANN    MACs multiply-accumulates, dense, each 4.6 pJ
+    integer inputs (spikes, spike counts)     mean |input| x MACs accumulates (AC), 0.9 pJ each
+    real inputs, and every layer of an ANN    MACs multiply-accumulates, dense, 4.6 pJ each
 
-An ANN that is fed a still picture does at each time step what it did at the first one, so that it counts once.
+For a still picture, an ANN computes the same at every time step, so it counts once.
 
-32-bit floating point in 45 nm (Horowitz, ISSCC 2014). An input of n stands for n spikes and counts as n accumulates.
-The input's mean stands for all of a layer's synapses, borders included. Memory access, neurons and norms are left out,
-as everywhere in this literature; so this compares networks, and is no measurement of a chip.
+32-bit floating point in 45 nm (Horowitz, ISSCC 2014). An input of n is n spikes and counts as n accumulates. The mean
+input is used for all synapses of a layer, including borders. Memory access, neurons and norms are not counted, as is
+usual in the literature. So the numbers compare networks; they are not measurements of a chip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PJ_AC = 0.9
 
 @dataclass(frozen=True)
 class LayerEnergy:
-    """One layer and one sample, all time steps together."""
+    """One layer, for one sample and all time steps."""
 
     name: str
     macs: int
@@ -31,9 +31,9 @@ class LayerEnergy:
     accumulates: bool
     picojoules: float
     skipping: float
-    """Energy if a multiplication by zero cost nothing."""
+    """Energy if multiplications by zero are free."""
     activity: float | None
-    """Share of inputs that are not zero, mean over steps."""
+    """Share of nonzero inputs, mean over steps."""
 
 
 @dataclass(frozen=True)
@@ -44,38 +44,38 @@ class Energy:
 
     @property
     def macs(self) -> int:
-        """Operations if every input counted."""
+        """Dense operations."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def accumulates(self) -> float:
-        """AC."""
+        """Number of accumulates (AC)."""
         return sum(layer.operations for layer in self.layers if layer.accumulates)
 
     @property
     def multiplies(self) -> float:
-        """MAC."""
+        """Number of multiply-accumulates (MAC)."""
         return sum(layer.operations for layer in self.layers if not layer.accumulates)
 
     @property
     def nanojoules(self) -> float:
-        """Energy of an inference."""
+        """Energy of one inference."""
         return sum(layer.picojoules for layer in self.layers) / 1000
 
     @property
     def nanojoules_skipping(self) -> float:
-        """The same on hardware that skips zeros in front of multiplications too."""
+        """The same on hardware that also skips multiplications by zero."""
         return sum(layer.skipping for layer in self.layers) / 1000
 
 
 def energy_of(layers: Sequence[Mapping[str, Any]], is_ann: bool) -> Energy:
-    """Energy from the records of `cost.synapses`; NaN where the inputs of a layer were not finite."""
+    """Energy from the records of `cost.synapses`; NaN for layers with inputs that are not finite."""
     still = is_ann and bool(layers) and layers[0].get("steps") == 1
     return Energy(tuple(_layer(layer, is_ann, int(layer["steps"]) if still else 1) for layer in layers))
 
 
 def _layer(layer: Mapping[str, Any], is_ann: bool, repeats: int) -> LayerEnergy:
-    """One layer's operations; `repeats` of them are the same."""
+    """Operations of one layer; `repeats` equal computations count once."""
     macs = int(layer["macs"]) // repeats
     nonzero = [float(share) for share in layer.get("nonzero", ())]
     activity = sum(nonzero) / len(nonzero) if nonzero else None

@@ -1,8 +1,8 @@
-"""What arrives at a network's synapses: how many inputs of each layer are not zero, and whether they are whole numbers.
+"""Inputs of a network's synapses: how many are nonzero in each layer, and whether they are integers.
 
-A weight that meets a spike is added, no more: an accumulate (AC). A weight that meets any other number is multiplied
-and added: a multiply-accumulate (MAC). Which of the two a layer does is measured on what it is given, not assumed: the
-first layer of a network that is fed pictures, or one behind average pooling, is given real numbers.
+For a spike, a weight is only added: an accumulate (AC). For any other input, it is multiplied and added: a
+multiply-accumulate (MAC). Which one a layer needs is measured on its inputs, not assumed: the first layer after a
+picture, or a layer after average pooling, has real inputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradspike.cost.counting import OUTSIDE, count_flops
 
-CHUNK = 16  # samples that go through the network together
+CHUNK = 16  # samples per pass
 DIGITS = 6
 
 _MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear)
@@ -40,23 +40,22 @@ class _Inputs:
         self.magnitude.append(steps.abs().sum(1, dtype=torch.float64))
 
     def mean(self, sums: list[Tensor]) -> list[float]:
-        """Per time step, of all elements."""
+        """Mean over all elements, per time step."""
         total = torch.stack(sums).sum(0) / self.elements
         return [float(f"{value:.{DIGITS}g}") for value in total.tolist()]
 
 
 @torch.no_grad()
 def measure_synapses(model: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
-    """One record for each layer that multiplies by weights, in the order in which they are computed.
+    """One record for each layer with products, in the order of computation.
 
     Args:
-        model: a backbone; it is evaluated, and left in the mode it was in.
+        model: a backbone; it runs in evaluation mode, and its mode is restored.
         inputs: samples, [B, C, H, W] or [T, B, C, H, W].
 
-    `macs` is for one sample and all time steps, dense; `steps` is how often the layer is computed for a sample;
-    `input` is `whole` (spikes and counts of spikes) or `real`; `nonzero` is the share of inputs that are not zero and
-    `magnitude` the mean of their absolute value, both per step. A product of two activations (attention) has no
-    `nonzero`, since it has no weights.
+    `macs` is for one sample and all time steps, dense. `steps` is how often the layer is computed for a sample. `input`
+    is `whole` (spikes and spike counts) or `real`. `nonzero` is the share of nonzero inputs and `magnitude` the mean of
+    their absolute value, both per step. A product of two activations (attention) has no weights and no `nonzero`.
     """
     was_training = model.training
     model.eval()

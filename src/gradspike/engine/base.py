@@ -1,4 +1,4 @@
-"""Arguments and results of every engine, and shared helpers."""
+"""Arguments and results of all engines, and shared helpers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EngineOptions:
     """Options of one call.
 
     `smooth` emits the surrogate's primitive instead of spikes; the backward pass is the exact gradient of that network
-    (for gradcheck). `moments` asks for mean and variance of u, differentiable; `keep_membrane` for u itself.
+    (for gradcheck). `moments` adds differentiable mean and variance of u to the output, `keep_membrane` u itself.
     """
 
     surrogate: Surrogate
@@ -31,9 +31,9 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What one layer did over all its steps.
+    """The output of one layer over all its steps.
 
-    `spikes` [T, B, C, ...] in dtype and layout of the current; `thresholds`, `widths` [T] or [T, C] as they were used;
+    `spikes` [T, B, C, ...] in dtype and layout of the current; `thresholds`, `widths` [T] or [T, C] as used;
     `mean` and (biased) `variance` [T] of u over all elements of a step, with gradient, if `moments`;
     `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`.
     """
@@ -61,28 +61,27 @@ class Engine(Protocol):
         """Run one layer over all its time steps.
 
         Args:
-            x: what the norm, if there is one, makes the synaptic current of, [T, B, C, *space] of any floating dtype;
-                [1, B, C, *space] where it is the same at every step. Its strides are kept and it is never copied as a
-                whole.
+            x: input of the norm, or the current itself without one, [T, B, C, *space] of any floating dtype;
+                [1, B, C, *space] if it is the same at every step. Strides are kept, and x is never copied as a whole.
             decay: scalar, with gradient if it is learned.
-            method: asked for its plan before the first step, or, if `method.measures(facts)`, before each step fires.
-            facts: what the method may know of the layer.
+            method: its `plan` is called before the first step or, if `method.measures(facts)`, its `adapt` before each
+                step fires.
+            facts: what the method may know about the layer.
             options: see EngineOptions.
-            norm: normalises over all of x in training mode, and then follows its statistics if `facts.updates`.
+            norm: in training mode it normalises over all of x, and updates its running statistics if `facts.updates`.
 
-        Gradients flow to x, decay, the norm's parameters, and those of the plan's thresholds and widths that require
-        them.
+        Gradients flow to x, decay, the norm's parameters, and to thresholds and widths of the plan that require them.
         """
         ...
 
 
 def recursion_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for everything shorter: the recursion accumulates over time."""
+    """float64 for float64, float32 for all shorter dtypes, because the recursion accumulates over time."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def empty_steps(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Uninitialised [T, ...] with dense steps laid out as x[0], also where x is one step seen T times (stride 0)."""
+    """Uninitialised [T, ...] with dense steps laid out as x[0], also if x is one step expanded T times (stride 0)."""
     step = torch.empty_like(x[0], dtype=dtype)
     return step.new_empty_strided(x.shape, (step.numel(), *step.stride()))
 
@@ -95,7 +94,7 @@ def over_channels(value: Tensor, step: Tensor) -> Tensor:
 def membrane_statistics(u: Tensor, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and unbiased std of all elements of u, as scalars; the std of a single element is 0.
 
-    Two passes, since a sum of squares in float32 loses a small spread beside a large mean.
+    Two passes, because a sum of squares in float32 loses a small standard deviation next to a large mean.
     """
     mean = u.mean()
     return unbiased(mean, (u - mean).square().sum(), u.numel(), across_ranks)
@@ -104,7 +103,7 @@ def membrane_statistics(u: Tensor, across_ranks: bool = False) -> tuple[Tensor, 
 def unbiased(mean: Tensor, squares: Tensor, count: int, across_ranks: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and unbiased std from the mean and the sum of squared deviations of `count` elements.
 
-    `across_ranks` takes the elements of all ranks that train together.
+    `across_ranks` includes the elements of all ranks that train together.
     """
     if across_ranks and ranks.world_size() > 1:
         return pooled_statistics(ranks.gathered(torch.stack([torch.full_like(mean, float(count)), mean, squares])))

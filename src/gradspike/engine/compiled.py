@@ -1,9 +1,9 @@
-"""The formulas through torch.compile: one kernel for all layers that differ only in size.
+"""The formulas through torch.compile. One kernel serves all layers that differ only in size.
 
-Sizes are symbolic, so another batch size, another width or a smaller last batch needs no recompilation. A kernel's key
-holds what it is compiled for: T, arrangement, kind of norm, surrogate, dtypes, wanted gradients, and which sizes are 1.
-Before its first use it is compiled on small tensors of fixed sizes, so a run gets the same kernel whatever it computes
-first. torch caches compiled code on disk for later runs.
+Sizes are symbolic, so another batch size, another width or a smaller last batch needs no recompilation. The key of a
+kernel is T, arrangement, kind of norm, surrogate, dtypes, wanted gradients, and which sizes are 1. Kernels are compiled
+on small tensors of fixed sizes, so a run gets the same kernels in any order of its passes. torch caches compiled code
+on disk for later runs.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from gradspike.engine import formulas
-from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Wanted
+from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
 from gradspike.engine.fused import FusedEngine
-from gradspike.errors import UserError
+from gradspike.errors import UserError, first_line
 from gradspike.variables import whole_number
 
 log = logging.getLogger(__name__)
 
 Axes = str | tuple[str, ...]
-"""Names of a tensor's axes, one letter each; of a record, those of each part, or one for all parts."""
+"""Names of a tensor's axes, one letter each; for a record, those of each part, or one for all parts."""
 
 SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
 """Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
@@ -41,7 +41,7 @@ class CompiledKernels:
     """The functions of `formulas`, each compiled when first needed."""
 
     def __reduce__(self) -> str:
-        """Copied and pickled layers share the kernels, which hold no state of a layer."""
+        """Copied and pickled layers share the kernels, which have no state of a layer."""
         return "KERNELS"
 
     def __init__(self) -> None:
@@ -56,34 +56,15 @@ class CompiledKernels:
         return self._call(formulas.forward, spec, (inputs, input_axes(spec)), (shifts, "TC"))  # type: ignore[no-any-return]
 
     def advance(
-        self,
-        y: Tensor,
-        u: Tensor | None,
-        threshold: Tensor | None,
-        width: Tensor | None,
-        spikes: Tensor | None,
-        affine: Affine,
-        decay: Tensor,
-        spec: Spec,
+        self, y: Tensor, previous: Step | None, affine: Affine, decay: Tensor, spec: Spec
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `formulas.advance`."""
-        step = axes(spec)[1:]
-        return self._call(  # type: ignore[no-any-return]
-            formulas.advance,
-            spec,
-            (y, axes(spec)),
-            (u, step),
-            (threshold, "C"),
-            (width, "C"),
-            (spikes, step),
-            (affine, "C"),
-            (decay, ""),
-        )
+        arguments = (y, axes(spec)), (previous, step_axes(spec)), (affine, "C"), (decay, "")
+        return self._call(formulas.advance, spec, *arguments)  # type: ignore[no-any-return]
 
-    def finish(self, u: Tensor, threshold: Tensor, width: Tensor, spikes: Tensor, spec: Spec) -> None:
+    def finish(self, last: Step, spec: Spec) -> None:
         """See `formulas.finish`."""
-        step = axes(spec)[1:]
-        self._call(formulas.finish, spec, (u, step), (threshold, "C"), (width, "C"), (spikes, step))
+        self._call(formulas.finish, spec, (last, step_axes(spec)))
 
     def backward(self, inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
         """See `formulas.backward`."""
@@ -93,10 +74,10 @@ class CompiledKernels:
         )
 
     def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, Axes], **constants: Hashable) -> Any:
-        """Apply the formula to tensors, or records of them, given with their axes; `constants` are compiled in."""
+        """Apply a formula to tensors, or records of tensors, each with its axes. `constants` are compiled in."""
         values = [value for value, _ in arguments]
         device = next(_tensors(values)).device.type
-        # Global state for which torch.compile would recompile, at the current sizes.
+        # Global state that would make torch.compile recompile, at the current sizes.
         state = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.get_default_dtype())
         key = (formula.__name__, spec, *state, *constants.values(), *(_kind(value) for value in values))
         function = self._compiled.get(key)
@@ -139,14 +120,14 @@ run = FusedEngine(KERNELS)
 
 @functools.cache
 def compiler_problem(device: str) -> str | None:
-    """Why torch.compile cannot compile for "cpu" or "cuda" here, in one line; None if it can. Tries it once."""
-    # This process's own device: every process of a node would otherwise take memory on the same one.
+    """Why torch.compile does not work for "cpu" or "cuda" here, in one line; None if it does. Tries it once."""
+    # This process's own device. Otherwise every process of a node would take memory on the first one.
     place = torch.device("cuda", _own_gpu()) if device == "cuda" else torch.device(device)
     try:
         trial: Any = torch.compile(_own(_trial), fullgraph=True)
         trial(torch.ones(64, device=place))
     except Exception as error:
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
@@ -171,9 +152,15 @@ def input_axes(spec: Spec) -> Axes:
     return axes(spec), "C", "", "TC", "TC"
 
 
+def step_axes(spec: Spec) -> Axes:
+    """Names of the axes of `Step`."""
+    step = axes(spec)[1:]
+    return step, "C", "C", step
+
+
 @contextmanager
 def without_autocast(device: str) -> Iterator[None]:
-    """Autocast off: the recursion chooses its own dtypes, and torch would compile a second variant under autocast."""
+    """Disable autocast: the recursion chooses its own dtypes, and torch would compile a second variant with it."""
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             yield
@@ -186,9 +173,9 @@ def _trial(x: Tensor) -> Tensor:
 
 
 def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[..., Any]:
-    """The formula with its constants, as a function with code of its own.
+    """The formula with its constants, as a function with its own code object.
 
-    torch.compile counts the variants of a function's code and gives up beyond a few.
+    torch.compile counts the variants of a code object and gives up after a few.
     """
     own = _own(formula)
 
@@ -200,13 +187,13 @@ def _fixed(formula: Any, spec: Spec, constants: dict[str, Any]) -> Callable[...,
 
 
 def _own(function: Any) -> Any:
-    """The same function with a code object of its own."""
+    """The same function with its own code object."""
     code = function.__code__.replace(co_name=f"{function.__name__}_compiled")
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _kind(value: Any) -> Hashable:
-    """What a kernel depends on in a tensor: dtype, device, inference mode, and which sizes are 1."""
+    """The properties of a tensor that a kernel depends on: dtype, device, inference mode, and which sizes are 1."""
     if value is None:
         return None
     if isinstance(value, tuple):
@@ -219,7 +206,7 @@ def _example(value: Any, names: Axes, time_steps: int) -> Any:
     if value is None:
         return None
     if isinstance(value, tuple):
-        # One name for all parts of a record of equal shapes.
+        # One name for all parts of a record with equal shapes.
         each = names if isinstance(names, tuple) else (names,) * len(value)
         return type(value)(*(_example(*part, time_steps) for part in zip(value, each, strict=True)))
     sizes = {**SIZES, "T": time_steps}
@@ -248,10 +235,6 @@ def _described(formula: str, spec: Spec, values: list[Any]) -> str:
 def _failure(formula: str, spec: Spec, values: list[Any], error: Exception) -> UserError:
     what = _described(formula, spec, values)
     return UserError(
-        f"torch.compile cannot compile '{what}' on this machine ({_first_line(error)}). Use engine=eager, which needs "
+        f"torch.compile cannot compile '{what}' on this machine ({first_line(error)}). Use engine=eager, which needs "
         "no compiler."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

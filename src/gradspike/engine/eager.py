@@ -1,7 +1,7 @@
 """The reference engine: step by step, with the backward pass written by hand.
 
 One autograd function covers all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next layer
-keeps anyway. Autograd on single steps would keep several more tensors of that size.
+keeps anyway. Autograd over single steps would keep several more tensors of that size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(
     dtype = recursion_dtype(x.dtype)
     copies = facts.time_steps // x.shape[0]
     if norm is not None and len(x) == 1:
-        # Not by flatten: it gives the batch axis of a single sample a stride that batch norm's backward misreads.
+        # Not flatten: it gives the batch axis of a single sample a stride that batch norm's backward pass misreads.
         x = norm(x.squeeze(0), repeats=copies, update=facts.updates).unsqueeze(0)
     elif norm is not None:
         x = norm(x.flatten(0, 1), update=facts.updates).unflatten(0, x.shape[:2])
@@ -102,7 +102,7 @@ class _MultiStep(torch.autograd.Function):
             ctx.options = options
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(spikes, decay, used_thresholds, used_widths, mean_steps, *membrane)
-        # Tensors only: torch.compile refuses an autograd function that also gives None.
+        # Tensors only: torch.compile refuses an autograd function that also returns None.
         outputs = [spikes, used_thresholds, used_widths]
         fixed = [used_thresholds, used_widths]
         if mean_steps is not None and variance_steps is not None:
@@ -129,7 +129,7 @@ class _MultiStep(torch.autograd.Function):
 
         grad_u: Tensor | None = None
         for t in reversed(range(len(membrane))):
-            # In the recursion's dtype: a scalar times a shorter tensor has the shorter dtype, which rounds the decay.
+            # In the recursion's dtype: a scalar times a tensor of a shorter dtype rounds the decay to that dtype.
             u, s = membrane[t], spikes[t].to(decay.dtype)
             theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
             v = u - theta

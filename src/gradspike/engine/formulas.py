@@ -1,15 +1,15 @@
 """Norm and neuron of one layer over all its time steps, as one forward and one backward formula.
 
-These are what the fast engines speed up. The backward pass recomputes the potential from the layer's input, so the
-input is all that has to be kept. They are plain functions of tensors: torch.compile turns them into kernels, and tests
-also run them directly.
+The fast engines run these formulas. The backward pass recomputes the potential from the layer's input, so only the
+input is kept. They are plain functions of tensors: torch.compile turns them into kernels, and tests also run them
+directly.
 
 Values come in one of two arrangements, each a view of the tensor's memory:
 
     rows    [T, P, Q, C]   channels-last; summing over Q, then P, covers all values of a channel
     planes  [T, P, C, S]   contiguous; likewise summing over S, then P
 
-T is 1 if the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
+T of y is 1 if the input is the same at every step. Per-channel tensors are [C], thresholds and widths [T] or [T, C].
 With gain g, bias b, mean m and inverse standard deviation r, the current is x = (y - m) r g + b.
 
 The path through a layer: `_normalised` (norm to current), then `charge` and `fire` of `neurons.recursion`. `forward`
@@ -78,11 +78,11 @@ class Affine(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a layer computes its spikes from; `Gradients` has the gradient of each.
+    """Inputs of a layer; `Gradients` has the gradient of each.
 
     Attributes:
         y: input of the norm, in the arrangement of the module docstring.
-        affine: of the norm.
+        affine: parameters and statistics of the norm.
         decay: scalar, in the recursion's dtype.
         thresholds, widths: [T] or [T, C].
     """
@@ -94,7 +94,7 @@ class Inputs(NamedTuple):
     widths: Tensor
 
     def flat(self) -> tuple[Tensor | None, ...]:
-        """All tensors in a row, as autograd saves them."""
+        """All tensors as one flat tuple, as autograd saves them."""
         return self.y, *self.affine, self.decay, self.thresholds, self.widths
 
     @classmethod
@@ -104,10 +104,21 @@ class Inputs(NamedTuple):
         return cls(y, Affine(gain, bias, mean, inverse), decay, thresholds, widths)
 
 
-class Arriving(NamedTuple):
-    """Gradients that arrive at a layer: of its spikes [T, ...] and of mean and variance of u [T], None if unused.
+class Step(NamedTuple):
+    """A step that has been charged and measured, but not fired: u, its threshold and width ([] or [C]), and the tensor
+    that receives its spikes.
+    """
 
-    `mean` is the mean of u [T] itself, which the gradient of the variance needs.
+    u: Tensor
+    threshold: Tensor
+    width: Tensor
+    spikes: Tensor
+
+
+class Arriving(NamedTuple):
+    """Incoming gradients of a layer: of its spikes [T, ...] and of mean and variance of u [T]; None if unused.
+
+    `mean` is the mean of u [T], needed for the gradient of the variance.
     """
 
     spikes: Tensor
@@ -141,7 +152,7 @@ class Gradients(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which gradients are wanted besides that of y."""
+    """The gradients to compute besides that of y."""
 
     affine: bool
     decay: bool
@@ -159,7 +170,7 @@ def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor,
 
 
 def first_potentials(inputs: Inputs, spec: Spec) -> Tensor:
-    """u of the first value of each channel at each step, [T, C], by which sums over u are shifted.
+    """u of the first value of each channel at each step, [T, C]; sums over u are shifted by it.
 
     A few small operations, not worth compiling.
     """
@@ -174,7 +185,7 @@ def first_potentials(inputs: Inputs, spec: Spec) -> Tensor:
 
 
 def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
-    """All steps, when thresholds and widths are known before the first one.
+    """All steps, with thresholds and widths that are known in advance.
 
     Args:
         inputs: with `spec.norm` "batch", mean and inverse of the norm are computed if absent.
@@ -208,47 +219,39 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
 
 
 def advance(
-    y: Tensor,
-    u: Tensor | None,
-    threshold: Tensor | None,
-    width: Tensor | None,
-    spikes: Tensor | None,
-    affine: Affine,
-    decay: Tensor,
-    spec: Spec,
+    y: Tensor, previous: Step | None, affine: Affine, decay: Tensor, spec: Spec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step, when the threshold depends on the potential: fire the previous step, then charge and measure.
+    """One step, if the threshold depends on the potential: fire the previous step, then charge and measure this one.
 
     Args:
         y: input of this step, [1, ...].
-        u, threshold, width: of the previous step; None at the first step.
-        spikes: receives the spikes of the previous step.
+        previous: the previous step; None at the first step.
         affine, decay, spec: as in `forward`.
 
     Returns u of this step in the recursion's dtype, its mean, and its sum of squared deviations over all elements.
     """
     x = _current(y, 0, affine, decay.dtype, spec)
-    # u of one value per channel is computed separately: read from u, it would have to wait for all of u.
+    # u of one value per channel is computed separately; read from u, it would wait for all of u.
     first_x = _first_current(y, 0, affine, decay.dtype, spec)
-    if u is None or threshold is None or width is None or spikes is None:
+    if previous is None:
         return x, *_moments(x, first_x, spec)
-    s = _fire(u, threshold, width, spec)
-    spikes.copy_(s)
-    first_u = spec.first(u)
-    first_s = fire(first_u, threshold, width, spec.surrogate, spec.smooth).to(decay.dtype)
-    charged = charge(x, u, s, decay)
+    s = _fire(previous.u, previous.threshold, previous.width, spec)
+    previous.spikes.copy_(s)
+    first_u = spec.first(previous.u)
+    first_s = fire(first_u, previous.threshold, previous.width, spec.surrogate, spec.smooth).to(decay.dtype)
+    charged = charge(x, previous.u, s, decay)
     return charged, *_moments(charged, charge(first_x, first_u, first_s, decay), spec)
 
 
-def finish(u: Tensor, threshold: Tensor, width: Tensor, spikes: Tensor, spec: Spec) -> None:
-    """Fire the last step of `advance` into `spikes`."""
-    spikes.copy_(_fire(u, threshold, width, spec))
+def finish(last: Step, spec: Spec) -> None:
+    """Fire the last step of `advance`."""
+    last.spikes.copy_(_fire(last.u, last.threshold, last.width, spec))
 
 
 def backward(inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
-    """Gradients of what `forward` (or `advance`, step by step) was given; recomputes u.
+    """Gradients of the inputs of `forward`, or of `advance` over all steps. Recomputes u.
 
-    inputs: with the mean and inverse that the forward pass used.
+    inputs: with the mean and inverse of the forward pass.
     """
     y, affine, decay, thresholds, widths = inputs
     dtype = decay.dtype
@@ -355,8 +358,8 @@ def _fire(u: Tensor, threshold: Tensor, width: Tensor, spec: Spec) -> Tensor:
 def _moments(u: Tensor, first: Tensor, spec: Spec) -> tuple[Tensor, Tensor]:
     """Mean and sum of squared deviations of all elements of u.
 
-    Sums are taken of differences from the first value of each channel, because a sum of squares in float32 loses a
-    small spread beside a large mean; the channels are then pooled (Chan, Golub and LeVeque, 1979).
+    The sums are of differences from the first value of each channel, because a sum of squares in float32 loses a small
+    standard deviation next to a large mean. The channels are then pooled (Chan, Golub and LeVeque, 1979).
     """
     count = u.numel() // first.numel()
     sums, squares = _shifted_sums([u], first, spec)

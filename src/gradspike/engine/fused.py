@@ -1,6 +1,6 @@
-"""Norm and neuron of a layer in one autograd function, which keeps the layer's input and nothing else of that size.
+"""Norm and neuron of a layer in one autograd function. Of the large tensors it keeps only the layer's input.
 
-It works with any set of kernels: the `formulas` themselves, or their `compiled` or `triton` versions.
+It runs on any set of kernels: the `formulas` themselves, or their `compiled` or `triton` versions.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gradspike.engine.formulas import (
     Gradients,
     Inputs,
     Spec,
+    Step,
     Wanted,
     first_potentials,
     inverse_std,
@@ -32,7 +33,7 @@ from gradspike.norms.base import ChannelNorm
 from gradspike.norms.synced import norm_gradient, statistics_terms
 
 PART = 16384
-"""Most values of one step in a part: the parts of several tensors together fit in a core's cache."""
+"""Maximum values of one step in a part, so that parts of several tensors fit in a core's cache together."""
 
 
 class Kernels(Protocol):
@@ -47,12 +48,12 @@ class Kernels(Protocol):
         """All steps at once."""
 
     @property
-    def advance(self) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def advance(self) -> Callable[[Tensor, Step | None, Affine, Tensor, Spec], tuple[Tensor, Tensor, Tensor]]:
         """One step."""
 
     @property
-    def finish(self) -> Callable[..., None]:
-        """The spikes of the last step."""
+    def finish(self) -> Callable[[Step, Spec], None]:
+        """Fire the last step."""
 
     @property
     def backward(self) -> Callable[[Inputs, Arriving, Spec, Wanted], Gradients]:
@@ -63,14 +64,14 @@ class Kernels(Protocol):
 class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
-    It leaves rare cases to the reference engine: returning the potential itself, normalising a single value per
-    channel, compiling the whole network, and counting operations.
+    The reference engine computes rare cases: returning the potential itself, normalising a single value per channel,
+    compiling the whole network, and counting operations.
     """
 
     kernels: Kernels
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedEngine:
-        """Itself: copied layers share the kernels, which hold no state of a layer."""
+        """Copied layers share the kernels, which have no state of a layer."""
         return self
 
     def __call__(
@@ -136,16 +137,16 @@ class _Call:
         return self.norm is not None and self.norm.synced
 
     def statistics(self, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance [C] of what the norm sees."""
+        """Mean and biased variance [C] of the norm's input."""
         own = self.kernels.batch_statistics(y, dtype, self.spec)
         return ranks.pooled_channels(*own) if self.synced else own
 
     def affine(self, gain: Tensor | None, bias: Tensor | None, dtype: torch.dtype) -> Affine:
-        """The norm's parameters, and its running statistics if it normalises by them."""
+        """The norm's parameters, and its running statistics if it uses them."""
         if self.norm is None or self.spec.norm == "batch":
             return Affine(gain, bias)
         variance = self.norm.running_var.to(dtype)
-        # A copy of the mean, since the norm may see another batch before the backward pass reads it.
+        # A copy of the mean, because the norm may see another batch before the backward pass reads it.
         return Affine(gain, bias, self.norm.running_mean.to(dtype, copy=True), inverse_std(variance, self.spec))
 
     def normalised(self, affine: Affine, mean: Tensor, variance: Tensor, x: Tensor) -> Affine:
@@ -189,7 +190,7 @@ class _Layer(torch.autograd.Function):
             ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*inputs._replace(y=x, affine=affine).flat(), fired.u_mean)
-        # Copies, since an autograd function must not return its inputs as outputs without gradient.
+        # Copies, because an autograd function must not return its inputs as outputs without gradient.
         used_thresholds, used_widths = inputs.thresholds.clone(), inputs.widths.clone()
         ctx.mark_non_differentiable(used_thresholds, used_widths)
         outputs = [restored(fired.spikes, x, spec.arrangement), used_thresholds, used_widths]
@@ -210,7 +211,7 @@ class _Layer(torch.autograd.Function):
         if grad_spikes is None:
             grad_spikes = x.new_zeros(()).expand(spec.time_steps, *x.shape[1:])
         if ctx.synced:
-            # The kernels treat the statistics as constants; what those pass back needs the sums of all ranks.
+            # The kernels treat the statistics as constants. Their gradient needs the sums of all ranks.
             spec = replace(spec, norm="given")
         inputs = inputs._replace(y=arranged(x, spec.arrangement))
         grad_mean, grad_variance = moments or (None, None)
@@ -232,7 +233,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _through_statistics(gradients: Gradients, inputs: Inputs, spec: Spec) -> Gradients:
-    """`gradients` with what statistics over all ranks pass back to y."""
+    """`gradients`, with the gradient of y through statistics over all ranks added."""
     gain, _, mean, inverse = inputs.affine
     assert gradients.gain is not None
     assert gradients.bias is not None
@@ -246,25 +247,25 @@ def _through_statistics(gradients: Gradients, inputs: Inputs, spec: Spec) -> Gra
 
 
 def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fired, Inputs]:
-    """All steps, when the method sets each threshold after seeing the potential; also the inputs as they then are.
+    """All steps, if the method sets each threshold from the potential; also the inputs with these thresholds.
 
-    Each step takes one pass over the values, which fires the previous step, charges and measures.
+    Each step is one pass over the values, which fires the previous step, then charges and measures this one.
     """
     spec, method, facts, kernels = call.spec, call.method, call.facts, call.kernels
     across_ranks = method.sync_stats and facts.training
     spikes = y.new_empty(spec.time_steps, *y.shape[1:])
     used: list[tuple[Tensor, Tensor]] = []
     moments: list[tuple[Tensor, Tensor]] = []
-    u = threshold = width = None
+    step: Step | None = None
     for t in range(spec.time_steps):
-        step = y if y.shape[0] == 1 else y[t : t + 1]
-        before = spikes[t - 1] if t else None
-        u, mean, squares = kernels.advance(step, u, threshold, width, before, affine, decay, spec)
+        u, mean, squares = kernels.advance(y if y.shape[0] == 1 else y[t : t + 1], step, affine, decay, spec)
         mean_std = unbiased(mean, squares, u.numel(), across_ranks)
         threshold, width = (value.to(decay.dtype) for value in method.adapted(t, facts, *mean_std))
+        step = Step(u, threshold, width, spikes[t])
         used.append((threshold, width))
         moments.append((mean, squares / u.numel()))
-    kernels.finish(u, threshold, width, spikes[-1], spec)
+    assert step is not None
+    kernels.finish(step, spec)
     thresholds, widths = (torch.stack(values) for values in zip(*used, strict=True))
     fired = Fired(spikes, None, None, None, None)
     if call.moments:
@@ -274,7 +275,7 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
 
 
 def is_watched() -> bool:
-    """Whether a dispatch mode (such as a FLOP counter) sees every operation, under which nothing compiles."""
+    """Whether a dispatch mode, such as a FLOP counter, sees every operation. Nothing compiles then."""
     return bool(torch._C._len_torch_dispatch_stack())
 
 
@@ -285,7 +286,7 @@ def arrangement(x: Tensor) -> Literal["rows", "planes"]:
 
 
 def arranged(x: Tensor, how: Literal["rows", "planes"]) -> Tensor:
-    """[T, B, C, *space] as [T, P, Q, C] or [T, P, C, S]: a view, or a copy if the memory has the other layout."""
+    """[T, B, C, *space] as [T, P, Q, C] or [T, P, C, S]: a view, or a copy if memory has the other layout."""
     steps, batch, channels = x.shape[:3]
     if how == "planes":
         return x.contiguous().view(steps, batch, channels, -1)
@@ -296,7 +297,7 @@ def arranged(x: Tensor, how: Literal["rows", "planes"]) -> Tensor:
 
 
 def restored(values: Tensor, like: Tensor, how: Literal["rows", "planes"]) -> Tensor:
-    """The inverse of `arranged`: [T, B, C, *space], with the B, C and space of `like`."""
+    """The inverse of `arranged`: [T, B, C, *space] with B, C and space of `like`."""
     batch, channels, *space = like.shape[1:]
     if how == "planes":
         return values.view(-1, batch, channels, *space)

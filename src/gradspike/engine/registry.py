@@ -1,4 +1,4 @@
-"""The engines' names, without importing them, and the choice of one for a device."""
+"""The engines by name, without importing them, and the choice for a device."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load_engine(name: str) -> Engine:
 
 
 def choose_engine(name: EngineName, device: str) -> str:
-    """The engine to use on a device ("cpu", "cuda" or "mps"). Raises UserError if the chosen engine cannot run there.
+    """The engine for a device ("cpu", "cuda" or "mps"). Raises UserError if the named engine cannot run there.
 
-    `auto` uses the compiled engine, or the reference, with a warning, if torch.compile does not work. It never uses the
-    hand-written Triton kernels, which have not been measured on a GPU yet.
+    `auto` is the compiled engine or, with a warning, the reference engine if torch.compile does not work. It is never
+    the Triton engine, which has not been measured on a GPU yet.
     """
     if name == "eager":
         return name

@@ -1,1 +1,1 @@
-"""Surrogate-gradient methods, one file each; `registry.py` has their names and options, `base.py` what they share."""
+"""Surrogate-gradient methods, one file each with its options; `registry` has their names, `base` their interface."""

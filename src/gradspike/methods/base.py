@@ -1,8 +1,8 @@
 """What a method is: the thresholds and surrogate widths of one spiking layer, per time step, and an optional loss.
 
-A method is a module, one instance per layer. What it learns are parameters, what it remembers are persistent buffers.
-It writes `plan`, or, if it has to see the membrane potential before a step can fire, sets `measures_membrane` and
-writes `adapt`.
+A method is a module, one instance per layer. Learned values are parameters; all other state is in persistent buffers.
+A method implements `plan`. If it needs the membrane potential before a step fires, it sets `measures_membrane` and
+implements `adapt`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gradspike.methods.registry import METHODS
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What a method may know of its layer in one forward pass. Tensors are scalars in the recursion's dtype, detached.
+    """What a method may know about its layer in a forward pass. Tensors are detached scalars in the recursion's dtype.
 
     Attributes:
         time_steps: T.
@@ -29,7 +29,7 @@ class LayerFacts:
         gamma_mean: mean gain of the norm relative to alpha * V_th; None if the layer has no norm.
         training: mode of the layer.
         gradients: a backward pass may follow, so widths matter.
-        updates: the method may change its buffers; False when a diagnostic looks on.
+        updates: the method may change its buffers; False in diagnostics.
     """
 
     time_steps: int
@@ -47,19 +47,19 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Plan:
-    """Thresholds and widths of all steps, each [T] or [T, C]; with gradient where they are learned."""
+    """Thresholds and widths of all steps, each [T] or [T, C]; with gradient if they are learned."""
 
     thresholds: Tensor
     widths: Tensor
 
 
 class Method(nn.Module):
-    """Base class. Override `plan` or `adapt`, and `membrane_loss` if there is one.
+    """Base class. Override `plan` or `adapt`, and `membrane_loss` for a loss on the potential.
 
     Class attributes:
-        Config: its options, a subclass of MethodConfig; found here for a method that is named by its import path.
+        Config: its options, a subclass of MethodConfig.
         measures_membrane: `adapt` is called with mean and std of u[t] before step t fires; no gradient flows through
-            what it returns.
+            its results.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -76,15 +76,15 @@ class Method(nn.Module):
         self.register_buffer("width_clamps", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def plan(self, facts: LayerFacts) -> Plan:
-        """Thresholds and widths of all steps, known before the first."""
-        raise self.error("has no `plan` (and `measures_membrane` is not set, which would ask for `adapt`).")
+        """Thresholds and widths of all steps, called before the first step."""
+        raise self.error("has no `plan`, and `measures_membrane` is not set, so `adapt` is not called.")
 
     def adapt(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Threshold and width of step t, scalars or [C], from mean and unbiased std of u[t] over the mini-batch."""
         raise self.error("sets `measures_membrane` but has no `adapt`.")
 
     def membrane_loss(self, facts: LayerFacts, mean: Tensor, variance: Tensor) -> Tensor:
-        """A scalar loss from mean and (biased) variance [T] of u, differentiable. Asked for if `has_membrane_loss`."""
+        """A scalar loss from mean and (biased) variance [T] of u, differentiable. Called if `has_membrane_loss`."""
         raise self.error("sets `has_membrane_loss` but has no `membrane_loss`.")
 
     @property
@@ -94,26 +94,26 @@ class Method(nn.Module):
 
     @property
     def sync_stats(self) -> bool:
-        """Whether `adapt` and `membrane_loss` get statistics over all ranks while training, not over their own."""
+        """Whether statistics for `adapt` and `membrane_loss` cover all ranks in training, or each rank its own."""
         return True
 
     def measures(self, facts: LayerFacts) -> bool:
-        """Whether this pass needs `adapt`. A method that only sometimes does overrides this and writes `plan` too."""
+        """Whether this pass needs `adapt`. If only some do, override this and implement `plan` too."""
         return self.measures_membrane
 
     def lr_multipliers(self) -> dict[str, float]:
-        """Learning-rate factors of own parameters, by name; those not named have 1."""
+        """Learning-rate factors of the method's parameters, by name; 1 for those not listed."""
         return {}
 
     def planned(self, facts: LayerFacts) -> Plan:
-        """`plan` as engines ask for it: shapes checked, widths kept positive."""
+        """`plan` as engines call it: shapes checked, widths kept positive."""
         plan = self.plan(facts)
         for what, value in (("thresholds", plan.thresholds), ("widths", plan.widths)):
             self._check(what, value, allowed=((self.time_steps,), (self.time_steps, self.channels)))
         return Plan(plan.thresholds, self._keep_positive(plan.widths, facts))
 
     def adapted(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """`adapt` as engines ask for it: shapes checked, width kept positive."""
+        """`adapt` as engines call it: shapes checked, width kept positive."""
         threshold, width = self.adapt(t, facts, mean, std)
         for what, value in (("threshold", threshold), ("width", width)):
             self._check(what, value, allowed=((), (self.channels,)))
@@ -127,10 +127,10 @@ class Method(nn.Module):
     def _check(self, what: str, value: Tensor, allowed: tuple[tuple[int, ...], ...]) -> None:
         if tuple(value.shape) not in allowed:
             shapes = " or ".join(str(list(shape)) for shape in allowed)
-            raise self.error(f"gave {what} of shape {list(value.shape)}; expected {shapes}.")
+            raise self.error(f"returned {what} of shape {list(value.shape)}; expected {shapes}.")
 
     def _keep_positive(self, widths: Tensor, facts: LayerFacts) -> Tensor:
-        # Counted on the device: reading the counter is the only thing that waits for it.
+        # Counted on the device, so only reading the counter waits for it.
         if facts.training and facts.updates:
             self.width_clamps += (widths.detach() < MIN_WIDTH).sum()
         return widths.clamp_min(MIN_WIDTH)
@@ -142,7 +142,7 @@ def build_method(config: MethodConfig, time_steps: int, channels: int) -> Method
 
 
 def check_method(method: Method, facts: LayerFacts) -> None:
-    """Ask the method once, changing nothing. Raises ConfigError if it does not give what it declares."""
+    """Call the method once without changing it. Raises ConfigError if its results do not have the declared shapes."""
     with torch.no_grad():
         if method.measures(facts):
             method.adapted(0, facts, mean=torch.zeros_like(facts.decay), std=torch.ones_like(facts.decay))

@@ -29,18 +29,18 @@ class DsAtgoConfig(MethodConfig):
 
 
 class DsAtgo(Method):
-    """While training, from mean and unbiased std of the layer's u[t] over the mini-batch, both detached:
+    """In training, from mean and unbiased std of the layer's u[t] over the mini-batch, both detached:
 
         AT:   theta[t] = f_c (mean(u[t]) + std(u[t]))     f_c = `firing_factor`
         TGO:  kappa[t] = k (1 + tanh(d[t] - V_th))        d[t] = std(u[t]); theta[t] with `driver: threshold` (Eq. 7)
 
-    A running threshold, one per step, starts at V_th and follows theta[t] with `momentum`; evaluation fires at it. It
-    is a persistent buffer `running_threshold` [T].
+    A running threshold per step, the persistent buffer `running_threshold` [T], starts at V_th and follows theta[t]
+    with `momentum`. Evaluation fires at it.
 
-    Ablations. Without `at` theta[t] = V_th. Without `tgo` kappa[t] = k, the formula's value at d = V_th.
+    Ablations. Without `at`, theta[t] = V_th. Without `tgo`, kappa[t] = k, the formula's value at d = V_th.
     `threshold_source: estimated` replaces the measured threshold by f_c sqrt(1 + tau^2) V_th. Without
-    `moving_average` evaluation fires at the thresholds of the last training batch, so that a prediction does not
-    depend on what else is in its batch. With `sync_stats: false` each rank measures its own share of the batch.
+    `moving_average`, evaluation fires at the thresholds of the last training batch, so a prediction does not depend on
+    the rest of its batch. With `sync_stats: false`, each rank measures its own share of the batch.
     """
 
     Config: ClassVar[type[DsAtgoConfig]] = DsAtgoConfig

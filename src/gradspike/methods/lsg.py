@@ -11,7 +11,7 @@ from gradspike.methods.options import MethodConfig
 
 
 class LsgConfig(MethodConfig):
-    """LSG has no option of its own: its width follows the decay factor."""
+    """LSG has no options of its own: its width follows the decay factor."""
 
 
 class Lsg(Method):

@@ -21,9 +21,9 @@ class MpdAglConfig(MethodConfig):
 class MpdAgl(Method):
     """theta[t] = V_th; kappa[0] = 2 gamma_mean V_th, kappa[t] = 2 sqrt(1 + tau^2) gamma_mean V_th for t >= 1.
 
-    gamma_mean is the mean gain of the layer's norm, 1 for a layer without one; it and tau are detached. Ablations:
-    without `gamma_mean` it is 1 everywhere; without `time_aware` step 0 has the width of the others; without both it
-    is LSG.
+    gamma_mean is the mean gain of the layer's norm, or 1 for a layer without one; it and tau are detached. Ablations:
+    without `gamma_mean`, it is 1 everywhere; without `time_aware`, step 0 has the width of the others; without both,
+    the method is LSG.
     """
 
     Config: ClassVar[type[MpdAglConfig]] = MpdAglConfig

@@ -1,4 +1,4 @@
-"""Options that every method has. Light: imports no torch."""
+"""Options of every method. Light: imports no torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ else:
 
 
 class MethodConfig(Strict):
-    """What every method has. `v_threshold` is the base threshold V_th, in units of the membrane potential.
+    """Options of every method. `v_threshold` is the base threshold V_th, in units of the membrane potential.
 
-    `label` is what runs and tables call a variant, where it differs from `name`.
+    `label` is the name of a variant in runs and tables.
     """
 
     touches: ClassVar[Touches] = Touches.RESULT

@@ -1,6 +1,6 @@
 """PSG: a surrogate whose width is learned, with the loss PDA (Wang, Cheng, Lim; arXiv 2304.13289; Neurocomputing 2025).
 
-Only the paper's abstract was at hand; the rules below are our reading of it.
+Only the paper's abstract was available; the rules below are our interpretation of it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ VARIANCE_FLOOR = 1e-4
 
 
 class PsgConfig(MethodConfig):
-    """`width` is where the learned width starts, `width_lr_multiplier` scales its learning rate.
+    """`width` is the initial width; `width_lr_multiplier` scales its learning rate.
 
-    `pda_weight` (lambda) weighs the loss that pulls the potential to N(0, pda_target^2); a target of None is V_th.
+    `pda_weight` (lambda) is the weight of the loss that pulls the potential to N(0, pda_target^2). A target of None is
+    V_th.
     """
 
     width: float = Field(default=1.0, gt=MIN_WIDTH)
@@ -100,7 +101,7 @@ class PsgPda(Psg):
 def symmetric_divergence(mean: Tensor, variance: Tensor, target_std: float) -> Tensor:
     """(KL(P||Q) + KL(Q||P)) / 2 of P = N(mean, variance) and Q = N(0, target_std^2), elementwise.
 
-    The logarithms of the two terms cancel. A variance below 1e-4 target_std^2 counts as that.
+    The logarithms of the two terms cancel. A variance below 1e-4 target_std^2 is raised to that value.
     """
     target = target_std**2
     variance = variance.clamp_min(VARIANCE_FLOOR * target)

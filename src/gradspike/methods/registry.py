@@ -1,4 +1,4 @@
-"""The methods by name. Light: imports no torch. A new method is a line here, a file and a YAML."""
+"""The methods by name. Light: imports no torch. A new method needs a line here, a file and a YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces that backbones share: folding time, convolutions, pooling, width and initialisation."""
+"""Shared parts of backbones: folding time, convolutions, pooling, width and initialisation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing_extensions import override
 from gradspike.models.pooling import MaxPool2d
 
 VECTOR = 16
-"""Numbers (float32) in the widest vector of a CPU."""
+"""float32 numbers in the widest vector register of a CPU."""
 
 
 def fold_time(inputs: Tensor) -> tuple[Tensor, bool]:
-    """Frames [T, B, C, H, W] as [T*B, C, H, W] (a view), or still images [B, C, H, W] as they are; and whether they are
+    """Frames [T, B, C, H, W] as [T*B, C, H, W] (a view), or still images [B, C, H, W] unchanged; and whether they are
     still.
     """
     return (inputs, True) if inputs.ndim == 4 else (inputs.flatten(0, 1), False)
@@ -27,25 +27,25 @@ def unfold_time(x: Tensor, time_steps: int) -> Tensor:
 
 
 def scaled(channels: int, width: float) -> int:
-    """`width` times as many channels, rounded to the nearest whole number (a half to the even one), at least 1."""
+    """`width` times as many channels, rounded to the nearest integer (halves to the even one), at least 1."""
     return max(1, round(channels * width))
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the size at stride 1, without bias since a norm follows."""
+    """3x3 convolution that keeps the size at stride 1; without bias, because a norm follows."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """1x1 convolution, without bias since a norm follows."""
-    # oneDNN's weight gradient of a strided 1x1 convolution of few channels, channels-last, is wrong or overwrites other
-    # memory (github.com/uxlfoundation/oneDNN/issues/6035; torch 2.15): there the positions are picked beforehand.
+    """1x1 convolution; without bias, because a norm follows."""
+    # oneDNN's weight gradient of a strided, channels-last 1x1 convolution with few channels is wrong or overwrites
+    # other memory (github.com/uxlfoundation/oneDNN/issues/6035; torch 2.15). So positions are selected beforehand.
     kind = _PickedConv1x1 if stride > 1 and channels_in < VECTOR else nn.Conv2d
     return kind(channels_in, channels_out, 1, stride, bias=False)
 
 
 class _PickedConv1x1(nn.Conv2d):
-    """A strided 1x1 convolution as one of stride 1 over the positions that it would read."""
+    """A strided 1x1 convolution, computed with stride 1 on the positions that it reads."""
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -54,14 +54,14 @@ class _PickedConv1x1(nn.Conv2d):
 
 
 def pool2x2(kind: Literal["avg", "max"]) -> nn.Module:
-    """Pooling that halves the size; an odd last row or column is left out."""
+    """Pooling that halves the size and drops an odd last row or column."""
     return nn.AvgPool2d(2) if kind == "avg" else MaxPool2d(2)
 
 
 def initialise(model: nn.Module) -> None:
-    """Kaiming normal over the fan out for every convolution, as the papers' networks do (He et al., ICCV 2015).
+    """Kaiming normal (fan out) for every convolution, as in the papers' networks (He et al., ICCV 2015).
 
-    Linear layers keep torch's own start, as in the released code of MPD-AGL.
+    Linear layers keep torch's initialisation, as in the released code of MPD-AGL.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""How a still picture enters a backbone as spikes: rate (poisson) or time of the only spike (latency)."""
+"""Encoders of still pictures as spikes: by rate (poisson) or by the time of a single spike (latency)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EVALUATION_SEED = 0
 
 
 def poisson(images: Tensor, time_steps: int, training: bool) -> Tensor:
-    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1: at each step a pixel spikes with its value as
-    probability, whatever it did before (Heeger 2000).
+    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1. At each step a pixel spikes with its value as
+    probability, independently of earlier steps (Heeger 2000).
 
-    In training the random numbers are new in each call and follow from torch's generator of the CPU, whose state a
-    checkpoint holds. In evaluation they are the same in each call, for each sample, on each device: a sample's spikes
-    depend neither on its batch nor on what was evaluated before.
+    In training, random numbers are new in each call and come from torch's CPU generator, whose state is in checkpoints.
+    In evaluation they are the same for each call, sample and device, so a sample's spikes depend neither on its batch
+    nor on earlier evaluations.
     """
     spikes = empty_steps(images.expand(time_steps, *images.shape))
     if training:
@@ -31,10 +31,10 @@ def poisson(images: Tensor, time_steps: int, training: bool) -> Tensor:
 
 
 def latency(images: Tensor, time_steps: int, training: bool = False) -> Tensor:
-    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1: each pixel spikes once, the brighter the earlier.
+    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1. Each pixel spikes once; brighter pixels spike earlier.
 
-    The values from 0 to 1 are cut into T equal parts, the brightest of which spikes at the first step. A pixel of 0
-    never spikes.
+    The range from 0 to 1 is divided into T equal parts; the brightest part spikes at the first step. A pixel of 0 never
+    spikes.
     """
     steps = torch.arange(time_steps, device=images.device).view(-1, *[1] * images.ndim)
     when = ((1 - images) * time_steps).floor().clamp(0, time_steps - 1)
@@ -45,16 +45,16 @@ ENCODERS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {"poisson": poisson
 
 
 def encode_inputs(model: nn.Module, encoder: str, time_steps: int) -> None:
-    """Let a backbone that is fed pictures [B, C, H, W] see their spikes [T, B, C, H, W] instead.
+    """Encode pictures [B, C, H, W] as spikes [T, B, C, H, W] before they enter the backbone.
 
-    A hook rather than a module around the backbone, so that no parameter has another name with an encoder.
+    A hook, not a module around the backbone, so that an encoder changes no parameter name.
     """
     if encoder != "direct":
         model.register_forward_pre_hook(_EncoderHook(encoder, time_steps))
 
 
 class _EncoderHook:
-    """An object rather than a closure, since models are copied and pickled."""
+    """An object, not a closure, because models are copied and pickled."""
 
     def __init__(self, encoder: str, time_steps: int) -> None:
         self.encoder = encoder
@@ -64,6 +64,6 @@ class _EncoderHook:
     def __call__(self, model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         (images,) = inputs
         if images.ndim != 4:
-            raise ValueError(f"model.encoder={self.encoder} is for pictures [B, C, H, W], got {list(images.shape)}.")
+            raise ValueError(f"model.encoder={self.encoder} is for pictures [B, C, H, W]; got {list(images.shape)}.")
         with torch.no_grad():
             return ENCODERS[self.encoder](images, self.time_steps, model.training)

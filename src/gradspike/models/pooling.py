@@ -1,6 +1,6 @@
-"""Pooling whose backward pass is deterministic on CUDA too, with torch's numbers.
+"""Pooling with a deterministic backward pass on CUDA, and torch's numbers.
 
-torch adds gradients atomically there, in any order, and refuses to where `trainer.deterministic` is on.
+On CUDA, torch adds gradients atomically, in any order, and raises an error with `trainer.deterministic`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
     """torch.nn.functional.adaptive_avg_pool2d."""
     rows, columns = (size or x.shape[axis] for size, axis in zip(_pair(output_size), (-2, -1), strict=True))
     if (rows, columns) == (1, 1):
-        return F.adaptive_avg_pool2d(x, 1)  # a mean, for torch too
+        return F.adaptive_avg_pool2d(x, 1)  # torch computes this one as a mean
     if x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0:
         return F.avg_pool2d(x, (x.shape[-2] // rows, x.shape[-1] // columns))
     means = [
@@ -57,7 +57,7 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Any) -> Tensor:
 
 
 def make_deterministic(model: nn.Module) -> None:
-    """Replace torch's pooling in a finished network by the classes above, where they can stand in."""
+    """Replace torch's pooling in a finished network by the classes above, where they compute the same."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             replacement = _replacement(layer)
@@ -97,8 +97,8 @@ class _MaxPool(torch.autograd.Function):
         kernel, stride, padding = ctx.geometry
         height, width = ctx.shape[-2:]
         grad_x = grad.new_empty_strided(ctx.shape, ctx.strides).zero_()
-        # One place of every window after the other, the last first: a value gets its windows' gradients in the order
-        # in which torch's loop over windows adds them on a CPU.
+        # Loop over the positions in a window, the last one first, so that a value gets the gradients of its windows in
+        # the order of torch's loop over windows on a CPU.
         for i in reversed(range(kernel[0])):
             rows = _inside(grad.shape[-2], i - padding[0], stride[0], height)
             for j in reversed(range(kernel[1])):

@@ -15,8 +15,8 @@ class SewBlock(nn.Module):
     """conv3x3 - norm - neuron, twice, combined with the shortcut after the last neuron (SEW; Fang et al., NeurIPS
     2021).
 
-    add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x. Sums are counts, above 1 where blocks follow
-    each other. The shortcut is the input, or conv1x1 - norm - neuron of it where the shape changes.
+    add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x. Sums are counts, above 1 after several
+    blocks. The shortcut is the input; conv1x1 - norm - neuron of it if the shape changes.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, residual: str, context: LayerContext) -> None:
@@ -25,8 +25,8 @@ class SewBlock(nn.Module):
         self.conv1 = conv3x3(channels_in, channels_out, stride)
         self.neuron1 = context.layer(channels_out)
         self.conv2 = conv3x3(channels_out, channels_out)
-        # A product lets through what both let through: unless most neurons of the block fire at the start, nothing
-        # arrives at the end of a deep stage. (Fang et al. start from a block that always fires, with a gain of zero.)
+        # A product is 1 only if both factors are. Unless most neurons of a block fire initially, no spike reaches the
+        # end of a deep stage. (Fang et al. start with a gain of zero and a block that always fires.)
         self.neuron2 = context.layer(channels_out, bias=2.0 if residual == "and" else 0.0)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
@@ -46,9 +46,9 @@ class SewBlock(nn.Module):
 class BasicBlock(nn.Module):
     """conv3x3 - norm - neuron - conv3x3 - norm, the shortcut added, then the neuron (Zheng et al., AAAI 2021).
 
-    The shortcut is the input, or conv1x1 - norm of it where the shape changes. The neuron has two norms before it or
-    one beside spikes, so that no norm's gain is its own: to its method gamma_mean is 1, as where there is no norm (our
-    reading; the papers of the methods use SEW blocks).
+    The shortcut is the input; conv1x1 - norm of it if the shape changes. The last neuron's current is a sum of two
+    norms, or of a norm and spikes. No gain is that neuron's own, so its method sees gamma_mean = 1, as without a norm
+    (our interpretation; the papers of the methods use SEW blocks).
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, context: LayerContext) -> None:
@@ -73,9 +73,7 @@ class BasicBlock(nn.Module):
 def residual_stages(
     config: ResidualConfig, channels_in: int, widths: Sequence[int], depths: Sequence[int], context: LayerContext
 ) -> nn.Sequential:
-    """One block after the other: `depths[i]` blocks of `widths[i]` channels; each stage but the first starts with
-    stride 2.
-    """
+    """Stages of `depths[i]` blocks with `widths[i]` channels. Each stage but the first starts with stride 2."""
     blocks = nn.Sequential()
     for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True)):
         for index in range(depth):

@@ -21,7 +21,7 @@ HIDDEN = 256
 class ResNet19(nn.Module):
     """3x3 stem, 8 residual blocks, global pooling, linear - norm - neuron, linear (Zheng et al., AAAI 2021).
 
-    The blocks' rule is SEW's unless told otherwise, as in the released code of MPD-AGL (Jiang et al., IJCAI 2025).
+    By default the blocks are SEW blocks, as in the released code of MPD-AGL (Jiang et al., IJCAI 2025).
     """
 
     Config: ClassVar[type[ResidualConfig]] = ResidualConfig

@@ -15,12 +15,15 @@ from gradspike.spiking_norm import LayerContext
 
 CHANNELS = (64, 128, 256, 512)
 LARGE = 96
-"""Images from this size on, in pixels, get the ImageNet stem unless told otherwise."""
+"""Smallest image size, in pixels, for which `stem: auto` is the ImageNet stem."""
 
 
 class SewResNetConfig(ResidualConfig):
-    """ResNet-18 and -34. stem: imagenet (7x7, stride 2, pooling) or small (3x3, stride 1); auto: small below 96
-    pixels. pool: of the imagenet stem; the last pooling is an average."""
+    """ResNet-18 and -34.
+
+    stem: imagenet (7x7, stride 2, pooling) or small (3x3, stride 1); auto: small below 96 pixels. pool: pooling of the
+    imagenet stem; the last pooling is always an average.
+    """
 
     pool: Literal["avg", "max"] = "max"
     stem: Literal["auto", "imagenet", "small"] = "auto"
@@ -35,7 +38,7 @@ class SewResNet(nn.Module):
 
     Config: ClassVar[type[SewResNetConfig]] = SewResNetConfig
     depths: ClassVar[tuple[int, ...]]
-    """Number of blocks of each stage."""
+    """Number of blocks in each stage."""
 
     def __init__(self, config: SewResNetConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()

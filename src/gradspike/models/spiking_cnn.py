@@ -1,4 +1,4 @@
-"""The small convolutional network of the embedded data sets."""
+"""A small convolutional network for the embedded data sets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, unfold_time
@@ -16,25 +17,26 @@ from gradspike.spiking_norm import LayerContext
 
 
 class SpikingCnnConfig(ModelConfig):
-    """`depth` stages of conv3x3 - norm - neuron with `width` channels in the first, doubled by each further one."""
+    """`depth` stages of conv3x3 - norm - neuron; `width` channels in the first, doubled in each further one."""
 
     width: PositiveInt = 32
     depth: PositiveInt = 3
     pool: Literal["avg", "max"] = "avg"
 
+    @override
     def check_image_size(self, image_size: int) -> None:
-        """Each stage but the first halves the image; at least one pixel must be left."""
         deepest = image_size.bit_length()
         if self.depth > deepest:
             raise ValueError(
-                f"model.depth={self.depth} halves {image_size} x {image_size} images {self.depth - 1} times, which "
-                f"leaves less than a pixel; at most model.depth={deepest}"
+                f"model.depth={self.depth} halves {image_size} x {image_size} images {self.depth - 1} times, to less "
+                f"than a pixel; the maximum is model.depth={deepest}"
             )
 
 
 class SpikingCnn(nn.Module):
-    """`depth` stages of [pool - ] conv3x3 - norm - neuron, the channels doubled from stage to stage, then means over a
-    2x2 grid and a linear layer."""
+    """`depth` stages of [pool - ] conv3x3 - norm - neuron with doubling channels, means over a 2x2 grid, and a linear
+    layer.
+    """
 
     Config: ClassVar[type[SpikingCnnConfig]] = SpikingCnnConfig
 
@@ -46,7 +48,7 @@ class SpikingCnn(nn.Module):
         self.neurons = nn.ModuleList(context.layer(width) for width in channels[1:])
         self.pool = pool2x2(config.pool)
         size = dataset.image_size >> (config.depth - 1)
-        self.grid = AdaptiveAvgPool2d(min(size, 2))  # keeps roughly where a feature was, which tells digits apart
+        self.grid = AdaptiveAvgPool2d(min(size, 2))  # keeps coarse positions, which distinguish digits
         self.head = nn.Linear(channels[-1] * min(size, 2) ** 2, dataset.classes)
         initialise(self)
 
@@ -56,6 +58,6 @@ class SpikingCnn(nn.Module):
         for stage, (conv, neuron) in enumerate(zip(self.convs, self.neurons, strict=True)):
             if stage:
                 x = self.pool(x)
-            # A still image's first current is the same at every step: it is computed once and fed T times.
+            # The first current of a still image is the same at every step, so it is computed once and fed T times.
             x = neuron(conv(x), static=static and stage == 0)
         return unfold_time(self.head(self.grid(x).flatten(1)), self.time_steps)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, scaled, unfold_time
@@ -19,12 +20,12 @@ class VggConfig(WidthConfig):
     halvings: ClassVar[int]
     """Number of poolings."""
 
+    @override
     def check_image_size(self, image_size: int) -> None:
-        """Each pooling halves the image; at least one pixel must be left."""
         if image_size >> self.halvings == 0:
             raise ValueError(
-                f"it halves {image_size} x {image_size} images {self.halvings} times, which leaves less than a pixel; "
-                f"it takes images of {1 << self.halvings} pixels or more (dataset.image_size, where that can be chosen)"
+                f"{self.halvings} poolings leave less than a pixel of {image_size} x {image_size} images; the network "
+                f"needs images of {1 << self.halvings} pixels or more (dataset.image_size, if the data set has it)"
             )
 
 
@@ -41,10 +42,10 @@ class Vgg13Config(VggConfig):
 
 
 class Vgg(nn.Module):
-    """Stages of conv3x3 - norm - neuron, each followed by 2x2 pooling; then one linear layer over what is left."""
+    """Stages of conv3x3 - norm - neuron, each followed by 2x2 pooling, and one linear layer."""
 
     stages: ClassVar[tuple[tuple[int, ...], ...]]
-    """Channels of the convolutions of each stage."""
+    """Channels of the convolutions in each stage."""
 
     def __init__(self, config: VggConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class VggSnn(Vgg):
 
 
 class Vgg13(Vgg):
-    """The 10 convolutions of VGG-13 (Simonyan & Zisserman, ICLR 2015, configuration B) and one linear layer for its
+    """The 10 convolutions of VGG-13 (Simonyan & Zisserman, ICLR 2015, configuration B) and one linear layer instead of
     three.
     """
 

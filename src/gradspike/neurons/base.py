@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from gradspike.errors import ConfigError
 from gradspike.neurons.options import NeuronConfig
 from gradspike.neurons.registry import NEURONS
 
@@ -19,7 +20,7 @@ class Neuron(nn.Module):
 
     Config: ClassVar[type[NeuronConfig]] = NeuronConfig
 
-    if TYPE_CHECKING:  # for the type checker alone: nn.Module registers no buffer under the name of a property
+    if TYPE_CHECKING:  # only for type checkers: nn.Module registers no buffer under the name of a property
 
         @property
         def decay(self) -> Tensor:
@@ -27,5 +28,9 @@ class Neuron(nn.Module):
 
 
 def build_neuron(config: NeuronConfig) -> Neuron:
-    """A new neuron for one layer. Raises ConfigError if the name is unknown or not a Neuron."""
-    return NEURONS.build(Neuron, config)
+    """A new neuron for one layer. Raises ConfigError if the name is unknown or not a Neuron with a scalar decay."""
+    neuron = NEURONS.build(Neuron, config)
+    decay = getattr(neuron, "decay", None)
+    if not (isinstance(decay, Tensor) and decay.ndim == 0):
+        raise ConfigError(f"neuron '{config.name}': its attribute `decay` must be a scalar tensor.")
+    return neuron

@@ -20,12 +20,12 @@ def charge(x: Tensor, u_previous: Tensor, s_previous: Tensor, decay: Tensor) -> 
 
 
 def fire(u: Tensor, theta: Tensor, kappa: Tensor, surrogate: Surrogate, smooth: bool) -> Tensor:
-    """s[t], binary. With `smooth`, the surrogate's primitive: the backward step is that network's exact gradient."""
+    """s[t], binary; with `smooth`, the surrogate's primitive, of which the backward step is the exact gradient."""
     return surrogate.primitive(u - theta, kappa) if smooth else u >= theta
 
 
 def spike_adjoint(grad_s: Tensor, grad_u_next: Tensor | None, u: Tensor, decay: Tensor, detach_reset: bool) -> Tensor:
-    """Total derivative of the loss with respect to s[t]: directly (`grad_s`), and through the reset of step t + 1.
+    """Total derivative of the loss with respect to s[t]: directly (`grad_s`) and through the reset of step t + 1.
 
     `grad_u_next` is dL/du[t+1], None at the last step.
     """
@@ -35,7 +35,7 @@ def spike_adjoint(grad_s: Tensor, grad_u_next: Tensor | None, u: Tensor, decay: 
 
 
 def membrane_adjoint(adjoint: Tensor, grad_u_next: Tensor | None, h: Tensor, s: Tensor, decay: Tensor) -> Tensor:
-    """dL/du[t] = h(v[t]) * adjoint + tau * (1 - s[t]) * dL/du[t+1], which is dL/dx[t] as well."""
+    """dL/du[t] = h(v[t]) * adjoint + tau * (1 - s[t]) * dL/du[t+1], which is also dL/dx[t]."""
     if grad_u_next is None:
         return h * adjoint
     return h * adjoint + decay * (1 - s) * grad_u_next

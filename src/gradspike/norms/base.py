@@ -19,8 +19,8 @@ class ChannelNorm(nn.Module):
     """Batch norm over all dimensions but the second; the normalised value is multiplied by `scale`, then by gamma.
 
     State keys are those of torch.nn.BatchNorm. The variance is biased in the forward pass and unbiased in the running
-    variance. As it is, the norm of the ANN twin; a registered norm is a subclass that takes (config, channels,
-    v_threshold, branches), see `build_norm`.
+    variance. The ANN twin uses this class itself. Registered norms are subclasses that take (config, channels,
+    v_threshold, branches); see `build_norm`.
 
     Class attributes:
         Config: its options, a subclass of NormConfig.
@@ -52,7 +52,7 @@ class ChannelNorm(nn.Module):
 
     @property
     def synced(self) -> bool:
-        """Whether a pass now takes its statistics over the batches of all ranks."""
+        """Whether a pass in the current mode uses statistics over the batches of all ranks."""
         return self.training and self.sync and ranks.world_size() > 1
 
     def forward(self, y: Tensor, repeats: int = 1, update: bool = True) -> Tensor:
@@ -60,7 +60,7 @@ class ChannelNorm(nn.Module):
 
         Args:
             y: input.
-            repeats: y stands for this many copies of itself along N, which matters to the unbiased running variance.
+            repeats: y stands for this many copies along N, which changes the unbiased running variance.
             update: whether a pass in training mode changes the running statistics.
         """
         weight = self.gain
@@ -87,15 +87,15 @@ class ChannelNorm(nn.Module):
         return normalised
 
     def record(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Let the running statistics follow a batch that was normalised elsewhere: mean and biased variance [C] of
-        `count` values (copies counted), 2 or more.
+        """Update the running statistics with a batch that was normalised elsewhere: mean and biased variance [C] of
+        `count` values, 2 or more, copies included.
         """
         self.num_batches_tracked += 1
         self._follow(mean.to(self.running_mean.dtype), _unbiased(variance, count).to(self.running_var.dtype))
 
     def _single(self, y: Tensor, weight: Tensor, repeats: int, update: bool) -> Tensor:
-        # torch refuses one value per channel. The normalised value is 0 whatever y is, so its gradient is 0 too; a
-        # variance is known only of repeated values, and is 0.
+        # torch refuses one value per channel. The normalised value is always 0, and so is its gradient. Only repeated
+        # values have a variance, which is 0.
         if update:
             self.num_batches_tracked += 1
             mean = y.detach().flatten().to(self.running_mean.dtype)

@@ -1,6 +1,6 @@
-"""Batch norm over the batches of all ranks, as one process would see them. One collective each way.
+"""Batch norm over the batches of all ranks, as one process would compute it. One collective operation each way.
 
-torch's SyncBatchNorm computes the same on CUDA alone.
+torch's SyncBatchNorm computes the same, but only on CUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gradspike import ranks
 
 
 def synced_batch_norm(y: Tensor, gain: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise y [N, C, *space] over all ranks, whose N are equal.
+    """Normalise y [N, C, *space] over all ranks, which have equal N.
 
     Returns the normalised values in dtype and memory format of y, and the mean and biased variance [C] of all ranks
     (without gradient).
@@ -27,7 +27,7 @@ def synced_batch_norm(y: Tensor, gain: Tensor, bias: Tensor, eps: float) -> tupl
 def norm_gradient(grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     """grad_y - (slope * y + offset), in dtype and memory format of grad_y; slope and offset broadcast against y.
 
-    What the batch's statistics pass back to y, on top of the gradient that takes them for constants.
+    Adds the gradient through the batch's statistics to one that treats them as constants.
     """
     correction = y.to(slope.dtype) * slope + offset
     return (grad_y.to(slope.dtype) - correction).to(grad_y.dtype)
@@ -66,7 +66,7 @@ class _SyncedBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         y, gain, mean, inverse = ctx.saved_tensors
         shape, over = (1, -1, *[1] * (y.ndim - 2)), [0, *range(2, y.ndim)]
-        # A rank without a gradient still takes part: the others wait for its sums.
+        # A rank without a gradient also takes part, because the others wait for its sums.
         grad = y.new_zeros(()).expand_as(y) if grad is None else grad
         wide = grad.to(gain.dtype)
         grad_bias = wide.sum(over)

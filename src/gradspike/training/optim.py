@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradspike.config.schema import AdamWConfig, GroupConfig, SchedulerConfig, SgdConfig
+from gradspike.config.schema import GroupConfig, OptimizerConfig, SchedulerConfig
 from gradspike.errors import ConfigError, did_you_mean
 from gradspike.spiking_norm import lr_multipliers, undecayed_parameters
 
 
-def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Group parameters by weight decay and learning rate.
 
     Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: towards 0 a gain
@@ -41,18 +41,18 @@ def parameter_groups(model: nn.Module, config: SgdConfig | AdamWConfig) -> list[
 
 
 def build_optimizer(
-    config: SgdConfig | AdamWConfig, model: nn.Module, gradient_clip: float | None = None
+    config: OptimizerConfig, model: nn.Module, gradient_clip: float | None = None
 ) -> torch.optim.Optimizer:
-    """Build SGD or AdamW over the groups of `parameter_groups`, fused: one kernel updates all parameters.
+    """Build the optimiser over the groups of `parameter_groups`, fused: one kernel updates all parameters.
 
     Lightning cannot clip the gradients of a fused optimiser. With `gradient_clip` torch chooses the kernels.
     """
     groups = parameter_groups(model, config)
     fused = True if gradient_clip is None else None
-    if isinstance(config, AdamWConfig):
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
-    if fused and config.momentum:
+    arguments = config.arguments()
+    kind = getattr(torch.optim, config.torch_class)
+    optimizer: torch.optim.Optimizer = kind(groups, lr=config.lr, **arguments, fused=fused)
+    if fused and arguments.get("momentum"):
         # The fused kernel needs momentum for all parameters of a group or for none, but some get their first gradient
         # later than others. A momentum of 0 gives the same first step.
         for parameter in model.parameters():

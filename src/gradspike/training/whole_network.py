@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from gradspike.errors import UserError
+from gradspike.errors import UserError, first_line
 from gradspike.spiking_norm import SpikingNorm
 
 
@@ -32,7 +32,7 @@ class CompiledNetwork:
         try:
             return self._compiled(inputs)  # type: ignore[no-any-return]
         except TorchDynamoException as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            reason = first_line(error)
             raise UserError(
                 f"trainer.compile=true: torch.compile cannot compile this network on this machine ({reason}). It needs "
                 "a C++ compiler on a CPU, and Triton on a GPU. Otherwise use trainer.compile=false."

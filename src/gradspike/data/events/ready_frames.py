@@ -19,6 +19,7 @@ from gradspike.data.events.frames import narrow, tet_resize
 from gradspike.data.events.recording import BadRecordingError
 from gradspike.data.files.containers import refuse_bomb_inside
 from gradspike.data.files.safe_pickle import calls, foreign_call
+from gradspike.errors import first_line
 
 READY = ".pt"
 
@@ -72,7 +73,7 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
             raise BadRecordingError(calls(code)) from error
         # torch's own advice is to load it all the same.
         advice = isinstance(error, pickle.UnpicklingError)
-        reason = "it is not a file of tensors" if advice else str(error).partition("\n")[0] or type(error).__name__
+        reason = "it is not a file of tensors" if advice else first_line(error)
         raise BadRecordingError(f"cannot be read as [frames, label]: {reason}") from error
     if array.ndim == 4 and array.shape[0] == 2 and array.shape[1] == array.shape[2]:
         array = array.transpose(3, 0, 1, 2)

@@ -1,10 +1,10 @@
 """The formulas as hand-written Triton kernels: for CUDA, and (slowly) for a CPU with TRITON_INTERPRET=1.
 
 Forward: one pass over the layer's input computes the norm's statistics; another normalises, runs the recursion and
-writes the spikes. Backward: one pass sums what the norm, the decay and learned thresholds and widths need; another
-writes the gradient of the input. A norm with given statistics, or none, needs a single pass. Both backward passes
-recompute u and dL/dx. Writing dL/dx in the first and reading it in the second would move more bytes (six instead of
-five tensors of the input's size), and in a dtype shorter than the recursion's would round it once more or need a
+writes the spikes. Backward: one pass sums the terms for the norm, the decay and learned thresholds and widths; another
+writes the gradient of the input. A norm with given statistics, or no norm, needs a single pass. Both backward passes
+recompute u and dL/dx. Writing dL/dx in the first pass and reading it in the second would move more bytes (six instead
+of five tensors of the input's size). In a dtype shorter than the recursion's it would also be rounded again, or need a
 scratch tensor of four bytes per value.
 """
 
@@ -21,7 +21,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Wanted, inverse_std
+from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted, inverse_std
 from gradspike.engine.fused import FusedEngine, Kernels
 from gradspike.engine.registry import triton_problem
 from gradspike.engine.triton import kernels as triton_kernels
@@ -31,20 +31,20 @@ from gradspike.errors import UserError
 from gradspike.surrogate import SURROGATES
 
 MOST_STEPS = 32
-"""Kernels unroll all steps and keep their potentials in registers. At 24 steps one takes seconds to compile, at 48
-steps 40 s, and registers run out. With more steps than this, compiled kernels take over."""
+"""Kernels unroll all steps and keep their potentials in registers. With 24 steps a kernel compiles in seconds; with 48
+steps it takes 40 s and registers run out. Beyond this limit, compiled kernels are used."""
 
 
 @dataclass(frozen=True)
 class TritonKernels:
     """The functions of `formulas` as Triton kernels.
 
-    For surrogates outside `SURROGATES` and for very many steps there are none; torch.compile handles those.
+    Surrogates outside `SURROGATES` and very many steps have none; compiled kernels are used for them.
 
     Attributes:
         tile: values of a full tile, a power of 2.
-        programs: about the most programs that sum parts of the same thing. The same on every device, and so is the
-            order of summation.
+        programs: approximate maximum of programs that sum parts of the same quantity. The same on every device, and
+            so is the order of summation.
     """
 
     tile: int = 1024
@@ -92,25 +92,17 @@ class TritonKernels:
         return Fired(spikes, mean, variance, u_mean, u_variance)
 
     def advance(
-        self,
-        y: Tensor,
-        u: Tensor | None,
-        threshold: Tensor | None,
-        width: Tensor | None,
-        spikes: Tensor | None,
-        affine: Affine,
-        decay: Tensor,
-        spec: Spec,
+        self, y: Tensor, previous: Step | None, affine: Affine, decay: Tensor, spec: Spec
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `formulas.advance`. u is overwritten."""
+        """See `formulas.advance`. The previous u is overwritten."""
         if not _has_kernels(spec):
-            return _compiled().advance(y, u, threshold, width, spikes, affine, decay, spec)
+            return _compiled().advance(y, previous, affine, decay, spec)
         tiling = self._tiling(y, spec, summed=True)
-        first = u is None
-        if u is None:
-            u = y.new_empty(y.shape[1:], dtype=decay.dtype)
-        if threshold is None or width is None:
-            threshold = width = decay
+        spikes: Tensor | None = None
+        if previous is None:
+            u, threshold, width = y.new_empty(y.shape[1:], dtype=decay.dtype), decay, decay
+        else:
+            u, threshold, width, spikes = previous
         partials = decay.new_empty(3, tiling.programs, 1)
         threshold, width = threshold.contiguous(), width.contiguous()
         _launch(
@@ -118,7 +110,7 @@ class TritonKernels:
             tiling,
             *(y, u, spikes, *_contiguous(affine), decay, threshold, width, partials),
             *tiling.sizes,
-            FIRST=first,
+            FIRST=previous is None,
             NORM=spec.norm != "none",
             dtype=decay.dtype,
             **_neuron(spec, threshold, width),
@@ -127,11 +119,12 @@ class TritonKernels:
         mean, squares = _pooled(partials, divide=False)
         return u, mean.view(()), squares.view(())
 
-    def finish(self, u: Tensor, threshold: Tensor, width: Tensor, spikes: Tensor, spec: Spec) -> None:
+    def finish(self, last: Step, spec: Spec) -> None:
         """See `formulas.finish`."""
         if not _has_kernels(spec):
-            _compiled().finish(u, threshold, width, spikes, spec)
+            _compiled().finish(last, spec)
             return
+        u, threshold, width, spikes = last
         tiling = self._tiling(u[None], spec, summed=False)
         threshold, width = threshold.contiguous(), width.contiguous()
         _launch(
@@ -189,14 +182,14 @@ class TritonKernels:
         return rows.gradients(grad_y, sums, inputs, spec, wanted)
 
     def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, kept: int = 0) -> Tiling:
-        """Of one step of `values`. summed: programs leave partial sums; kept: see `Tiling.of`."""
+        """The tiling of one step of `values`. summed: programs store partial sums; kept: see `Tiling.of`."""
         most_programs = self.programs if summed else None
         return Tiling.of((1, *values.shape[1:]), spec, tile=self.tile, kept=kept, most_programs=most_programs)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows in which `kernels.backward_steps` leaves its sums; -1 if not wanted."""
+    """Rows in which `kernels.backward_steps` stores its sums; -1 if not wanted."""
 
     affine: int = -1
     decay: int = -1
@@ -227,7 +220,7 @@ class _Rows:
         spec: Spec,
         wanted: Wanted,
     ) -> Gradients:
-        """The gradients, from that of y and the sums [rows, C]."""
+        """All gradients, from the gradient of y and the sums [rows, C]."""
         gain = bias = thresholds = widths = None
         decay = torch.zeros_like(inputs.decay) if wanted.decay else None
         if sums is not None:
@@ -247,8 +240,8 @@ def _launch(kernel: Any, tiling: Tiling, *arguments: Any, dtype: torch.dtype, **
     problem = None if values.is_cuda else triton_problem(values.device.type)
     if problem is not None:
         raise UserError(f"engine=triton: {problem}.")
-    # Without fused multiply-adds: the backward pass must reproduce the forward pass's spikes exactly, and the compiler
-    # may fuse differently in each kernel. It costs nothing, since these kernels wait for memory.
+    # No fused multiply-adds: the backward pass must reproduce the forward pass's spikes exactly, and the compiler may
+    # fuse differently in each kernel. This costs nothing, because these kernels are bound by memory bandwidth.
     with _on_device(values):
         kernel[(tiling.programs,)](*arguments, DT=_dtype(dtype), **constants, enable_fp_fusion=False)
 

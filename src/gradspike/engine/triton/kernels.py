@@ -1,10 +1,9 @@
 """Norm and neuron of one layer over all its steps as Triton kernels; `engine` launches them, `tiles` has their parts.
 
-A tile is [BLOCK_M, BLOCK_C], values of one step by channels. `rows` [M, C] have the channels along the fast axis, and
-tiles as wide as that allows; `planes` [P, C, S] have M = P * S values per channel, and tiles of a single channel.
-Program p handles the channels of block p % blocks, and every `parts`-th tile along M, so neighbours in the grid are
-neighbours in memory. Sums over M leave one partial sum per program. The order of summation is fixed, so results are the
-same bit for bit in every run.
+A tile is [BLOCK_M, BLOCK_C]: values of one step by channels. `rows` [M, C] have channels along the fast axis and wide
+tiles; `planes` [P, C, S] have M = P * S values per channel and tiles of a single channel. Program p computes the
+channels of block p % blocks and every `parts`-th tile along M, so neighbours in the grid are neighbours in memory. Each
+program stores one partial sum over M. The order of summation is fixed, so results are the same bit for bit in each run.
 
 Common arguments:
     M, C, S: values per channel in a step, channels, values per plane (1 for rows).
@@ -28,7 +27,7 @@ def channel_statistics(
 ):  # fmt: skip
     """Count, mean and sum of squared deviations of each channel and program: partials [3, parts, C].
 
-    All steps of y count as one.
+    Treats all steps of y as one.
     """
     part, c = tiles.position(C, BLOCK_C)
     n = tl.zeros((BLOCK_M, BLOCK_C), DT)
@@ -134,9 +133,9 @@ def advance_step(
     CHANNEL_THRESHOLDS: tl.constexpr, CHANNEL_WIDTHS: tl.constexpr, SURROGATE: tl.constexpr, SMOOTH: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, DT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One step, when its threshold depends on the potential: fire the previous step, charge u in place, measure it.
+    """One step whose threshold depends on the potential: fire the previous step, charge u in place, measure it.
 
-    partials: as in `fire_steps`, of a single step.
+    partials: as in `fire_steps`, for a single step.
     """
     part, c = tiles.position(C, BLOCK_C)
     center, scale, shift = tiles.load_affine(gain, bias, mean, inverse, c, C, NORM)
@@ -167,7 +166,7 @@ def finish_step(
     SURROGATE: tl.constexpr, SMOOTH: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, DT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The spikes of the last step of `advance_step`."""
+    """Fire the last step of `advance_step`."""
     part, c = tiles.position(C, BLOCK_C)
     theta = tiles.load_step(threshold, 0, c, C, CHANNEL_THRESHOLDS)
     kappa = tiles.load_step(width, 0, c, C, CHANNEL_WIDTHS)
@@ -190,9 +189,9 @@ def backward_steps(
 ):  # fmt: skip
     """Recompute u over all steps, then dL/dx backwards: summed for the rows given, and written as dL/dy with WRITE.
 
-    partials [rows, parts, C]: AFFINE_ROW and the next hold sums of dL/dx and dL/dx (y - m), DECAY_ROW those of the
-    decay's gradient, THRESHOLDS_ROW and WIDTHS_ROW begin one row per step; a row of -1 is not wanted.
-    CORRECT: the norm used statistics of this batch, of COUNT values per channel; `sums` holds the first two rows,
+    partials [rows, parts, C]: AFFINE_ROW and the next row hold sums of dL/dx and dL/dx (y - m), DECAY_ROW those of the
+    decay's gradient; THRESHOLDS_ROW and WIDTHS_ROW are the first of one row per step. A row of -1 is not wanted.
+    CORRECT: the norm used the statistics of this batch, with COUNT values per channel; `sums` has the first two rows,
     summed over the parts.
     """
     part, c = tiles.position(C, BLOCK_C)
@@ -273,7 +272,7 @@ def backward_steps(
             if back == T - 1 or not STATIC:
                 deviation = 0.0
                 if AFFINE_ROW >= 0 or CORRECT:
-                    # Loaded again rather than kept: it is in the cache, and T of them would fill the registers.
+                    # Loaded again, not kept: it is in the cache, and T of them would fill the registers.
                     place = tiles.step_start(y, 0 if STATIC else T - 1 - back, STEP) + offsets
                     deviation = tl.load(place, mask=mask, other=0.0).to(DT) - center
                 if AFFINE_ROW >= 0:

@@ -1,7 +1,7 @@
 """The shapes of `gradspike.surrogate` inside Triton kernels, chosen by name at compile time.
 
-They repeat the formulas of that module, which a kernel cannot call; tests compare each pair. Triton has neither tanh
-nor atan for both float32 and float64: tanh is built from the logistic function, atan from its series.
+They repeat the formulas of that module, because a kernel cannot call it; tests compare each pair. Triton has no tanh or
+atan for both float32 and float64, so tanh is built from the logistic function and atan from its series.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _clamp(x, low, high):
 
 @triton.jit
 def _arctan(x):
-    # atan(x) = 2 atan(x / (1 + sqrt(1 + x^2))): after three times |x| < tan(pi / 16), where eleven terms of the
-    # series are exact to float64.
+    # atan(x) = 2 atan(x / (1 + sqrt(1 + x^2))). After three such steps |x| < tan(pi / 16), where eleven terms of the
+    # series are exact in float64.
     for _ in tl.static_range(3):
         x = x / (1 + tl.sqrt(1 + x * x))
     square = x * x

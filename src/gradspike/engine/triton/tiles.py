@@ -1,7 +1,7 @@
-"""What kernels do with one tile of values: where it lies, its current, its recursion, its sums.
+"""Operations of kernels on one tile of values: its position, current, recursion and sums.
 
-These repeat `gradspike.neurons.recursion` and `gradspike.engine.formulas`, which a kernel cannot call; tests hold them
-together. The arguments' names are those of `kernels`.
+They repeat `gradspike.neurons.recursion` and `gradspike.engine.formulas`, because a kernel cannot call those; tests
+compare them. Argument names are those of `kernels`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import triton.language as tl
 
 from gradspike.engine.triton import surrogates
 
-# Above any mean, while no difference of two such numbers overflows float32.
+# Above any mean, and the difference of two such numbers does not overflow float32.
 FAR = tl.constexpr(1e38)
 
 
 @triton.jit
 def position(C, BLOCK_C: tl.constexpr):
-    """This program's place along M, and its channels [BLOCK_C]."""
+    """This program's position along M, and its channels [BLOCK_C]."""
     blocks = tl.cdiv(C, BLOCK_C)
     program = tl.program_id(0)
     return program // blocks, (program % blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -25,7 +25,7 @@ def position(C, BLOCK_C: tl.constexpr):
 
 @triton.jit
 def offsets_of(block, c, M, C, S, PLANES: tl.constexpr, BLOCK_M: tl.constexpr, WIDE: tl.constexpr):
-    """Offsets of a tile's values within a step, and a mask of those that exist."""
+    """Offsets of a tile's values in a step, and a mask of those that exist."""
     if WIDE:
         block = tl.cast(block, tl.int64)
         c = c.to(tl.int64)
@@ -88,9 +88,9 @@ def fire(u, theta, kappa, SURROGATE: tl.constexpr, SMOOTH: tl.constexpr, DT: tl.
 
 @triton.jit
 def welford(value, mask, i, mean, squares, DT: tl.constexpr):
-    """Update each place's running mean and sum of squared deviations with its i-th value.
+    """Update the running mean and sum of squared deviations of each position with its i-th value.
 
-    Welford, 1962: a sum of squares in float32 would lose a small spread beside a large mean.
+    Welford, 1962: a sum of squares in float32 would lose a small standard deviation next to a large mean.
     """
     delta = tl.where(mask, value - mean, 0.0)
     mean = mean + delta * (1 / tl.cast(i + 1, DT))

@@ -1,4 +1,4 @@
-"""How the values of a layer are divided into tiles, and the tiles among a kernel's programs; see `kernels`."""
+"""Divide the values of a layer into tiles, and the tiles among a kernel's programs; see `kernels`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from gradspike.engine.formulas import Spec
 
 WIDEST = 128
-"""Most channels of a tile of rows: a whole cache line in any dtype."""
+"""Maximum channels in a tile of rows: a whole cache line in any dtype."""
 
 SMALLEST = 128
-"""Values of a tile that give each thread of a program one."""
+"""Values in a tile with one value for each thread of a program."""
 
 KEPT = 6
-"""Most tensors of a full tile's size that a program keeps, 8 registers each in float32; with more, tiles shrink."""
+"""Maximum tensors of a full tile's size that a program keeps, 8 registers each in float32. With more, tiles shrink."""
 
 WIDE_FROM = 2**31 - 2**24
-"""Number of elements from which offsets take 64 bits, with some room for the last tile."""
+"""Number of elements above which offsets need 64 bits, with a margin for the last tile."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Tiling:
         """Divide values of a shape [T, P, Q, C] or [T, P, C, S], all of its steps together.
 
         Args:
-            shape: of the values; T = 1 divides a single step.
-            spec: names the arrangement.
-            tile: values of a full tile, a power of 2.
+            shape: shape of the values; T = 1 divides a single step.
+            spec: has the arrangement.
+            tile: values in a full tile, a power of 2.
             kept: tensors of a tile's size that a program keeps while it runs.
-            most_programs: if partial sums are stored, about the most programs to sum parts of the same thing.
+            most_programs: if partial sums are stored, the approximate maximum of programs per sum.
         """
         if spec.arrangement == "rows":
             steps, parts, rows, channels = shape
@@ -74,7 +74,7 @@ class Tiling:
 
     @property
     def elements(self) -> int:
-        """Number of elements that are divided."""
+        """Number of divided elements."""
         return self.values * self.channels
 
     @property

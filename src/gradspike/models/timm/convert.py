@@ -1,4 +1,4 @@
-"""From a traced timm network to a spiking one."""
+"""Convert a traced timm network to a spiking network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ RELAY = 0.75  # of V_th
 
 @dataclass(frozen=True)
 class Conversion:
-    """Which modules became what, by name.
+    """The result of a conversion: names of modules, by what became of them.
 
     Attributes:
         pairs: batch norm and activation, now one SpikingNorm.
         neurons: activations without a batch norm of their own, now a spiking layer without norm (gamma_mean = 1).
         gates: activations that stay real-valued.
-        norms: batch norms that stay as they are.
-        other_norms: norms of other kinds.
-        still: spiking layers that take the current of a still image, computed once.
-        woken: pairs whose gain timm starts at 0 and that start at 1.
-        opened: other norms whose gain timm starts at 0 and that start at alpha * V_th / sqrt(2).
-        relays: pairs that take max-pooled spikes and start with a mean current of 0.75 V_th.
+        norms: unchanged batch norms.
+        other_norms: unchanged norms of other kinds.
+        still: spiking layers that receive the current of a still image, computed once.
+        woken: pairs with an initial gain of 1 instead of timm's 0.
+        opened: other norms with an initial gain of alpha * V_th / sqrt(2) instead of timm's 0.
+        relays: pairs after max-pooled spikes, with an initial mean current of 0.75 V_th.
     """
 
     pairs: tuple[str, ...]
@@ -44,10 +44,10 @@ class Conversion:
 
 
 def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, trained: bool) -> Conversion:
-    """Rewrite the graph in place. Its forward then is (x, static): images [B, C, H, W] and True, or frames
-    [T*B, C, H, W] and False; its output is [T*B, K].
+    """Rewrite the graph in place. The new forward takes (x, static): images [B, C, H, W] and True, or frames
+    [T*B, C, H, W] and False. It returns [T*B, K].
 
-    `trained`: the weights are not random, and every gain and bias stays what it is. Raises NotConvertible.
+    `trained`: the weights are not random, so gains and biases stay unchanged. Raises NotConvertible.
     """
     check_graph(module)
     sites, gates = find_sites(module, spiking_gates)
@@ -86,7 +86,7 @@ def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, 
 
 
 def _place(module: fx.GraphModule, site: Site, context: LayerContext) -> fx.Node:
-    """Put the spiking layer where the activation is called. Returns its call."""
+    """Replace the call of the activation by one of the spiking layer. Returns the new call."""
     own = kinds.called_module(module, site.activation)
     stays = site.norm is None and own is not None and kinds.inner_activation(own) is not None
     if site.norm is not None:
@@ -110,7 +110,7 @@ def _place(module: fx.GraphModule, site: Site, context: LayerContext) -> fx.Node
             spikes = graph.call_method("movedim", (call, 1, -1))
     site.activation.replace_all_uses_with(spikes, delete_user_cb=lambda user: user not in (moved, call))
     if stays:
-        setattr(own, "act", nn.Identity())  # noqa: B010  (own is known as a Module only)
+        setattr(own, "act", nn.Identity())  # noqa: B010  (mypy knows `own` only as a Module)
         return call
     graph.erase_node(site.activation)
     if site.norm is not None and site.norm is not site.activation:
@@ -120,8 +120,8 @@ def _place(module: fx.GraphModule, site: Site, context: LayerContext) -> fx.Node
 
 @torch.no_grad()
 def take_over(layer: SpikingNorm, norm: kinds.BatchNorm) -> None:
-    """Give a spiking layer the gain, bias, statistics and eps of a batch norm: its current is alpha * V_th times what
-    the norm gives, whichever parametrisation it has.
+    """Copy gain, bias, statistics and eps of a batch norm to a spiking layer. In either parametrisation, its current is
+    alpha * V_th times the output of the batch norm.
     """
     own = layer.norm
     assert own is not None
@@ -137,11 +137,10 @@ def take_over(layer: SpikingNorm, norm: kinds.BatchNorm) -> None:
 
 @torch.no_grad()
 def _open_branches(module: fx.GraphModule, norms: list[str], context: LayerContext) -> list[str]:
-    """Give each norm with a gain of 0 that of a current which is summed with another one, as in our basic block.
-    Returns their names.
+    """Give each norm with a gain of 0 that of one of two summed currents, as in our basic block. Returns their names.
 
-    At 0 the neuron behind the sum is given its shortcut alone. Where that are spikes its potential has two values, of
-    which neither may lie in the surrogate's window (psg, ds_atgo): no gradient passes, nor reaches the gain.
+    With a gain of 0, the neuron after the sum receives only its shortcut. If that consists of spikes, the potential has
+    two values, and both may be outside the surrogate's window (psg, ds_atgo): no gradient passes or reaches the gain.
     """
     like = context.channel_norm(1, branches=2)
     gains = {name: module.get_submodule(name).weight for name in norms}
@@ -152,16 +151,16 @@ def _open_branches(module: fx.GraphModule, norms: list[str], context: LayerConte
 
 
 def _takes_pooled_spikes(module: fx.GraphModule, call: fx.Node, spiking: Set[fx.Node]) -> bool:
-    """Whether a norm's input are max-pooled spikes.
+    """Whether the input of a norm consists of max-pooled spikes.
 
-    If a share p > 1/2 of them is 1, as it is after pooling, their normalised value sqrt((1 - p) / p) stays below V_th,
-    and the layer, and with it everything behind it, never fires.
+    After pooling, a share p > 1/2 of them is 1. Their normalised value sqrt((1 - p) / p) is then below V_th, so neither
+    this layer nor any later one fires.
     """
     source, pooled = call.args[0], False
     assert isinstance(source, fx.Node)
     while True:
         is_pool = isinstance(kinds.called_module(module, source), nn.MaxPool2d)
-        lone = source.target is torch.cat and len(source.all_input_nodes) == 1  # of a DenseNet's first layer
+        lone = source.target is torch.cat and len(source.all_input_nodes) == 1  # the first layer of a DenseNet
         if not is_pool and not lone:
             break
         source, pooled = source.all_input_nodes[0], pooled or is_pool

@@ -1,4 +1,4 @@
-"""What the calls of a traced timm network are: activations, gates, batch norms, dropout."""
+"""Kinds of calls in a traced timm network: activations, gates, batch norms, dropout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 STOCHASTIC = (nn.modules.dropout._DropoutNd, DropPath, DropBlock2d)
 CONVOLUTION = nn.modules.conv._ConvNd
 
-# These squash into a range: what they make is a factor, not a feature.
+# These map to a bounded range, so their output is a factor, not a feature.
 _GATE_NAMES = ("sigmoid", "tanh", "hard_sigmoid", "hardsigmoid")
 _TIMM = [*_ACT_LAYER_DEFAULT.items(), *_ACT_LAYER_ME.items()]
 GATES: tuple[type[nn.Module], ...] = (
@@ -49,7 +49,7 @@ def called_module(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is an activation, or a norm with one in it."""
+    """Whether a node is an activation, or a norm that contains one."""
     layer = called_module(module, node)
     if layer is not None:
         return isinstance(inner_activation(layer) or layer, ACTIVATIONS)
@@ -57,13 +57,13 @@ def is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def inner_activation(layer: nn.Module) -> nn.Module | None:
-    """The activation that a layer of timm's norm-act kind applies to what it has normalised."""
+    """The activation inside a layer of timm's norm-act kind."""
     inner = getattr(layer, "act", None) if isinstance(layer, (BatchNormAct2d, *OTHER_NORMS)) else None
     return inner if isinstance(inner, ACTIVATIONS) else None
 
 
 def is_gate(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node makes factors out of features."""
+    """Whether a node turns features into factors."""
     layer = called_module(module, node)
     if layer is not None:
         return isinstance(layer, GATES)
@@ -77,15 +77,15 @@ def batch_norm(module: fx.GraphModule, node: fx.Node) -> BatchNorm | None:
 
 
 def owners(node: fx.Node) -> list[tuple[str, type[nn.Module]]]:
-    """Path and class of the modules in whose forward a node was called, from the outermost on."""
+    """Path and class of the modules whose forward contains a node, outermost first."""
     return [(str(path), kind) for path, kind in node.meta.get("nn_module_stack", {}).values()]
 
 
 def owner(node: fx.Node) -> str:
-    """Path of the innermost of them; "" for the network's own forward."""
+    """Path of the innermost owner; "" for the network's own forward."""
     return owners(node)[-1][0] if owners(node) else ""
 
 
 def in_global_context(node: fx.Node) -> bool:
-    """Inside of timm's GlobalContext, a gate with features that it adds, and with a product that pools."""
+    """Whether a node is inside timm's GlobalContext: a gate that also adds features, and pools by a product."""
     return any(issubclass(kind, GlobalContext) for _, kind in owners(node))

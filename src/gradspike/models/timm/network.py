@@ -1,4 +1,4 @@
-"""Any convolutional network of timm: as a spiking one, or as it is for the ANN twin."""
+"""Any convolutional network of timm, as a spiking network, or unchanged as the ANN twin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
-from gradspike.errors import ConfigError
+from gradspike.errors import ConfigError, first_line
 from gradspike.models.blocks import fold_time, unfold_time
 from gradspike.models.options import ModelConfig
 from gradspike.models.pooling import make_deterministic
@@ -22,35 +22,35 @@ from gradspike.models.timm.weights import load_pretrained
 from gradspike.spiking_norm import LayerContext
 
 TIMM_OPTIONS_SET_ELSEWHERE = {
-    **dict.fromkeys(("pretrained", "checkpoint_path"), "weights are loaded with model.pretrained=<file>"),
+    **dict.fromkeys(("pretrained", "checkpoint_path"), "load weights with model.pretrained=<file>"),
     "num_classes": "it follows from the data set",
     "in_chans": "it follows from the data set",
 }
 
 
 class TimmConfig(ModelConfig):
-    """Any convolutional network of timm as a spiking one; `name` is timm's name of it."""
+    """Any convolutional network of timm as a spiking network; `name` is timm's name."""
 
     library: Literal["timm"] = "timm"
     pretrained: str | None = None
     """A local file (.pth, .pt, .safetensors) of weights in timm's names."""
     spiking_gates: bool = False
-    """Make the activations inside squeeze-excite and other gates spike too; they stay real-valued otherwise."""
+    """Also make activations inside squeeze-excite and other gates spike; by default they stay real-valued."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of timm.create_model, such as drop_path_rate; which there are depends on the network."""
+    """More arguments of timm.create_model, such as drop_path_rate; they depend on the network."""
 
     @field_validator("options")
     @classmethod
     def _set_elsewhere(cls, options: dict[str, Any]) -> dict[str, Any]:
         for key in options:
             if key in TIMM_OPTIONS_SET_ELSEWHERE:
-                raise ValueError(f"{key} is not set here; {TIMM_OPTIONS_SET_ELSEWHERE[key]}")
+                raise ValueError(f"{key} cannot be set here; {TIMM_OPTIONS_SET_ELSEWHERE[key]}")
         return options
 
 
 @dataclass(frozen=True)
 class TimmReport:
-    """What was made of a timm network. `conversion` is None for the ANN twin, which is timm's network itself."""
+    """A report on a timm network. `conversion` is None for the ANN twin, which is timm's network itself."""
 
     name: str
     conversion: Conversion | None
@@ -58,42 +58,42 @@ class TimmReport:
     notes: tuple[str, ...] = field(default=())
 
     def lines(self) -> list[str]:
-        """The report in a few lines of text."""
+        """The report as lines of text."""
         source = f"weights of {self.pretrained}" if self.pretrained else "random weights"
         lines = [f"timm {timm.__version__} {self.name}, {source}", *self.notes]
         done = self.conversion
         if done is None:
-            return [*lines, "the ANN twin: timm's network as it is"]
+            return [*lines, "ANN twin: timm's network, unchanged"]
         lines += [
             f"spiking: {len(done.pairs)} x batch norm + activation, {len(done.neurons)} x activation alone",
-            f"as they were: {len(done.norms)} batch norms, {len(done.other_norms)} other norms, {len(done.gates)} "
+            f"unchanged: {len(done.norms)} batch norms, {len(done.other_norms)} other norms, {len(done.gates)} "
             "activations of gates",
         ]
         if not done.pairs and not done.norms:
-            lines.append("no batch norm anywhere: nothing keeps the currents near the threshold")
+            lines.append("warning: no batch norm, so nothing keeps the currents near the threshold")
         if done.woken:
-            lines.append(f"start with gain 1 instead of timm's 0, at which nothing fires: {_named(done.woken)}")
+            lines.append(f"initial gain 1 instead of timm's 0, with which nothing fires: {_named(done.woken)}")
         if done.opened:
             lines.append(
-                "start with gain alpha * V_th / sqrt(2) instead of timm's 0, at which gradients may not pass the sum "
-                f"behind: {_named(done.opened)}"
+                "initial gain alpha * V_th / sqrt(2) instead of timm's 0, with which gradients may not pass the next "
+                f"sum: {_named(done.opened)}"
             )
         if done.relays:
-            lines.append(f"start with a mean current of 0.75 V_th, as they take pooled spikes: {_named(done.relays)}")
+            lines.append(f"initial mean current 0.75 V_th, because the input is pooled spikes: {_named(done.relays)}")
         lines.append(
-            f"a still image is computed once as far as {_named(done.still)}"
+            f"still images are computed once up to {_named(done.still)}"
             if done.still
-            else "a still image is repeated in time before it reaches the first spiking layer"
+            else "still images are repeated in time before the first spiking layer"
         )
         return lines
 
 
 class TimmNetwork(nn.Module):
-    """timm's network with its activations made spiking layers, or as it is where `model.activation=relu`.
+    """timm's network with spiking layers as activations; unchanged with `model.activation=relu`.
 
     Attributes:
         network: the converted graph, forward(x, static), or timm's own module.
-        report: what was converted and what was left.
+        report: what was converted and what is unchanged.
     """
 
     Config: ClassVar[type[TimmConfig]] = TimmConfig
@@ -126,7 +126,7 @@ class TimmNetwork(nn.Module):
         if self.spiking:
             return unfold_time(self.network(x, static), self.time_steps)
         logits = self.network(x)
-        # The twin of a still image is the same at every step: computed once, and seen T times without a copy.
+        # For a still image, the twin's logits are the same at every step: computed once and expanded without a copy.
         return logits.expand(self.time_steps, *logits.shape) if static else unfold_time(logits, self.time_steps)
 
 
@@ -134,19 +134,18 @@ def create(config: TimmConfig, dataset: DatasetConfig) -> nn.Module:
     """timm's network for the data set's channels and classes. Raises ConfigError for an unknown name or option."""
     if not timm.is_model(config.name):
         close = difflib.get_close_matches(config.name, timm.list_models(), n=5, cutoff=0.5)
-        near = f" Nearest: {', '.join(close)}." if close else ""
+        near = f" Did you mean one of {', '.join(close)}?" if close else ""
         raise ConfigError(
-            f"There is no network '{config.name}' in timm {timm.__version__}.{near} All names: "
+            f"model.name={config.name}: unknown network of timm {timm.__version__}.{near} All names: "
             "python -c 'import timm; print(*timm.list_models())'."
         )
     try:
         network: nn.Module = timm.create_model(
             config.name, pretrained=False, num_classes=dataset.classes, in_chans=dataset.channels, **config.options
         )
-    except Exception as error:  # whatever a network's code says to an option, a size or a number of channels
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    except Exception as error:  # a network's code may raise anything for an option, a size or a number of channels
         raise ConfigError(
-            f"model.name={config.name} model.options={config.options}: timm cannot make it ({reason})."
+            f"model.name={config.name} model.options={config.options}: timm cannot build it ({first_line(error)})."
         ) from error
     return network
 

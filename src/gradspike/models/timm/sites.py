@@ -1,4 +1,4 @@
-"""Which calls of a traced timm network become spiking layers, which stay, and which networks are refused."""
+"""Find the calls of a traced timm network that become spiking layers; refuse networks that cannot be converted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _CHANNELS_SECOND = (kinds.CONVOLUTION, kinds.BatchNorm, LayerNorm2d, nn.GroupNor
 
 
 class NotConvertible(Exception):
-    """The network cannot be made a spiking one; the message says why."""
+    """The network cannot be converted to a spiking network; the message says why."""
 
 
 @dataclass(frozen=True)
 class Site:
     """A call of an activation that becomes a spiking layer.
 
-    activation: the call; of a norm where the activation is inside of it.
-    norm: the call of the batch norm whose output goes to this activation alone, or None.
-    name: of the spiking layer.
-    channels, channels_last: how many, and whether they are the last dimension rather than the second.
+    activation: the call; that of the norm if the norm contains the activation.
+    norm: the call of the batch norm whose output goes only to this activation, or None.
+    name: name of the spiking layer.
+    channels, channels_last: number of channels, and whether they are the last dimension, not the second.
     """
 
     activation: fx.Node
@@ -38,34 +38,34 @@ class Site:
 
 
 def check_kind(network: nn.Module) -> None:
-    """Raises NotConvertible for networks whose modules show them to be no convolutional ones."""
+    """Raise NotConvertible for a network that is not convolutional, judged by its modules."""
     classes = [type(layer) for layer in network.modules()]
     recurrent = next((kind.__name__ for kind in classes if issubclass(kind, nn.RNNBase)), None)
     if recurrent:
         raise NotConvertible(f"it is recurrent over its tokens ({recurrent})")
     attention = next((kind.__name__ for kind in classes if "Attention" in kind.__name__), None)
     if attention:
-        raise NotConvertible(f"it has attention ({attention}), which multiplies features with features")
+        raise NotConvertible(f"it has attention ({attention}), which multiplies features by features")
     convolutions = sum(issubclass(kind, kinds.CONVOLUTION) for kind in classes)
     if convolutions < 2:
-        raise NotConvertible(f"it is not a convolutional network (convolutions in it: {convolutions})")
+        raise NotConvertible(f"it is not a convolutional network (number of convolutions: {convolutions})")
 
 
 def check_graph(module: fx.GraphModule) -> None:
-    """Raises NotConvertible for products of features, and for activations that tracing does not reach."""
+    """Raise NotConvertible for products of features and for activations that tracing does not reach."""
     for node in module.graph.nodes:
         if node.target in kinds.PRODUCTS and len(node.all_input_nodes) > 1 and not kinds.in_global_context(node):
             where = kinds.owners(node)[-1][1].__name__ if kinds.owners(node) else "its own forward"
-            raise NotConvertible(f"it multiplies features with features, as attention does ({where})")
+            raise NotConvertible(f"it multiplies features by features, as attention does ({where})")
         layer = kinds.called_module(module, node)
         if layer is None or isinstance(layer, kinds.ACTIVATIONS) or kinds.inner_activation(layer):
             continue
         if any(isinstance(child, kinds.ACTIVATIONS) for child in layer.modules()):
-            raise NotConvertible(f"blocks of class {type(layer).__name__} hide their activations from tracing")
+            raise NotConvertible(f"tracing cannot see the activations of its {type(layer).__name__} blocks")
 
 
 def find_sites(module: fx.GraphModule, spiking_gates: bool) -> tuple[list[Site], list[str]]:
-    """The calls that become spiking layers, in the order of the graph, and the names of the activations that do not.
+    """The calls that become spiking layers, in graph order, and the names of the activations that do not.
 
     Raises NotConvertible.
     """
@@ -85,7 +85,7 @@ def find_sites(module: fx.GraphModule, spiking_gates: bool) -> tuple[list[Site],
         taken.add(name)
         shape = node.meta["shape"]
         if len(shape) < 2 or shape[0] != BATCH:
-            raise NotConvertible(f"'{name}' works on {list(shape)} for {BATCH} images: it mixes samples")
+            raise NotConvertible(f"'{name}' has shape {list(shape)} for {BATCH} images, so it mixes samples")
         last = len(shape) > 2 and norm is None and _channels_last(module, node)
         sites.append(Site(node, norm, name, shape[-1 if last else 1], last))
     if not sites:
@@ -94,7 +94,7 @@ def find_sites(module: fx.GraphModule, spiking_gates: bool) -> tuple[list[Site],
 
 
 def _reaching_output_without_gate(module: fx.GraphModule) -> set[fx.Node]:
-    """Nodes with a way to the output that leads through no sigmoid, softmax or the like. The others compute a gate."""
+    """Nodes with a path to the output without a sigmoid, softmax or similar. All others compute a gate."""
     reaching: set[fx.Node] = set()
     for node in reversed(module.graph.nodes):
         ends_here = node.meta["size"] or kinds.is_gate(module, node)
@@ -104,7 +104,7 @@ def _reaching_output_without_gate(module: fx.GraphModule) -> set[fx.Node]:
 
 
 def _own_norm(module: fx.GraphModule, activation: fx.Node, calls: Counter[object]) -> fx.Node | None:
-    """The batch norm whose output goes to this activation and nowhere else."""
+    """The batch norm whose output goes only to this activation."""
     source = activation if kinds.batch_norm(module, activation) is not None else activation.args[0]
     if not isinstance(source, fx.Node) or (source is not activation and len(source.users) > 1):
         return None
@@ -119,7 +119,7 @@ def _own_norm(module: fx.GraphModule, activation: fx.Node, calls: Counter[object
 def _name(
     module: fx.GraphModule, activation: fx.Node, norm: fx.Node | None, calls: Counter[object], taken: set[str]
 ) -> str:
-    """Of the batch norm, else of the activation's module, numbered where that is called several times."""
+    """The batch norm's name, else the name of the activation's module, numbered if it is called several times."""
     if norm is not None:
         return str(norm.target)
     layer = kinds.called_module(module, activation)
@@ -132,7 +132,7 @@ def _name(
 
 
 def _channels_last(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the channels of a node's output are its last dimension, as its nearest known ancestor leaves them."""
+    """Whether the channels of a node's output are its last dimension, judged by its nearest known ancestor."""
     while True:
         layer = kinds.called_module(module, node)
         if isinstance(layer, _CHANNELS_SECOND) or node.target in ("permute", torch.permute, "transpose"):

@@ -1,4 +1,4 @@
-"""Where time begins in a converted network: what is the same at every step of a still image is computed once."""
+"""Where time begins in a converted network: for still images, everything before is computed once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gradspike.spiking_norm import repeat_in_time
 
 
 class RepeatInTime(nn.Module):
-    """[B, ...] -> [T*B, ...] where the input is still; what is in time already goes through.
+    """[B, ...] -> [T*B, ...] for a still input; any other input is returned unchanged.
 
-    A module rather than a function, so that a graph with it can be pickled.
+    A module, not a function, so that graphs can be pickled.
     """
 
     def __init__(self, time_steps: int) -> None:
@@ -32,11 +32,11 @@ class RepeatInTime(nn.Module):
 
 
 def begin_time(module: fx.GraphModule, spiking: Set[fx.Node], time_steps: int) -> list[fx.Node]:
-    """Let the still part of the network run once on [B, ...]: its currents enter the spiking layers as still ones, and
-    everything else that leaves it is repeated.
+    """Run the still part of the network once, on [B, ...]. Its currents enter the spiking layers as still inputs; its
+    other outputs are repeated.
 
-    The graph gets a second input, `static`: whether the first is a still image. Returns the calls of the spiking layers
-    that take a still current.
+    The graph gets a second input, `static`: whether the first is a still image. Returns the calls of spiking layers
+    with a still input.
     """
     graph = module.graph
     image = next(node for node in graph.nodes if node.op == "placeholder")
@@ -63,9 +63,8 @@ def begin_time(module: fx.GraphModule, spiking: Set[fx.Node], time_steps: int) -
 
 
 def _still_nodes(module: fx.GraphModule, image: fx.Node, spiking: Set[fx.Node]) -> set[fx.Node]:
-    """Tensors, and numbers read off them, that are the same at every step when the image is still: all that follows
-    from the image alone, up to the spiking layers, batch norms (whose statistics know how often a value came) and
-    dropout.
+    """Tensors, and numbers derived from them, that are the same at every step of a still image: everything computed
+    from the image, up to spiking layers, batch norms (their statistics depend on the number of copies) and dropout.
     """
     ends = (kinds.BatchNorm, *kinds.STOCHASTIC)
     still: set[fx.Node] = {image}
@@ -76,10 +75,10 @@ def _still_nodes(module: fx.GraphModule, image: fx.Node, spiking: Set[fx.Node]) 
         ends_here = node in spiking or not known or isinstance(kinds.called_module(module, node), ends)
         if node is image or node.op == "output" or ends_here:
             continue
-        if inputs <= timeless:  # parameters, and what is computed of them alone
+        if inputs <= timeless:  # parameters, and values computed from them alone
             timeless.add(node)
         elif inputs <= still | timeless:
             still.add(node)
     sizes = [node for node in still if node.meta.get("size", False)]
-    # The batch size of the still part does not fit what has time.
+    # The batch size of the still part is wrong for tensors with time.
     return {image} if any(user not in still for node in sizes for user in node.users) else still

@@ -1,4 +1,4 @@
-"""A timm network as a graph of calls (torch.fx), with what its conversion needs to know made explicit."""
+"""A timm network as a graph of calls (torch.fx), simplified and with shapes, for its conversion."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
+from gradspike.errors import first_line
 from gradspike.models.timm import kinds
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-BATCH = 3  # of the images that shapes are found with; odd, so that a shape that mixes samples is seen
+BATCH = 3  # images used to find shapes; odd, so that shapes show where samples are mixed
 
-# timm keeps these whole for its own tracer; here sizes are known, and arithmetic in place is rewritten.
+# timm's own tracer does not enter these. Here sizes are known and in-place arithmetic is rewritten, so they are traced.
 _TRACED_ALL_THE_SAME = (ConvMlp, NormFreeBlock)
 _OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -38,49 +39,49 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 
 
 class NotTraceable(Exception):
-    """The network's forward is no fixed graph of calls; the message says why."""
+    """The network's forward is not a fixed graph of calls; the message says why."""
 
 
 class DoesNotRun(Exception):
-    """The network does not take the data set's images, or gives no logits; the message says why."""
+    """The network cannot process the data set's images, or returns no logits; the message says why."""
 
 
 def check_runs(network: nn.Module, channels: int, image_size: int, classes: int) -> None:
-    """Raises DoesNotRun when the network does not map images of this size to one vector of `classes` logits each."""
+    """Raise DoesNotRun unless the network maps each image of this size to one vector of `classes` logits."""
     try:
         with torch.no_grad():
             logits = _skeleton(network).eval()(_images(channels, image_size))
     except Exception as error:
         raise DoesNotRun(
-            f"does not run on {channels} x {image_size} x {image_size} images ({_first_line(error)})"
+            f"does not run on {channels} x {image_size} x {image_size} images ({first_line(error)})"
         ) from error
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [BATCH, classes]:
-        raise DoesNotRun(f"gives {shape} for {BATCH} images, not one vector of {classes} logits each")
+        raise DoesNotRun(f"returns {shape} for {BATCH} images, not a vector of {classes} logits for each")
 
 
 def trace(network: nn.Module, channels: int, image_size: int) -> fx.GraphModule:
     """The graph of the network's forward on images of this size, with its modules shared.
 
-    No identities, no arithmetic in place, dropout as modules. `node.meta["shape"]` is the shape of a tensor at a batch
-    of `BATCH` images, None for anything else; `node.meta["size"]` marks what is made of numbers only, such as the shape
-    of a tensor. Raises NotTraceable.
+    It has no identities and no in-place arithmetic, and dropout is a module. `node.meta["shape"]` is the shape of a
+    tensor for `BATCH` images, None for anything else; `node.meta["size"]` marks values without tensors, such as the
+    shape of a tensor. Raises NotTraceable.
     """
     images, skeleton = _images(channels, image_size), _skeleton(network)
-    # The mode is a constant of a trace.
+    # A trace fixes the mode.
     training, evaluation = (_traced(skeleton.train(mode), network, images) for mode in (True, False))
     if training.code != evaluation.code:
-        raise NotTraceable("its forward takes another path in training than in evaluation")
+        raise NotTraceable("its forward differs between training and evaluation")
     try:
         with torch.no_grad():
             _Shapes(_skeleton(evaluation), graph=evaluation.graph).run(images)
     except Exception as error:
-        raise NotTraceable(f"its traced forward fails ({_first_line(error)})") from error
+        raise NotTraceable(f"its traced forward fails ({first_line(error)})") from error
     return evaluation.train(network.training)
 
 
 def free_name(taken: Set[str], wanted: str) -> str:
-    """`wanted`, or with the first number from 1 on that makes it a name that is not taken."""
+    """`wanted`, with the first number from 1 on if that name is taken."""
     name, number = wanted, 0
     while name in taken:
         number += 1
@@ -93,29 +94,25 @@ def _images(channels: int, image_size: int) -> Tensor:
 
 
 def _skeleton(network: NetworkT) -> NetworkT:
-    """A copy whose tensors have shapes and no content: running it takes milliseconds and changes no statistics."""
+    """A copy whose tensors have shapes but no data. Running it takes milliseconds and changes no statistics."""
     return copy.deepcopy(network).to("meta")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _traced(skeleton: nn.Module, network: nn.Module, images: Tensor) -> fx.GraphModule:
     try:
         with torch.no_grad():
             graph = _Tracer(images).trace(skeleton)
-    except Exception as error:  # whatever its code does with a symbol instead of a tensor
-        raise NotTraceable(f"its forward cannot be followed ({_first_line(error)})") from error
+    except Exception as error:  # a network's code may raise anything for a symbol instead of a tensor
+        raise NotTraceable(f"its forward cannot be traced ({first_line(error)})") from error
     module = fx.GraphModule(network, graph, type(network).__name__)
     _simplify(module)
     return module
 
 
 class _Tracer(fx.Tracer):
-    """Follows timm's code down to the modules the conversion handles; questions about sizes are answered by trying."""
+    """Traces timm's code down to the modules that the conversion handles. Conditions on sizes are evaluated."""
 
-    def __init__(self, images: Tensor | None = None) -> None:  # torch makes one without to unpickle a graph
+    def __init__(self, images: Tensor | None = None) -> None:  # None when torch unpickles a graph
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))  # type: ignore[no-untyped-call]
         self._images = images
         self._values: dict[fx.Node, Any] = {}
@@ -185,7 +182,7 @@ def _simplify(module: fx.GraphModule) -> None:
 
 
 def _dropout_as_module(module: fx.GraphModule, node: fx.Node) -> None:
-    """F.dropout has the mode of the trace as a constant; a module follows the mode the network is in."""
+    """Replace F.dropout, in which a trace fixes the mode, by a module, which follows the network's mode."""
     p = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
     name = free_name({name for name, _ in module.named_modules()}, f"{kinds.owner(node)}.dropout".lstrip("."))
     module.add_submodule(name, nn.Dropout(float(p)))  # type: ignore[arg-type]
@@ -202,7 +199,7 @@ def _in_place_activation(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _feed_later_users(node: fx.Node) -> None:
-    """What was changed in place is seen by everybody who reads it afterwards."""
+    """After an in-place change, make all later users read the changed value."""
     changed, later = node.args[0], False
     assert isinstance(changed, fx.Node)
     for other in list(node.graph.nodes):

@@ -10,18 +10,18 @@ from timm.models import load_state_dict
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
-from gradspike.errors import ConfigError, UserError
+from gradspike.errors import ConfigError, UserError, first_line
 
 SHOWN = 4  # names in a message
 
 
 def load_pretrained(network: nn.Module, path: str) -> list[str]:
-    """Load a .pth, .pt or .safetensors file into a timm network. Returns notes on what was not taken as it stands.
+    """Load a .pth, .pt or .safetensors file into a timm network. Returns notes on changed or skipped weights.
 
-    A classifier of another size is left as it was initialised; a first convolution of another number of input channels
-    is taken over as timm does (summed for one channel, repeated and scaled for others).
+    A classifier of another size keeps its random weights. A first convolution with another number of input channels is
+    adapted as timm does it (summed for one channel, repeated and scaled for others).
 
-    Raises ConfigError when there is no such file or its weights do not fit, UserError when it cannot be read.
+    Raises ConfigError if the file does not exist or its weights do not fit, UserError if it cannot be read.
     """
     weights = _read(Path(path).expanduser())
     own = network.state_dict()
@@ -29,7 +29,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
     for name in _layers_of(network, "classifier"):
         for key in (f"{name}.weight", f"{name}.bias"):
             if key in weights and key in own and weights[key].shape != own[key].shape:
-                notes.append(f"{key}: {list(weights[key].shape)} in the file, left at random {list(own[key].shape)}")
+                notes.append(f"{key}: {list(weights[key].shape)} in the file, stays random with {list(own[key].shape)}")
                 weights[key] = own[key]
     for name in _layers_of(network, "first_conv"):
         key = f"{name}.weight"
@@ -42,13 +42,13 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
     other = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     problems = [
         f"{what}: {_some(keys)}"
-        for what, keys in (("missing", missing), ("not in the network", unexpected), ("of another shape", other))
+        for what, keys in (("missing", missing), ("not in the network", unexpected), ("with another shape", other))
         if keys
     ]
     if problems:
         raise ConfigError(
-            f"model.pretrained={path}: these are not the weights of {type(network).__name__} as model.name and "
-            f"model.options describe it ({'; '.join(problems)})."
+            f"model.pretrained={path}: does not fit the network of model.name and model.options, a "
+            f"{type(network).__name__} ({'; '.join(problems)})."
         )
     network.load_state_dict(weights, strict=False)
     return notes
@@ -56,20 +56,19 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ConfigError(f"model.pretrained={path}: there is no such file.")
+        raise ConfigError(f"model.pretrained={path}: no such file.")
     try:
         weights = load_state_dict(str(path), weights_only=True)
-    # Neither torch nor safetensors has a common class for a file that is cut short or of another kind.
+    # torch and safetensors have no common class of errors for files that are truncated or of another kind.
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"model.pretrained={path}: cannot be read as weights ({reason}).") from error
+        raise UserError(f"model.pretrained={path}: cannot be read as weights ({first_line(error)}).") from error
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f"model.pretrained={path}: holds no dictionary of weights.")
+        raise UserError(f"model.pretrained={path}: contains no dictionary of weights.")
     return weights
 
 
 def _layers_of(network: nn.Module, role: str) -> Iterable[str]:
-    """Names of the modules that timm knows as the network's classifier or first convolution."""
+    """Names of the modules that timm lists as the network's classifier or first convolution."""
     names = getattr(network, "pretrained_cfg", {}).get(role) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 

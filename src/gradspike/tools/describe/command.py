@@ -1,4 +1,4 @@
-"""`gradspike describe`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
+"""`gradspike describe`: its arguments and steps. Imports nothing heavy before the arguments are checked."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 USAGE = (
     """\
-Print the shapes and the cost of a network, layer by layer, and of its ReLU twin. Needs no data.
+Print the shapes and costs of a network, layer by layer, and of its ReLU twin. Needs no data.
 
   gradspike describe model=resnet19 dataset=cifar10 method=ds_atgo
   gradspike describe dataset=cifar10dvs time_steps=16 out=vggsnn.json
 
 Arguments:
   key=value          any key of `gradspike train` (gradspike train --help)
-  out                a JSON file for the same numbers
+  out                JSON file for the same numbers
 """
     + CONFIG_DIR_USAGE
     + """
@@ -35,17 +35,17 @@ All numbers are for one sample and all time steps.
   steps       how often the layer is computed: 1 if its input is the same at every step, else T
   output      of one step: channels x height x width
   MACs        multiply-accumulates of convolutions and matrix products in an evaluation pass (half of what
-              torch.utils.flop_counter counts as FLOPs), dense: zeros in a layer's input count too. Neurons, norms and
+              torch.utils.flop_counter counts as FLOPs), dense: zeros in a layer's input also count. Neurons, norms and
               pooling have none
-  kept        memory that a training pass keeps for its backward. A tensor kept by several layers counts once, at the
-              first of them. Weights, gradients and the optimiser's state are not included
-  not called  a layer whose weights another layer uses, or that nothing uses
+  kept        memory that a training pass keeps for its backward pass. A tensor kept by several layers counts once, at
+              the first of them. Weights, gradients and optimiser state are not included
+  not called  a layer that is never called; another layer may use its weights
 """
 )
 
 
 class DescribeConfig(Strict):
-    """Arguments of `gradspike describe` beside the keys of `gradspike train`."""
+    """Arguments of `gradspike describe` besides the keys of `gradspike train`."""
 
     out: str | None = None
 
@@ -74,7 +74,7 @@ def describe(words: list[str]) -> int:
 
 
 def _twins(config: ExperimentConfig) -> list[tuple[str, ExperimentConfig]]:
-    """The ANN twin over the same number of steps, and as the ordinary network that it is, for one step."""
+    """The ANN twin over the same number of steps, and over one step, as an ordinary network."""
     if config.model.activation == "relu":
         return []
     plain = config.plain()
@@ -86,7 +86,7 @@ def _twins(config: ExperimentConfig) -> list[tuple[str, ExperimentConfig]]:
 
 
 def _published(config: ExperimentConfig) -> str | None:
-    """The published accuracy of this very configuration, as a line."""
+    """A line with the published accuracy of exactly this configuration, if there is one."""
     published = published_for(config)
     if published is None or config.recipe is None:
         return None
@@ -94,7 +94,7 @@ def _published(config: ExperimentConfig) -> str | None:
 
 
 def _numbers(config: ExperimentConfig, network: Description, twins: list[tuple[str, Description]]) -> dict[str, Any]:
-    """What the file holds."""
+    """The content of the JSON file."""
     return {
         "label": config.label(),
         "time_steps": config.time_steps,

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.counting import OUTSIDE, count_flops, count_saved, layers_of
-from gradspike.spiking_norm import NormReLU, SpikingNorm
+from gradspike.spiking_norm import ActivationLayer
 from gradspike.training.build import build_model, report_of
 
-BATCH = 2  # training normalises over two samples at least; one sample costs the difference between two and three
+BATCH = 2  # batch norm needs at least two samples in training; one sample costs the difference between two and three
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layer:
     name: str
     kind: str
     steps: int
-    """How often it is computed: 1 if its input does not change over time, 0 if it is not one computation."""
+    """How often it is computed: 1 if its input is the same at every step, 0 if it has no single output."""
     output: tuple[int, ...]
     """The shape of one step's output for one sample."""
     parameters: int
@@ -32,11 +32,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Description:
-    """The layers of a network in the order of their computation."""
+    """The layers of a network in the order of computation."""
 
     layers: tuple[Layer, ...]
     report: tuple[str, ...] = ()
-    """For a converted network, lines on what was converted and what was left."""
+    """For a converted network, lines on what was converted and what is unchanged."""
 
     def totals(self) -> dict[str, int]:
         """Parameters, MACs and kept bytes of the whole network."""
@@ -91,7 +91,7 @@ def _own_parameters(model: nn.Module) -> dict[str, int]:
     seen: set[int] = set()
     counts: dict[str, int] = {}
     for name, module in [(OUTSIDE, model), *layers_of(model)]:
-        whole = isinstance(module, SpikingNorm | NormReLU)
+        whole = isinstance(module, ActivationLayer)
         parameters = [one for one in module.parameters(recurse=whole) if id(one) not in seen]
         seen.update(id(one) for one in parameters)
         counts[name] = sum(one.numel() for one in parameters)

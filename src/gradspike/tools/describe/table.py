@@ -1,4 +1,4 @@
-"""The table of a network's layers at the terminal."""
+"""The table of a network's layers on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDE = 100
 def print_description(
     config: ExperimentConfig, network: Description, twins: list[tuple[str, Description]], published: str | None
 ) -> None:
-    """Print the layers, the totals and those of the twins; for a converted network also its report."""
+    """Print the layers and the totals, also of the twins; for a converted network also its report."""
     out = console()
     size = config.dataset.image_size
     out.print(

@@ -4,7 +4,7 @@ Nets", NeurIPS 2018).
 command  `gradspike landscape`: its arguments and the order of its steps
 options  the arguments
 surface  directions, and the network at a point
-points   the file of finished points, from which an interrupted command continues
+points   the file of finished points; an interrupted command continues from it
 numbers  the grid, its flatness, and the files of the result
-plot     the picture
+plot     the plot
 """

@@ -1,4 +1,4 @@
-"""`gradspike landscape`: its arguments, the order of its work, its progress. Imports nothing heavy before checks."""
+"""`gradspike landscape`: its arguments, steps and progress. Imports nothing heavy before arguments are checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_n
 from gradspike.tools.landscape.options import LandscapeConfig
 from gradspike.tools.landscape.points import PointsFile, writing
 
-LINES = 10  # progress lines where there is no terminal
+LINES = 10  # progress lines without a terminal
 
 USAGE = """\
 Compute loss and accuracy on a plane of weights around a trained network, along two random filter-normalised directions.
@@ -30,34 +30,34 @@ Arguments:
   checkpoint       last | best (by validation accuracy)                    (last)
   split            val | train | test                                      (val; see below)
   points           grid points along each direction, odd                   (21)
-  extent           reach of the grid to both sides; at 1 every filter is
+  extent           half the width of the grid; at 1 every filter is
                    displaced by its own norm                               (1.0)
   seed             seed of the two directions                              (0)
-  samples          use only so many samples, evenly by class               (null: the whole split)
-  batch_size       samples computed at a time                              (null: the run's dataset.eval_batch_size)
+  samples          use only this many samples, evenly by class             (null: the whole split)
+  batch_size       samples per batch                                       (null: the run's dataset.eval_batch_size)
   workers          loader processes                                        (the run's dataset.workers)
   norm_statistics  stored (running statistics) | batch                     (stored)
   accelerator      auto | cpu | gpu                                        (auto)
-  data_dir         where the data is now, if it has moved
+  data_dir         folder of the data, if it has moved
   out              folder of the result                                   (<run>/landscape_<checkpoint>_<split>_s<seed>)
-  restart          true: discard the points computed before                (false)
+  restart          true: discard earlier points                            (false)
 
-The test split is used only on request: people choose methods and settings by such pictures, and a split that was used
-for a choice no longer tests it. The same command continues an interrupted one.
+The test split is used only on request, because a split that was used to choose methods or settings no longer tests
+them. Repeat the command to continue an interrupted one.
 """
 
 COMMAND = Command("landscape", USAGE, keys=LandscapeConfig)
 
 
 def landscape(words: list[str]) -> int:
-    """Compute the points that are missing, then write landscape.json, .csv and .png. Returns the exit code."""
+    """Compute the missing points, then write landscape.json, .csv and .png. Returns the exit code."""
     arguments: LandscapeConfig = COMMAND.parse(words).options
     run = RunFolder.open(arguments.run)
     checkpoint = {"last": run.last, "best": run.best}[arguments.checkpoint]
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no such checkpoint; the run is {run.state()}.")
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
-    run.config()  # a damaged one is answered before torch is imported
+    run.config()  # reports a damaged configuration before torch is imported
 
     with one_sentence(lambda: _to_lower(arguments), keys=""):
         return _draw(run, checkpoint, arguments, out)
@@ -75,7 +75,7 @@ def _draw(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig, out: Pat
     opened = open_surface(run, checkpoint, arguments)
     axis = grid_axis(arguments.points, arguments.extent)
     with PointsFile(out, opened.settings, len(axis) ** 2, arguments.restart) as file:
-        print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} done before")
+        print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} already done")
         _compute(opened.surface.at, axis, file)
         name = run.path.name
         numbers = Numbers(name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
@@ -90,7 +90,7 @@ def _folder_name(arguments: LandscapeConfig) -> str:
 
 
 def _compute(at: Callable[[float, float], Point], axis: list[float], file: PointsFile) -> None:
-    """Every point that the file lacks, in order, row by row."""
+    """Compute all points that are missing in the file, row by row."""
     missing = [index for index in range(len(axis) ** 2) if index not in file.done]
     with _progress(len(axis) ** 2, len(file.done)) as advance:
         for index in missing:
@@ -101,7 +101,7 @@ def _compute(at: Callable[[float, float], Point], axis: list[float], file: Point
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
-    """A function to call after each point: a bar with the time left in a terminal, a few plain lines elsewhere."""
+    """A function to call after each point. Shows a bar with the remaining time on a terminal, else a few lines."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from gradspike.terminal.tables import console
@@ -135,7 +135,7 @@ def _print_result(numbers: Numbers, files: list[Path]) -> None:
     print(f"median increase of the loss at half the extent: {_shown(flatness['median_increase_at_half'], '.4f')}")
     print(f"cosine of the two directions: {numbers.cosine:+.4f}")
     if numbers.not_finite:
-        print(f"the loss is not a finite number at {numbers.not_finite} points (null in landscape.json)")
+        print(f"the loss is not finite at {numbers.not_finite} points (null in landscape.json)")
     for file in files:
         print(f"written: {shown(file)}")
 

@@ -1,4 +1,4 @@
-"""The grid and its points, two measures of flatness, and the files of the result."""
+"""The grid and its points, two measures of flatness, and the result files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFINITIONS = {
     "median_increase_at_half": "median, over the circle of radius extent / 2 around the centre, of the loss "
     "(interpolated bilinearly between grid points) minus the loss at the centre",
 }
-ANGLES = 360  # places on the circle
+ANGLES = 360  # points on the circle
 
 
 class Point(NamedTuple):
@@ -40,7 +40,7 @@ class Numbers:
 
     Attributes:
         run: name of the run's folder.
-        labels: what was trained and evaluated, for readers.
+        labels: description of the training and evaluation, for readers.
         settings: everything the points depend on.
         cosine: cosine of the angle between the two directions.
         axis: coordinates [n], the same along both directions.
@@ -80,7 +80,7 @@ class Numbers:
         }
 
     def _between(self, values: list[float], alpha: float, beta: float) -> float:
-        """Bilinear interpolation of `values`, one for each grid point; infinite next to an infinite one."""
+        """Bilinear interpolation of `values`, one per grid point; infinite next to an infinite value."""
         width = len(self.axis)
         corners = []
         for coordinate in (alpha, beta):
@@ -114,7 +114,7 @@ def _json(numbers: Numbers) -> str:
         "not_finite": numbers.not_finite,
     }
     text = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
-    # One line for each row of the grid: one for each number would be unreadable.
+    # One line per row of the grid; one per number would be unreadable.
     for name, grid in (
         ("alphas", [numbers.axis]),
         ("betas", [numbers.axis]),

@@ -35,7 +35,7 @@ class LandscapeConfig(Strict):
     def _odd(cls, points: int) -> int:
         if points % 2 == 0:
             raise ValueError(
-                f"{points} is even; choose an odd number such as {points + 1}, so that the trained weights are a point "
-                "of the grid"
+                f"{points} is even; choose an odd number such as {points + 1}, so that the grid contains the trained "
+                "weights"
             )
         return points

@@ -1,4 +1,4 @@
-"""The picture of a loss surface: loss and accuracy over the plane, as filled contours."""
+"""The plot of a loss surface: loss and accuracy over the plane, as filled contours."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ MASKED = "0.8"  # light grey, which neither colour map has
 
 
 def draw(path: Path, numbers: Numbers) -> Path:
-    """Draw the surface into a PNG file, completely or not at all. Returns the path."""
-    # Without pyplot, which looks for a window system and leaves global state behind.
+    """Draw the surface into a PNG file, atomically. Returns the path."""
+    # Without pyplot, which needs a window system and has global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -44,7 +44,7 @@ def draw(path: Path, numbers: Numbers) -> Path:
     figure = Figure(figsize=(12, 6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    # A name may contain $, which matplotlib would take for mathematics.
+    # A name may contain $, which matplotlib would read as mathematics.
     figure.suptitle("\n".join(_title(numbers)), fontsize=13, parse_math=False)
     split = numbers.settings["split"]
     _panel(left, numbers.axis, loss, f"{split} loss", "viridis_r", logarithmic=_spans_decades(loss), form="{:g}")

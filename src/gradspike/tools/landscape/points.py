@@ -1,4 +1,4 @@
-"""The file of finished points: the settings on the first line, then one line for each point as soon as it is known."""
+"""The file of finished points: settings on the first line, then one line per point, written when it is computed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NAME = "points.jsonl"
 
 
 class PointsFile:
-    """A context for one process at a time. `done` maps the number of a finished point to its values.
+    """A context manager for one process at a time. `done` maps the number of a finished point to its values.
 
-    A last line that a kill cut short is dropped. Raises UserError if the file is damaged in another way, has other
-    settings, is in use by another process, or cannot be written.
+    An incomplete last line, left by a kill, is dropped. Raises UserError if the file is damaged in another way, has
+    other settings, is in use by another process, or cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], total: int, restart: bool) -> None:
@@ -46,7 +46,7 @@ class PointsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # on a full disk closing fails as the write before did, which is reported
+        with suppress(OSError):  # on a full disk, closing fails as the write did, which is reported
             self._file.close()
 
     def add(self, index: int, point: Point) -> None:
@@ -55,7 +55,7 @@ class PointsFile:
         self.done[index] = point
 
     def grid(self) -> list[Point]:
-        """All points in order; none may be missing."""
+        """All points in order. None may be missing."""
         return [self.done[index] for index in range(self.total)]
 
     def _lock(self) -> None:
@@ -68,7 +68,7 @@ class PointsFile:
         self._file.seek(0)
         whole, newline, torn = self._file.read().rpartition(b"\n")
         if not newline:
-            # The process was killed while writing the first line, or this is another file.
+            # The process was killed while writing the first line, or this is a different file.
             if not _line(settings).startswith(torn):
                 raise self._damaged()
             self._file.truncate(0)
@@ -87,8 +87,8 @@ class PointsFile:
         ]
         if differences:
             raise UserError(
-                f"{self.path}: has points of a landscape with other settings:\n" + "\n".join(differences) + "\n"
-                "Delete them with restart=true, or keep both with out=<another folder>."
+                f"{self.path}: contains points computed with other settings:\n" + "\n".join(differences) + "\n"
+                "Discard them with restart=true, or keep both with out=<another folder>."
             )
         for line in lines:
             index, point = self._point(line)
@@ -111,17 +111,17 @@ class PointsFile:
             self._file.flush()
 
     def _damaged(self) -> UserError:
-        return UserError(f"{self.path}: is damaged. Start from scratch with restart=true.")
+        return UserError(f"{self.path}: is damaged. Start again with restart=true.")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block, which writes to `folder`, into a UserError."""
+    """Raise UserError for an OSError in the block, which writes to `folder`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{folder}: cannot be written to ({reason}). Choose another with out=...") from error
+        raise UserError(f"{folder}: cannot be written to ({reason}). Choose another folder with out=...") from error
 
 
 def _line(value: dict[str, Any]) -> bytes:

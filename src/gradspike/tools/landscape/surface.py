@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 Direction = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
-HELD_BYTES = 2**30  # inputs up to this size stay on the device; larger ones are read for every point
+HELD_BYTES = 2**30  # inputs up to this size stay on the device; larger ones are read again for every point
 
 
 def filter_normalised(noise: Tensor, weight: Tensor) -> Tensor:
-    """`noise` with every filter (index of the first dimension) rescaled to the norm of that filter of `weight`.
+    """`noise` with every filter (first dimension) rescaled to the norm of the same filter of `weight`.
 
     Both [filters, ...], at least two dimensions. Same shape, dtype of `noise` (Li et al., section 4).
     """
@@ -57,16 +57,16 @@ def filter_normalised(noise: Tensor, weight: Tensor) -> Tensor:
 def random_direction(model: nn.Module, generator: torch.Generator) -> Direction:
     """A Gaussian direction in all weights of two or more dimensions, filter-normalised.
 
-    All other parameters (gains and biases of norms, biases, decay logits, surrogate widths) do not move, as in the
-    paper. They draw no random numbers, so networks that differ only in them share their noise. The noise is drawn on
-    the CPU, so it is the same on every device.
+    All other parameters (norm gains and biases, biases, decay logits, surrogate widths) stay fixed, as in the paper. No
+    noise is drawn for them, so networks that differ only in them share their noise. The noise is drawn on the CPU, so
+    it is the same on every device.
     """
     direction = {}
     for name, weight in model.named_parameters():
         if weight.ndim >= 2:
             noise = torch.randn(weight.shape, generator=generator)
             normalised = filter_normalised(noise, weight.detach().cpu())
-            # In the weight's memory format, because sums in another order differ in the last digits.
+            # In the weight's memory format, because another order of summation changes the last digits.
             direction[name] = torch.empty_like(weight, requires_grad=False).copy_(normalised)
     return direction
 
@@ -82,9 +82,9 @@ def cosine(first: Direction, second: Direction) -> float:
 
 
 class Surface:
-    """Loss and accuracy at (weights + alpha * first + beta * second). The model itself never changes.
+    """Loss and accuracy at (weights + alpha * first + beta * second). The model itself is never changed.
 
-    `measure` takes a function that maps inputs to the outputs of the displaced network, and returns the point.
+    `measure` receives a function from inputs to outputs of the displaced network, and returns the point.
     """
 
     def __init__(self, model: nn.Module, seed: int, measure: Callable[[Forward], Point]) -> None:
@@ -116,14 +116,14 @@ class OpenedSurface:
 
 
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
-    """Load a run's network and data. Raises UserError for everything the user can fix."""
+    """Load a run's network and data. Raises UserError for mistakes that the user can fix."""
     quieten()
     config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator, workers=arguments.workers)
     check_device(config.trainer)
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)
     module.load_state_dict(content["state_dict"])
-    # Lightning's trainer sets device, precision and determinism, so the centre is what `gradspike evaluate` reports.
+    # Lightning's trainer sets device, precision and determinism, so the centre equals `gradspike evaluate`.
     trainer = build_trainer(config, loggers=[], callbacks=[])
     device = trainer.strategy.root_device
     module.to(device).eval()
@@ -184,14 +184,14 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
 
 
 def use_batch_statistics(model: nn.Module) -> None:
-    """Make all batch norms use batch statistics. Everything else, including thresholds, stays in evaluation mode."""
+    """Make all batch norms use batch statistics. Everything else, thresholds included, stays in evaluation mode."""
     for layer in model.modules():
         if isinstance(layer, ChannelNorm | nn.modules.batchnorm._BatchNorm):
             layer.train()
 
 
 def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
-    """At most `limit` of the samples in `split`, evenly by class, ascending; the same on every machine.
+    """At most `limit` samples of `split`, evenly by class, in ascending order; the same on every machine.
 
     labels: int64 [N], of all samples of the data set. A larger limit includes the samples of a smaller one.
     """
@@ -206,7 +206,7 @@ def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: i
 
 
 def _config_hash(config: ExperimentConfig) -> str:
-    """SHA-256 of the keys on which a point may depend, be it in its last digits: all but names, places and displays."""
+    """SHA-256 of the keys that may change a point, even in its last digits: all but names, paths and display."""
     plain = config.plain()
     marks = touches(plain)
     shaping = {key: value for key, value in flat(plain) if marks[key] not in (Touches.START, Touches.SHOWN)}

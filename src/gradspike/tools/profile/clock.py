@@ -1,4 +1,4 @@
-"""Time between marks. Each interval belongs to the part named by the mark before it, so parts add up to the whole."""
+"""Time between marks. Each interval belongs to the part of the mark before it, so parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Phase = Literal["forward", "backward", ""]
 
 @dataclass(frozen=True)
 class Part:
-    """What an interval is spent on: the kind of work, the phase, and the layer if there is one."""
+    """The work in an interval: its kind, its phase, and its layer if there is one."""
 
     kind: str
     phase: Phase = ""
@@ -26,8 +26,8 @@ class Part:
 
 
 class Clock:
-    """Marks in order. On CUDA they are events on the stream, so the host does not wait; an interval is then the time of
-    the device, including idle time.
+    """Marks in order. On CUDA they are events on the stream, so the host does not wait. An interval is then time on the
+    device, including idle time.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""`gradspike profile`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
+"""`gradspike profile`: its arguments and steps. Imports nothing heavy before the arguments are checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = 2
 
 USAGE = (
     """\
-Measure where a training step's time and memory go, beside the ReLU twin: a real training of a few steps, with its data.
+Measure the time and memory of a training step, next to the ReLU twin. Trains a few real steps, with data.
 
   gradspike profile model=resnet19 dataset=digits_events method=ds_atgo
   gradspike profile dataset=cifar10 trainer=fast steps=20 out=profile.json
@@ -31,23 +31,23 @@ Measure where a training step's time and memory go, beside the ReLU twin: a real
 Arguments:
   key=value          any key of `gradspike train` (gradspike train --help)
   steps              training steps measured in each of two rounds    (12)
-  out                a JSON file for the same numbers
+  out                JSON file for the same numbers
 """
     + CONFIG_DIR_USAGE
     + """
-Every moment of a step belongs to one row, so the rows add up to the step. Numbers are means over the measured steps.
+Each moment of a step belongs to one row, so the rows add up to the step. Numbers are means over the measured steps.
   norm + neuron   norm, neuron and method of a layer, in every engine; norm and ReLU in the twin
   optimiser       zeroing the gradients, clipping, the step
   data            from the end of a step to the start of the next: fetching, moving, augmenting, Lightning's loop
-  probe           what the probe adds, spread over the steps between two probes
+  probe           extra time of a probed step, spread over the steps between two probes
   other           pooling, residual sums, meters, the check for finite numbers, code between layers
-On CUDA the times are the device's, including waits for the host; waits of the host for the device are counted.
+On CUDA, times are those of the device and include its waits for the host. Waits of the host for the device are counted.
 """
 )
 
 
 class ProfileConfig(Strict):
-    """Arguments of `gradspike profile` beside the keys of `gradspike train`."""
+    """Arguments of `gradspike profile` besides the keys of `gradspike train`."""
 
     steps: Annotated[int, Field(ge=2, le=10_000)] = 12
     out: str | None = None
@@ -101,16 +101,17 @@ def _measured(config: ExperimentConfig, steps: int) -> tuple[Profile, Profile | 
 
 
 def _check(config: ExperimentConfig) -> None:
-    """Raises ConfigError for what cannot be profiled."""
+    """Raise ConfigError for a configuration that cannot be profiled."""
     if config.trainer.world_size > 1:
-        raise ConfigError("A profile is of one device: set trainer.devices=1 trainer.num_nodes=1.")
+        raise ConfigError("profile measures one device: set trainer.devices=1 trainer.num_nodes=1.")
     if config.trainer.accumulate > 1:
         raise ConfigError(
-            "A profile is of steps of one batch: set trainer.accumulate=1 and dataset.batch_size to the size of a part."
+            "profile measures steps without accumulation: set trainer.accumulate=1, and dataset.batch_size to the size "
+            "of a part."
         )
     if config.trainer.compile:
         raise ConfigError(
-            "trainer.compile=true compiles the whole network into one piece without layers; profile with "
+            "trainer.compile=true compiles the network as a whole, so layers cannot be measured: set "
             "trainer.compile=false."
         )
 
@@ -125,7 +126,7 @@ def _device(config: ExperimentConfig) -> str:
 
 
 def _numbers(profile: Profile) -> dict[str, Any]:
-    """What the file holds of one network."""
+    """The numbers of one network in the JSON file."""
     return {
         "seconds": profile.total(),
         "waits": profile.waits,

@@ -1,4 +1,4 @@
-"""A real training of a few steps, with a mark wherever one kind of work ends and the next begins."""
+"""A real training of a few steps, with a time mark between one kind of work and the next."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.counting import layers_of
 from gradspike.data.datamodule import DataModule
 from gradspike.loggers.jsonl import JsonLines
-from gradspike.norms.base import ChannelNorm
-from gradspike.spiking_norm import NormReLU, SpikingNorm
+from gradspike.spiking_norm import NORMALISING
 from gradspike.tools.profile.clock import Clock, Part
 from gradspike.tools.profile.memory import memory_of
 from gradspike.training.module import SpikingClassifier
@@ -32,13 +31,13 @@ DATA, PROBE, OTHER = "data", "probe", "other"
 KINDS = (PRODUCTS, NORM, LOSS, OPTIMISER, DATA, PROBE, OTHER)
 
 WARM_UP = 3
-PROBED_EVERY = 4  # measured steps; the probe's cost is spread over the interval of the configuration
+PROBED_EVERY = 4  # steps here; the probe's cost is spread over the interval of the configuration
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One network: the seconds of a step by part (they add up to the step), its bytes by use, and how often a step
-    waits for the device (None without CUDA).
+    """One network: seconds of a step by part, which add up to the step; its bytes by use; and how often the host waits
+    for the device in a step (None without CUDA).
     """
 
     seconds: dict[Part, float]
@@ -62,14 +61,13 @@ def kind_of(module: nn.Module) -> str:
     """The kind of work of a layer."""
     if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
         return PRODUCTS
-    norms = (SpikingNorm, NormReLU, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-    return NORM if isinstance(module, norms) else OTHER
+    return NORM if isinstance(module, NORMALISING) else OTHER
 
 
 def measure(configs: Sequence[ExperimentConfig], data: DataModule, steps: int, rounds: int) -> list[Profile]:
-    """Train the configurations in turn, `rounds` times. Returns the mean over all steps of each.
+    """Train the configurations in turn, `rounds` times. Returns the mean over the steps of each.
 
-    `data` is prepared and set up, and the same for all.
+    `data` must be set up; all configurations use it.
     """
     looks: list[list[_Look]] = [[] for _ in configs]
     for _ in range(rounds):
@@ -80,7 +78,7 @@ def measure(configs: Sequence[ExperimentConfig], data: DataModule, steps: int, r
 
 @dataclass
 class _Look:
-    """One training: the parts of each plain step and of each probed step."""
+    """One training: the parts of each plain and each probed step."""
 
     plain: list[dict[Part, float]]
     probed: list[dict[Part, float]]
@@ -106,7 +104,7 @@ def _mean(steps: Sequence[Mapping[Part, float]]) -> dict[Part, float]:
 
 def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
     probe = config.probe.model_copy(update={"every_n_steps": PROBED_EVERY})
-    # Training ends when enough steps were seen.
+    # Training ends after enough measured steps.
     trainer_config = config.trainer.model_copy(update={"max_epochs": 1_000_000})
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config)
@@ -123,14 +121,14 @@ def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
 
 
 class _Marks:
-    """The clock of one training, and the marks that begin its steps."""
+    """The clock of one training, and the first marks of its steps."""
 
     def __init__(self, steps: int) -> None:
         self.wanted = steps
         self.clock = Clock(torch.device("cpu"))
         self.stack: list[Part] = []
         self.begins: list[tuple[int, int]] = []
-        """The number of the mark, and that of the batch in its epoch."""
+        """Number of the mark, and of the batch in its epoch."""
         self.hooked: Tensor | None = None
         self.batch: dict[str, Tensor] | None = None
         self.waits: int | None = None
@@ -145,16 +143,16 @@ class _Marks:
         self.now(part)
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """End a layer. Its backward pass starts when the gradient of its output is known."""
+        """End a layer. Its backward pass starts when the gradient of its output arrives."""
         part = self.stack.pop()
-        # A container's output is that of its last layer, whose backward pass comes first.
+        # A container's output is that of its last layer, which already has the hook.
         if isinstance(output, Tensor) and output.requires_grad and output is not self.hooked:
             self.hooked = output
             output.register_hook(lambda _gradient: self.now(part.backward()))  # type: ignore[no-untyped-call]
         self.now(self.stack[-1] if self.stack else Part(OTHER, "forward"))
 
     def steps(self, probed: int | None) -> tuple[list[dict[Part, float]], list[dict[Part, float]]]:
-        """The parts of plain and of probed steps, without the warm-up and the first and last of an epoch."""
+        """The parts of plain and of probed steps, without warm-up and without the first and last step of an epoch."""
         plain: list[dict[Part, float]] = []
         with_probe: list[dict[Part, float]] = []
         for number in range(WARM_UP, len(self.begins) - 1):
@@ -166,7 +164,7 @@ class _Marks:
         return plain, with_probe
 
     def enough(self) -> bool:
-        """Whether enough steps were seen."""
+        """Whether enough steps have been measured."""
         usable = [
             1
             for (_, batch), (_, following) in zip(self.begins[WARM_UP:], self.begins[WARM_UP + 1 :], strict=False)
@@ -232,7 +230,7 @@ class _Before(L.Callback):
             handle.remove()
 
     def _count_waits(self) -> None:
-        """Count the warnings of torch, one for each wait, during the last step of the warm-up."""
+        """During the last warm-up step, count torch's warnings, one for each wait."""
         if self._warnings is not None:
             torch.cuda.set_sync_debug_mode("default")
             self.marks.waits = sum("synchron" in str(one.message) for one in self._seen)

@@ -1,4 +1,4 @@
-"""The memory of a training step: what is kept for its backward pass, by kind of layer, and the rest."""
+"""The memory of a training step: tensors kept for its backward pass, by kind of layer, and all others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def memory_of(
     optimizer: torch.optim.Optimizer,
     kind_of: Callable[[nn.Module], str],
 ) -> dict[str, int]:
-    """Bytes kept for the backward pass by kind of layer (each storage once, at the first layer that keeps it), and
-    those of weights with buffers, gradients, optimiser state and the batch.
+    """Bytes kept for the backward pass by kind of layer (each storage once, at the first layer that keeps it), and of
+    weights and buffers, gradients, optimiser state and the batch.
     """
     device = next(module.model.parameters()).device
     inputs = batch["input"].to(device)

@@ -1,4 +1,4 @@
-"""The tables of a profile at the terminal."""
+"""The tables of a profile on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOP = 10
 
 
 def print_profile(config: ExperimentConfig, mine: Profile, twin: Profile | None, device: str) -> None:
-    """Print the time by kind of work, the memory by its use, and the slowest layers, each beside the twin."""
+    """Print time by kind of work, memory by use, and the slowest layers, each next to the twin."""
     out = console()
     out.print(
         f"{config.model.name} on {config.dataset.name}, method {config.method_label()}, T = {config.time_steps}, batch "
@@ -37,7 +37,7 @@ def _ms(seconds: float) -> str:
 
 
 def _beside(mine: float, its: float) -> tuple[str, str]:
-    """The twin's number, and ours divided by it."""
+    """The twin's time, and the ratio of ours to it."""
     return _ms(its), f"{mine / its:.2f}" if its else ""
 
 

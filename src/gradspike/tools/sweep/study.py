@@ -21,7 +21,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gradspike.errors import UserError
+from gradspike.errors import UserError, first_line
 from gradspike.tools.sweep.file import EarlyTerminate, Metric
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
@@ -50,7 +50,7 @@ class Study:
             raise
         except Exception as error:
             # Every database driver raises its own errors for an unreachable server or a file of another format.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f"storage={hidden(place)}: cannot be used: {reason}") from error
         self.name = name
         self.seed = seed
