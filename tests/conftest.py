@@ -19,12 +19,34 @@ from helpers.command import ROOT, TINY
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
+COMPARED = "compared_runs"
+"""The fixture below that trains seven runs."""
+
+
+# The files with the longest tests and groups come first, so that no process waits long for another's last one.
+LONGEST = ("test_sweep_runs.py", "test_ranks.py", "test_engine_triton.py", "test_docs.py", "test_bench_step.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of compiled neurons share a process: each kernel takes seconds, and one process needs it once."""
+    """Group what is to share a process (`pytest -n 2 --dist loadgroup`), and put the longest tests first."""
     for item in items:
-        if getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "compiled":  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group("compiled"))
+        if (group := group_of(item)) is not None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    first = ("compiled", COMPARED)
+    items.sort(key=lambda item: group_of(item) not in first and item.path.name not in LONGEST)
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """Tests of compiled neurons: each kernel takes seconds, and one process needs it once. So do fixtures for tests of
+    one file, and the trained runs.
+    """
+    if getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "compiled":  # type: ignore[attr-defined]
+        return "compiled"
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    if COMPARED in fixtures:
+        return COMPARED
+    shared = any(found[-1].scope == "module" for found in fixtures.values())
+    return item.path.name if shared else None
 
 
 @pytest.fixture(scope="session")
