@@ -28,11 +28,13 @@ from gradspike.surrogate import SURROGATES, Surrogate
 from helpers.method_checks import make_layer, method_config
 
 EXTRA: dict[str, dict[str, Any]] = {"psg": {"width_per": "channel"}}
-SHAPES = {"rows": (3, 5, 2, 3), "planes": (3, 5, 2, 3), "vectors": (3, 5)}
+SHAPES = {"rows": (3, 5, 2, 3), "planes": (2, 3, 2, 3), "vectors": (3, 5)}
 
 
 def layer_input(layout: str, time_steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    y = torch.randn(time_steps * 3, *SHAPES[layout][1:], generator=torch.Generator().manual_seed(1)).to(dtype)
+    y = torch.randn(time_steps * SHAPES[layout][0], *SHAPES[layout][1:], generator=torch.Generator().manual_seed(1)).to(
+        dtype
+    )
     y = 1.5 * y + 0.3
     return y.contiguous(memory_format=torch.channels_last) if layout == "rows" else y
 
@@ -55,7 +57,7 @@ def results(layer: SpikingNorm, y: Tensor, static: bool) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", sorted(METHODS.names()))
 def test_every_method_as_the_reference(name: str, layout: str, training: bool, static: bool) -> None:
     config = method_config(name, **EXTRA.get(name, {}))
-    layer = make_layer(config, time_steps=2, channels=5).double().train(training)
+    layer = make_layer(config, time_steps=2, channels=SHAPES[layout][1]).double().train(training)
     twin = copy.deepcopy(layer)
     twin._run = triton_engine.run
     y = layer_input(layout, 1 if static else 2)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradspike.methods.registry import METHODS
-from helpers.command import ROOT, TINY
+from helpers.command import ROOT, TINY, execute
 
 States = dict[str, dict[str, Tensor]]
 WORKER = ROOT / "tests" / "helpers" / "ranks_worker.py"
@@ -26,7 +24,7 @@ CASES = {
     "one value a channel and sample": ["method=ds_atgo", "model.depth=4"],
     "accumulated": ["method=ds_atgo", "trainer.accumulate=2"],
     "mixed": ["method=psg_pda", "loss.mixup=0.4", "loss.cutmix=1", "trainer.accumulate=3"],
-    # Twenty steps cross epochs, whose last 59 and 17 samples are left out; shares of 50 and of 23 samples.
+    # Twelve steps cross the end of an epoch, whose last 59 and 17 samples are left out; shares of 50 and of 23 samples.
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=200", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
@@ -42,34 +40,41 @@ APART = {
 }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Callable[..., States]:
-    """The states after training cases on some ranks; cases of one process are trained once."""
+Trained = Callable[..., dict[str, States]]
 
-    def states(name: str, world_size: int, cases: Mapping[str, list[str]], **options: Any) -> States:
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Trained:
+    """The states after training, by the names of the entries of a plan (`ranks_worker.py`)."""
+
+    def states(**entries: Mapping[str, Any]) -> dict[str, States]:
         folder = tmp_path_factory.mktemp("ranks")
-        words = {case: [*BASE, f"data_dir={data_dir}", *more] for case, more in cases.items()}
-        (folder / "plan.json").write_text(
-            json.dumps([{"name": name, "world_size": world_size, "cases": words, **options}])
-        )
-        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-        done = subprocess.run(
-            [sys.executable, str(WORKER), str(folder / "plan.json"), str(folder)],
-            capture_output=True,
-            text=True,
-            timeout=500,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        )
+        plan: list[dict[str, Any]] = []
+        for name, entry in entries.items():
+            words = {case: [*BASE, f"data_dir={data_dir}", *more] for case, more in entry["cases"].items()}
+            plan.append({"name": name, **entry, "cases": words})
+        (folder / "plan.json").write_text(json.dumps(plan))
+        done = execute(
+            sys.executable, str(WORKER), str(folder / "plan.json"), str(folder),
+            timeout=500, PYTHONPATH=str(ROOT / "tests"), OMP_NUM_THREADS="1",
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        result: States = torch.load(folder / f"{name}.pt", weights_only=True)
-        return result
+        return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in entries}
 
     return states
 
 
 @pytest.fixture(scope="module")
-def one_process(trained: Callable[..., States]) -> States:
-    return trained("one", 1, CASES)
+def all_states(trained: Trained) -> dict[str, States]:
+    """Everything that the tests below compare, from one process and its forks."""
+    apart = {name: [*CASES[name], word] for name, word in APART.items()}
+    return trained(
+        one={"world_size": 1, "cases": CASES},
+        two={"world_size": 2, "cases": CASES},
+        four={"world_size": 4, "cases": {name: CASES[name] for name in FOUR}},
+        formulas={"world_size": 2, "cases": {name: CASES[name] for name in FUSED}, "engine": "formulas"},
+        apart={"world_size": 2, "cases": apart, "unequal": True},
+    )
 
 
 def furthest(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -82,24 +87,22 @@ def furthest(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize(("world_size", "names"), [(2, tuple(CASES)), (4, FOUR)])
-def test_ranks_are_one_process(
-    trained: Callable[..., States], one_process: States, world_size: int, names: tuple[str, ...]
-) -> None:
-    together = trained("several", world_size, {name: CASES[name] for name in names})
-    assert {name: furthest(together[name], one_process[name]) < 1e-10 for name in names} == dict.fromkeys(names, True)
+def assert_one_process(together: States, one: States, names: Iterable[str]) -> None:
+    assert {name: furthest(together[name], one[name]) < 1e-10 for name in names} == dict.fromkeys(names, True)
 
 
-@pytest.mark.parametrize("engine", ["formulas", pytest.param("compiled", marks=pytest.mark.slow)])
-def test_ranks_with_a_fused_engine_are_one_process(
-    trained: Callable[..., States], one_process: States, engine: str
-) -> None:
-    together = trained("several", 2, {name: CASES[name] for name in FUSED}, engine=engine)
-    assert {name: furthest(together[name], one_process[name]) < 1e-10 for name in FUSED} == dict.fromkeys(FUSED, True)
+@pytest.mark.parametrize(("entry", "names"), [("two", tuple(CASES)), ("four", FOUR), ("formulas", FUSED)])
+def test_ranks_are_one_process(all_states: dict[str, States], entry: str, names: tuple[str, ...]) -> None:
+    assert_one_process(all_states[entry], all_states["one"], names)
 
 
-def test_each_rank_for_itself_is_another_experiment(trained: Callable[..., States], one_process: States) -> None:
+@pytest.mark.slow
+def test_ranks_with_compiled_neurons_are_one_process(trained: Trained, all_states: dict[str, States]) -> None:
+    cases = {name: CASES[name] for name in FUSED}
+    together = trained(compiled={"world_size": 2, "cases": cases, "engine": "compiled"})["compiled"]
+    assert_one_process(together, all_states["one"], FUSED)
+
+
+def test_each_rank_for_itself_is_another_experiment(all_states: dict[str, States]) -> None:
     """What the tests above would see without any one of the collectives."""
-    cases = {name: [*CASES[name], word] for name, word in APART.items()}
-    several = trained("several", 2, cases, unequal=True)
-    assert all(furthest(several[name], one_process[name]) > 1e-6 for name in APART)
+    assert all(furthest(all_states["apart"][name], all_states["one"][name]) > 1e-6 for name in APART)
