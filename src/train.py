@@ -3,6 +3,7 @@
 import sys
 
 from gradspike.__main__ import main
+from gradspike.cli.ending import run_program
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    run_program(lambda: main(["train", *sys.argv[1:]]))

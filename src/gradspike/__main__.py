@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from typing import NoReturn
 
 from gradspike import __version__
+from gradspike.cli.ending import run_program
 from gradspike.cli.reporting import reporting_errors
 from gradspike.errors import ConfigError, UserError, unknown
 from gradspike.variables import check_for_training, unset_empty
@@ -84,5 +86,10 @@ def usage() -> str:
     return USAGE.format(commands="\n".join(f"  {name:<14}{line}" for name, (line, _) in COMMANDS.items()))
 
 
+def program() -> NoReturn:
+    """What the installed command `gradspike` runs."""
+    run_program(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -21,14 +21,23 @@ class ConfigError(UserError):
 class Interrupted(BaseException):
     """The command was asked to stop by a signal. `exit_code` is 128 + the signal's number, as shells expect.
 
+    saved: the state was saved before. rank: the signal ended that rank of several, and the training with it.
+
     Not an Exception, so that nothing that carries on after errors (the other trials of a multirun) carries on after it.
     """
 
-    def __init__(self, signum: int, saved: bool = False) -> None:
-        super().__init__(
-            f"Stopped by {signal.Signals(signum).name}" + (" with its state saved." if saved else " at once.")
-        )
+    def __init__(self, signum: int, saved: bool = False, rank: int | None = None) -> None:
+        whom = "Stopped" if rank is None else f"Stopped, because rank {rank} was ended"
+        super().__init__(f"{whom} by {signal.Signals(signum).name}{' with its state saved' if saved else ' at once'}.")
         self.exit_code = 128 + signum
+
+
+class OutOfTime(Interrupted):
+    """The hours of `trainer.max_hours` are over. `exit_code` is EX_TEMPFAIL of sysexits.h: try again later."""
+
+    def __init__(self, hours: float) -> None:
+        BaseException.__init__(self, f"Stopped after trainer.max_hours={hours:g} with its state saved.")
+        self.exit_code = 75
 
 
 class OutputClosed(BaseException):

@@ -1,8 +1,8 @@
 """Train as several processes that something else has started: `python together.py PLAN`.
 
-PLAN is a JSON list of {"world_size", "words", "resume", "fail_at"}, trained one after the other. Ranks are forks of
-this process, which imports everything once. `resume` continues the only run of its runs_dir;
-at its `fail_at`-th micro-batch every rank fails. Prints the exit codes of each entry's ranks as a JSON list.
+PLAN is a JSON list of {"world_size", "words", "resume", "fail"}, trained one after the other. Ranks are forks of this
+process, which imports everything once. `resume` continues the only run of its runs_dir. `fail` is [rank or null for
+all, micro-batch, "exit" | "kill" | "error"]. Prints the exit codes of each entry's ranks and its seconds, as JSON.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
 from gradspike.runs.folder import RunFolder
 from gradspike.training import run as training
@@ -27,25 +30,34 @@ def rank_of(rank: int, port: int, entry: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(entry["world_size"])}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if entry.get("fail_at"):
-        _fail_at(entry["fail_at"])
+    if entry.get("fail") and entry["fail"][0] in (None, rank):
+        _fail_at(*entry["fail"][1:])
     config = load_config(entry["words"])
     resumed = None
     if entry.get("resume"):
         resumed = RunFolder(next(Path(config.runs_dir).glob("2*")))
         config = resumed.config()
-    training.train(config, resumed, ["gradspike", "train", *entry["words"]])
+
+    def trained() -> int:
+        training.train(config, resumed, ["gradspike", "train", *entry["words"]])
+        return 0
+
+    sys.exit(reporting_errors(trained))
 
 
-def _fail_at(number: int) -> None:
+def _fail_at(number: int, how: str) -> None:
     done = 0
     original = SpikingClassifier.training_step
 
     def step(self: Any, batch: Any, batch_idx: int) -> Any:
         nonlocal done
         done += 1
-        if done == number:
+        if done == number and how == "exit":
             os._exit(7)
+        if done == number and how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if done == number and how == "error":
+            raise OSError("the disk is gone")
         return original(self, batch, batch_idx)
 
     SpikingClassifier.training_step = step  # type: ignore[method-assign]
@@ -53,19 +65,20 @@ def _fail_at(number: int) -> None:
 
 def main() -> None:
     context = multiprocessing.get_context("fork")
-    codes = []
+    ended = []
     for entry in json.loads(Path(sys.argv[1]).read_text()):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         processes = [context.Process(target=rank_of, args=(rank, port, entry)) for rank in range(entry["world_size"])]
+        started = time.monotonic()
         for process in processes:
             process.start()
         for process in processes:
             process.join(timeout=120)
             process.kill()
-        codes.append([process.exitcode for process in processes])
-    print(json.dumps(codes))
+        ended.append([[process.exitcode for process in processes], time.monotonic() - started])
+    print(json.dumps(ended))
 
 
 if __name__ == "__main__":

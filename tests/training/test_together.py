@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ from helpers.runs import assert_same_run
 WORKER = ROOT / "tests" / "helpers" / "together.py"
 
 
-@pytest.fixture
-def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., list[RunFolder]]:
-    """The runs of several trainings on two ranks, each in the runs_dir that its name gives."""
+@dataclass
+class Ended:
+    """The run of a training on two ranks, the exit codes of both, and how long they took."""
 
-    def trained(*jobs: tuple[str, list[str], dict[str, Any]]) -> list[RunFolder]:
+    run: RunFolder
+    codes: list[int]
+    seconds: float
+
+
+@pytest.fixture
+def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., tuple[list[Ended], str]]:
+    """Several trainings on two ranks, each in the runs_dir that its name gives, and what they printed as errors."""
+
+    def trained(*jobs: tuple[str, list[str], dict[str, Any]]) -> tuple[list[Ended], str]:
         plan = [
             {"world_size": 2, "words": tiny("trainer.devices=2", *words, f"runs_dir={tmp_path / name}"), **options}
             for name, words, options in jobs
@@ -38,21 +48,22 @@ def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., li
             OMP_NUM_THREADS="1",
         )
         assert done.returncode == 0, done.stderr
-        expected = [[7, 7] if "fail_at" in options else [0, 0] for _, _, options in jobs]
-        assert json.loads(done.stdout.splitlines()[-1]) == expected, done.stderr[-3000:]
-        return [RunFolder(next((tmp_path / name).glob("2*"))) for name, _, _ in jobs]
+        results = json.loads(done.stdout.splitlines()[-1])
+        runs = [RunFolder(next((tmp_path / name).glob("2*"))) for name, _, _ in jobs]
+        return [Ended(run, *result) for run, result in zip(runs, results, strict=True)], done.stderr
 
     return trained
 
 
-def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..., list[RunFolder]]) -> None:
+def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..., tuple[list[Ended], str]]) -> None:
     """Poisson spikes differ between ranks and go on where they were. The last share of each split is empty."""
     words = ["dataset.normalize=unit", "model.encoder=poisson", "trainer.ema=0.9", "dataset.eval_batch_size=2"]
     words += ["checkpoint.every_n_steps=30", "time_steps=2", "trainer.max_epochs=1", "dataset.batch_size=16"]
     words += ["loss.label_smoothing=0.1"]  # the sums of a loss round differently in another order
-    unbroken, _, resumed = together(
-        ("unbroken", words, {}), ("broken", words, {"fail_at": 35}), ("broken", words, {"resume": True})
-    )
+    failing: dict[str, Any] = {"fail": [None, 35, "exit"]}
+    ended, errors = together(("unbroken", words, {}), ("broken", words, failing), ("broken", words, {"resume": True}))
+    assert [one.codes for one in ended] == [[0, 0], [7, 7], [0, 0]], errors
+    unbroken, _, resumed = [one.run for one in ended]
     assert_same_run(unbroken, resumed)
     states = [rank["random_state"]["cpu"] for rank in load_checkpoint(unbroken.last)["ranks"]]
     assert len(states) == 2
@@ -64,3 +75,26 @@ def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..
         assert results["accuracy"] == alone[name]["accuracy"]
         assert results["loss"] == pytest.approx(alone[name]["loss"], rel=1e-5)
         assert results["firing_rate"] == pytest.approx(alone[name]["firing_rate"], rel=1e-5)
+
+
+def test_a_rank_that_dies_ends_the_others_with_one_sentence(together: Callable[..., tuple[list[Ended], str]]) -> None:
+    """Ranks that torchrun or srun has started, which know no process id of each other."""
+    words = ["trainer.max_epochs=30", "time_steps=2"]
+    ended, errors = together(
+        ("failed", words, {"fail": [1, 8, "error"]}),
+        ("killed", words, {"fail": [1, 8, "kill"]}),
+        ("first", words, {"fail": [0, 8, "kill"]}),
+    )
+    assert [one.codes for one in ended] == [[1, 1], [1, -9], [-9, 1]], errors
+    assert [one.run.state() for one in ended] == ["failed", "failed", "running"]
+    sentences = [
+        "Rank 1 failed: OSError: the disk is gone",
+        "Rank 1 died without a reason: it was killed, or its machine cannot be reached.",
+        "Rank 0 died, and the training with it.",
+    ]
+    assert [line for line in errors.splitlines() if line.startswith("Error")] == [f"Error: {one}" for one in sentences]
+    assert errors.count("Traceback") == 1  # of the error itself
+    assert "gloo" not in errors
+    for one, sentence in zip(ended[:2], sentences, strict=False):
+        assert json.loads((one.run.path / "status.json").read_text())["reason"] == f"RankLost: {sentence}"
+    assert all(one.seconds < 30 for one in ended)

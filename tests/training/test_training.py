@@ -94,7 +94,7 @@ def test_a_run_killed_between_epochs_resumes_bit_for_bit(tiny_config: Compose, t
     assert_same_run(unbroken, run)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
     tiny_config: Compose, tiny: Callable[..., list[str]], signum: signal.Signals
 ) -> None:

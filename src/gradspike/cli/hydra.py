@@ -53,6 +53,7 @@ Train a spiking neural network with a surrogate-gradient method, or resume a run
   gradspike train dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
   gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m        every combination, one after the other
   gradspike train resume=runs/<run>                            continue a run where it stopped
+  gradspike train method=psg seed=3 resume=auto                continue the newest unfinished run of this configuration
   gradspike train logger=wandb --cfg job                       print the whole configuration, train nothing
 
 Options of the groups (group=option):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gradspike.cli.hydra import run
+from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import chosen_folder
 from gradspike.data.files.data_dir import check_data_dir
+from gradspike.errors import ConfigError
 from gradspike.runs.files import check_writable
 from gradspike.runs.folder import RunFolder, Summary
+from gradspike.runs.newest import AUTO, newest_run
 from gradspike.runs.resume import resumed_config
 from gradspike.runs.timing import training_seconds
 from gradspike.shown import relative, shown
@@ -26,6 +31,9 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
 
     `typed` are the overrides of the command line; `command` is what the run records of how it was started.
     """
+    words = command or ["gradspike", "train", *typed]
+    if config.resume == AUTO:
+        config, words = _found(config, words)
     resumed = None
     if config.resume is not None:
         resumed = RunFolder.open(config.resume)
@@ -38,7 +46,6 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     if config.logger.name == "wandb" and (chosen := chosen_folder()) is not None:
         check_writable(chosen, "The environment variable WANDB_DIR=")
     check_data_dir(config.data_dir)
-    words = command or ["gradspike", "train", *typed]
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
 
     from gradspike.terminal.tables import print_result
@@ -50,6 +57,25 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     if is_first_process():
         print_result(summary, training_seconds(folder.timing), str(relative(folder.path)))
     return 0
+
+
+def _found(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig, list[str]]:
+    """Replace `resume=auto` by the run that it finds, for this process and those that it starts; without one, drop it.
+
+    Raises ConfigError if srun or torchrun has started several processes, which could each find another run.
+    """
+    place = find_place(config.trainer, words)
+    if place.world_size > 1 and not place.starts_others:
+        raise ConfigError(
+            "resume=auto: not with srun or torchrun, whose processes each look by themselves; name the run."
+        )
+    run = newest_run(config)
+    kept = [word for word in words if word.partition("=")[0] != "resume"]
+    if run is None:
+        print(f"resume=auto: {shown(Path(config.runs_dir))} has no run of this configuration; starting a new one.")
+        return config.model_copy(update={"resume": None}), kept
+    print(f"resume=auto: {shown(run.path)}")
+    return config.model_copy(update={"resume": str(run.path)}), [*kept, override("resume", str(run.path))]
 
 
 def print_trials() -> None:

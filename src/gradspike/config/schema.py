@@ -124,6 +124,8 @@ class TrainerConfig(Strict):
     """How long, on what, and how exactly."""
 
     max_epochs: Budget[PositiveInt]
+    max_hours: Shown[PositiveFloat | None] = None
+    """Hours after which a session saves its state and stops; a resumed run has as many again."""
     accumulate: Devices[PositiveInt] = 1
     """Parts into which a batch is cut, one after the other through the network; the optimiser sees the whole batch."""
     ema: Result[Annotated[float, Field(gt=0, lt=1)] | None] = None
@@ -133,6 +135,8 @@ class TrainerConfig(Strict):
     accelerator: Devices[Literal["auto", "cpu", "gpu"]] = "auto"
     devices: Devices[PositiveInt] = 1
     num_nodes: Devices[PositiveInt] = 1
+    wait_seconds: Shown[PositiveFloat] = 1800.0
+    """How long processes that train together wait for missing ones at the start."""
     precision: Form[Literal["fp32", "bf16"]] = "fp32"
     channels_last: Speed[bool] = True
     gradient_clip: Result[PositiveFloat | None] = None

@@ -22,7 +22,7 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -139,17 +139,17 @@ class RunFolder:
             raise UserError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
         return content
 
-    def record_session(self, command: list[str], modules: Iterable[str] = ()) -> None:
+    def record_session(self, command: list[str], modules: Iterable[str], step: Mapping[str, Any]) -> None:
         """Add this process to environment.json: versions, machine, git state, digest of the source and command.
 
-        `modules` are imported modules outside the package that shape the result.
+        `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees.
         """
         file = self.path / "environment.json"
         try:
             sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         except ValueError:
             sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
-        write_json(file, [*sessions, environment(command, modules)])
+        write_json(file, [*sessions, {**environment(command, modules), "step": dict(step)}])
 
     def lock(self) -> None:
         """Keep the run to this process until `unlock`. Raises UserError if another process is training it."""

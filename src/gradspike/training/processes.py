@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
 from typing_extensions import override
 
 from gradspike.errors import UserError
+from gradspike.started import child_command, child_environment
+from gradspike.training.parent_death import dies_with_this_process
 from gradspike.training.place import PARENT, Place, srun_hint
+from gradspike.training.watch import Watch
 
 log = logging.getLogger("gradspike")
 
-SECONDS_UNTIL_WARNING = 60.0
-SECONDS_TO_MEET = 1800.0
+SECONDS_UNTIL_WARNING = 30.0
 
 
 def is_first_process() -> bool:
@@ -46,8 +51,6 @@ class Processes(ClusterEnvironment):
         self.place = place
         self.others_run = not place.starts_others
         self._port = place.port
-        if place.starts_others:
-            os.environ[PARENT] = str(os.getpid())  # for the processes that Lightning starts
 
     @property
     @override
@@ -98,45 +101,120 @@ class Processes(ClusterEnvironment):
         return self.place.node_rank
 
 
+class Launcher(_SubprocessScriptLauncher):
+    """Starts `command` once more for each further device of this node. These processes die with this one.
+
+    Lightning's own ends this process by SIGKILL, without a word, when another one has died.
+    """
+
+    def __init__(self, environment: Processes, devices: int, num_nodes: int, command: Sequence[str], watch: Watch):
+        super().__init__(environment, devices, num_nodes)
+        self.environment = environment
+        self.command = command
+        self.watch = watch
+
+    @override
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self.environment.others_run:
+            self.environment.others_run = True  # a test after the training is in the same processes
+            self._call_children_scripts()
+        return super().launch(function, *args, **kwargs)
+
+    @override
+    def _call_children_scripts(self) -> None:
+        shared = {
+            PARENT: str(os.getpid()),
+            "MASTER_ADDR": self.environment.main_address,
+            "MASTER_PORT": str(self.environment.main_port),
+            "NODE_RANK": str(self.environment.node_rank()),
+        }
+        for local_rank in range(1, self.num_processes):
+            variables = child_environment({**os.environ, **shared, "LOCAL_RANK": str(local_rank)})
+            command = child_command(*self.command[1:])
+            self.procs.append(subprocess.Popen(command, env=variables, preexec_fn=dies_with_this_process()))
+        self.watch.children = self.procs
+
+
 class PatientDDP(DDPStrategy):
-    """Distributed training whose processes can be stopped while they wait for each other."""
+    """Distributed training whose processes can be stopped while they wait for each other, and die together.
+
+    `store` is what they share: keys and values at the first process. wait_seconds: how long they wait for missing ones.
+    command: what started this process, for those that it starts.
+    """
+
+    store: TCPStore
+
+    def __init__(self, watch: Watch, wait_seconds: float, command: Sequence[str], broadcast_buffers: bool) -> None:
+        super().__init__(broadcast_buffers=broadcast_buffers)
+        self.watch = watch
+        self.wait_seconds = wait_seconds
+        self.command = command
+
+    @override
+    def _configure_launcher(self) -> None:
+        environment = self.cluster_environment
+        assert isinstance(environment, Processes)
+        self._launcher = Launcher(environment, self.num_processes, self.num_nodes, self.command, self.watch)
 
     @override
     def setup_distributed(self) -> None:
         environment = self.cluster_environment
         assert isinstance(environment, Processes)
-        environment.others_run = True  # a test after the training is in the same processes
         if torch.distributed.is_initialized():
             super().setup_distributed()
             return
-        # Kept until torch has a store of its own, which shares the port.
-        store = meet(environment.place, environment.main_port)
+        self.store = meet(
+            environment.place, environment.main_port, give_up_after=self.wait_seconds, check=self.watch.check_children
+        )
         super().setup_distributed()
-        del store
+        self.watch.start(self.store)
 
 
 def meet(
-    place: Place, port: int, warn_after: float = SECONDS_UNTIL_WARNING, give_up_after: float = SECONDS_TO_MEET
+    place: Place,
+    port: int,
+    give_up_after: float,
+    warn_after: float = SECONDS_UNTIL_WARNING,
+    check: Callable[[], None] = lambda: None,
 ) -> TCPStore:
     """Wait until all processes are there. Logs the missing ranks once, and raises UserError when it gives up.
 
-    torch waits for them in one call, during which Python handles no signal.
+    Calls `check` all the time, which may raise. torch waits in one call, during which Python handles no signal.
     """
     started = time.monotonic()
     warned = False
     store: TCPStore | None = None
     while missing := _missing(store, place):
+        check()
+        _check_parent(place)
         waited = time.monotonic() - started
         names = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         if waited > give_up_after:
-            raise UserError(f"No sign of {names} of {place.world_size} within {waited:.0f} s.{srun_hint()}")
-        if waited > warn_after and not warned:
+            raise UserError(
+                f"No sign of {names} of {place.world_size} within {waited:.0f} s "
+                f"(trainer.wait_seconds={give_up_after:g}).{srun_hint()}"
+            )
+        # The first process speaks; others know of its absence alone.
+        if waited > warn_after and not warned and (place.rank == 0 or store is None):
             warned = True
-            log.error("Waiting for %s of %d (%.0f s so far).%s", names, place.world_size, waited, srun_hint())
+            log.error(
+                "Waiting for %d of %d processes: %s (%.0f s so far).%s",
+                len(missing),
+                place.world_size,
+                names,
+                waited,
+                srun_hint(),
+            )
         store = store or _join(place, port)
         time.sleep(0.05)
     assert store is not None
     return store
+
+
+def _check_parent(place: Place) -> None:
+    """End with the process that has started this one, where the system does not see to it."""
+    if place.started_by_us and os.environ.get(PARENT) != str(os.getppid()):
+        raise UserError("The first process ended while the others waited.")
 
 
 def _join(place: Place, port: int) -> TCPStore | None:

@@ -35,10 +35,12 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.place import Place, find_place
 from gradspike.training.probe.probe import Probe
 from gradspike.training.processes import is_first_process
-from gradspike.training.session import recorded
+from gradspike.training.session import record_end, recorded
+from gradspike.training.step_facts import step_facts, step_line
 from gradspike.training.summary import summarise
 from gradspike.training.to_lower import to_lower
 from gradspike.training.trainer import build_trainer, quieten
+from gradspike.training.watch import Watch, watched
 
 log = logging.getLogger("gradspike")
 
@@ -51,21 +53,24 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     """
     place = find_place(config.trainer, command)
     quieten(place)
-    with SignalGuard(place) as guard, _held(resumed), one_sentence(lambda: to_lower(config)):
+    hours = config.trainer.max_hours
+    with SignalGuard(place, hours) as guard, _held(resumed), one_sentence(lambda: to_lower(config)):
         task = _prepare(config, resumed, place)
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
             run = resumed or RunFolder(Path(os.devnull))
             try:
-                return run, _fit_and_test(task, run, guard)
+                return run, _fit_and_test(task, run, guard, command)
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None  # the first process says so
         run = resumed or RunFolder.create(config)
         parts = (config.dataset.name, config.model.name, config.method.name)
         modules = [name.partition(":")[0] for name in parts if ":" in name]
-        with recorded(run, command, modules, new=resumed is None), one_sentence(lambda: to_lower(config)):
+        facts = step_facts(config, len(task.data.samples.indices("train")))
+        with recorded(run, command, modules, facts, new=resumed is None), one_sentence(lambda: to_lower(config)):
             _announce(task, run)
-            summary = _fit_and_test(task, run, guard)
+            log.info("%s", step_line(facts))
+            summary = _fit_and_test(task, run, guard, command)
             run.write_summary(summary)
         return run, summary
 
@@ -128,7 +133,8 @@ def _announce(task: _Task, run: RunFolder) -> None:
         log.info("resumed from the start: the run has no checkpoint")
 
 
-def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
+def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list[str]) -> Summary:
+    watch = Watch(task.place, on_lost=lambda error: record_end(run, error))
     config, data, module = task.config, task.data, task.module
     metrics = JsonLines(run.metrics)
     logger = build_logger(config, run)
@@ -143,15 +149,16 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard) -> Summary:
         callbacks.append(WeightAverage(config.trainer.ema))
     callbacks += [record, timing, StopOnSignal(guard, checkpoints), checkpoints]
     validates = len(data.samples.indices("val")) > 0
-    trainer = build_trainer(config, loggers, callbacks, validates, task.place)
+    trainer = build_trainer(config, loggers, callbacks, validates, watch, command)
     if trainer.is_global_zero:
         _rewind(task, run, loggers)
     summary: Summary | None = None
     try:
         for one in loggers:
             one.start()
-        trainer.fit(module, data, ckpt_path=task.state.path if task.state else None, weights_only=True)
-        summary = summarise(config, run, trainer, module, data, checkpoints, record)
+        with watched(watch):
+            trainer.fit(module, data, ckpt_path=task.state.path if task.state else None, weights_only=True)
+            summary = summarise(config, run, trainer, module, data, checkpoints, record)
         return summary
     finally:
         for one in loggers:

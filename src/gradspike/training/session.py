@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from gradspike.config.overrides import override
 from gradspike.errors import Interrupted, UserError
@@ -19,11 +20,13 @@ log = logging.getLogger("gradspike")
 
 
 @contextmanager
-def recorded(run: RunFolder, command: list[str], modules: Sequence[str], new: bool = False) -> Iterator[None]:
+def recorded(
+    run: RunFolder, command: list[str], modules: Sequence[str], step: Mapping[str, Any], new: bool = False
+) -> Iterator[None]:
     """Lock the run, copy log lines to run.log, and record how the session starts and ends.
 
-    `modules` are imported modules outside the package that shape the result. A `new` run that cannot be locked is
-    removed; any other one stays as it is.
+    `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees. A
+    `new` run that cannot be locked is removed; any other one stays as it is.
     """
     try:
         run.lock()
@@ -36,15 +39,15 @@ def recorded(run: RunFolder, command: list[str], modules: Sequence[str], new: bo
         handler = RunLog(run.log)
         log.addHandler(handler)
         run.set_status("running")
-        run.record_session(command, modules)
+        run.record_session(command, modules, step)
         yield
         run.set_status("finished")
     except (Interrupted, KeyboardInterrupt) as error:
-        _end(run, "interrupted", str(error))
+        record_end(run, error)
         log.info("Resume with: %s", typed_command("train", override("resume", str(relative(run.path)))))
         raise
     except BaseException as error:
-        _end(run, "failed", f"{type(error).__name__}: {error}")
+        record_end(run, error)
         if handler is not None and (isinstance(error, Exhausted) or not isinstance(error, UserError)):
             handler.write_traceback(error)
         if isinstance(error, Exhausted):
@@ -67,9 +70,15 @@ def _saved(run: RunFolder) -> str:
     return f"The last saved state is {shown(run.last)}; where there is enough, continue it with: {command}"
 
 
-def _end(run: RunFolder, state: str, reason: str) -> None:
-    """Record how the session ended, as far as the disk allows: the reason for its end is the error to report."""
+def record_end(run: RunFolder, error: BaseException) -> None:
+    """Write the state and the reason of a session that this error ends, as far as the disk allows.
+
+    The reason for the end is the error to report, not a full disk.
+    """
     try:
-        run.set_status(state, reason)
-    except UserError as error:
-        log.error("%s", error)
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            run.set_status("interrupted", str(error))
+        else:
+            run.set_status("failed", f"{type(error).__name__}: {error}")
+    except UserError as full:
+        log.error("%s", full)

@@ -16,6 +16,7 @@ from gradspike.terminal.printer import speak
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.place import ALONE, Place
 from gradspike.training.processes import PatientDDP, Processes, is_first_process, take_place
+from gradspike.training.watch import Watch
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -25,9 +26,14 @@ def build_trainer(
     loggers: Sequence[RunLogger],
     callbacks: list[L.Callback],
     validate: bool = True,
-    place: Place = ALONE,
+    watch: Watch | None = None,
+    command: Sequence[str] = (),
 ) -> L.Trainer:
-    """Build a trainer without Lightning's progress bar, summary, checkpoints and sampler, which gradspike replaces."""
+    """Build a trainer without Lightning's progress bar, summary, checkpoints and sampler, which gradspike replaces.
+
+    watch: that of several processes that train together; none for one process. command: what started this one.
+    """
+    place = ALONE if watch is None else watch.place
     options = config.trainer
     assert options.world_size == place.world_size
     take_place(place)
@@ -38,7 +44,7 @@ def build_trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=_strategy(config),
+        strategy=_strategy(config, watch, command),
         precision=PRECISIONS[options.precision],  # type: ignore[arg-type]
         gradient_clip_val=options.gradient_clip,
         accumulate_grad_batches=options.accumulate,
@@ -55,12 +61,13 @@ def build_trainer(
     )
 
 
-def _strategy(config: ExperimentConfig) -> Strategy | str:
+def _strategy(config: ExperimentConfig, watch: Watch | None, command: Sequence[str]) -> Strategy | str:
     if config.trainer.world_size == 1:
         return "auto"
+    assert watch is not None
     # Statistics over all ranks are the same on all of them; otherwise the first rank's count, as everywhere in torch.
     own = config.norm.sync is False or getattr(config.method, "sync_stats", None) is False
-    return PatientDDP(broadcast_buffers=own)
+    return PatientDDP(watch, config.trainer.wait_seconds, command, broadcast_buffers=own)
 
 
 def quieten(place: Place = ALONE) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from typing_extensions import override
 
-from gradspike.errors import Interrupted
+from gradspike.errors import Interrupted, OutOfTime
 from gradspike.training.agreement import Agreement, SharedAgreement
 from gradspike.training.callbacks.checkpoints import Checkpoints
 from gradspike.training.callbacks.steps import ends_step
@@ -22,21 +22,31 @@ from gradspike.variables import variable
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that stop a run. Slurm sends SIGUSR1 or SIGUSR2 before a time limit if asked to."""
+    """The signals that stop a run. Slurm sends SIGUSR1 or SIGUSR2 before a time limit if asked to.
+
+    A closed terminal sends SIGHUP, which nohup makes a program ignore.
+    """
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     asked = (signal.SIGUSR1, signal.SIGUSR2) if variable("SLURM_JOB_ID") is not None else ()
-    return (signal.SIGINT, signal.SIGTERM, *asked)
+    return (signal.SIGINT, signal.SIGTERM, *hangup, *asked)
+
+
+TIME_IS_UP = 1000
+"""In the place of a signal's number: the hours of `trainer.max_hours` are over."""
 
 
 class SignalGuard:
     """`with SignalGuard():` makes Ctrl-C, SIGTERM and Slurm's signals raise Interrupted at any point of the program.
 
     Between `wait` and `end_wait` the first signal is only recorded in `received`, so that the training can stop at a
-    better moment; the second one raises. Of several processes, those after the first ignore Ctrl-C, which a terminal
-    sends to all of them, once they train together; while they do not wait, any other signal ends them.
+    better moment; the second one raises. Of several processes, those after the first ignore Ctrl-C and SIGHUP, which a
+    terminal sends to all of them, once they train together; while they do not wait, any other signal ends them.
     """
 
-    def __init__(self, place: Place = ALONE) -> None:
+    def __init__(self, place: Place = ALONE, max_hours: float | None = None) -> None:
         self.place = place
+        self.max_hours = max_hours
+        self._started = time.monotonic()
         self.patient = False
         self.received: int | None = None
         """The signal to stop for, which may have come to another process."""
@@ -75,9 +85,22 @@ class SignalGuard:
             else:
                 # A process of srun or torchrun may wait for a first one that never comes.
                 together = self.place.started_by_us or torch.distributed.is_initialized()
-                ignored = signum is signal.SIGINT and together
+                ignored = signum in (signal.SIGINT, signal.SIGHUP) and together
                 otherwise = self._handle if self.patient else signal.SIG_DFL
                 signal.signal(signum, signal.SIG_IGN if ignored else otherwise)
+
+    def look_at_clock(self) -> None:
+        """Take the end of the hours for a signal, if there has been none."""
+        if self.max_hours is not None and time.monotonic() - self._started > 3600 * self.max_hours:
+            self.received = self.received or TIME_IS_UP
+
+    def interruption(self) -> Interrupted:
+        """What to raise after the state was saved for the signal in `received`."""
+        assert self.received is not None
+        if self.received == TIME_IS_UP:
+            assert self.max_hours is not None
+            return OutOfTime(self.max_hours)
+        return Interrupted(self.received, saved=True)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._signalled or not self.patient:
@@ -120,9 +143,12 @@ class StopOnSignal(KeepListening):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # After the last step of an epoch its validation comes first.
-        if not ends_step(trainer, batch_idx) or batch_idx + 1 == trainer.num_training_batches:
+        if not ends_step(trainer, batch_idx):
             return
+        if trainer.is_global_zero:
+            self.guard.look_at_clock()
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the validation comes first
         if self._stops(self.agreement.stops_here):
             self.checkpoints.save_last(trainer, batch_idx)
             self._stop()
@@ -141,20 +167,15 @@ class StopOnSignal(KeepListening):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """End the other processes before they print tracebacks about the loss of this one."""
         self.guard.end_wait()
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher) and trainer.is_global_zero:
-            launcher.kill(signal.SIGKILL)
 
     def _stops(self, ask: Callable[[], bool]) -> bool:
         try:
             return ask()
         except RuntimeError:  # another process is gone
-            if self.guard.received is None:
+            if self.guard.received in (None, TIME_IS_UP):
                 raise
             raise Interrupted(self.guard.received) from None
 
     def _stop(self) -> NoReturn:
-        assert self.guard.received is not None
-        raise Interrupted(self.guard.received, saved=True)
+        raise self.guard.interruption()

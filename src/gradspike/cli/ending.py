@@ -1,0 +1,35 @@
+"""How the program ends: at once when its work is done."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and end this process with the exit code that it returns.
+
+    Python would take torch's and Lightning's objects apart, which takes seconds and serves nobody. Threads are awaited
+    and what was registered for the exit is done (W&B, worker processes); then the process ends.
+    """
+    code = 1
+
+    def end() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(end)  # the first to be registered is the last to be called
+    try:
+        code = main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+    sys.exit(code)

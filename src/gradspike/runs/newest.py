@@ -1,0 +1,52 @@
+"""The run that `resume=auto` continues. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradspike.config.marks import touches
+from gradspike.config.schema import ExperimentConfig
+from gradspike.nested import flat
+from gradspike.runs.folder import RunFolder
+from gradspike.touches import Touches
+
+AUTO = "auto"
+FREE = (Touches.SHOWN, Touches.START)
+"""What may differ between a run and the configuration that continues it."""
+
+
+def newest_run(config: ExperimentConfig) -> RunFolder | None:
+    """The newest unfinished run of this configuration in `runs_dir`, else its newest finished one, else None.
+
+    Runs are ordered by their folders' names, which begin with the time of their start.
+    """
+    plain = config.plain()
+    runs = [
+        RunFolder(file.parent)
+        for file in sorted(Path(config.runs_dir).glob("*/config.yaml"), key=lambda file: file.parent.name, reverse=True)
+        if _same(plain, file)
+    ]
+    unfinished = (run for run in runs if run.state() != "finished")
+    return next(unfinished, runs[0] if runs else None)
+
+
+def _same(plain: dict[str, Any], file: Path) -> bool:
+    """Whether a run's file has this configuration; no for a file that cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        if f"\nseed: {plain['seed']}\n" not in f"\n{text}":
+            return False  # without the time that YAML takes
+        theirs = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    if not isinstance(theirs, dict):
+        return False
+    ours_flat, theirs_flat = dict(flat(plain)), dict(flat(theirs))
+    marks = touches(plain) | touches(theirs)
+    return all(
+        marks[key] in FREE or (key in ours_flat and key in theirs_flat and ours_flat[key] == theirs_flat[key])
+        for key in ours_flat.keys() | theirs_flat.keys()
+    )

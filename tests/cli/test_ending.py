@@ -1,0 +1,44 @@
+"""The program ends when its work is done, without taking its objects apart."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from helpers.command import execute
+
+PROGRAM = """
+import atexit
+import sys
+import threading
+import time
+from gradspike.cli.ending import run_program
+
+class Large:
+    def __del__(self):
+        time.sleep(60)
+
+large = Large()
+
+def main():
+    atexit.register(lambda: print("registered"))
+    threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+    print("main")
+    {end}
+
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("return 7", 7), ("sys.exit(8)", 8), ("sys.exit('why')", 1), ("raise OSError('x')", 1)]
+)
+def test_a_program_ends_with_its_work_done_and_nothing_else(end: str, code: int) -> None:
+    started = time.monotonic()
+    done = execute(sys.executable, "-c", PROGRAM.replace("{end}", end), timeout=50)
+    assert time.monotonic() < started + 30
+    assert done.returncode == code
+    assert done.stdout.splitlines() == ["main", "thread", "registered"]
+    assert ("why" in done.stderr, "OSError: x" in done.stderr) == ("why" in end, "OSError" in end)

@@ -1,0 +1,79 @@
+"""The processes that gradspike starts die together, and say why."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gradspike.errors import Interrupted
+from gradspike.runs.folder import RunFolder
+from gradspike.training.callbacks.interrupt import SignalGuard
+from helpers.command import ROOT
+
+
+@pytest.mark.parametrize(("rank", "line"), [(0, "run: "), (1, "epoch  1/99")])
+def test_no_process_outlives_another_that_was_killed(
+    tiny: Callable[..., list[str]], tmp_path: Path, rank: int, line: str
+) -> None:
+    """The first one while the other one starts, and the other one in training."""
+    words = ["trainer.devices=2", "trainer.max_epochs=99", "trainer.progress=lines", "model.width=2", "time_steps=2"]
+    first = subprocess.Popen(
+        [sys.executable, "-u", "-m", "gradspike", "train", *tiny(*words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert first.stdout is not None
+    assert any(printed.startswith(line) for printed in first.stdout)
+    other = child_of(first.pid)
+    killed = time.monotonic()
+    os.kill((first.pid, other)[rank], signal.SIGKILL)
+    output = first.communicate(timeout=60)[0]
+    while Path(f"/proc/{other}").exists():
+        assert time.monotonic() < killed + 10
+        time.sleep(0.02)
+    assert time.monotonic() < killed + 10
+    assert "Traceback" not in output
+    assert "gloo" not in output
+    if rank:
+        sentence = "Rank 1 was killed by SIGKILL, which the system also does when memory runs out."
+        assert output.splitlines()[-1] == f"Error: {sentence}"
+        assert first.returncode == 128 + signal.SIGKILL
+        status = json.loads((RunFolder(next((tmp_path / "runs").glob("2*"))).path / "status.json").read_text())
+        assert (status["state"], status["reason"]) == ("failed", f"RankLost: {sentence}")
+
+
+def test_a_closed_terminal_stops_a_run_except_under_nohup() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with SignalGuard(), pytest.raises(Interrupted, match="SIGHUP") as error:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert error.value.exit_code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with SignalGuard():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def child_of(process: int) -> int:
+    """The only child of a process that runs gradspike, once there is one."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            if b"gradspike" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        time.sleep(0.02)
+    raise AssertionError("no child")
