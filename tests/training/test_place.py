@@ -207,7 +207,7 @@ def rank(number):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
     dist.init_process_group("gloo", rank=number, world_size=2)
     dist.barrier()
-    os.write(1, b"met\n")  # one write, whole beside that of the other process
+    os.write(1, b"met\\n")  # one write, whole beside that of the other process
 
 late = os.fork()
 if late == 0:
