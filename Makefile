@@ -10,7 +10,7 @@ JOBS ?= 2
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv and install gradspike with its development tools
 
@@ -40,6 +40,9 @@ test-slow: $(READY)  ## the tests that take minutes: whole trainings with their 
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu
 
+test-null-gpu: $(READY)  ## CUDA's paths on a device without kernels; skips where that cannot be built
+	@$(PY) -m pytest -q -m nullgpu
+
 bench: $(READY)  ## time per training step against the ReLU twin
 	@$(PY) benchmarks/step.py
 
@@ -50,4 +53,4 @@ clean:  ## remove caches and build products; runs/, data/ and .venv stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu bench bench-data clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data clean

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
 
-from gradspike.models import pooling
+from gradspike.models import determinism, pooling
 from gradspike.models.registry import MODELS
 from helpers.networks import KINDS, build, config_for
 
-# Backward passes that add atomically on CUDA (torch.use_deterministic_algorithms lists them).
+# Besides what torch refuses, backward passes that add atomically on CUDA.
 NOT_DETERMINISTIC = (
+    *determinism.NOT_DETERMINISTIC,
     *("_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "max_pool2d_with_indices_backward"),
     *("fractional_max_pool2d_backward", "reflection_pad2d_backward", "replication_pad2d_backward", "scatter_add"),
     *("upsample_bilinear2d_backward", "upsample_nearest2d_backward", "upsample_bicubic2d_backward", "max_unpool2d"),

@@ -138,6 +138,9 @@ class TrainerConfig(Strict):
     wait_seconds: Shown[PositiveFloat] = 1800.0
     """How long processes that train together wait for missing ones at the start."""
     precision: Form[Literal["fp32", "bf16"]] = "fp32"
+    tf32: Form[bool] = True
+    """Whether convolutions in float32 may use TF32 on a GPU (10 bits of mantissa), as they do in torch unless told
+    otherwise. Matrix products stay in float32."""
     channels_last: Speed[bool] = True
     gradient_clip: Result[PositiveFloat | None] = None
     deterministic: Speed[bool] = True

@@ -95,7 +95,13 @@ class DataModule(lightning.LightningDataModule):
 
         count = len(divided(train))
         return EpochLoader(
-            self.samples, plan, count, self.config.workers, moment=lambda: (self.seed, self._epoch()), grouped=True
+            self.samples,
+            plan,
+            count,
+            self.config.workers,
+            moment=lambda: (self.seed, self._epoch()),
+            grouped=True,
+            pin=self._on_gpu(),
         )
 
     @override
@@ -137,7 +143,11 @@ class DataModule(lightning.LightningDataModule):
 
     def _evaluation(self, split: Split) -> EpochLoader:
         batches = evaluation_batches(self.samples.indices(split), self.config.eval_batch_size, *self._place())
-        return EpochLoader(self.samples, lambda: batches, len(batches), self.config.workers)
+        return EpochLoader(self.samples, lambda: batches, len(batches), self.config.workers, pin=self._on_gpu())
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a GPU. Pinned memory would start CUDA in a training on the CPU."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -177,6 +177,7 @@ class EpochLoader:
         workers: int,
         moment: Callable[[], Moment | None] = lambda: None,
         grouped: bool = False,
+        pin: bool = False,
     ) -> None:
         self.samples = samples
         self.grouped = grouped
@@ -191,7 +192,7 @@ class EpochLoader:
             num_workers=workers,
             collate_fn=_unchanged,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
             generator=torch.Generator().manual_seed(0),
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -98,11 +99,14 @@ class CompiledKernels:
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
-        function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True)
+        function = torch.compile(
+            _fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=compile_options(device)
+        )
         try:
             # Sizes that are equal in the examples are independent.
             with (
                 torch.no_grad(),
+                _whichever_libdevice(),
                 without_autocast(device),
                 torch.fx.experimental._config.patch(use_duck_shape=False),  # type: ignore[attr-defined]
             ):
@@ -124,8 +128,9 @@ def compiler_problem(device: str) -> str | None:
     # This process's own device. Otherwise every process of a node would take memory on the first one.
     place = torch.device("cuda", _own_gpu()) if device == "cuda" else torch.device(device)
     try:
-        trial: Any = torch.compile(_own(_trial), fullgraph=True)
-        trial(torch.ones(64, device=place))
+        trial: Any = torch.compile(_own(_trial), fullgraph=True, options=compile_options(device))
+        with _whichever_libdevice():
+            trial(torch.ones(64, device=place))
     except Exception as error:
         return first_line(error)
     return None
@@ -135,6 +140,34 @@ def _own_gpu() -> int:
     """The GPU of this process; LOCAL_RANK may belong to a surrounding program."""
     local = whole_number("LOCAL_RANK") or 0
     return local if local < torch.cuda.device_count() else 0
+
+
+def compile_options(device: str) -> dict[str, Any]:
+    """Options of torch.compile under which forward and backward kernels fire the same spikes.
+
+    The backward pass recomputes the potential. A multiply-add that is fused in one kernel and not in the other rounds
+    differently, and u >= theta turns the last bit into a spike.
+
+    Inductor's own settings belong to a thread: the first backward kernel is compiled by autograd's thread of the GPU,
+    where `torch.use_deterministic_algorithms` has not changed them.
+    """
+    options: dict[str, Any] = {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cpp.enable_floating_point_contract_flag": "off",
+    }
+    if device == "cuda":
+        # Triton's switch for fusing has no name of its own. The rest of this option concerns arithmetic in bf16, of
+        # which the formulas have none.
+        options["emulate_precision_casts"] = True
+    return options
+
+
+@contextmanager
+def _whichever_libdevice() -> Iterator[None]:
+    """No warning of Triton's own libdevice: both passes use the same one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Triton's bundled libdevice")
+        yield
 
 
 def cache_dir() -> str:

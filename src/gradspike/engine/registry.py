@@ -59,6 +59,17 @@ def choose_engine(name: EngineName, device: str) -> str:
     return "eager"
 
 
+def runnable_engine(name: EngineName, device: str) -> EngineName:
+    """`name`, or "auto", with a warning, on a device where that engine cannot run. Engines differ in rounding alone."""
+    try:
+        choose_engine(name, device)
+    except UserError as error:
+        problem = str(error).partition(". Use engine=")[0]
+        _warn_once(f"{problem}. Using engine=auto, whose results may differ in rounding.")
+        return "auto"
+    return name
+
+
 @functools.cache
 def _warn_once(message: str) -> None:
     log.warning("%s", message)

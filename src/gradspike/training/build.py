@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.source import Split
 from gradspike.engine.registry import choose_engine
-from gradspike.errors import UserError
+from gradspike.errors import ConfigError, UserError
+from gradspike.models.determinism import NOT_DETERMINISTIC, nondeterministic_operations
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
+from gradspike.training.device import device_type
+
+BATCH = 2
+"""Samples of a trial step; a batch norm needs two."""
 
 if TYPE_CHECKING:
     from gradspike.data.datamodule import DataModule
@@ -28,9 +32,7 @@ def report_of(model: nn.Module) -> tuple[str, ...]:
 
 def build_model(config: ExperimentConfig) -> nn.Module:
     """Build the backbone for the data set's channels, image size and classes, and name its spiking layers."""
-    device = "cpu"
-    if config.trainer.accelerator != "cpu":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = device_type(config.trainer.accelerator)
     # The ANN twin has no neurons to compute.
     engine = "eager" if config.model.activation == "relu" else choose_engine(config.engine, device)
     context = LayerContext(
@@ -45,6 +47,21 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     encode_inputs(model, config.model.encoder, config.time_steps)
     name_layers(model)
     return model
+
+
+def check_deterministic(config: ExperimentConfig, model: nn.Module, device: str) -> None:
+    """Raise ConfigError if torch would refuse a step of `model` on `device` under `trainer.deterministic`."""
+    if device != "cuda" or not config.trainer.deterministic:
+        return
+    data = config.dataset
+    picture = (BATCH, data.channels, data.image_size, data.image_size)
+    found = nondeterministic_operations(model, picture if data.kind == "image" else (config.time_steps, *picture))
+    if found:
+        names = ", ".join(f"{NOT_DETERMINISTIC[name]} ({name})" for name in found)
+        raise ConfigError(
+            f"model.name={config.model.name}: on CUDA, torch has no deterministic implementation of {names}. Use "
+            "trainer.deterministic=false, after which two runs of one seed differ."
+        )
 
 
 def build_data(config: ExperimentConfig) -> DataModule:

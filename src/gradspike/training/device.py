@@ -1,9 +1,12 @@
-"""Whether this machine has the devices that a configuration asks for."""
+"""The device of a training, and whether this machine has what a configuration asks for."""
 
 from __future__ import annotations
 
 import logging
 import platform
+import re
+import warnings
+from collections.abc import Sequence
 
 import torch
 
@@ -12,21 +15,87 @@ from gradspike.errors import UserError
 
 log = logging.getLogger("gradspike")
 
+_NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available", "Torch not compiled with CUDA")
+"""How torch begins to say that there is no GPU, rather than one that it cannot use."""
+
+
+def device_type(accelerator: str) -> str:
+    """What `trainer.accelerator` means on this machine: "cpu", "cuda" or "mps". Leaves CUDA alone."""
+    if accelerator == "cpu":
+        return "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # check_device reports a GPU that cannot be used
+        if torch.cuda.is_available():
+            return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
 
 def check_device(options: TrainerConfig) -> None:
-    """Raise UserError if a device is missing; warn if the CPU only emulates bf16."""
-    gpus = torch.cuda.device_count()
-    wants_gpu = options.accelerator == "gpu" or (options.accelerator == "auto" and gpus > 0)
-    if wants_gpu and gpus < options.devices:
-        raise UserError(
-            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
-            "CUDA devices. Use trainer.accelerator=cpu or fewer devices."
-        )
-    if not wants_gpu and options.precision == "bf16" and not cpu_has_bf16():
+    """Raise UserError if a device is missing or torch cannot use it; warn if `auto` leaves a GPU unused or the CPU only
+    emulates bf16.
+    """
+    device = device_type(options.accelerator)
+    if options.accelerator != "cpu":
+        _check_gpus(options, device)
+    if device == "cpu" and options.precision == "bf16" and not cpu_has_bf16():
         log.warning(
             "trainer.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX). A convolution takes several "
             "times as long as with trainer.precision=fp32."
         )
+
+
+def _check_gpus(options: TrainerConfig, device: str) -> None:
+    problem = _cuda_problem() if device == "cpu" else None
+    if problem and options.accelerator == "auto":
+        log.warning("%s Training on the CPU.", problem)
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    wants_gpu = device == "cuda" or (options.accelerator == "gpu" and device != "mps")
+    if wants_gpu and gpus < options.devices:
+        raise UserError(
+            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
+            f"CUDA devices. {problem + ' ' if problem else ''}Use trainer.accelerator=cpu or fewer devices."
+        )
+    built_for = torch.cuda.get_arch_list() if device == "cuda" else []
+    for index in range(options.devices if built_for else 0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a page on the same matter
+            capability = torch.cuda.get_device_capability(index)
+        if not runs_on(capability, built_for):
+            name = torch.cuda.get_device_name(index)
+            raise UserError(
+                f"trainer.accelerator={options.accelerator}: {name} has compute capability "
+                f"{capability[0]}.{capability[1]}, but torch {torch.__version__} was built for {', '.join(built_for)}. "
+                "Install a torch for this GPU or use trainer.accelerator=cpu."
+            )
+
+
+def runs_on(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
+    """Whether code for these architectures (sm_86, compute_90) runs on a GPU of this compute capability.
+
+    Machine code (sm) runs on later GPUs of the same major version; PTX (compute) is compiled for any later one.
+    """
+    card = 10 * capability[0] + capability[1]
+    for architecture in built_for:
+        kind, number = re.match(r"(sm|compute)_(\d+)", architecture).groups()  # type: ignore[union-attr]
+        code = int(number)
+        if code <= card and (kind == "compute" or code // 10 == card // 10):
+            return True
+    return False
+
+
+def _cuda_problem() -> str | None:
+    """A sentence on why torch cannot use the GPUs of this machine, such as an old driver; None if there are none."""
+    if torch.version.cuda is None:
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        if reason.startswith(_NO_GPU):
+            return None
+        first, _, _ = reason.partition(". ")
+        return f"CUDA cannot be used: {first.rstrip('.')}."
+    return None
 
 
 def cpu_has_bf16() -> bool:

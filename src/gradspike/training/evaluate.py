@@ -11,12 +11,13 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
+from gradspike.engine.registry import runnable_engine
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.build import build_data, require_samples
 from gradspike.training.callbacks.interrupt import KeepListening, SignalGuard
 from gradspike.training.checkpoint import load_checkpoint
-from gradspike.training.device import check_device
+from gradspike.training.device import check_device, device_type
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.trainer import build_trainer, quieten
 
@@ -64,11 +65,16 @@ def as_evaluated(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> ExperimentConfig:
-    """A run's configuration on one device of the given kind, with what is given of the rest."""
+    """A run's configuration on one device of the given kind, with what is given of the rest.
+
+    Its engine is one that runs there.
+    """
     plain = config.plain()
     own = {"eval_batch_size": batch_size, "workers": workers}
     plain["dataset"] |= {key: value for key, value in own.items() if value is not None}
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
+    if config.model.activation == "spike":
+        plain["engine"] = runnable_engine(config.engine, device_type(accelerator))
     if plain["model"].get("pretrained") is not None:
         plain["model"]["pretrained"] = None  # the weights come from a checkpoint
     return validate({**plain, "data_dir": data_dir or config.data_dir})

@@ -22,7 +22,7 @@ from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.timing import drop_epochs
 from gradspike.shown import shown
-from gradspike.training.build import build_data, report_of, require_samples
+from gradspike.training.build import build_data, check_deterministic, report_of, require_samples
 from gradspike.training.callbacks.checkpoints import Checkpoints, epochs_done
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord
 from gradspike.training.callbacks.interrupt import SignalGuard, StopOnSignal
@@ -30,7 +30,7 @@ from gradspike.training.callbacks.progress import progress
 from gradspike.training.callbacks.timing import Timing
 from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.checkpoint import SavedState, newest_state
-from gradspike.training.device import check_device
+from gradspike.training.device import check_device, device_type
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.place import Place, find_place
 from gradspike.training.probe.probe import Probe
@@ -106,6 +106,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     module = SpikingClassifier(config)  # before the data, so that an impossible network is reported at once
+    check_deterministic(config, module.model, device_type(config.trainer.accelerator))
     if is_first_process():
         data.prepare_data()
     data.setup()

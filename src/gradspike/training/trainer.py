@@ -6,9 +6,13 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import lightning as L
+import torch
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer import trainer as lightning_trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.loggers.base import RunLogger
@@ -37,6 +41,11 @@ def build_trainer(
     options = config.trainer
     assert options.world_size == place.world_size
     take_place(place)
+    # Lightning keeps the random state of all GPUs around its first validation, which would start CUDA in a training on
+    # the CPU.
+    lightning_trainer.isolate_rng = partial(isolate_rng, include_cuda=options.accelerator != "cpu")  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = options.tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
     return L.Trainer(
         # Lightning loads and resumes hpc_ckpt_*.ckpt from this folder in a Slurm job, and writes nothing else there.
         default_root_dir=os.devnull,

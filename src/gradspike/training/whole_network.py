@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
+from gradspike.engine.compiled import compile_options
 from gradspike.errors import UserError, first_line
 from gradspike.spiking_norm import SpikingNorm
 
@@ -22,13 +25,16 @@ class CompiledNetwork:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._layers = [layer for layer in network.modules() if isinstance(layer, SpikingNorm)]
-        self._compiled = torch.compile(network.forward, dynamic=False)
+        self._compiled: Any = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The network's output. Raises UserError if it cannot be compiled."""
         watched = any(layer._forward_hooks for layer in self._layers)
         if watched or not self._network.training:
             return self._network(inputs)  # type: ignore[no-any-return]
+        if self._compiled is None:  # the device is known only now
+            options = compile_options(inputs.device.type)
+            self._compiled = torch.compile(self._network.forward, dynamic=False, options=options)
         try:
             return self._compiled(inputs)  # type: ignore[no-any-return]
         except TorchDynamoException as error:

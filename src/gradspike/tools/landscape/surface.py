@@ -137,7 +137,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
     chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
     batch_size = arguments.batch_size or config.dataset.eval_batch_size
     plan = evaluation_batches(chosen, batch_size)
-    loader = EpochLoader(samples, lambda: plan, len(plan), config.dataset.workers)
+    loader = EpochLoader(samples, lambda: plan, len(plan), config.dataset.workers, pin=device.type == "cuda")
 
     def batches() -> Iterable[dict[str, Tensor]]:
         for batch in loader:

@@ -22,6 +22,8 @@ from gradspike.loggers.jsonl import JsonLines
 from gradspike.spiking_norm import NORMALISING
 from gradspike.tools.profile.clock import Clock, Part
 from gradspike.tools.profile.memory import memory_of
+from gradspike.training.build import check_deterministic
+from gradspike.training.device import device_type
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.probe.probe import Probe
 from gradspike.training.trainer import build_trainer
@@ -108,6 +110,7 @@ def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
     trainer_config = config.trainer.model_copy(update={"max_epochs": 1_000_000})
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config)
+    check_deterministic(config, module.model, device_type(config.trainer.accelerator))
     marks = _Marks(steps)
     callbacks: list[L.Callback] = [_Before(marks), *([Probe(probe)] if probe.enabled else []), _After(marks)]
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +118,7 @@ def _train(config: ExperimentConfig, data: DataModule, steps: int) -> _Look:
         trainer = build_trainer(endless, [JsonLines(Path(folder) / "metrics.jsonl")], callbacks, validate=False)
         trainer.fit(module, data)
     assert marks.batch is not None
+    module.to(trainer.strategy.root_device)  # a GPU, from which Lightning has moved it
     memory = memory_of(config, module, marks.batch, trainer.optimizers[0], kind_of)
     plain, probed = marks.steps(probed=PROBED_EVERY if probe.enabled and config.model.activation == "spike" else None)
     return _Look(plain, probed, memory, marks.waits)

@@ -30,6 +30,7 @@ class Timing(L.Callback):
         self._samples = 0
         self._started = 0.0
         self._train_seconds = 0.0
+        self._device = torch.device("cpu")
         self._in_epoch = False
         self._before: dict[str, float] = {}
 
@@ -48,6 +49,7 @@ class Timing(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Lightning does not call on_train_epoch_start for an epoch that is resumed midway.
         reset_peak()
+        self._device = pl_module.device
         self._start()
         before, self._before = self._before, {}
         self._samples = int(before.get("samples", 0))
@@ -83,5 +85,5 @@ class Timing(L.Callback):
 
     def _start(self) -> None:
         self._samples, self._started, self._in_epoch = 0, time.perf_counter(), True
-        if torch.cuda.is_available():
+        if self._device.type == "cuda":  # anything else would start CUDA in a training on the CPU
             torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,249 @@
+"""Everything of CUDA that a device without kernels shows: `test_null_gpu.py` runs this with the null GPU.
+
+Values are garbage there, so the checks for finite numbers are off. Prints one line of JSON: the findings by name.
+
+    null_gpu.py all FOLDER [PART...]       everything that one process can show, or some parts of it
+    null_gpu.py main WORDS...              one command of gradspike, for processes of their own
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics.metric
+from lightning.pytorch.strategies import ddp
+
+from gradspike import ranks
+from gradspike.__main__ import main
+from gradspike.errors import UserError
+from gradspike.methods.registry import METHODS
+from gradspike.models.determinism import NOT_DETERMINISTIC
+from gradspike.models.registry import MODELS
+from gradspike.runs.folder import RunFolder
+from gradspike.tools.landscape import surface
+from gradspike.training import module
+from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.metrics import Meter
+from gradspike.training.module import SpikingClassifier
+from helpers.networks import build, config_for
+
+torch.backends.cudnn.enabled = False  # it asks the driver for more than the null GPU has
+for check in ("_check_samples", "_check_network", "_check_loss", "check_weights"):
+    setattr(SpikingClassifier, check, lambda *arguments: None)
+module.bad_inputs = module.bad_network = lambda *arguments: None
+results = Meter.results
+Meter.results = lambda self, split: dict.fromkeys(results(self, split), 0.0)
+surface.cosine = lambda *arguments: 0.0
+# NCCL needs real devices.
+ddp._get_default_process_group_backend_for_device = lambda device: "gloo"
+# Shapes are tensors here, and therefore garbage.
+torchmetrics.metric.gather_all_tensors = lambda value, group=None: list(ranks.gathered(value))
+
+TINY = ["model.width=4", "model.depth=2", "dataset=digits", "dataset.batch_size=256", "trainer.progress=none"]
+TINY += ["trainer.max_epochs=1", "dataset.eval_batch_size=512"]
+TRITON_NETWORKS = ("spiking_cnn", "sew_resnet18")
+"""Layers are the same in all networks; these have every kind of layer, and each kernel takes a second to compile."""
+
+
+class Findings(dict[str, Any]):
+    """What was found in the parts whose names begin with one of `only`."""
+
+    def __init__(self, only: list[str]) -> None:
+        super().__init__()
+        self.only = tuple(only or [""])
+
+    def part(self, name: str, action: Callable[[], Any]) -> None:
+        if not name.startswith(self.only):
+            return
+        start = time.process_time()
+        try:
+            self[name] = action()
+        except Exception as error:
+            self[name] = f"{type(error).__name__}: {error}"
+        print(f"{name}: {time.process_time() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+def cpu_leaves_cuda_alone(folder: Path) -> list[Any]:
+    words = [*TINY, f"data_dir={folder / 'data'}", f"runs_dir={folder / 'cpu'}", "engine=eager"]
+    code = main(["train", *words, "trainer.accelerator=cpu"])
+    (run,) = (folder / "cpu").iterdir()
+    evaluated = main(["evaluate", f"run={run}", "accelerator=cpu"])
+    drawn = main(["landscape", f"run={run}", "accelerator=cpu", "points=3", "samples=32"])
+    return [code, evaluated, drawn, torch.cuda.is_initialized()]
+
+
+def steps(engine: str, network: str) -> dict[str, str]:
+    """One deterministic step of a network with every method; what went wrong, by method. No wait is allowed."""
+    wrong: dict[str, str] = {}
+    for method in METHODS.names():
+        config = config_for(network, f"method={method}", f"engine={engine}", "trainer.accelerator=gpu")
+        data = config.dataset
+        try:
+            model = build(config).cuda()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            images = torch.zeros(2, data.channels, data.image_size, data.image_size, device="cuda")
+            for number in range(2):
+                if number:
+                    torch.cuda.set_sync_debug_mode("error")
+                optimizer.zero_grad()
+                model(images).float().sum().backward()
+                optimizer.step()
+        except Exception as error:
+            wrong[method] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return wrong
+
+
+def run_of(folder: Path, name: str, *words: str) -> tuple[int, RunFolder]:
+    place = folder / name
+    code = main(["train", *TINY, f"data_dir={folder / 'data'}", f"runs_dir={place}", "trainer.accelerator=gpu", *words])
+    return code, RunFolder(next(place.glob("2*")))
+
+
+def trained(folder: Path, engine: str) -> list[Any]:
+    """Train, evaluate and draw on the GPU, and with Triton on the CPU too: exit codes and the run's state."""
+    code, run = run_of(folder, engine, f"engine={engine}", "method=mpd_agl", "time_steps=2")
+    codes = [code]
+    for accelerator in ("gpu", "cpu") if engine == "triton" else ("gpu",):
+        codes.append(main(["evaluate", f"run={run.path}", f"accelerator={accelerator}"]))
+        out = f"out={folder / engine / accelerator}"
+        codes.append(
+            main(["landscape", f"run={run.path}", f"accelerator={accelerator}", "points=3", "samples=32", out])
+        )
+    return [*codes, run.state()]
+
+
+def resumed(folder: Path) -> list[Any]:
+    """A run that stops within an epoch, and goes on: exit code, state, and whether the GPU's generator is as saved."""
+    original, done = SpikingClassifier.training_step, []
+
+    def failing(self: Any, batch: Any, batch_idx: int) -> Any:
+        done.append(batch_idx)
+        torch.rand(3, device="cuda")
+        if len(done) == 4:
+            raise UserError("power failure")
+        return original(self, batch, batch_idx)
+
+    SpikingClassifier.training_step = failing
+    try:
+        assert run_of(folder, "resumed", "engine=eager", "checkpoint.every_n_steps=2")[0] == 1
+    finally:
+        SpikingClassifier.training_step = original
+    run = RunFolder(next((folder / "resumed").glob("2*")))
+    saved = load_checkpoint(run.last)["ranks"][0]["random_state"]["cuda"]
+    states = []
+
+    def first(self: Any, batch: Any, batch_idx: int) -> Any:
+        states.append(torch.cuda.get_rng_state())
+        return original(self, batch, batch_idx)
+
+    SpikingClassifier.training_step = first
+    try:
+        torch.cuda.manual_seed_all(99)
+        code = main(["train", f"resume={run.path}"])
+    finally:
+        SpikingClassifier.training_step = original
+    return [code, run.state(), torch.equal(states[0], saved), len(set(saved.tolist())) > 1]
+
+
+def waits(folder: Path, engine: str) -> list[Any]:
+    """Host waits of a step of a real training, by `gradspike profile`."""
+    out = folder / f"profile_{engine}.json"
+    words = [*TINY, f"data_dir={folder / 'data'}", "dataset.batch_size=64", "trainer.accelerator=gpu", "steps=2"]
+    code = main(["profile", *words, f"engine={engine}", f"out={out}"])
+    return [code, json.loads(out.read_text())["step"]["waits"]]
+
+
+def refused_operations() -> dict[str, bool]:
+    """Operations of the list that can be run in a line, and whether torch refuses them."""
+    functional = torch.nn.functional
+
+    def values(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, device="cuda", requires_grad=True)
+
+    places = torch.zeros(2, 4, 8, 8, dtype=torch.long, device="cuda")
+    volume, picture, row = (2, 4, 4, 8, 8), (2, 4, 8, 8), (2, 4, 8)
+    cases: dict[str, Callable[[], Any]] = {
+        "_adaptive_avg_pool2d_backward": lambda: functional.adaptive_avg_pool2d(values(*picture), 3),
+        "_adaptive_avg_pool3d_backward": lambda: functional.adaptive_avg_pool3d(values(*volume), 3),
+        "_upsample_bicubic2d_aa_backward": lambda: functional.interpolate(
+            values(*picture), scale_factor=0.5, mode="bicubic", antialias=True
+        ),
+        "_upsample_bilinear2d_aa_backward": lambda: functional.interpolate(
+            values(*picture), scale_factor=0.5, mode="bilinear", antialias=True
+        ),
+        "adaptive_max_pool2d_backward": lambda: functional.adaptive_max_pool2d(values(*picture), 3),
+        "avg_pool3d_backward": lambda: functional.avg_pool3d(values(*volume), 2),
+        "fractional_max_pool2d_backward": lambda: functional.fractional_max_pool2d(values(*picture), 2, output_size=3),
+        "fractional_max_pool3d_backward": lambda: functional.fractional_max_pool3d(values(*volume), 2, output_size=2),
+        "grid_sampler_2d_backward": lambda: functional.grid_sample(
+            values(*picture), torch.zeros(2, 8, 8, 2, device="cuda"), align_corners=False
+        ),
+        "histc": lambda: torch.histc(values(9).detach()) * values(1),
+        "max_pool3d_with_indices_backward": lambda: functional.max_pool3d(values(*volume), 2),
+        "max_unpool2d": lambda: functional.max_unpool2d(values(*picture), places, 2),
+        "median.dim": lambda: values(*picture).median(1).values,
+        "nll_loss2d_forward": lambda: functional.cross_entropy(values(2, 4, 8, 8), places[:, 0]),
+        "put": lambda: values(*picture).take(places[0, 0, 0]),
+        "reflection_pad1d_backward": lambda: functional.pad(values(*row), (1, 1), mode="reflect"),
+        "upsample_bicubic2d_backward": lambda: functional.interpolate(values(*picture), scale_factor=2, mode="bicubic"),
+        "upsample_linear1d_backward": lambda: functional.interpolate(values(*row), scale_factor=2, mode="linear"),
+    }
+    assert set(cases) <= set(NOT_DETERMINISTIC)
+    refused = {}
+    torch.use_deterministic_algorithms(True)
+    for name, case in cases.items():
+        try:
+            case().sum().backward()
+            refused[name] = False
+        except RuntimeError as error:
+            refused[name] = "deterministic" in str(error)
+    return refused
+
+
+def generated(cache: Path) -> dict[str, int]:
+    """Of the CUDA kernels that torch.compile made: how many, and how many of them may differ between the passes."""
+    sources = [file.read_text() for file in cache.rglob("*.py")]
+    kernels = [source for source in sources if "@triton.jit" in source and "async_compile" not in source]
+    machine = [file.read_text() for file in cache.rglob("*.ptx")]
+    return {
+        "kernels": len(kernels),
+        "fuse": sum("'enable_fp_fusion': False" not in kernel for kernel in kernels),
+        "not deterministic": sum("'deterministic': True" not in kernel for kernel in kernels),
+        "compiled": len(machine),
+        "fused": sum("fma.rn.f32" in code for code in machine),
+    }
+
+
+def everything(folder: Path, only: list[str]) -> Findings:
+    found = Findings(only)
+    found.part("cpu", lambda: cpu_leaves_cuda_alone(folder))
+    found.part("refused", refused_operations)
+    for network in MODELS.names():
+        found.part(f"eager {network}", lambda network=network: steps("eager", network))
+    for network in TRITON_NETWORKS:
+        found.part(f"triton {network}", lambda network=network: steps("triton", network))
+    for engine in ("eager", "triton", "compiled"):
+        found.part(f"train {engine}", lambda engine=engine: trained(folder, engine))
+    found.part("generated", lambda: generated(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])))
+    found.part("resumed", lambda: resumed(folder))
+    for engine in ("eager", "triton"):
+        found.part(f"waits {engine}", lambda engine=engine: waits(folder, engine))
+    return found
+
+
+if __name__ == "__main__":
+    what, *words = sys.argv[1:]
+    if what == "main":
+        sys.exit(main(words))
+    sys.argv[1:] = []
+    torch.use_deterministic_algorithms(True)
+    print("FOUND " + json.dumps(everything(Path(words[0]), words[1:])), flush=True)
