@@ -144,13 +144,13 @@ class Worker:
 
     def __init__(self, network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
         self.candidate = candidate
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self._process = subprocess.Popen(
             step_worker.command(network, candidate, device, threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            text=True,
+            encoding="utf-8",
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def compiled(model: Any, candidate: Candidate) -> Any:
 def serve(network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
     """Answer requests until the input ends."""
     # Libraries may print, so answers have their own channel.
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     training: Training | None = None
 

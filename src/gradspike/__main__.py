@@ -14,7 +14,7 @@ from gradspike import __version__
 from gradspike.cli.ending import run_program
 from gradspike.cli.reporting import reporting_errors
 from gradspike.errors import ConfigError, UserError, unknown
-from gradspike.variables import check_for_training, unset_empty
+from gradspike.variables import check_for_training, draw_into_files, unset_empty
 
 COMMANDS = {
     "train": ("train a network, or resume a run", "gradspike.cli.train:command"),
@@ -74,6 +74,7 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))
     unset_empty()
+    draw_into_files()
     if name not in WITHOUT_TRAINING and not {"-h", "--help"} & set(rest):
         check_for_training()
     module, _, function = COMMANDS[name][1].partition(":")

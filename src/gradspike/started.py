@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -20,12 +21,33 @@ def child_command(*words: str) -> list[str]:
     return [sys.executable, *([] if _as_module() else ["-P"]), "-m", "gradspike", *words]
 
 
+PLACE = re.compile(
+    r"((NODE|GROUP|LOCAL|ROLE)_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_(ADDR|PORT)|ROLE_NAME|GRADSPIKE_PARENT"
+    r"|(TORCHELASTIC|PMI|PMIX|OMPI|JSM)_\w+"
+    r"|SLURM_(JOB_?ID|STEP\w*|PROCID|LOCALID|NODEID|N?TASKS?\w*|NPROCS|GTIDS|(JOB_)?(N?NODES|NUM_NODES|NODELIST))"
+    r"|SLURM_(SRUN|CPU_BIND|MEM_BIND|TOPOLOGY|LAUNCH_NODE|DISTRIBUTION)\w*"
+    r"|WANDB_(RUN_ID|RESUME|SWEEP_ID|SWEEP_PARAM_PATH)"
+)
+"""Which of several processes this one is, and whose W&B run: no matter of a process that trains by itself.
+
+Without SLURM_JOB_ID it leaves Slurm's signals to the process that started it.
+"""
+
+
 def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """`variables`, with PYTHONPATH set where `child_command` would not find this code without it."""
+    """The variables of a process that trains by itself: without this one's PLACE, and with PYTHONPATH set where
+    `child_command` would not find this code without it.
+    """
+    kept = {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
+    return kept | python_path(variables)
+
+
+def python_path(variables: Mapping[str, str]) -> dict[str, str]:
+    """PYTHONPATH for `child_command`, where it would not find this code without it."""
     if _importable():
-        return dict(variables)
+        return {}
     before = variables.get("PYTHONPATH")
-    return {**variables, "PYTHONPATH": os.pathsep.join([str(SOURCES), *([before] if before else [])])}
+    return {"PYTHONPATH": os.pathsep.join([str(SOURCES), *([before] if before else [])])}
 
 
 def typed_command(command: str, *words: str) -> str:

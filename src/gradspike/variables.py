@@ -16,7 +16,10 @@ WHOLE = re.compile(
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 GPUS = "CUDA_VISIBLE_DEVICES"
 LIGHTNING = "PL_TRAINER_"
-_EMPTY = re.compile(rf"{WHOLE.pattern}|{'|'.join(THREADS)}|(WANDB|SLURM|PL|TORCHELASTIC)_\w+|MASTER_ADDR|NETRC")
+_EMPTY = re.compile(
+    rf"{WHOLE.pattern}|{'|'.join(THREADS)}"
+    r"|(WANDB|SLURM|PL|TORCHELASTIC|TORCH|TORCHINDUCTOR|TRITON|NCCL|HF)_\w+|MASTER_ADDR|NETRC"
+)
 """An empty CUDA_VISIBLE_DEVICES is a value: it hides all GPUs."""
 _GPU = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none", re.IGNORECASE)
 
@@ -35,10 +38,15 @@ def whole_number(name: str, environment: Mapping[str, str] | None = None) -> int
 
 
 def unset_empty() -> None:
-    """Remove variables that are set and empty, which libraries would read as a name, a mode or a number."""
+    """Remove variables that are set and empty, which libraries would read as a name, a mode, a path or a number."""
     for name in list(os.environ):
         if _EMPTY.fullmatch(name) and variable(name) is None:
             del os.environ[name]
+
+
+def draw_into_files() -> None:
+    """Choose matplotlib's backend for files. torchmetrics imports matplotlib, which fails for a wrong MPLBACKEND."""
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def check_for_training() -> None:

@@ -70,3 +70,59 @@ def test_it_is_said_in_the_form_in_which_it_was_started(tmp_path: Path) -> None:
         "gradspike evaluate run=x"
     )
     assert next_command([str(script)], copy, **source) == "bin/gradspike evaluate run=x"
+
+
+def test_a_process_that_trains_by_itself_has_no_place_among_others() -> None:
+    place = [
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "NODE_RANK",
+        "ROLE_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "GROUP_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_USE_AGENT_STORE",
+        "PMI_RANK",
+        "OMPI_COMM_WORLD_RANK",
+        "GRADSPIKE_PARENT",
+        "JSM_NAMESPACE_RANK",
+        "SLURM_JOB_ID",
+        "SLURM_JOBID",
+        "SLURM_STEP_ID",
+        "SLURM_STEPID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_PROCID",
+        "SLURM_LOCALID",
+        "SLURM_NODEID",
+        "SLURM_NTASKS",
+        "SLURM_NTASKS_PER_NODE",
+        "SLURM_TASKS_PER_NODE",
+        "SLURM_TASK_PID",
+        "SLURM_NPROCS",
+        "SLURM_NNODES",
+        "SLURM_JOB_NUM_NODES",
+        "SLURM_NODELIST",
+        "SLURM_JOB_NODELIST",
+        "SLURM_GTIDS",
+        "SLURM_SRUN_COMM_HOST",
+        "SLURM_CPU_BIND_LIST",
+        "WANDB_RUN_ID",
+        "WANDB_SWEEP_ID",
+        "WANDB_RESUME",
+    ]
+    kept = [
+        "PATH",
+        "CUDA_VISIBLE_DEVICES",
+        "SLURM_TMPDIR",
+        "SLURM_CPUS_PER_TASK",
+        "SLURM_JOB_PARTITION",
+        "WANDB_PROJECT",
+        "RANKS",
+    ]
+    child = started.child_environment(dict.fromkeys([*place, *kept], "1"))
+    assert [name for name in place if name in child] == []
+    assert [name for name in kept if name not in child] == []

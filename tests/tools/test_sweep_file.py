@@ -20,7 +20,7 @@ from gradspike.tools.sweep.definition import check_same, definition
 from gradspike.tools.sweep.distributions import distribution_of
 from gradspike.tools.sweep.file import Metric, SweepFile, read
 from gradspike.tools.sweep.folder import SweepFolder
-from gradspike.tools.sweep.options import SweepArguments
+from gradspike.tools.sweep.options import SweepArguments, parse
 from gradspike.tools.sweep.parameters import Categorical
 from gradspike.tools.sweep.proposals import Proposal, check_all, proposals
 from gradspike.tools.sweep.ranges import LogUniformValues, QUniform
@@ -200,6 +200,24 @@ def test_mistakes_on_the_command_line(
     with pytest.raises(ConfigError) as error:
         sweep_command.sweep([small if word == "SMALL" else word for word in arguments])
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("place", [{"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"},
+                                   {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}])  # fmt: skip
+def test_what_tasks_of_one_sweep_cannot_share(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: dict[str, str]
+) -> None:
+    file = str(write(tmp_path))
+    for name, value in {**place, "SLURM_STEP_NUM_TASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"gpus=0,1: each of the 4 tasks would hand out the same GPUs"):
+        parse([file, "gpus=0,1"])
+    with pytest.raises(ConfigError, match="executor=slurm submits jobs by itself, and 4 tasks would submit each"):
+        parse([file, "executor=slurm"])
+    parse([file, "workers=2"])
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)  # the process of a batch script, which no srun has multiplied
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    parse([file, "gpus=0,1"])
 
 
 def test_a_mistake_is_answered_without_torch_and_leaves_nothing_behind(tmp_path: Path) -> None:

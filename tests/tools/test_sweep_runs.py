@@ -198,9 +198,19 @@ METRIC = Metric(name="val/accuracy", goal="maximize")
 
 
 def test_runners_share_a_study(
-    sweep: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sweep: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two runners on one folder and one on a folder of its own, as on another machine: each trial is trained once."""
+    """Two runners on one folder and one on a folder of its own, as on another machine: each trial is trained once.
+
+    Three tasks of srun and torchrun are three runners, and their trials are no ranks.
+    """
+    place = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1"}
+    place |= {"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+    for name, value in {**place, "MASTER_ADDR": "x", "SLURM_NTASKS": "3", "SLURM_STEP_NUM_TASKS": "3"}.items():
+        monkeypatch.setenv(name, value)
     storage = f"storage=sqlite:///{tmp_path / 'shared.db'}"
     folders = [tmp_path / "here" / "same", tmp_path / "here" / "same", tmp_path / "there" / "same"]
     words = [sweep({"seed": [0, 1, 2]}, storage, "trainer.max_epochs=1", f"folder={path}") for path in folders]

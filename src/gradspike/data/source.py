@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.cores import cores
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import UserError
@@ -111,7 +111,7 @@ class Source(ABC, Generic[ConfigT]):
         self.config = config
         self.time_steps = time_steps
         self.data_dir = data_dir
-        self.prepare_workers = min(4, os.cpu_count() or 1)
+        self.prepare_workers = min(4, cores())
         """Number of processes that prepare the files."""
         self.refresh = False
         """Whether to check every file's name, size and time even if their folder seems unchanged."""

@@ -65,7 +65,7 @@ def _git_state() -> dict[str, Any] | None:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", *words], cwd=here, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=10
         ).stdout.strip()
 
     try:

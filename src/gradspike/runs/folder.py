@@ -157,7 +157,7 @@ class RunFolder:
             return
         file = self.path / ".lock"
         try:
-            self._lock = file.open("a")
+            self._lock = file.open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{file}: cannot be opened ({error.strerror or error}).") from error
         try:

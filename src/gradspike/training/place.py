@@ -70,6 +70,13 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     return _started_by_srun(env, tasks)
 
 
+def started_together() -> int:
+    """How many processes srun or torchrun started with this command; 1 if neither did."""
+    if variable("TORCHELASTIC_RUN_ID") is not None:
+        return whole_number("WORLD_SIZE") or 1
+    return _tasks(os.environ) if variable("SLURM_STEP_ID") is not None else 1
+
+
 def srun_hint() -> str:
     """What to do about missing ranks."""
     if variable("SLURM_JOB_ID") is not None:

@@ -124,7 +124,7 @@ def _require_finished(folder: Path, config: dict[str, Any]) -> None:
 def _running_or_killed(folder: Path, status: Mapping[str, Any]) -> str:
     """The state of a run without an end; only its lock tells whether a process still trains it."""
     try:
-        with (folder / ".lock").open() as file:
+        with (folder / ".lock").open(encoding="utf-8") as file:
             lock(file, shared=True)
     except Taken:
         return "still running"

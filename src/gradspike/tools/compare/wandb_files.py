@@ -71,7 +71,8 @@ def _records(file: Path) -> list[dict[str, Any]]:
         result = subprocess.run(
             [str(tool), "leet", "inspect", "--json", str(file)],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=SECONDS,
             check=True,
         )

@@ -171,7 +171,7 @@ class SweepFolder:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock of the whole folder for a moment's work; waits for it."""
-        with (self.path / f".{name}.lock").open("a") as file:
+        with (self.path / f".{name}.lock").open("a", encoding="utf-8") as file:
             lock(file, wait=True)
             yield
 
@@ -191,7 +191,7 @@ class SweepFolder:
 
 def try_lock(path: Path) -> IO[str] | None:
     """The open, locked file, or None if another process holds it."""
-    file = path.open("a")
+    file = path.open("a", encoding="utf-8")
     try:
         lock(file)
     except Taken:

@@ -14,6 +14,7 @@ from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.registry import Strict
+from gradspike.training.place import started_together
 
 DRY_RUN = "--dry-run"
 CLUSTER_WORKERS = 8
@@ -125,5 +126,21 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError("gpus: the cluster assigns the GPUs; use gpus_per_trial=1")
     if options.gpus_per_trial is not None:
         typed.append(f"trainer.devices={options.gpus_per_trial}")
+    _check_tasks(options)
     file = Path(line.words[0]).expanduser()
     return CommandLine(file, options, tuple(slurm), tuple(typed), line.config_dir, DRY_RUN in line.flags)
+
+
+def _check_tasks(options: SweepArguments) -> None:
+    """Each task of srun runs this command, and they share its trials. Raises ConfigError for what they cannot share."""
+    tasks = started_together()
+    if tasks > 1 and options.gpus:
+        raise ConfigError(
+            f"gpus={','.join(options.gpus)}: each of the {tasks} tasks would hand out the same GPUs. Give each its "
+            "own (srun --gpus-per-task=1) and leave gpus out, or start the sweep once, without srun."
+        )
+    if tasks > 1 and options.executor != "local":
+        raise ConfigError(
+            f"executor={options.executor} submits jobs by itself, and {tasks} tasks would submit each for itself. "
+            "Start the sweep once, without srun."
+        )

@@ -17,9 +17,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from gradspike.cores import cores
 from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
-from gradspike.tools.sweep.cores import cores
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.parameters import Parameter

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from gradspike.cores import cores
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.files import write_atomically
-from gradspike.started import child_environment
-from gradspike.tools.sweep.cores import cores
+from gradspike.started import python_path
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.running import Running
 from gradspike.tools.sweep.slurm_options import MAX_NUM_TIMEOUT, import_submitit
 from gradspike.tools.sweep.trial import start, stop_file
 from gradspike.tools.sweep.words import Words
+from gradspike.variables import whole_number
 
 if TYPE_CHECKING:
     import subprocess
@@ -57,7 +58,7 @@ class TrialJob:
             return None
         record = record.model_copy(update={"job": submitit.JobEnvironment().job_id})
         wish = stop_file(folder, self.number)
-        threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or cores()) // self.processes
+        threads = (whole_number("SLURM_CPUS_PER_TASK") or cores()) // self.processes
         _, self.process = start(folder, self.words, record, lock, max(1, threads))
         while self.process.poll() is None:
             if wish.exists():
@@ -140,7 +141,7 @@ class Cluster:
         if not local:
             parameters |= {"slurm_array_parallelism": workers, "slurm_signal_delay_s": SECONDS_TO_SAVE + 30}
         # Jobs import this package, even if it is not installed but started from its folder.
-        os.environ.update(child_environment(os.environ))
+        os.environ.update(python_path(os.environ))
         try:
             cluster = "local" if local else "slurm"
             executor = self._submitit.AutoExecutor(

@@ -22,6 +22,7 @@ from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, State, SweepFolder
 from gradspike.tools.sweep.progress import final_value
 from gradspike.tools.sweep.words import Words
+from gradspike.variables import variable
 
 LOG_LINES = 8
 
@@ -42,10 +43,10 @@ def start(
     command = words.command(overrides)
     shown_command, attempt = words.shown(overrides), record.attempts + 1
     environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        **child_environment({**os.environ, **words.environment}),
+        "OMP_NUM_THREADS": variable("OMP_NUM_THREADS") or str(threads),
         "PYTHONUNBUFFERED": "1",
-        **words.environment,
+        **{name: value for name, value in words.environment.items() if name != "PYTHONPATH"},
     }
     if record.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(record.gpus)
@@ -57,7 +58,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=child_environment(environment),
+            env=environment,
             start_new_session=True,
             pass_fds=[lock.fileno()],
             preexec_fn=_ignore_warning_of_the_cluster,
