@@ -36,7 +36,7 @@ class Touches(Enum):
     SPEED = "speed"
     """How it is computed: the same result up to rounding."""
     DEVICES = "devices"
-    """On how many devices and in how many parts: as SPEED, and a resumed run may change them together."""
+    """On which devices, and in how many parts a batch is computed: a resumed run may change them together."""
     START = "start"
     """What a run is called, where it is kept and how it was prepared: settled when it starts."""
     SHOWN = "shown"

@@ -77,7 +77,7 @@ class Command:
             key, equals, value = word.partition("=")
             if not equals:
                 plain.append(word)
-            elif key in self.keys.model_fields:
+            elif key in self._known():
                 values[key] = value
             elif self.trains:
                 self._check_key(key)
@@ -85,7 +85,7 @@ class Command:
             elif self.words:
                 plain.append(word)
             else:
-                raise self.error(unknown("key", key, self.keys.model_fields))
+                raise self.error(unknown("key", key, self._known()))
         if plain and not self.words:
             raise self.error(f"'{plain[0]}' is not an argument. Write key=value.")
         return Typed(self._validated(values), overrides, plain, flags, config_dir)
@@ -118,9 +118,13 @@ class Command:
 
     def _check_key(self, key: str) -> None:
         """Report a mistyped key of the command's own as such, before it is taken for one of the configuration."""
-        known = {*self.keys.model_fields, *ExperimentConfig.model_fields}
+        known = {*self._known(), *ExperimentConfig.model_fields}
         if "." not in key and key.lstrip("+~") not in known:
             raise self.error(unknown("key", key, known))
+
+    def _known(self) -> list[str]:
+        """The command's own keys as they are typed; an alias may have dots."""
+        return [field.alias or name for name, field in self.keys.model_fields.items()]
 
     def _validated(self, values: Mapping[str, str]) -> Any:
         try:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
+from gradspike.engine.registry import EngineName
 from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
@@ -23,6 +24,8 @@ class EvaluateConfig(Strict):
     batch_size: PositiveInt | None = None
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     data_dir: str | None = None
+    source: str | None = Field(default=None, alias="dataset.source", min_length=1)
+    engine: EngineName | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
 
@@ -32,15 +35,18 @@ Evaluate the checkpoints of a run on one split of its data.
   gradspike evaluate run=runs/<run> split=test
 
 Arguments:
-  run          the run's folder
-  split        test | val | train                             (test)
-  checkpoint   last | best (by validation accuracy) | both    (both)
-  batch_size   samples computed at a time                     (the run's dataset.eval_batch_size)
-  workers      loader processes                               (the run's dataset.workers)
-  data_dir     where the data is now, if it has moved
-  accelerator  auto | cpu | gpu                               (auto)
+  run             the run's folder
+  split           test | val | train                             (test)
+  checkpoint      last | best (by validation accuracy) | both    (both)
+  batch_size      samples computed at a time                     (the run's dataset.eval_batch_size)
+  workers         loader processes                               (the run's dataset.workers)
+  data_dir        where the data is now, if it has moved
+  dataset.source  where the data's files are now, if they have moved
+  engine          auto | eager | compiled | triton               (the run's)
+  accelerator     auto | cpu | gpu                               (auto)
 
-Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run's folder.
+Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run's folder. Other samples than
+those of the training are refused.
 """
 
 COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig)
@@ -58,17 +64,21 @@ def evaluate(words: list[str]) -> int:
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation
 
+    data_dir, source = arguments.data_dir, arguments.source
     size = arguments.batch_size or run.config().dataset.eval_batch_size
     with one_sentence(lambda: f"lower batch_size={size}", keys=""):
         results = evaluation.evaluate(
             run,
             paths,
             arguments.split,
-            arguments.data_dir,
+            data_dir,
             arguments.accelerator,
             arguments.batch_size,
             arguments.workers,
+            source,
+            arguments.engine,
         )
+    moved = {key: value for key, value in (("data_dir", data_dir), ("dataset.source", source)) if value is not None}
     print_evaluation(shown(run.path), arguments.split, results)
-    print(f"written: {shown(run.write_evaluation(arguments.split, results))}")
+    print(f"written: {shown(run.write_evaluation(arguments.split, results, moved))}")
     return 0

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gradspike.cli.arguments import take_config_dir
 from gradspike.cli.reporting import tried
+from gradspike.cli.resume import printed, requested_config, resumed_path
 from gradspike.config.compose import (
     CONF_DIR,
     GROUPS,
@@ -28,6 +29,7 @@ from gradspike.config.compose import (
     settle,
     to_plain,
 )
+from gradspike.config.overrides import override
 from gradspike.config.recipes import unequal_recipes
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
@@ -110,16 +112,26 @@ def run(
     arguments.config_dir = config_dir
     _check_flags(arguments)
     codes: list[int] = []
+    resumed: tuple[ExperimentConfig, list[str]] | None = None
     version.setbase("1.3")
 
     def job(raw: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
+        if resumed is not None:
+            config, words = resumed
+            codes.append(tried(lambda: train(config, words)))
+            return
         typed = [word for word in HydraConfig.get().overrides.task if not word.startswith("hydra")]
         codes.append(tried(lambda: train(validate(to_plain(raw)), typed)))
 
     if not (arguments.info or arguments.shell_completion or arguments.hydra_help):
-        arguments.overrides = check_command_line(arguments)
+        resumed = _resumed(arguments)
+        if resumed is None:
+            arguments.overrides = check_command_line(arguments)
+        elif arguments.cfg == "job":
+            print(printed(resumed[0], arguments.package), end="")
+            return 0
     try:
         _run_hydra(arguments, parser, job, str(CONF_DIR), "config")
     finally:
@@ -194,6 +206,23 @@ def _refuse_one_wandb_run(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"The environment variable WANDB_RUN_ID={one} is one W&B run, and a multirun has several: unset it."
         )
+
+
+def _resumed(arguments: Namespace) -> tuple[ExperimentConfig, list[str]] | None:
+    """The configuration of the run that the command line resumes, and what was typed; leaves the rest to Hydra.
+
+    None without `resume`, and for several runs. Raises ConfigError for what the run does not have or must keep.
+    """
+    folders = config_dirs(arguments.config_dir)
+    path = resumed_path(arguments.overrides, folders)
+    hydras = [word for word in arguments.overrides if word.startswith("hydra")]
+    if path is None or arguments.multirun or any(word.upper() == "HYDRA.MODE=MULTIRUN" for word in hydras):
+        return None
+    if arguments.cfg == "all":
+        raise ConfigError("resume and --cfg all exclude each other: --cfg job prints the run's configuration.")
+    resumed = requested_config(path, arguments.overrides, folders, arguments.config_name or "config")
+    arguments.overrides = [override("resume", path), *hydras]
+    return resumed
 
 
 def _refuse_several_devices(config: ExperimentConfig) -> None:

@@ -194,7 +194,7 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
             for word in words if known else ():
                 key = word.partition("=")[0]
                 if not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
-                    raise ConfigError(_unknown_key(key, known)) from error
+                    raise ConfigError(unknown_key(key, known)) from error
             plus = " New keys of a dictionary want a plus: '+key={name:value}'."
             reason = str(error).splitlines()[0]
             raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
@@ -202,7 +202,8 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
     return composed
 
 
-def _unknown_key(key: str, known: set[str]) -> str:
+def unknown_key(key: str, known: set[str]) -> str:
+    """The sentence for a key that is not among `known`, with the nearest one and those beside it."""
     parent = key.rpartition(".")[0]
     siblings = sorted(one for one in known if parent and one.rpartition(".")[0] == parent)
     allowed = f" Allowed: {', '.join(siblings)}" if siblings else ""

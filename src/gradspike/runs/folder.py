@@ -25,6 +25,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import yaml
@@ -125,10 +126,12 @@ class RunFolder:
         """Write summary.json."""
         write_json(self.path / "summary.json", finite(summary))
 
-    def write_evaluation(self, split: str, results: dict[str, dict[str, float]]) -> Path:
-        """Write evaluation_<split>.json. Raises UserError where the folder does not allow it."""
+    def write_evaluation(
+        self, split: str, results: dict[str, dict[str, float]], data: Mapping[str, str] = MappingProxyType({})
+    ) -> Path:
+        """Write evaluation_<split>.json; `data` says where moved data were. Raises UserError if it cannot."""
         file = self.path / f"evaluation_{split}.json"
-        write_json(file, finite(results))
+        write_json(file, finite({**results, "data": dict(data)} if data else results))
         return file
 
     def summary(self) -> dict[str, Any]:
@@ -139,17 +142,29 @@ class RunFolder:
             raise UserError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
         return content
 
-    def record_session(self, command: list[str], modules: Iterable[str], step: Mapping[str, Any]) -> None:
+    def record_session(
+        self,
+        command: list[str],
+        modules: Iterable[str],
+        step: Mapping[str, Any],
+        changed: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Add this process to environment.json: versions, machine, git state, digest of the source and command.
 
-        `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees.
+        `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees;
+        `changed` are the keys in which a resumed run differs from its start, with both values.
         """
         file = self.path / "environment.json"
         try:
             sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         except ValueError:
             sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
-        write_json(file, [*sessions, {**environment(command, modules), "step": dict(step)}])
+        session = {
+            **environment(command, modules),
+            "step": dict(step),
+            **({"changed": dict(changed)} if changed else {}),
+        }
+        write_json(file, [*sessions, session])
 
     def lock(self) -> None:
         """Keep the run to this process until `unlock`. Raises UserError if another process is training it."""

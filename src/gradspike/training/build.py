@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -22,6 +23,8 @@ BATCH = 2
 
 if TYPE_CHECKING:
     from gradspike.data.datamodule import DataModule
+
+DIGITS = 12  # of a data set's digest that messages show
 
 
 def report_of(model: nn.Module) -> tuple[str, ...]:
@@ -77,3 +80,18 @@ def require_samples(data: DataModule, split: Split) -> None:
     if not len(data.samples.indices(split)):
         reason = " With dataset.val_fraction=0 all of them are used for training." if split == "val" else ""
         raise UserError(f"The data set '{data.config.name}' has no samples in the split {split}.{reason}")
+
+
+def require_data_of(checkpoint: Mapping[str, Any], data: DataModule) -> None:
+    """Raise UserError unless the data, which must be set up, are those that a checkpoint was trained on."""
+    trained_on, found = checkpoint.get("data"), data.digest
+    if trained_on in (None, found):
+        return
+    config, source = data.config, getattr(data.config, "source", None)
+    where = f"dataset.source={source}" if source is not None else f"data_dir={data.data_dir}"
+    typed = "dataset.source or data_dir" if "source" in type(config).model_fields else "data_dir"
+    raise UserError(
+        f"dataset={config.name}: the run was trained on the samples {trained_on[:DIGITS]}, but {where} has "
+        f"{found[:DIGITS]}, which are not those that the run was trained on: files, splits or contents differ. Point "
+        f"{typed} at its data, or start a new run."
+    )

@@ -30,13 +30,15 @@ def device_type(accelerator: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def check_device(options: TrainerConfig) -> None:
+def check_device(options: TrainerConfig, section: str = "trainer.") -> None:
     """Raise UserError if a device is missing or torch cannot use it; warn if `auto` leaves a GPU unused or the CPU only
     emulates bf16.
+
+    section: what stands before `accelerator=` on the command line. The error says what to type instead, also on resume.
     """
     device = device_type(options.accelerator)
     if options.accelerator != "cpu":
-        _check_gpus(options, device)
+        _check_gpus(options, device, section)
     if device == "cpu" and options.precision == "bf16" and not cpu_has_bf16():
         log.warning(
             "trainer.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX). A convolution takes several "
@@ -44,16 +46,21 @@ def check_device(options: TrainerConfig) -> None:
         )
 
 
-def _check_gpus(options: TrainerConfig, device: str) -> None:
+def _check_gpus(options: TrainerConfig, device: str, section: str) -> None:
     problem = _cuda_problem() if device == "cpu" else None
     if problem and options.accelerator == "auto":
         log.warning("%s Training on the CPU.", problem)
     gpus = torch.cuda.device_count() if device == "cuda" else 0
     wants_gpu = device == "cuda" or (options.accelerator == "gpu" and device != "mps")
     if wants_gpu and gpus < options.devices:
+        parts = options.devices * options.accumulate
+        fewer = max((number for number in range(1, gpus + 1) if parts % number == 0), default=0)
+        ways = [f"{section}devices={fewer} {section}accumulate={parts // fewer}"] if fewer else []
+        devices = f" {section}devices={options.devices}" if options.devices > 1 else ""
         raise UserError(
-            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: this machine has {gpus} "
-            f"CUDA devices. {problem + ' ' if problem else ''}Use trainer.accelerator=cpu or fewer devices."
+            f"{section}accelerator={options.accelerator}{devices}: this machine has {gpus} CUDA "
+            f"{'device' if gpus == 1 else 'devices'}. {problem + ' ' if problem else ''}"
+            f"Use {' or '.join([*ways, f'{section}accelerator=cpu'])}."
         )
     built_for = torch.cuda.get_arch_list() if device == "cuda" else []
     for index in range(options.devices if built_for else 0):
@@ -63,9 +70,9 @@ def _check_gpus(options: TrainerConfig, device: str) -> None:
         if not runs_on(capability, built_for):
             name = torch.cuda.get_device_name(index)
             raise UserError(
-                f"trainer.accelerator={options.accelerator}: {name} has compute capability "
+                f"{section}accelerator={options.accelerator}: {name} has compute capability "
                 f"{capability[0]}.{capability[1]}, but torch {torch.__version__} was built for {', '.join(built_for)}. "
-                "Install a torch for this GPU or use trainer.accelerator=cpu."
+                f"Install a torch for this GPU or use {section}accelerator=cpu."
             )
 
 

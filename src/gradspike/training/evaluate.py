@@ -11,10 +11,10 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.data.datamodule import DataModule
 from gradspike.data.source import Split
-from gradspike.engine.registry import runnable_engine
+from gradspike.engine.registry import EngineName, runnable_engine
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.training.build import build_data, require_samples
+from gradspike.training.build import build_data, require_data_of, require_samples
 from gradspike.training.callbacks.interrupt import KeepListening, SignalGuard
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.device import check_device, device_type
@@ -30,13 +30,18 @@ def evaluate(
     accelerator: str,
     batch_size: int | None = None,
     workers: int | None = None,
+    source: str | None = None,
+    engine: EngineName | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Accuracy, loss and firing rate of each checkpoint on `split`, by the checkpoint's name."""
+    """Accuracy, loss and firing rate of each checkpoint on `split`, by the checkpoint's name.
+
+    Raises UserError for everything the user can fix, other samples than those of the training among it.
+    """
     quieten()
-    config = as_evaluated(run.config(), data_dir, accelerator, batch_size, workers)
-    check_device(config.trainer)
+    config = as_evaluated(run.config(), data_dir, accelerator, batch_size, workers, source, engine)
+    check_device(config.trainer, section="")
     with SignalGuard() as guard:
-        states = {path: load_checkpoint(path)["state_dict"] for path in checkpoints}
+        contents = {path: load_checkpoint(path) for path in checkpoints}
         data, module = build_data(config), SpikingClassifier(config)
         data.prepare_data()
         data.setup()
@@ -44,9 +49,10 @@ def evaluate(
         data.test_split = split
         trainer = build_trainer(config, loggers=[], callbacks=[KeepListening(guard)])
         results = {}
-        for path, state in states.items():
+        for path, content in contents.items():
+            require_data_of(content, data)
             try:
-                results[path.stem] = evaluate_weights(trainer, module, data, state)
+                results[path.stem] = evaluate_weights(trainer, module, data, content["state_dict"])
             except RuntimeError as error:
                 if "state_dict" not in str(error):
                     raise
@@ -64,10 +70,13 @@ def as_evaluated(
     accelerator: str,
     batch_size: int | None = None,
     workers: int | None = None,
+    source: str | None = None,
+    engine: EngineName | None = None,
 ) -> ExperimentConfig:
-    """A run's configuration on one device of the given kind, with what is given of the rest.
+    """A run's configuration on one device of the given kind; other arguments that are given replace the run's.
 
-    Its engine is one that runs there.
+    Without `engine`, it is the run's own or one that runs on that device.
+    source: where the data set's files are now. Raises ConfigError if it has no `dataset.source`.
     """
     plain = config.plain()
     own = {"eval_batch_size": batch_size, "workers": workers}
@@ -77,7 +86,9 @@ def as_evaluated(
         plain["engine"] = runnable_engine(config.engine, device_type(accelerator))
     if plain["model"].get("pretrained") is not None:
         plain["model"]["pretrained"] = None  # the weights come from a checkpoint
-    return validate({**plain, "data_dir": data_dir or config.data_dir})
+    if source is not None:
+        plain["dataset"]["source"] = source
+    return validate({**plain, "data_dir": data_dir or config.data_dir, "engine": engine or plain["engine"]})
 
 
 def evaluate_weights(

@@ -17,13 +17,14 @@ from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import UserError
 from gradspike.spiking_norm import collect_losses, watch_first_layer
-from gradspike.training.build import build_model
+from gradspike.training.build import build_model, require_data_of
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.losses import build_loss
 from gradspike.training.metrics import Meter
 from gradspike.training.mixing import build_mixing
 from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
+from gradspike.training.parts import count_in_parts, summed
 from gradspike.training.random_state import random_state, restore_random_state
 from gradspike.training.whole_network import CompiledNetwork
 
@@ -167,21 +168,23 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` added. Raises UserError if the data are not those of the run."""
-        if checkpoint.get("data") not in (None, self._data_digest()):
-            raise UserError(
-                f"The samples of dataset={self.config.dataset.name} are not those that the run was trained on so far: "
-                "files, splits or contents differ. Point dataset.source or data_dir at its data, or start a new run."
-            )
-        states = checkpoint["ranks"]
-        if len(states) != self.trainer.world_size:
-            raise UserError(
-                f"The checkpoint was saved by a training on {len(states)} ranks and cannot be continued on "
-                f"{self.trainer.world_size}."
-            )
-        own = states[self.trainer.global_rank]
-        restore_random_state(own["random_state"], self.device)
-        self.train_meter.restore(own["train_meter"])
+        """Restore what `on_save_checkpoint` added, on any number of ranks and parts of a batch.
+
+        Raises UserError if the data are not those of the run.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, DataModule):
+            require_data_of(checkpoint, data)
+        count_in_parts(checkpoint, self.config.trainer.accumulate)
+        states, rank = checkpoint["ranks"], self.trainer.global_rank
+        if len(states) == self.trainer.world_size:
+            self.train_meter.restore(states[rank]["train_meter"])
+        elif rank == 0:
+            self.train_meter.restore(summed([state["train_meter"] for state in states]))
+        if rank < len(states):
+            restore_random_state(states[rank]["random_state"], self.device)
+        else:
+            torch.manual_seed(mix_integers(self.config.seed, rank, checkpoint["global_step"]))
 
     def _data_digest(self) -> str | None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -223,7 +226,7 @@ class SpikingClassifier(L.LightningModule):
     def _check_samples(self, counts: Tensor, split: str) -> None:
         problem = bad_inputs(counts, split) if self.trainer.is_global_zero else None
         if problem:
-            raise UserError(f"{problem}. Fix the data, or the options that scale it (dataset.normalize).")
+            raise UserError(f"{problem}. Fix the data, or the options that scale it (dataset.normalize) in a new run.")
 
     def _check_network(self, counts: Tensor, split: str, batch_idx: int) -> None:
         problem = bad_network(counts, split, self.model) if self.trainer.is_global_zero else None
@@ -239,5 +242,5 @@ class SpikingClassifier(L.LightningModule):
         return Diverged(
             f"{what} (epoch {self.current_epoch + 1}, batch {batch}). Try a smaller optimizer.lr (now "
             f"{self.config.optimizer.lr:g}), scheduler.warmup_epochs=1, trainer.gradient_clip=1 or "
-            "trainer.precision=fp32."
+            "trainer.precision=fp32 in a new run."
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -20,6 +21,7 @@ from gradspike.loggers.base import RunLogger
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
+from gradspike.runs.resume import changes, statistics_change
 from gradspike.runs.timing import drop_epochs
 from gradspike.shown import shown
 from gradspike.training.build import build_data, check_deterministic, report_of, require_samples
@@ -54,7 +56,11 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     place = find_place(config.trainer, command)
     quieten(place)
     hours = config.trainer.max_hours
-    with SignalGuard(place, hours) as guard, _held(resumed), one_sentence(lambda: to_lower(config)):
+
+    def lowered() -> str:
+        return to_lower(config, resumed=resumed is not None)
+
+    with SignalGuard(place, hours) as guard, _held(resumed), one_sentence(lowered):
         task = _prepare(config, resumed, place)
         if not is_first_process():
             # Only the first process writes. It tells the others where the checkpoints are.
@@ -67,8 +73,9 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         parts = (config.dataset.name, config.model.name, config.method.name)
         modules = [name.partition(":")[0] for name in parts if ":" in name]
         facts = step_facts(config, len(task.data.samples.indices("train")))
-        with recorded(run, command, modules, facts, new=resumed is None), one_sentence(lambda: to_lower(config)):
-            _announce(task, run)
+        changed = changes(run, config) if resumed is not None else {}
+        with recorded(run, command, modules, facts, changed, new=resumed is None), one_sentence(lowered):
+            _announce(task, run, changed)
             log.info("%s", step_line(facts))
             summary = _fit_and_test(task, run, guard, command)
             run.write_summary(summary)
@@ -115,7 +122,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     return _Task(config, data, module, state, resumed is not None, place)
 
 
-def _announce(task: _Task, run: RunFolder) -> None:
+def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> None:
     """Log where the run is, where network and settings come from, and where it resumes."""
     log.info("run: %s", shown(run.path))
     for line in report_of(task.module.model):
@@ -132,6 +139,10 @@ def _announce(task: _Task, run: RunFolder) -> None:
         log.info("resumed %s, step %d", where, task.state.content["global_step"])
     elif task.resumed:
         log.info("resumed from the start: the run has no checkpoint")
+    for key, (before, now) in changed.items():
+        log.info("changed: %s=%s instead of %s", key, now, before)
+    if task.state is not None and (warning := statistics_change(run, task.config)):
+        log.warning("%s", warning)
 
 
 def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list[str]) -> Summary:

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from gradspike.config.overrides import override
@@ -21,12 +22,18 @@ log = logging.getLogger("gradspike")
 
 @contextmanager
 def recorded(
-    run: RunFolder, command: list[str], modules: Sequence[str], step: Mapping[str, Any], new: bool = False
+    run: RunFolder,
+    command: list[str],
+    modules: Sequence[str],
+    step: Mapping[str, Any],
+    changed: Mapping[str, Any] = MappingProxyType({}),
+    new: bool = False,
 ) -> Iterator[None]:
     """Lock the run, copy log lines to run.log, and record how the session starts and ends.
 
-    `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees. A
-    `new` run that cannot be locked is removed; any other one stays as it is.
+    `modules` are imported modules outside the package that shape the result; `step` is what an optimiser step sees;
+    `changed` are the keys in which a resumed run differs from its start, with both values. A `new` run that cannot be
+    locked is removed; any other one stays as it is.
     """
     try:
         run.lock()
@@ -39,7 +46,7 @@ def recorded(
         handler = RunLog(run.log)
         log.addHandler(handler)
         run.set_status("running")
-        run.record_session(command, modules, step)
+        run.record_session(command, modules, step, changed)
         yield
         run.set_status("finished")
     except (Interrupted, KeyboardInterrupt) as error:

@@ -39,6 +39,8 @@ Arguments:
   norm_statistics  stored (running statistics) | batch                     (stored)
   accelerator      auto | cpu | gpu                                        (auto)
   data_dir         folder of the data, if it has moved
+  dataset.source   folder or archive of the data's files, if they have moved
+  engine           auto | eager | compiled | triton                       (the run's)
   out              folder of the result                                   (<run>/landscape_<checkpoint>_<split>_s<seed>)
   restart          true: discard earlier points                            (false)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 
+from gradspike.engine.registry import EngineName
 from gradspike.registry import Strict
 
 NullOr = BeforeValidator(lambda value: None if value in ("null", "none", "") else value)
@@ -27,6 +28,8 @@ class LandscapeConfig(Strict):
     norm_statistics: Literal["stored", "batch"] = "stored"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     data_dir: Annotated[str | None, NullOr] = None
+    source: Annotated[str | None, NullOr] = Field(default=None, alias="dataset.source")
+    engine: EngineName | None = None
     out: Annotated[str | None, NullOr] = None
     restart: bool = False
 

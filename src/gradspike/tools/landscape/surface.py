@@ -26,7 +26,7 @@ from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches
-from gradspike.training.build import build_data, require_samples
+from gradspike.training.build import build_data, require_data_of, require_samples
 from gradspike.training.checkpoint import load_checkpoint, state_hash
 from gradspike.training.device import check_device
 from gradspike.training.evaluate import as_evaluated
@@ -118,8 +118,16 @@ class OpenedSurface:
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
     """Load a run's network and data. Raises UserError for mistakes that the user can fix."""
     quieten()
-    config = as_evaluated(run.config(), arguments.data_dir, arguments.accelerator, workers=arguments.workers)
-    check_device(config.trainer)
+    places = {"data_dir": arguments.data_dir, "dataset.source": arguments.source}
+    config = as_evaluated(
+        run.config(),
+        arguments.data_dir,
+        arguments.accelerator,
+        workers=arguments.workers,
+        source=arguments.source,
+        engine=arguments.engine,
+    )
+    check_device(config.trainer, section="")
     content = load_checkpoint(checkpoint)
     data, module = build_data(config), SpikingClassifier(config)
     module.load_state_dict(content["state_dict"])
@@ -132,6 +140,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
 
     data.prepare_data()
     data.setup()
+    require_data_of(content, data)
     require_samples(data, arguments.split)
     samples = data.samples
     chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
@@ -179,6 +188,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
         "checkpoint": arguments.checkpoint,
         "epoch": int(content["epoch"]) + 1,
         "samples": len(chosen),
+        "data": {"digest": data.digest, **{key: place for key, place in places.items() if place is not None}},
     }
     return OpenedSurface(Surface(module.model, arguments.seed, measure), settings, labels)
 
