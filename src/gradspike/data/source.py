@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from gradspike.cores import cores
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 from gradspike.shown import printable
 from gradspike.started import typed_command
 
@@ -135,7 +135,7 @@ class Source(ABC, Generic[ConfigT]):
 
 
 def _typed(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else to_json(value, separators=(",", ":"))
 
 
 def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: int) -> NDArray[np.uint8]:

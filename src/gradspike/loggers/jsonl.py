@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
+from gradspike.json_text import to_json
 from gradspike.loggers.base import RunLogger
-from gradspike.runs.files import append_line, finite
+from gradspike.runs.files import append_line
 
 
 class JsonLines(RunLogger):
@@ -35,7 +35,7 @@ class JsonLines(RunLogger):
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        append_line(self.file, json.dumps(finite({"step": step, **metrics})))
+        append_line(self.file, to_json({"step": step, **metrics}))
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

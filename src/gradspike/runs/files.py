@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 
 # The umask can only be read by setting it.
 _UMASK = os.umask(0o022)
@@ -54,18 +53,9 @@ def write_output(path: Path, text: str, option: str) -> None:
         raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
 
 
-def finite(value: Any) -> Any:
-    """`value` with None for numbers that are not finite, which JSON cannot represent."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def write_json(path: Path, value: Any) -> None:
     """`write_record` of a value as JSON."""
-    write_record(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_record(path, to_json(value, indent=2) + "\n")
 
 
 def check_writable(folder: str, named: str = "") -> None:

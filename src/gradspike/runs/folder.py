@@ -35,7 +35,7 @@ from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
-from gradspike.runs.files import finite, write_json, write_record
+from gradspike.runs.files import write_json, write_record
 from gradspike.runs.identity import id_of, write_id
 from gradspike.shown import shown
 
@@ -124,14 +124,14 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
-        write_json(self.path / "summary.json", finite(summary))
+        write_json(self.path / "summary.json", summary)
 
     def write_evaluation(
         self, split: str, results: dict[str, dict[str, float]], data: Mapping[str, str] = MappingProxyType({})
     ) -> Path:
         """Write evaluation_<split>.json; `data` says where moved data were. Raises UserError if it cannot."""
         file = self.path / f"evaluation_{split}.json"
-        write_json(file, finite({**results, "data": dict(data)} if data else results))
+        write_json(file, {**results, "data": dict(data)} if data else results)
         return file
 
     def summary(self) -> dict[str, Any]:

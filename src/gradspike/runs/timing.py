@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gradspike.json_text import to_json
 from gradspike.runs.files import write_record
 
 
@@ -22,7 +23,7 @@ def drop_epochs(file: Path, first: int) -> None:
     """Drop the lines of epoch `first` and later ones, which a resumed run trains again, and half-written lines."""
     if file.is_file():
         kept = [line for line in _lines(file) if line["epoch"] < first]
-        write_record(file, "".join(json.dumps(line) + "\n" for line in kept))
+        write_record(file, "".join(to_json(line) + "\n" for line in kept))
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from gradspike.data.files.files import Files
+from gradspike.json_text import to_json
 
 LISTING_VERSION = 4
 """Change it with any change in which files are listed and how they are named: stored fingerprints are then renewed."""
@@ -42,7 +43,7 @@ def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
     try:
         record.parent.mkdir(exist_ok=True)
         temporary = record.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
+        temporary.write_text(to_json(found), encoding="utf-8")
         temporary.replace(record)
     except OSError:
         pass  # a read-only data_dir works, a little slower

@@ -28,6 +28,7 @@ from gradspike.data.prepared.work_bar import WorkBar
 from gradspike.data.prepared.work_pool import run_tasks
 from gradspike.errors import UserError
 from gradspike.exhausted import is_full
+from gradspike.json_text import to_json
 
 ItemT = TypeVar("ItemT")
 PARTS = "parts"
@@ -156,7 +157,7 @@ def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int
     for array in parts.parent.glob("*.npy*"):
         array.unlink()
     parts.mkdir()
-    file.write_text(json.dumps(plan), encoding="utf-8")
+    file.write_text(to_json(plan), encoding="utf-8")
 
 
 def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[ItemT]) -> None:
@@ -175,7 +176,7 @@ def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[Item
             crc32 = zlib.crc32((temporary / f"{name}.npy").read_bytes())
             arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "bytes": size, "crc32": crc32}
         record = {"arrays": arrays, "bad": [asdict(file) for file in part.bad]}
-        (temporary / "part.json").write_text(json.dumps(record), encoding="utf-8")
+        (temporary / "part.json").write_text(to_json(record), encoding="utf-8")
         place = parts / _name(number)
         shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.prepared.digests import DamagedError, compare, compare_whole, digests
+from gradspike.json_text import to_json
 
 FORMAT = 1
 ABOUT_FILES = ("source", "path", "path_in_data_dir", "bad", "left_out")
@@ -36,13 +37,13 @@ class Prepared:
 
 def canonical(key: Mapping[str, Any]) -> dict[str, Any]:
     """The key after a round trip through JSON, so that keys can be compared."""
-    back: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **key}, sort_keys=True))
+    back: dict[str, Any] = json.loads(to_json({"format": FORMAT, **key}, sort_keys=True))
     return back
 
 
 def folder_of(data_dir: Path, name: str, key: Mapping[str, Any]) -> Path:
     """The folder of the set `name` with this canonical `key`."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(to_json(key, sort_keys=True).encode()).hexdigest()[:16]
     return data_dir / "prepared" / f"{name}-{digest}"
 
 
@@ -124,12 +125,12 @@ def write_meta(folder: Path, key: Mapping[str, Any], facts: Mapping[str, Any]) -
             "bytes": path.stat().st_size,
             **digests(path),
         }
-    meta = json.loads(json.dumps({"key": dict(key), "facts": dict(facts), "arrays": arrays}))  # as it will be read
+    meta = json.loads(to_json({"key": dict(key), "facts": dict(facts), "arrays": arrays}))  # as it will be read
     meta["digest"] = _digest(meta)
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    (folder / "meta.json").write_text(to_json(meta, indent=1), encoding="utf-8")
 
 
 def _digest(meta: Mapping[str, Any]) -> str:
     """The SHA-256 of what meta.json says about the samples."""
     facts = {name: fact for name, fact in meta["facts"].items() if name not in ABOUT_FILES}
-    return hashlib.sha256(json.dumps({**meta, "facts": facts}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json({**meta, "facts": facts}, sort_keys=True).encode()).hexdigest()

@@ -19,17 +19,17 @@ class WorkBar:
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done = title, total, done
         self._first = done
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False)
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
         self._started = self._told = time.perf_counter()
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.percentage:>3.0f} %", markup=False),
                 TimeRemainingColumn(elapsed_when_finished=True),
                 console=self._console,
             )

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
@@ -62,7 +63,7 @@ def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mappin
     """
     started = str(sessions[0]["started"] if sessions else "")
     own = _id(folder) or hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
-    return hashlib.sha256(json.dumps([started, config, own], sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(to_json([started, config, own], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _id(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gradspike.config.marks import touches
 from gradspike.errors import ConfigError
+from gradspike.json_text import to_json
 from gradspike.nested import flat
 from gradspike.tools.compare.run import Excluded, Run
 from gradspike.touches import SHAPING, Touches
@@ -69,7 +70,7 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         chosen = {key: settings[run.id][key] for key in swept if key in settings[run.id]}
-        found.setdefault((run.label, json.dumps(chosen, sort_keys=True)), []).append(run)
+        found.setdefault((run.label, to_json(chosen, sort_keys=True)), []).append(run)
     excluded: list[Excluded] = []
     groups = []
     for (label, chosen_text), members in found.items():

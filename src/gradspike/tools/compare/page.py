@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from typing import Any
 
+from gradspike.json_text import to_json
 from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison
 from gradspike.tools.compare.table import latex, markdown
@@ -22,7 +22,7 @@ def render(comparison: Comparison, data: dict[str, Any]) -> str:
 
     contents = {**data, "markdown": markdown(comparison), "latex": latex(comparison)}
     # In a script element `</` would end the data, and `<!--` would change how they are parsed.
-    embedded = json.dumps(contents, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    embedded = to_json(contents, separators=(",", ":")).replace("<", "\\u003c")
     page = read("page.html")
     values = {
         "TITLE": escape.html(data["title"]),

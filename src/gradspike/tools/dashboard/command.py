@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +11,7 @@ from gradspike.cli.arguments import Command
 from gradspike.config.wandb_options import check_name, entity_variable, project_variable
 from gradspike.data.registry import DATASETS
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.registry import Strict
 
@@ -72,7 +72,7 @@ def dashboard(words: list[str]) -> int:
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise UserError("A dashboard needs the package wandb-workspaces: pip install 'gradspike[dashboard]'")
     if dry_run:
-        print(json.dumps(specification(options), indent=2))
+        print(to_json(specification(options), indent=2))
         return 0
 
     from gradspike.tools.dashboard.server import Server

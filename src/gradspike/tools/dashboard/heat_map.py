@@ -8,9 +8,9 @@ runs, so the specification averages over seeds.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
+from gradspike.json_text import to_json
 from gradspike.loggers.closing import LAYER_COLUMNS
 
 VALUE = "value"
@@ -50,5 +50,5 @@ SPECIFICATION: dict[str, Any] = {
 
 def name() -> str:
     """The name of the chart. It depends on the specification, so saved charts never change."""
-    digest = hashlib.sha256(json.dumps(SPECIFICATION, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(to_json(SPECIFICATION, sort_keys=True).encode()).hexdigest()
     return f"gradspike-layers-{digest[:8]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from gradspike.config.recipes import percent, published_for
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.exhausted import one_sentence
+from gradspike.json_text import to_json
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
@@ -68,7 +68,7 @@ def describe(words: list[str]) -> int:
         twins = [(name, measure(twin)) for name, twin in _twins(config)]
     print_description(config, network, twins, _published(config))
     if path is not None:
-        write_output(path, json.dumps(_numbers(config, network, twins), indent=2) + "\n", "out=")
+        write_output(path, to_json(_numbers(config, network, twins), indent=2) + "\n", "out=")
         print(f"written: {path}")
     return 0
 

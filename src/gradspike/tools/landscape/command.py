@@ -110,7 +110,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
 
     out = console()
     if out.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=out) as bar:
             task = bar.add_task("loss surface, points", total=total, completed=done)
             yield lambda: bar.advance(task)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from gradspike.json_text import to_json
 from gradspike.runs.files import write_atomically
 
 DEFINITIONS = {
@@ -113,7 +113,7 @@ def _json(numbers: Numbers) -> str:
         "definitions": DEFINITIONS,
         "not_finite": numbers.not_finite,
     }
-    text = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
+    text = to_json(values, indent=2).removesuffix("\n}")
     # One line per row of the grid; one per number would be unreadable.
     for name, grid in (
         ("alphas", [numbers.axis]),
@@ -121,7 +121,7 @@ def _json(numbers: Numbers) -> str:
         ("loss", [[point.loss for point in row] for row in rows]),
         ("accuracy", [[point.accuracy for point in row] for row in rows]),
     ):
-        lines = [json.dumps(row, allow_nan=False) for row in grid]
+        lines = [to_json(row) for row in grid]
         body = lines[0] if name.endswith("as") else "[\n    " + ",\n    ".join(lines) + "\n  ]"
         text += f',\n  "{name}": {body}'
     return text + "\n}\n"

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.tools.landscape.numbers import Point
 
@@ -81,7 +82,7 @@ class PointsFile:
         if not isinstance(first, dict):
             raise self._damaged()
         differences = [
-            f"  {key}: was {json.dumps(first.get(key))}, is now {json.dumps(settings.get(key))}"
+            f"  {key}: was {to_json(first.get(key))}, is now {to_json(settings.get(key))}"
             for key in sorted(first.keys() | settings.keys())
             if first.get(key) != settings.get(key)
         ]
@@ -125,7 +126,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
+    return to_json(value).encode() + b"\n"
 
 
 def _finite(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gradspike.config.schema import ExperimentConfig, short_name
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.errors import UserError
+from gradspike.json_text import to_json
 from gradspike.nested import flat
 from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
@@ -220,4 +220,4 @@ def _config_hash(config: ExperimentConfig) -> str:
     plain = config.plain()
     marks = touches(plain)
     shaping = {key: value for key, value in flat(plain) if marks[key] not in (Touches.START, Touches.SHOWN)}
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(to_json(shaping, sort_keys=True).encode()).hexdigest()

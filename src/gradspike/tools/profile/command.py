@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
 from gradspike.exhausted import one_sentence
+from gradspike.json_text import to_json
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
 
@@ -74,7 +74,7 @@ def profile(words: list[str]) -> int:
         numbers = {"label": config.label(), "engine": config.engine, "step": _numbers(mine)}
         if twin is not None:
             numbers["twin"] = _numbers(twin)
-        write_output(path, json.dumps(numbers, indent=2) + "\n", "out=")
+        write_output(path, to_json(numbers, indent=2) + "\n", "out=")
         print(f"written: {path}")
     return 0
 

@@ -27,6 +27,7 @@ from typing import IO, Any, Literal
 from pydantic import ValidationError
 
 from gradspike.errors import ConfigError, UserError
+from gradspike.json_text import to_json
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable, write_atomically
@@ -96,7 +97,7 @@ class SweepFolder:
                 if any((self.path / "trials").iterdir()):
                     raise ConfigError(f"{self.path}: has trials but no sweep.json. Choose another folder=...")
                 about = {"id": secrets.token_hex(8), "study": study, "storage": storage}
-                write_atomically(self.about, json.dumps(about, indent=2) + "\n")
+                write_atomically(self.about, to_json(about, indent=2) + "\n")
         try:
             about = json.loads(self.about.read_text(encoding="utf-8"))
             self.id, self.study = str(about["id"]), str(about["study"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -11,6 +10,7 @@ from typing import Any
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
+from gradspike.json_text import to_json
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.words import Words, check
@@ -96,4 +96,4 @@ def _each_value_once(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:
 
 
 def _proposal(point: dict[str, Any], words: Words) -> Proposal:
-    return Proposal(json.dumps(sorted(words.shaping(point))), point)
+    return Proposal(to_json(sorted(words.shaping(point))), point)

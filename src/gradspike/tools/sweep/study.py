@@ -22,6 +22,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gradspike.errors import UserError, first_line
+from gradspike.json_text import to_json
 from gradspike.tools.sweep.file import EarlyTerminate, Metric
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
@@ -69,7 +70,7 @@ class Study:
             if proposal.key not in there
         ]
         self._study.add_trials(new)
-        self._study.set_user_attr("sweep", json.dumps(definition))
+        self._study.set_user_attr("sweep", to_json(definition))
         return len(there) + len(new)
 
     def trials(self) -> list[FrozenTrial]:

@@ -9,7 +9,6 @@ the clock or on interruptions. Numbers that are not finite are null.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from torchmetrics import Metric
 from typing_extensions import override
 
 from gradspike.cost.synapses import measure_synapses
-from gradspike.runs.files import finite, write_record
+from gradspike.json_text import to_json
+from gradspike.runs.files import write_record
 from gradspike.runs.folder import CONFUSION, LAYERS
 from gradspike.training.module import SpikingClassifier
 
@@ -116,8 +116,8 @@ def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
         (LAYERS, {"samples": first["samples"]}, "layers"),
     )
     for name, head, part in files:
-        lines = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
-        lines += [f'"{key}": {json.dumps(finite(value[part]), allow_nan=False)}' for key, value in seen.items()]
+        lines = [f'"{key}": {to_json(value)}' for key, value in head.items()]
+        lines += [f'"{key}": {to_json(value[part])}' for key, value in seen.items()]
         write_record(folder / name, "{" + ",\n ".join(lines) + "}\n")
 
 

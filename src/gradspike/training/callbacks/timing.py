@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import lightning as L
 import torch
 from typing_extensions import override
 
+from gradspike.json_text import to_json
 from gradspike.runs.files import append_line
 from gradspike.training.peak_memory import peak_mb, reset_peak
 
@@ -80,7 +80,7 @@ class Timing(L.Callback):
             "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if on_gpu else None,
             "peak_rss_mb": round(peak_mb(), 1),
         }
-        append_line(self.file, json.dumps(line))
+        append_line(self.file, to_json(line))
         self._in_epoch = False
 
     def _start(self) -> None:

@@ -1,0 +1,24 @@
+"""JSON that every reader takes, whatever numbers are in a record. All files in JSON are written through this module."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for numbers that are not finite, which JSON cannot represent."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """`value` as JSON, with null for NaN and infinity. options: those of `json.dumps`, such as indent=2."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(finite(value), allow_nan=False, **options)
