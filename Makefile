@@ -1,10 +1,10 @@
-# `make help` lists what there is. Everything runs in .venv, which the first target that needs it sets up.
+# `make help` lists the targets. All commands run in .venv, which the first target that needs it sets up.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# Test processes at once, one thread each.
+# Number of test processes, one thread each.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ $(READY): pyproject.toml
 train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
-test: lint  ## everything that must always pass: lint, types, tests
+test: lint  ## lint, types and all tests that need neither a GPU nor minutes
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadgroup --durations=10
 
 lint: $(READY)  ## style, spelling, layers and types: ruff, codespell, import-linter, mypy
@@ -34,10 +34,10 @@ lint: $(READY)  ## style, spelling, layers and types: ruff, codespell, import-li
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m mypy
 
-test-slow: $(READY)  ## the tests that take minutes: whole trainings with their accuracy
+test-slow: $(READY)  ## tests that take minutes: whole trainings with their accuracy
 	@$(PY) -m pytest -q -m slow
 
-test-gpu: $(READY)  ## the tests that need a CUDA device
+test-gpu: $(READY)  ## tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu
 
 test-null-gpu: $(READY)  ## CUDA's paths on a device without kernels; skips where that cannot be built
@@ -46,7 +46,7 @@ test-null-gpu: $(READY)  ## CUDA's paths on a device without kernels; skips wher
 bench: $(READY)  ## time per training step against the ReLU twin
 	@$(PY) benchmarks/step.py
 
-bench-data: $(READY)  ## images/s fed, against torchvision and PIL; event files/s decoded
+bench-data: $(READY)  ## images/s of the loader, against torchvision and PIL; decoded event files/s
 	@$(PY) benchmarks/data.py
 
 clean:  ## remove caches and build products; runs/, data/ and .venv stay

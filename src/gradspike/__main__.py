@@ -1,6 +1,6 @@
 """The command line: `gradspike <command> ...`, the same as `python -m gradspike <command> ...`.
 
-A command's code is imported when it is chosen, so that --help and a mistyped command are answered at once.
+A command's code is imported only when that command runs, so --help and typing errors are answered at once.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ Commands:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command that `words` (default: the command line) name. Returns the exit code."""
+    """Run the command in `words` (default: the command line). Returns the exit code."""
     typed = sys.argv[1:] if words is None else words
     for stream in (sys.stdout, sys.stderr):
-        # A name that is not UTF-8, or a letter that the locale lacks, is printed with escapes.
+        # Print names that are not UTF-8, and letters outside the locale's encoding, with escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     return reporting_errors(lambda: _run(typed))

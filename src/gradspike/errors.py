@@ -1,13 +1,14 @@
-"""Errors that are meant for the person who typed the command: one message, no traceback, exit code not 0."""
+"""Errors for the user: one message, no traceback, a non-zero exit code."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
-    """something the user can fix. `exit_code` is what the command returns to the shell."""
+    """An error that the user can fix. `exit_code` is what the command returns to the shell."""
 
     exit_code = 1
 
@@ -19,7 +20,7 @@ class ConfigError(UserError):
 
 
 class Interrupted(BaseException):
-    """The command was asked to stop by a signal. `exit_code` is 128 + the signal's number, as shells expect.
+    """A signal stopped the command. `exit_code` is 128 + the signal's number, as shells expect.
 
     saved: the state was saved before. rank: the signal ended that rank of several, and the training with it.
 
@@ -41,7 +42,7 @@ class OutOfTime(Interrupted):
 
 
 class OutputClosed(BaseException):
-    """Nobody reads the command's output any more. Not an Exception, for the same reason."""
+    """The reader of the command's output is gone. Not an Exception, for the same reason."""
 
 
 def first_line(error: BaseException) -> str:
@@ -50,10 +51,10 @@ def first_line(error: BaseException) -> str:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The allowed word that looks most like `word`, or None when nothing comes close.
+    """The allowed word most similar to `word`, or None if none is close.
 
-    A dotted key whose section exists is compared with the keys of that section alone (`optimizer.lrr` finds
-    `optimizer.lr`); otherwise last parts are compared, so that `optimiser.lr` and a bare `lr` find it too.
+    A dotted key in an existing section is compared only with the keys of that section (`optimizer.lrr` finds
+    `optimizer.lr`). Otherwise last parts are compared, so that `optimiser.lr` and a bare `lr` find it too.
     """
     import difflib
 
@@ -76,6 +77,14 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: `unknown <kind> '<word>'. Did you mean 'x'? Allowed: a, b, c`."""
+    """The message for an unknown name: `unknown <kind> '<word>'. Did you mean 'x'? Allowed: a, b, c`."""
     names = sorted(allowed)
-    return f"unknown {kind} '{word}'.{did_you_mean(word, names)} Allowed: {', '.join(names)}"
+    listed = f" Allowed: {', '.join(names)}" if names else ""
+    return f"unknown {kind} '{word}'.{did_you_mean(word, names)}{listed}"
+
+
+def unknown_path(kind: str, path: Path) -> str:
+    """The message for a missing file or folder, with the most similar name beside it."""
+    folder = path.parent
+    close = nearest(path.name, (one.name for one in folder.iterdir())) if folder.is_dir() else None
+    return f"unknown {kind} '{path}'." + (f" Did you mean '{folder / close}'?" if close is not None else "")

@@ -1,4 +1,4 @@
-"""Locks on files, held against other processes until the file is closed; a process that dies gives its locks back."""
+"""File locks between processes. A lock ends when its file is closed or its process dies."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class NoLocks(Exception):
 
 
 def lock(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:
-    """Lock an open file until it is closed, with `shared` together with other shared locks.
+    """Lock an open file until it is closed. Several processes can hold a `shared` lock at the same time.
 
-    Raises Taken unless it is to `wait`, and NoLocks where the file system (some NFS, Lustre and FUSE mounts) cannot.
+    With `wait`, waits for another process's lock; otherwise raises Taken. Raises NoLocks if the file system (some NFS,
+    Lustre and FUSE mounts) has no locks.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
@@ -35,7 +36,7 @@ def lock(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:
 
 
 def lock_if_possible(file: IO[Any], risk: str, *, wait: bool = False) -> None:
-    """Lock an open file, or warn of the `risk` of going on where the file system has no locks. Raises Taken."""
+    """Lock an open file; if the file system has no locks, warn of the `risk` and continue. Raises Taken."""
     try:
         lock(file, wait=wait)
     except NoLocks as error:

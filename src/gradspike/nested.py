@@ -1,4 +1,4 @@
-"""Nested mappings as flat ones: the one place that joins keys."""
+"""Flatten nested mappings; no other module joins keys."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class NotReadable(Exception):
 
 
 class NoSuchClass(Exception):
-    """The file defines no such class; `classes` are those it defines."""
+    """The file does not define the class; `classes` lists the classes it defines."""
 
     def __init__(self, classes: list[str]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class PartSource:
             raise NoSuchClass([one.name for one in self._statements if isinstance(one, ast.ClassDef)])
 
     def config_of(self, name: str) -> Any:
-        """`Config` of a class of this file or of one that it imports; see `read_config`."""
+        """`Config` of a class that this file defines or imports; see `read_config`."""
         found = self._statements[self._position(name)]
         if isinstance(found, ast.ImportFrom):
             return read_config(self._imported_module(found), found.names[0].name)
@@ -199,7 +199,7 @@ def _used(statement: ast.stmt) -> list[str]:
 
 
 def _may_change(statement: ast.stmt, names: set[str]) -> bool:
-    """Whether a statement could change the value of one of the names in place, as `CHOICES.append("x")` does."""
+    """Whether a statement could change the value of one of the names in place, like `CHOICES.append("x")`."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     if isinstance(statement, ast.Assign | ast.AnnAssign):

@@ -1,9 +1,8 @@
-"""Statistics over all processes that train together. Every function is one collective, and none without
-torch.distributed; each rank gets the same numbers to the last bit, because all of them pool the same rows.
+"""Statistics over all processes that train together. Each function but `world_size` is one collective of
+torch.distributed. All ranks pool the same rows, so their results are bit-identical.
 
-A loss is the mean over the ranks' own losses, and DistributedDataParallel averages their gradients. What is pooled here
-therefore passes back the *sum* of the ranks' gradients: the average then is the gradient of one process that sees the
-whole batch.
+The loss is the mean of the ranks' losses, and DistributedDataParallel averages their gradients. The pooling functions
+therefore pass back the *sum* of the ranks' gradients: its average is the gradient of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def world_size() -> int:
 
 
 def gathered(row: Tensor) -> Tensor:
-    """The tensors of all ranks, equal in shape, stacked by rank: [R, ...]. No gradient."""
+    """The ranks' tensors of equal shape, stacked: [R, ...]. No gradient."""
     rows = [torch.empty_like(row) for _ in range(world_size())]
     dist.all_gather(rows, row.contiguous())
     return torch.stack(rows)
@@ -43,16 +42,16 @@ def collected(value: Any) -> list[Any]:
 
 
 def pooled_channels(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance [C] over ranks that have equally many values of each channel. No gradient.
+    """Mean and biased variance [C] over ranks with equally many values per channel. No gradient.
 
-    Chan, Golub and LeVeque, 1979: a sum of squares would lose a small spread beside a large mean.
+    The method of Chan, Golub and LeVeque (1979): a sum of squares loses a small spread beside a large mean.
     """
     means, variances = gathered(torch.stack([mean, variance])).unbind(1)
     return _pooled(means, variances)
 
 
 def pooled_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with gradient."""
+    """Like `pooled_channels`, with gradient."""
     means, variances = _Gathered.apply(torch.stack([mean, variance])).unbind(1)
     return _pooled(means, variances)
 
@@ -69,7 +68,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # Every rank computes its loss from every row.
+        # Each rank's loss depends on every row.
         total = gradients[0].contiguous()
         dist.all_reduce(total)
         return total[dist.get_rank()]

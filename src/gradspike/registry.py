@@ -19,7 +19,7 @@ from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_c
 
 
 class Strict(BaseModel):
-    """A part of the configuration: unknown keys are errors and values never change after validation."""
+    """A section of the configuration: unknown keys are errors, and values cannot change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ PartT = TypeVar("PartT")
 class Registry(Generic[ConfigT]):
     """All parts of one kind, by name. A name with a colon is the import path of a part outside this package.
 
-    `base` is the class that the options of every part derive from.
+    `base` is the base class of all option classes of this kind.
     """
 
     def __init__(self, kind: str, base: type[ConfigT], paths: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Paths and names as they are shown to a person."""
+"""Paths, names and counts as the user sees them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from pathlib import Path
 
 
 def relative(path: Path) -> Path:
-    """`path`, relative if it lies below the working directory."""
+    """`path`, relative if it is below the working directory."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with escapes for what cannot be shown (control characters, names that are not UTF-8)."""
+    """`text` on one line, with escapes for unprintable characters (control characters, names that are not UTF-8)."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def shown(path: Path) -> str:
     """`path` in a sentence or a table."""
     return printable(str(relative(path)))
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A count and its noun: `1 file`, `1,234 files`. `plural` is for nouns that do not just take an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,4 +1,4 @@
-"""Commands that this process prints or starts: they work for a user who started it in this way, with this code."""
+"""Commands that this process prints or starts, with the Python and the code that run it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCES = Path(__file__).resolve().parents[1]
 
 def child_command(*words: str) -> list[str]:
     """The command of a process that runs `gradspike <words>` with this Python and this code."""
-    # -P: no module of the working folder may hide one of Python's, as `python -m` would let it.
+    # -P: without it, modules in the working folder could hide Python's own.
     return [sys.executable, *([] if _as_module() else ["-P"]), "-m", "gradspike", *words]
 
 
@@ -51,7 +51,7 @@ def python_path(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def typed_command(command: str, *words: str) -> str:
-    """`gradspike <command> <words>` for the user to paste into a shell, in the form in which this one was started."""
+    """`gradspike <command> <words>` to paste into a shell, in the form in which the user started this process."""
     return shlex.join([*_start(), command, *words])
 
 
@@ -63,7 +63,7 @@ def _start() -> list[str]:
     if not _as_module() and (found := shutil.which("gradspike")) and _folder(found) == _folder(sys.executable):
         return ["gradspike"]
     python = shutil.which("python")
-    # In a virtual environment all executables are links to the same file, so folders are compared too.
+    # All executables of virtual environments may be links to one file, so compare folders too.
     ours = python is not None and Path(python).samefile(sys.executable) and _folder(python) == _folder(sys.executable)
     found_by = [] if _importable() else [f"PYTHONPATH={_short(SOURCES)}"]
     return [*found_by, "python" if ours else _short(Path(sys.executable)), "-m", "gradspike"]
@@ -81,7 +81,7 @@ def _as_module() -> bool:
 
 def _importable() -> bool:
     """Whether another Python process in this folder finds this code without help."""
-    # The first entry is the script's own folder, which a child has not; with `python -m` it is the working folder.
+    # The first entry is the script's own folder, which a child process lacks; with `python -m`, the working folder.
     found = PathFinder.find_spec("gradspike", sys.path if _as_module() else sys.path[1:])
     places = [Path(place).resolve() for place in (found.submodule_search_locations or [])] if found else []
     return SOURCES / "gradspike" in places

@@ -1,9 +1,9 @@
-"""What a key of the configuration touches.
+"""What each key of the configuration affects.
 
-The one source for what a comparison ignores, what may change on resume, where a configuration leaves its recipe, and
-whether the points of a landscape still belong to it.
+The only source for what a comparison ignores, what may change on resume, how a configuration deviates from its recipe,
+and whether the saved points of a landscape are still valid.
 
-A field says it by its type, as in `workers: Shown[int] = 0`, or its class says it for all fields, as in
+A field's type sets its mark, as in `workers: Shown[int] = 0`. A class can set the mark of all its fields, as in
 `touches: ClassVar[Touches] = Touches.RESULT`.
 """
 
@@ -19,28 +19,28 @@ from pydantic.fields import FieldInfo
 
 
 class Touches(Enum):
-    """The first five shape the result."""
+    """What a key affects. The first five change the result."""
 
     DATA = "data"
-    """Which samples there are and what they look like."""
+    """Which samples exist, and their content."""
     SPLIT = "split"
-    """Which samples train, validate and test."""
+    """Which samples are used for training, validation and test."""
     BUDGET = "budget"
-    """How long the network trains, and on how much at a time."""
+    """How long the network trains, and on how many samples at a time."""
     FORM = "form"
-    """In which form numbers and pictures are held: no paper says, but results differ."""
+    """The format of numbers and pictures: papers do not state it, but it changes results."""
     RESULT = "result"
-    """The result in any other way."""
+    """Any other effect on the result."""
     SEED = "seed"
     """Which repetition of the experiment a run is."""
     SPEED = "speed"
-    """How it is computed: the same result up to rounding."""
+    """How the result is computed: the same up to rounding."""
     DEVICES = "devices"
     """On which devices, and in how many parts a batch is computed: a resumed run may change them together."""
     START = "start"
-    """What a run is called, where it is kept and how it was prepared: settled when it starts."""
+    """A run's name, folder and preparation: fixed when it starts."""
     SHOWN = "shown"
-    """What is shown, logged and saved, and where the data lie: the same result, bit for bit."""
+    """What is shown, logged and saved, and where the data are: a bit-identical result."""
 
 
 SHAPING = frozenset((Touches.DATA, Touches.SPLIT, Touches.BUDGET, Touches.FORM, Touches.RESULT))
@@ -59,9 +59,9 @@ Shown = Annotated[T, Touches.SHOWN]
 
 
 def mark(schema: type[BaseModel], path: Sequence[str]) -> Touches | None:
-    """What the key at `path` below an option class touches; None for a key that it does not have.
+    """The mark of the key at `path` below an option class; None for an unknown key.
 
-    Raises TypeError for a key whose mark has been forgotten.
+    Raises TypeError for a key without a mark.
     """
     name, *below = path
     field = schema.model_fields.get(name)
@@ -75,12 +75,12 @@ def mark(schema: type[BaseModel], path: Sequence[str]) -> Touches | None:
         return next((found for one in inner if (found := mark(one, below)) is not None), None)
     default: Touches | None = getattr(schema, "touches", None)
     if default is None:
-        raise TypeError(f"{schema.__name__}.{name} does not say what it touches (see gradspike.touches)")
+        raise TypeError(f"{schema.__name__}.{name} has no mark for what it affects (see gradspike.touches)")
     return default
 
 
 def leaves(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Touches]]:
-    """Every dotted key below an option class and what it touches. Raises TypeError as `mark` does."""
+    """Every dotted key below an option class, with its mark. Raises TypeError as `mark` does."""
     for name, field in schema.model_fields.items():
         inner = option_classes(field) if _own_mark(schema, name) is None else []
         for one in inner:
@@ -92,14 +92,14 @@ def leaves(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Tou
 
 
 def option_classes(field: FieldInfo) -> list[type[BaseModel]]:
-    """The option classes that a field's annotation names."""
+    """The option classes in a field's annotation."""
     union = get_origin(field.annotation) in (Union, UnionType)
     options: tuple[Any, ...] = get_args(field.annotation) if union else (field.annotation,)
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _own_mark(schema: type[BaseModel], name: str) -> Touches | None:
-    """The mark in a field's type; a field that is declared again in a subclass keeps that of the base class."""
+    """The mark in a field's type; a field that a subclass redefines keeps the mark of the base class."""
     for cls in schema.__mro__:
         field = cls.model_fields.get(name) if issubclass(cls, BaseModel) else None
         for found in field.metadata if field is not None else ():

@@ -1,4 +1,4 @@
-"""Environment variables: one that is set and empty counts as not set, and a number must be one."""
+"""Reads and checks environment variables. An empty variable counts as not set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WHOLE = re.compile(
     r"RANK|LOCAL_RANK|GROUP_RANK|NODE_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_PORT|JSM_NAMESPACE_RANK"
     r"|SLURM_(JOB_ID|PROCID|LOCALID|NODEID|NTASKS|NNODES|CPUS_PER_TASK|STEP_ID|STEP_NUM_TASKS|STEP_NUM_NODES)"
 )
-"""Whole numbers that Lightning, torch or gradspike read."""
+"""Variables that Lightning, torch or gradspike read as whole numbers."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 GPUS = "CUDA_VISIBLE_DEVICES"
 LIGHTNING = "PL_TRAINER_"
@@ -25,12 +25,12 @@ _GPU = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none", re.IGNORECASE)
 
 
 def variable(name: str, environment: Mapping[str, str] | None = None) -> str | None:
-    """The value of a variable; None if it is not set, empty or blank."""
+    """The value of a variable; None if not set, empty or blank."""
     return (os.environ if environment is None else environment).get(name, "").strip() or None
 
 
 def whole_number(name: str, environment: Mapping[str, str] | None = None) -> int | None:
-    """The number in a variable; None if it is not set or empty. Raises ConfigError for anything else."""
+    """The number in a variable; None if not set or empty. Raises ConfigError for other text."""
     value = variable(name, environment)
     if value is not None and not value.isdecimal():
         raise ConfigError(f"The environment variable {name}={value} must be a whole number.")
@@ -50,9 +50,9 @@ def draw_into_files() -> None:
 
 
 def check_for_training() -> None:
-    """Check what torch and Lightning would read. Raises ConfigError for the first variable with a wrong value.
+    """Check the variables that torch and Lightning read. Raises ConfigError for the first wrong value.
 
-    Lightning takes arguments of its trainer from PL_TRAINER_*, which would change a training without a record of it.
+    PL_TRAINER_* set arguments of Lightning's trainer, which would change a training without a record.
     """
     for name in sorted(os.environ):
         value = variable(name)
@@ -75,7 +75,7 @@ def check_for_training() -> None:
 
 
 def _check_gpus(value: str) -> None:
-    """torch sees no GPU at all, and trains on the CPU, if it cannot read the list."""
+    """Check the list of GPUs. If torch cannot read it, it finds no GPU and trains on the CPU."""
     names = [name.strip() for name in value.split(",")]
     for name in names:
         if not _GPU.fullmatch(name):

@@ -104,8 +104,8 @@ TOOL = Command("tool", "how to\n", keys=Keys, switches=("--dry-run",), valued=("
         (["--where"], "--where needs a value"),
         (["--where", "--dry-run"], "--where needs a value"),
         (["--where="], "--where needs a value"),
-        (["--config-dir", "x"], "tool composes no configuration and takes no --config-dir"),
-        (["-cd=x"], "tool composes no configuration"),
+        (["--config-dir", "x"], "tool does not compose a configuration: leave out --config-dir"),
+        (["-cd=x"], "tool does not compose a configuration"),
     ],
 )
 def test_mistakes_name_the_way_to_the_help(words: list[str], said: str) -> None:
@@ -179,7 +179,7 @@ def test_the_folder_is_taken_by_every_command_that_composes(
 def test_other_commands_say_that_they_need_none(name: str, own_options: Path) -> None:
     result = command(name, "--config-dir", str(own_options))
     assert result.returncode == 2
-    assert f"{name} composes no configuration and takes no --config-dir; leave it out." in result.stderr
+    assert f"{name} does not compose a configuration: leave out --config-dir." in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_other_commands_say_that_they_need_none(name: str, own_options: Path) ->
     [
         ("", ConfigError, "out=: must be a file"),
         (".", ConfigError, "out=.: must be a file"),
-        ("no/such/x.json", UserError, "there is no folder no/such"),
+        ("no/such/x.json", UserError, "unknown folder 'no/such'"),
         ("a.txt", ConfigError, r"must be one of \.json \(the numbers\)"),
         ("/proc/x.json", UserError, "cannot be written to"),
     ],
@@ -209,8 +209,8 @@ def test_a_file_that_cannot_be_written_is_answered_without_torch(words: list[str
     ("words", "said"),
     [
         (["--multrun"], "unknown flag '--multrun'. Did you mean '--multirun'?"),
-        (["--config-path", "x"], "--config-path: add a folder of your own with --config-dir."),
-        (["--experimental-rerun", "x"], "--experimental-rerun: start a run again"),
+        (["--config-path", "x"], "--config-path: use --config-dir to add your own folder."),
+        (["--experimental-rerun", "x"], "--experimental-rerun: start the run again"),
         (["--cfg", "jobb"], "invalid choice: 'jobb'"),
     ],
 )

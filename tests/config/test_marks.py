@@ -32,7 +32,7 @@ def test_a_new_key_without_a_mark_fails() -> None:
     class More(TrainerConfig):
         forgotten: int = 1
 
-    with pytest.raises(TypeError, match=r"More\.forgotten does not say what it touches"):
+    with pytest.raises(TypeError, match=r"More\.forgotten has no mark for what it affects"):
         list(leaves(More))
 
 

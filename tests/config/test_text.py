@@ -55,7 +55,7 @@ def test_null_is_no_text() -> None:
     ("word", "said"),
     [
         ("optimizer.lr=(1)", "optimizer.lr=(1): cannot be read"),
-        ("runs_dir=a,b", "one value, not several"),
+        ("runs_dir=a,b", "only one value is allowed"),
         ("runs_dir=(a,b", "cannot be read"),
         ("+optimizer.groups={'a':{lr:1}}", "without quotes"),
         ("method=(x)", "unknown method '(x)'"),

@@ -156,4 +156,4 @@ def test_export_is_reached_from_the_command_line(pictures: Path, tmp_path: Path)
     assert (tmp_path / "out/frog/cifar10_frog_0.npz").is_file()
     refused = command("prepare", "dataset=digits", f"data_dir={tmp_path}", f"export={tmp_path / 'other'}")
     assert refused.returncode == 2
-    assert "export is for dataset=cifar10dvs_sim" in refused.stderr.replace(f"={tmp_path / 'other'}:", "")
+    assert "export is only for dataset=cifar10dvs_sim" in refused.stderr.replace(f"={tmp_path / 'other'}:", "")

@@ -330,8 +330,8 @@ BAD_BATCHES: dict[str, tuple[Callable[[Path], object], str]] = {
         "cannot be unpickled",
     ),
     "empty": (lambda folder: (folder / "data_batch_2").write_bytes(b""), "cannot be unpickled"),
-    "too few labels": (lambda folder: batch(folder, labels=[0]), "4 pictures, 1 labels and 4 names"),
-    "too few names": (lambda folder: batch(folder, filenames=["a"]), "4 pictures, 4 labels and 1 names"),
+    "too few labels": (lambda folder: batch(folder, labels=[0]), "4 pictures, 1 label and 4 names"),
+    "too few names": (lambda folder: batch(folder, filenames=["a"]), "4 pictures, 4 labels and 1 name"),
     "unknown label": (lambda folder: batch(folder, labels=[0, 1, 2, 3]), "labels outside 0 to 2"),
     "other size": (
         lambda folder: batch(folder, data=np.zeros((4, 27), np.uint8)),

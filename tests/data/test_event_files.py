@@ -188,7 +188,7 @@ def test_events_that_make_no_sense_are_refused() -> None:
         GOOD[:0].check(128, 128)
     back = replace(GOOD, t=GOOD.t.copy())
     back.t[20:] -= 1000
-    with pytest.raises(BadRecordingError, match=r"backwards 1 times, first after event 19 \(by .* us\)"):
+    with pytest.raises(BadRecordingError, match=r"backwards 1 time, first after event 19 \(by .* us\)"):
         back.check(128, 128)
     with pytest.raises(BadRecordingError, match=f"outside the sensor of 34x{GOOD.y.max() + 1} pixels"):
         GOOD.check(34, int(GOOD.y.max()) + 1)

@@ -318,7 +318,7 @@ def test_bad_files_are_named_and_refused_or_skipped(tmp_path: Path, caplog: pyte
         "train/ant/cut.bin": (made.bin_bytes(made.recording(0))[:-1], "truncated"),
         "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 times"),
         "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "holds no events"),
-        "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events lie outside the sensor"),
+        "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events outside the sensor"),
         "train/cat/notes.h5": (b"hello", "is not one of"),
         "train/ghost.bin": (made.bin_bytes(made.recording(0)), "is in no class folder"),
     }
@@ -504,7 +504,9 @@ def test_gestures_are_found_whatever_their_case_and_none_is_passed_over(tmp_path
 def test_recordings_beside_ready_frames_are_not_passed_over(tmp_path: Path) -> None:
     made.write_ready_frames(tmp_path / "both")
     made.write_cifar10dvs(tmp_path / "both", classes=1, per_class=2)
-    with pytest.raises(UserError, match=r"holds 2 recordings, for example .*cifar10_airplane_0.aedat, beside 13 ready"):
+    with pytest.raises(
+        UserError, match=r"holds 2 recordings, for example .*cifar10_airplane_0.aedat, and 13 files of ready frames"
+    ):
         load("cifar10dvs", tmp_path, source=str(tmp_path / "both"), resize="tet")
 
 

@@ -319,17 +319,17 @@ GOOD = made.recording(1, count=30)
         ({"t": (GOOD.t + 2**31 - 1500).astype(np.uint32).view(np.int32)}, "negative times"),
         ({"t": GOOD.t.astype(np.uint64) + np.uint64(2**63)}, r"goes up to .*, beyond what uint64 can hold exactly"),
         ({"t": GOOD.t * 1e15}, "beyond what float64 can hold exactly"),
-        ({"t": np.where(np.arange(30) == 3, np.nan, GOOD.t)}, "column t holds 1 values that are NaN or infinite"),
-        ({"t": np.where(np.arange(30) == 3, np.inf, GOOD.t)}, "column t holds 1 values that are NaN or infinite"),
+        ({"t": np.where(np.arange(30) == 3, np.nan, GOOD.t)}, "column t holds NaN or infinity in 1 value"),
+        ({"t": np.where(np.arange(30) == 3, np.inf, GOOD.t)}, "column t holds NaN or infinity in 1 value"),
         ({"t": GOOD.t / 1e6}, "not whole; times are whole microseconds"),
         ({"t": GOOD.t.astype("datetime64[us]")}, "not numbers"),
         ({"t": GOOD.t > 1500}, "column t holds bool, not numbers"),
         ({"x": GOOD.x.astype(np.int32) - 40}, r"column x goes down to -\d+, and pixels count from 0"),
         ({"y": GOOD.y.astype(np.int64) + 2**16}, "column y goes up to .*, beyond any sensor"),
         ({"y": GOOD.y + 0.5}, "column y holds numbers that are not whole"),
-        ({"x": np.where(GOOD.x > 30, np.nan, GOOD.x)}, "column x holds .* NaN"),
+        ({"x": np.where(GOOD.x > 30, np.nan, GOOD.x)}, "column x holds NaN"),
         ({"p": np.where(GOOD.p, 1, 255).astype(np.uint8)}, "column p holds other values than 0 and 1"),
-        ({"p": np.where(GOOD.p, 1.0, np.nan)}, "column p holds .* NaN"),
+        ({"p": np.where(GOOD.p, 1.0, np.nan)}, "column p holds NaN"),
         ({"p": np.where(GOOD.p, 2, 1)}, "column p holds other values"),
         ({"p": np.arange(30) % 3 - 1}, "column p holds other values"),
         ({"x": GOOD.x[:-1]}, "differ in length"),
@@ -345,12 +345,12 @@ def test_columns_are_checked_and_never_cast(changed: dict[str, Any], reason: str
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        (0, np.nan, "column x holds 1 values that are NaN"),
+        (0, np.nan, "column x holds NaN or infinity in 1 value"),
         (0, 70000, "column x goes up to 70000"),
         (1, -1, "column y goes down to -1"),
         (2, 2, "column p holds other values"),
         (3, 0.0001, "column t holds numbers that are not whole"),
-        (3, np.nan, "column t holds 1 values that are NaN"),
+        (3, np.nan, "column t holds NaN or infinity in 1 value"),
         (3, 1e300, "column t goes up to"),
     ],
 )
@@ -430,7 +430,7 @@ def test_a_jump_is_told_where_it_changes_nothing(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING, "gradspike"):
         source = load(tmp_path, sensor_size=34, bins="equal_count")
     assert np.asarray(source.load().inputs).sum() == 10_000
-    assert "2 recordings have a gap longer than all the rest" in " ".join(caplog.messages)
+    assert "gap longer than all the rest (a jump of the clock?) in 2 recordings" in " ".join(caplog.messages)
 
 
 def test_several_jumps_are_found_and_busy_or_sparse_recordings_are_not() -> None:
@@ -547,8 +547,8 @@ def ready(frames: np.ndarray, label: float = 0.0) -> bytes:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (np.inf, "holds 1 values that are NaN or infinite"),
-        (np.nan, "holds 1 values that are NaN or infinite"),
+        (np.inf, "holds NaN or infinity in 1 value"),
+        (np.nan, "holds NaN or infinity in 1 value"),
         (40_000, "a pixel has 40,000 events in one frame, more than 32,767"),
         (-1, "negative values"),
     ],

@@ -127,7 +127,7 @@ def test_tiny_imagenet_without_labels_for_val_is_refused(tmp_path: Path) -> None
     folder = tmp_path / "tiny"
     write_tiny_imagenet(folder)
     (folder / "val" / "val_annotations.txt").unlink()
-    with pytest.raises(UserError, match=r"the 6 pictures in val/images .*val_annotations.txt is missing"):
+    with pytest.raises(UserError, match=r"val/images has 6 pictures .*val_annotations.txt is missing"):
         tiny(tmp_path, folder)
 
 
@@ -194,7 +194,7 @@ def test_kaggles_imagenet_sorted_by_the_usual_script(tmp_path: Path) -> None:
 
 def test_kaggles_validation_pictures_without_their_table_are_refused(tmp_path: Path) -> None:
     place = write_kaggle(tmp_path / "kaggle")
-    with pytest.raises(UserError, match=r"(?s)the 6 pictures in val/ .*LOC_val_solution.csv"):
+    with pytest.raises(UserError, match=r"(?s)val/ has 6 pictures .*LOC_val_solution.csv"):
         imagenet(tmp_path, place)
     table = tmp_path / "kaggle" / "LOC_val_solution.csv"
     lines = table.read_text().splitlines()

@@ -392,8 +392,8 @@ def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         ([], 2, "Name at least one folder"),
-        (["nowhere"], 1, "there is no such file or folder"),
-        (["{empty}"], 1, "there are no runs here"),
+        (["nowhere"], 1, "unknown file or folder 'nowhere'"),
+        (["{empty}"], 1, "found no runs"),
         (["{empty}", "--out", "x.pdf"], 2, ".html"),
         (["{empty}", "--baselin", "x"], 2, "Did you mean '--baseline'?"),
         (["{empty}", "--allow", "cod"], 2, "Did you mean 'code'?"),
@@ -409,15 +409,15 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: lis
 def test_the_command_itself() -> None:
     assert "--baseline NAME" in command("compare", "--help").stdout
     result = command("compare", "nowhere")
-    assert (result.returncode, result.stderr) == (1, "Error: nowhere: there is no such file or folder.\n")
+    assert (result.returncode, result.stderr) == (1, "Error: unknown file or folder 'nowhere'.\n")
 
 
 def test_mistakes_in_where(compared_runs: Path) -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'dataset\.name'"):
         compare([str(compared_runs), "--where", "dataset.nam=digits"])
-    with pytest.raises(ConfigError, match="There is method=fixed_sg, mpd_agl, relu"):
+    with pytest.raises(ConfigError, match="The runs have method=fixed_sg, mpd_agl, relu"):
         compare([str(compared_runs), "--where", "method=x"])
-    with pytest.raises(UserError, match="no runs here"):
+    with pytest.raises(UserError, match="found no runs"):
         compare([str(Path(__file__).parent)])
 
 

@@ -194,7 +194,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["project=x#1"], 2, "must not contain #, which W&B does not allow"),
         (["project=x", "entity=a%b"], 2, "must not contain %"),
         (["project=" + "x" * 129], 2, "at most 128 characters"),
-        (["project=x"], 1, "Nobody is logged in to W&B: wandb login"),
+        (["project=x"], 1, "Not logged in to W&B. Run wandb login"),
     ],
 )
 def test_refusals(words: list[str], code: int, said: str) -> None:
@@ -286,5 +286,5 @@ def test_a_project_that_is_not_there_is_told_before_anything_is_saved() -> None:
     with wandb_server(["methods"]) as server:
         result = command("dashboard", "project=method", "entity=us", **server.environment)
     assert result.returncode == 1
-    assert "us has no such project. Did you mean 'methods'?" in result.stderr
+    assert "unknown project 'method' of us. Did you mean 'methods'?" in result.stderr
     assert not server.sent

@@ -178,10 +178,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["model=resnet1"], 2, "'resnet19'"),
         (["optimizer.lr=-1"], 2, "optimizer.lr=-1: must be greater than 0"),
-        (["seed=1,2"], 2, "seed=1,2: one value, not several"),
+        (["seed=1,2"], 2, "seed=1,2: only one value is allowed"),
         (["-m"], 2, "unknown flag '-m'"),
-        (["--config-dir"], 2, "--config-dir: which folder?"),
-        (["out=/no/such/folder/x.json"], 1, "there is no folder /no/such/folder"),
+        (["--config-dir"], 2, "--config-dir needs a folder"),
+        (["out=/no/such/folder/x.json"], 1, "unknown folder '/no/such/folder'"),
         (["out=/tmp"], 2, "out=/tmp: must be a file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

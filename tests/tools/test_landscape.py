@@ -276,7 +276,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ({"samples": 0}, 2, "samples"),
         ({"split": "all"}, 2, "split"),
         ({"poins": 3}, 2, "Did you mean 'points'?"),
-        ({"run": "no/such/run"}, 2, "is not a run's folder"),
+        ({"run": "no/such/run"}, 2, "is not a run folder"),
         ({"out": os.devnull}, 1, "cannot be written to"),
         ({"data_dir": "/no/such/place"}, 1, "/no/such/place"),
     ],
@@ -305,7 +305,7 @@ def test_a_run_without_a_checkpoint(
     bare.mkdir()
     (bare / "config.yaml").write_bytes((run.path / "config.yaml").read_bytes())
     assert reporting_errors(lambda: landscape(words(run=bare))) == 1
-    assert "no such checkpoint" in capsys.readouterr().err
+    assert "unknown checkpoint" in capsys.readouterr().err
     (bare / "checkpoints").mkdir()
     (bare / "checkpoints" / "last.ckpt").write_bytes(run.last.read_bytes()[:1000])
     assert reporting_errors(lambda: landscape(words(run=bare))) == 1

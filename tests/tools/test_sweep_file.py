@@ -183,8 +183,8 @@ def test_the_ends_of_a_range_are_tried_too(tmp_path: Path) -> None:
         (["sweeps/quic.yaml"], "Did you mean 'sweeps/quick.yaml'"),
         (["sweeps/quick.yaml", "seed=1"], "sweeps seed; change it there"),
         (["sweeps/quick.yaml", "runs_dir=x"], "the sweep sets runs_dir itself"),
-        (["sweeps/quick.yaml", "trials=3"], "a grid has as many trials as points"),
-        (["SMALL", "gpus=0,1", "workers=3"], "suffice for 2 trials"),
+        (["sweeps/quick.yaml", "trials=3"], "a grid has one trial per point"),
+        (["SMALL", "gpus=0,1", "workers=3"], "only 2 trials can run at once"),
         (["SMALL", "gpus=0,1", "gpus_per_trial=4", "dataset.batch_size=64"], "needs 4 GPUs"),
         (["sweeps/quick.yaml", "gpus=0,,1"], "with commas between them"),
         (["sweeps/quick.yaml", "executor=slurm", "gpus=0"], "the cluster assigns the GPUs"),
@@ -296,11 +296,11 @@ def test_random_draws_repeat_and_more_of_them_continue_the_same_row(tmp_path: Pa
     file = read(write(tmp_path, method="random", parameters={"optimizer.lr": DISTRIBUTIONS["logs"]}))
     assert all_proposals(file, 5) == all_proposals(file, 5) == all_proposals(file, 8)[:5]
     assert all_proposals(file, 5, seed=1) != all_proposals(file, 5)
-    with pytest.raises(ConfigError, match="never ends by itself"):
+    with pytest.raises(ConfigError, match="needs a number of trials"):
         all_proposals(file)
     few = read(write(tmp_path, method="random"))
     assert len({proposal.key for proposal in all_proposals(few, 4)}) == 4
-    with pytest.raises(ConfigError, match="only about 4 different combinations"):
+    with pytest.raises(ConfigError, match="only about 4 combinations"):
         all_proposals(few, 5)
 
 
@@ -375,9 +375,9 @@ def test_a_sweep_may_grow_but_not_change(tmp_path: Path) -> None:
     assert start() == 4
     assert start(["data_dir=/elsewhere"]) == 4
     assert start(parameters={"seed": {"values": [0, 1, 2]}, "method": methods}) == 6
-    with pytest.raises(ConfigError, match=r"holds another sweep:\n  parameters.seed: was .*0, 1, 2.*, is .*0, 1]"):
+    with pytest.raises(ConfigError, match=r"contains another sweep:\n  parameters.seed: was .*0, 1, 2.*, is .*0, 1]"):
         start()
-    with pytest.raises(ConfigError, match=r"every trial: optimizer\.lr: was not there, is optimizer\.lr=0\.2"):
+    with pytest.raises(ConfigError, match=r"every trial: optimizer\.lr: was not set, is optimizer\.lr=0\.2"):
         start(["optimizer.lr=0.2"], parameters={"seed": {"values": [0, 1, 2]}, "method": methods})
 
 

@@ -112,7 +112,7 @@ def test_kills_and_ctrl_c_lose_nothing(
     os.kill(pids[0], signal.SIGKILL)
     os.kill(pids[1], signal.SIGCONT)
     wait_for(lambda: has(said[1], "trial 0  seed=0  resumes runs/"), said[1])
-    assert has(said[1], "trial 0  seed=0  tried again (1 of 1): ended while no runner was watching")
+    assert has(said[1], "trial 0  seed=0  retried (1 of 1): ended while no runner was watching")
     wait_for(lambda: has(folder.log(0), "resumed at epoch"), said[1])
     runner.send_signal(signal.SIGINT)
     assert runner.wait(PATIENCE) == 128 + signal.SIGINT, said[1].read_text()
@@ -158,7 +158,7 @@ def test_failing_pruned_and_finished_trials(
     found = records(folder)
     assert [found[number].state for number in range(3)] == ["finished", "failed", "pruned"]
     assert [found[number].attempts for number in range(3)] == [1, 2, 1]
-    assert "tried again (1 of 1)" in said
+    assert "retried (1 of 1)" in said
     assert "trial 1 failed after 2 attempts" in said
     assert f"{AWKWARD}: 3 trials: 1 finished, 1 pruned, 1 failed" in said
     assert said.count("optimizer.lr (now 1e+30)") >= 2  # the reason, and the end of the log
@@ -171,7 +171,7 @@ def test_failing_pruned_and_finished_trials(
 
     code, _, error = here([*words, "dataset.batch_size=32"], capsys)
     assert code == 2
-    assert "every trial: dataset.batch_size: was not there, is dataset.batch_size=32" in error
+    assert "every trial: dataset.batch_size: was not set, is dataset.batch_size=32" in error
 
 
 def test_names_of_folders_say_nothing_of_trials(ended: tuple[SweepFolder, list[str], str], tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_what_slurm_refuses_is_one_sentence(
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'error: invalid account' >&2\nexit 1\n")
     with pytest.raises(UserError, match=r"could not be submitted: .*invalid account"):
         cluster(SweepFolder(tmp_path / "s")).submit([0])
-    with pytest.raises(ConfigError, match=r"sbatch reads % and \\ in a path as placeholders"):
+    with pytest.raises(ConfigError, match=r"sbatch replaces % and \\ in a path"):
         cluster(SweepFolder(tmp_path / "100%"))
     monkeypatch.setenv("PATH", os.fspath(tmp_path / "nothing"))
     with pytest.raises(UserError, match="executor=slurm: Could not detect"):

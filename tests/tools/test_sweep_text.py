@@ -110,7 +110,7 @@ def test_a_renamed_sweep_keeps_its_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("sqlite:///X/what?.db", "everything after ? is read as options of SQLite, which has no '.db'"),
+        ("sqlite:///X/what?.db", "unknown SQLite option '.db' after ?"),
         ("sqlite:///X/a?b=c.db", "which has no 'b'"),
         ("sqlite:///X/{x}.db", "must not contain { or }"),
         ("study.db", "must be a URL such as sqlite:///study.db"),
@@ -183,5 +183,5 @@ def test_a_full_disk_ends_a_sweep_with_one_sentence(
     code, _, said = here(["sweep", str(file), f"folder={tmp_path / 's'}"], capsys)
     assert code == 1
     assert said == (
-        f"Error: {tmp_path / 's'}: the disk is full. Make room, then type the same command again to continue.\n"
+        f"Error: {tmp_path / 's'}: the disk is full. Free some space, then type the same command again to continue.\n"
     )

@@ -60,7 +60,7 @@ def test_bad_test_samples_leave_the_run_and_give_no_accuracy(
     assert run.state() == "finished"
     said = (run.path / "run.log").read_text()
     assert "of the test split contain" in said
-    assert "There is no test accuracy" in said
+    assert "No test accuracy is reported" in said
     summary = run.summary()
     assert summary["test"]["last"] == {"loss": None, "accuracy": None, "firing_rate": None}
     assert summary["val"]["last"]["accuracy"] > 0

@@ -1,1 +1,1 @@
-"""The command line: `arguments` for `key=value` commands, `hydra` for training, `train` and `prepare`."""
+"""The command line: `arguments` parses `key=value` commands, `hydra` that of training; some commands."""

@@ -1,6 +1,6 @@
-"""The one parser of all commands but `train`, whose words Hydra reads: `key=value`, flags and plain words.
+"""The parser of all commands except `train`, which Hydra parses: `key=value`, flags and plain words.
 
-A command states what it takes in a `Command`; what it does not take is an error before any work starts.
+A `Command` declares what a command accepts. Everything else is an error before any work starts.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from pydantic import ValidationError
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import explain
 from gradspike.config.wandb_options import ENVIRONMENT
-from gradspike.errors import ConfigError, UserError, unknown
+from gradspike.errors import ConfigError, UserError, unknown, unknown_path
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable
 
 HELP = ("-h", "--help")
 CONFIG_DIR = "--config-dir"
-CONFIG_DIR_USAGE = "  --config-dir DIR   a folder of your own with further options of the groups\n"
+CONFIG_DIR_USAGE = "  --config-dir DIR   your own folder with further options of the groups\n"
 
 
 @dataclass(frozen=True)
 class Typed:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     options: Any
     """The command's own keys, validated by its schema."""
     overrides: list[str] = field(default_factory=list)
-    """`key=value` of the keys of `gradspike train`."""
+    """`key=value` for keys of `gradspike train`."""
     words: list[str] = field(default_factory=list)
-    """What is neither a key nor a flag."""
+    """Words that are neither keys nor flags."""
     flags: dict[str, list[str]] = field(default_factory=dict)
-    """The values of each flag that was given; a switch has none."""
+    """The values of each typed flag; a switch has none."""
     config_dir: str | None = None
     """The user's own folder of options."""
 
     def last(self, flag: str) -> str | None:
-        """The value of a flag, or None where it was not given."""
+        """The last value of a flag, or None if it was not typed."""
         return next(reversed(self.flags.get(flag, [])), None)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a command takes. `usage` is the text of its --help."""
+    """What a command accepts. `usage` is the text of its --help."""
 
     name: str
     usage: str
     keys: type[Strict] = Strict
     switches: tuple[str, ...] = ()
     valued: tuple[str, ...] = ()
-    """Flags with a value, which may be given several times."""
+    """Flags with a value, which may be repeated."""
     trains: bool = False
-    """Whether it takes the keys of `gradspike train` and --config-dir as well."""
+    """Whether it also accepts the keys of `gradspike train` and --config-dir."""
     words: bool = False
-    """Whether it takes plain words, such as folders."""
+    """Whether it accepts plain words, such as folders."""
 
     def parse(self, words: Iterable[str]) -> Typed:
-        """Take a command line apart. Raises ConfigError; --help prints the usage and exits."""
+        """Parse a command line. Raises ConfigError; --help prints the usage and exits."""
         words = list(words)
         if any(word in HELP for word in words):
             print(self.usage, end="")
             raise SystemExit(0)
         words, config_dir = take_config_dir(words)
         if config_dir is not None and not self.trains:
-            raise self.error(f"{self.name} composes no configuration and takes no {CONFIG_DIR}; leave it out.")
+            raise self.error(f"{self.name} does not compose a configuration: leave out {CONFIG_DIR}.")
         rest, flags = self._flags(words)
         values: dict[str, str] = {}
         overrides: list[str] = []
@@ -91,7 +91,7 @@ class Command:
         return Typed(self._validated(values), overrides, plain, flags, config_dir)
 
     def error(self, message: str) -> ConfigError:
-        """The error to raise for a mistake in the command line."""
+        """The error for a mistake in the command line."""
         return ConfigError(f"{message}\nSee: gradspike {self.name} --help")
 
     def _flags(self, words: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -135,7 +135,7 @@ class Command:
 
 
 def take_config_dir(words: Iterable[str]) -> tuple[list[str], str | None]:
-    """The words without --config-dir (-cd), and its folder. Raises ConfigError where the folder is missing."""
+    """The words without --config-dir (-cd), and its folder. Raises ConfigError if it has no value."""
     rest: list[str] = []
     folder = None
     remaining = iter(words)
@@ -146,12 +146,12 @@ def take_config_dir(words: Iterable[str]) -> tuple[list[str], str | None]:
             continue
         folder = os.path.expanduser(value if equals else next(remaining, ""))
         if not folder:
-            raise ConfigError(f"{CONFIG_DIR}: which folder?")
+            raise ConfigError(f"{CONFIG_DIR} needs a folder.")
     return rest, folder
 
 
 def _problem(detail: Any, values: Mapping[str, str]) -> str:
-    """A pydantic mistake after its `key=value`, or after the bare key where no value was given."""
+    """A pydantic error after its `key=value`, or only its key if it has no value."""
     if detail["type"] == ENVIRONMENT:
         return str(detail["msg"])
     key = str(detail["loc"][0])
@@ -159,19 +159,19 @@ def _problem(detail: Any, values: Mapping[str, str]) -> str:
 
 
 def checked_file(name: str, text: str, endings: Mapping[str, str] | None = None) -> Path:
-    """The file that an argument names, found writable before anything is computed.
+    """The file that an argument names. Checks that it can be written before anything is computed.
 
-    `name` is the argument as typed up to the path (`out=`, `--out `); `endings` are the endings allowed and what each
-    one stands for. Raises ConfigError for what can never be right, UserError for a place that cannot be written to.
+    `name` is the argument as typed before the path (`out=`, `--out `); `endings` maps the allowed endings to what they
+    mean. Raises ConfigError for a wrong name, UserError for a folder that cannot be written to.
     """
     path = Path(text).expanduser()
     if not text or path.is_dir():
         raise ConfigError(f"{name}{text}: must be a file.")
     if endings is not None and path.suffix.lower() not in endings:
         allowed = ", ".join(f"{ending} ({what})" for ending, what in endings.items())
-        raise ConfigError(f"{name}{text}: the file's ending must be one of {allowed}.")
+        raise ConfigError(f"{name}{text}: the file must end in one of {allowed}.")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UserError(f"{name}{text}: there is no folder {path.parent}.")
+        raise UserError(f"{name}{text}: {unknown_path('folder', path.parent)}")
     check_writable(str(folder))
     return path

@@ -8,7 +8,6 @@ from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
 from gradspike.engine.registry import EngineName
-from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.runs.folder import RunFolder
@@ -56,10 +55,8 @@ def evaluate(words: list[str]) -> int:
     """Evaluate a run, print the table and write evaluation_<split>.json into its folder. Returns the exit code."""
     arguments: EvaluateConfig = COMMAND.parse(words).options
     run = RunFolder.open(arguments.run)
-    paths = {"last": [run.last], "best": [run.best], "both": [run.last, run.best]}[arguments.checkpoint]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(f"{missing[0]}: no such checkpoint; the run is {run.state()}.")
+    chosen = ("last", "best") if arguments.checkpoint == "both" else (arguments.checkpoint,)
+    paths = [run.checkpoint(which) for which in chosen]
 
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation

@@ -1,8 +1,8 @@
-"""The command line: Hydra composes, pydantic validates, mistakes are answered before anything heavy is imported.
+"""The command line of training: Hydra composes, pydantic validates, before anything heavy is imported.
 
-Hydra's own main does the work (so its flags, launchers and sweepers are there); what comes before it,
-`check_command_line`, composes every requested configuration once to say what is wrong in plain words and with the
-nearest match, which Hydra itself does not.
+Hydra's own main runs the command, so its flags, launchers and sweepers are available. Before that,
+`check_command_line` composes each requested configuration once, to report mistakes in plain words and with the nearest
+match.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from gradspike.errors import ConfigError, unknown
 from gradspike.runs.files import check_writable
 from gradspike.variables import variable
 
-# ~ in runs_dir, for the one path that Hydra itself writes to (conf/config.yaml).
+# Expands ~ in runs_dir, for the only path that Hydra itself writes to (conf/config.yaml).
 OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
 
 HELP_FLAGS = ("-h", "--help")
 
 REFUSED = {
-    "--config-path": "add a folder of your own with --config-dir.",
-    "--experimental-rerun": "start a run again with its configuration, or continue it with resume=<run>.",
+    "--config-path": "use --config-dir to add your own folder.",
+    "--experimental-rerun": "start the run again with its configuration, or continue it with resume=<run>.",
 }
 
 HELP = """\
@@ -61,20 +61,20 @@ Train a spiking neural network with a surrogate-gradient method, or resume a run
 Options of the groups (group=option):
 {groups}
 
-Single keys (key=value), among others; `gradspike train --cfg job` prints all of them with their values:
+Some keys (key=value); `gradspike train --cfg job` prints all of them with their values:
   seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
   trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
 
 Flags:
-  --config-dir DIR   a folder of your own with further options of the groups
-  -m, --multirun     train every combination of the values given
+  --config-dir DIR   your own folder with further options of the groups
+  -m, --multirun     train all combinations of the values
   --cfg job          print the configuration
   --hydra-help       Hydra's other flags
 """
 
 
 def help_text(folders: list[Path]) -> str:
-    """The text of --help, with the options in conf/ and in the user's own folder."""
+    """The text of --help, with the options in conf/ and in the user's folder."""
     lines = []
     for group in GROUPS:
         names = options_of(group, folders)
@@ -97,8 +97,8 @@ def run(
 ) -> int:
     """Compose, validate and hand each configuration to `train(config, typed overrides) -> exit code`.
 
-    Returns the exit code of the command. In a multirun a trial that fails does not keep the others from running; the
-    first failure's code is returned, and `finish` is called after the last trial.
+    Returns the exit code of the command. In a multirun, the other trials continue after a failed one; the exit code is
+    that of the first failure, and `finish` is called after the last trial.
     """
     from hydra import version
     from hydra._internal.utils import _run_hydra
@@ -141,7 +141,7 @@ def run(
 
 
 def hydra_parser() -> ArgumentParser:
-    """Hydra's own parser, whose errors are ours."""
+    """Hydra's parser, with errors raised as ConfigError."""
     from hydra._internal.utils import get_args_parser
 
     parser: ArgumentParser = get_args_parser()
@@ -159,21 +159,21 @@ def hydra_parser() -> ArgumentParser:
 
 
 def _is_flag(word: str) -> bool:
-    # Hydra's parser wants all overrides together; people write `seed=1 -m method=a,b` too.
+    # Hydra's parser needs all overrides together, but users also type `seed=1 -m method=a,b`.
     return word.startswith("-") or "=" not in word
 
 
 def _check_flags(arguments: Namespace) -> None:
-    """Refuse what would compose something else than what is checked."""
+    """Refuse flags that would compose a configuration other than the checked one."""
     for flag, instead in REFUSED.items():
         if getattr(arguments, flag.removeprefix("--").replace("-", "_")) is not None:
             raise ConfigError(f"{flag}: {instead}")
 
 
 def check_command_line(arguments: Namespace) -> list[str]:
-    """Compose and validate every configuration the command line asks for. Raises ConfigError.
+    """Compose and validate all configurations of the command line. Raises ConfigError.
 
-    Returns the overrides as Hydra is to read them.
+    Returns the overrides for Hydra.
     """
     folders = config_dirs(arguments.config_dir)
     name = arguments.config_name or "config"
@@ -184,11 +184,11 @@ def check_command_line(arguments: Namespace) -> list[str]:
     )
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if sweeps and not multirun:
-        raise ConfigError(f"{sweeps[0].input_line}: several values make several runs; add -m to train each of them.")
+        raise ConfigError(f"{sweeps[0].input_line}: several values need several runs. Add -m to train all of them.")
     if multirun and arguments.cfg:
-        raise ConfigError("--cfg and -m exclude each other: print one configuration at a time.")
+        raise ConfigError("--cfg and -m cannot be combined: print one configuration at a time.")
     if multirun and any(override.key_or_group == "resume" for override in overrides):
-        raise ConfigError("resume and -m exclude each other: resume one run at a time.")
+        raise ConfigError("resume and -m cannot be combined: resume one run at a time.")
     configs = []
     for trial in _trials(overrides, words):
         configs.append(validate(compose_plain(trial, folders, name)))
@@ -228,13 +228,13 @@ def _resumed(arguments: Namespace) -> tuple[ExperimentConfig, list[str]] | None:
 def _refuse_several_devices(config: ExperimentConfig) -> None:
     if config.trainer.world_size > 1:
         raise ConfigError(
-            f"A multirun with trainer.devices={config.trainer.devices}: one device only, since the processes of "
-            "one trial would replay the whole multirun. Start one command a trial instead."
+            f"trainer.devices={config.trainer.devices}: a multirun can use only one device, because each process of a "
+            "trial would repeat the whole multirun. Start one command per trial instead."
         )
 
 
 def _trials(overrides: list[Any], words: list[str]) -> Iterator[list[str]]:
-    """The overrides of each trial. A sweep that only its sweeper can expand is checked without the swept keys."""
+    """The overrides of each trial. If only the sweeper can expand a sweep, those without the swept keys."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):

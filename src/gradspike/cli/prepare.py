@@ -1,4 +1,4 @@
-"""`gradspike prepare`: prepares a data set and sums it up; on request checks it and draws a contact sheet."""
+"""`gradspike prepare`: prepares a data set and prints a summary; on request checks it and draws a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
+from gradspike.shown import counted
 from gradspike.terminal.printer import speak
 
 if TYPE_CHECKING:
@@ -36,20 +37,20 @@ Prepare a data set once, so that training opens it in milliseconds. Training pre
 Arguments:
   dataset        the data set; its options as dataset.source=... dataset.on_bad_file=skip
   data_dir       the folder of the original files and of the prepared set            (data)
-  time_steps     frames of an event recording                                        (the data set's)
-  workers        processes that prepare                                              (4, or the number of cores)
-  preview        a PNG file for samples of each class, raw and augmented
-  verify         true: compare every byte with its checksum                          (false)
-  export         cifar10dvs_sim only: a folder for the recordings, laid out as CIFAR10-DVS; nothing else is done
+  time_steps     frames per event recording                                          (the data set's)
+  workers        number of processes that prepare                                    (4, or the number of cores)
+  preview        PNG file to draw samples of each class to, raw and augmented
+  verify         true: compare all bytes with their checksums                          (false)
+  export         cifar10dvs_sim only: write the recordings to this folder in the layout of CIFAR10-DVS, and do no more
   export_format  aedat (AEDAT 2.0) | npz                                             (aedat)
-  key=value      any other key of `gradspike train`; only seed matters, for the preview
+  key=value      any other key of `gradspike train`; only seed has an effect, on the preview
 """
     + CONFIG_DIR_USAGE
 )
 
 
 class PrepareConfig(Strict):
-    """Arguments of `gradspike prepare` beside the keys of `gradspike train`."""
+    """The arguments of `gradspike prepare` in addition to the keys of `gradspike train`."""
 
     workers: int | None = Field(default=None, ge=1, le=256)
     preview: str | None = None
@@ -62,7 +63,7 @@ COMMAND = Command("prepare", USAGE, keys=PrepareConfig, trains=True)
 
 
 def prepare(words: list[str]) -> int:
-    """Prepare the data set that the command line names. Returns the exit code."""
+    """Prepare the data set of the command line. Returns the exit code."""
     typed = COMMAND.parse(words)
     arguments: PrepareConfig = typed.options
     config = load_config(typed.overrides, typed.config_dir)
@@ -102,10 +103,12 @@ def prepare(words: list[str]) -> int:
 def _export(source: Source[Any], folder: Path, form: Literal["aedat", "npz"]) -> int:
     """Write simulated recordings as files."""
     if source.config.name != "cifar10dvs_sim":
-        raise ConfigError(f"export={folder}: is for dataset=cifar10dvs_sim; {source.config.name} has files already.")
+        raise ConfigError(
+            f"export={folder}: is only for dataset=cifar10dvs_sim; {source.config.name} has files already."
+        )
     from gradspike.data.sets.export import export
 
-    print(f"exported   {export(source, folder, form):,} recordings to {folder}")  # type: ignore[arg-type]
+    print(f"exported   {counted(export(source, folder, form), 'recording')} to {folder}")  # type: ignore[arg-type]
     return 0
 
 
@@ -121,7 +124,7 @@ def _open(samples: Samples) -> Prepared | None:
 
 
 def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared | None) -> None:
-    """Print where the set is and what it holds."""
+    """Print where the set is and what it contains."""
     from gradspike.data.prepared.disk import size_text
     from gradspike.data.prepared.parts import SHOWN
     from gradspike.data.source import SPLITS
@@ -154,7 +157,7 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
         print(f"no sample  {left_out_text(left_out)}")
     bad = opened.facts.get("bad", []) if opened is not None else []
     if bad and opened is not None:
-        print(f"left out   {len(bad):,} files that cannot be used (listed in {opened.folder / 'meta.json'}):")
+        print(f"left out   {counted(len(bad), 'unusable file')} (listed in {opened.folder / 'meta.json'}):")
         for path, problem in bad[:SHOWN]:
             print(f"  {path}: {problem}")
         if len(bad) > SHOWN:
@@ -174,4 +177,4 @@ def _verify(opened: Prepared | None) -> None:
             raise UserError(
                 f"{one.folder} is damaged: {error}. Check the disk, delete the folder and prepare the set again."
             ) from error
-    print(f"verified   {len(opened.arrays)} arrays: all checksums match")
+    print(f"verified   {counted(len(opened.arrays), 'array')}: all checksums match")

@@ -1,4 +1,4 @@
-"""How a command ends: a message on standard error and an exit code, for errors of the user and for signals."""
+"""Turns the user's errors and signals into a message on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gradspike.exhausted import why_exhausted
 def reporting_errors(action: Callable[[], int]) -> int:
     """Run `action`; turn a UserError or a signal into one message on standard error and its exit code.
 
-    When the reader of the output has gone, as with `| head`, the command ends like other commands: at once, silently.
+    If the reader of the output is gone, as with `| head`, the command ends at once and silently, like other commands.
     """
     try:
         return tried(action)
     except OutputClosed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it exits
         return 128 + signal.SIGPIPE
     except Interrupted as error:
         print(error, file=sys.stderr)
@@ -31,7 +31,7 @@ def reporting_errors(action: Callable[[], int]) -> int:
 
 
 def tried(action: Callable[[], int]) -> int:
-    """One trial of a multirun: a UserError or a lack of memory or disk ends this trial only, anything else all."""
+    """Run one trial of a multirun: a UserError or a lack of memory or disk ends only this trial, other errors all."""
     try:
         code = action()
         sys.stdout.flush()
@@ -51,7 +51,7 @@ def tried(action: Callable[[], int]) -> int:
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads our standard output any more; pipes to worker processes can break as well."""
+    """Whether the reader of standard output is gone; pipes to worker processes can break too."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     # Linux reports a pipe without a reader as an error, macOS as a hang-up.

@@ -1,4 +1,4 @@
-"""`gradspike train`: trains each configuration of the command line. Imports torch once the command line is checked."""
+"""`gradspike train`: trains the configurations of the command line. Imports torch after checking the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _trials: list[tuple[str, Summary | None]] = []
 
 
 def command(words: list[str]) -> int:
-    """Train what the words of the command line compose. Returns the exit code."""
+    """Train the configurations of the command line. Returns the exit code."""
     return run(words, lambda config, typed: train(config, typed, ["gradspike", "train", *words]), print_trials)
 
 
@@ -79,7 +79,7 @@ def _found(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig
 
 
 def print_trials() -> None:
-    """The closing table of a multirun."""
+    """Print the closing table of a multirun."""
     from gradspike.terminal import tables as terminal
 
     terminal.print_trials(_trials)

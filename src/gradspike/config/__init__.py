@@ -1,1 +1,1 @@
-"""The configuration: `schema` (every key), `validate` (mistakes in words), `compose` (Hydra), `recipes`."""
+"""The configuration: `schema` (all keys), `validate` (checks and error messages), `compose` (Hydra), `recipes`."""

@@ -1,4 +1,4 @@
-"""Compose the configuration with Hydra, for every command; a mistyped group or key gets its nearest match."""
+"""Compose the configuration with Hydra, for all commands. An unknown group or key gets the nearest match."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gradspike.config.recipes import check_choices
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
 from gradspike.config.validate import validate
-from gradspike.errors import ConfigError, did_you_mean, unknown
+from gradspike.errors import ConfigError, did_you_mean, unknown, unknown_path
 from gradspike.nested import flat
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
@@ -39,12 +39,12 @@ OmegaConf.register_new_resolver("visible_gpus", visible_gpus, replace=True)
 
 
 def options_of(group: str, folders: list[Path]) -> list[str]:
-    """Names of the YAML files of a Hydra group."""
+    """The options of a Hydra group: the names of its YAML files."""
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
 def to_plain(raw: DictConfig) -> dict[str, Any]:
-    """An OmegaConf configuration as plain containers, interpolations resolved, or ConfigError where one cannot be."""
+    """An OmegaConf configuration as plain containers. Raises ConfigError if an interpolation cannot be resolved."""
     try:
         plain = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
@@ -59,22 +59,22 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
 
 
 def load_config(words: list[str], config_dir: str | None = None) -> ExperimentConfig:
-    """The validated configuration of a list of overrides. Raises ConfigError."""
+    """Compose and validate the configuration of a list of overrides. Raises ConfigError."""
     folders = config_dirs(config_dir)
     settled, composed = settle(words, folders)
     sweeps = [override for override in check_groups(settled, folders) if override.is_sweep_override()]
     if sweeps:
-        raise ConfigError(f"{sweeps[0].input_line}: one value, not several.")
+        raise ConfigError(f"{sweeps[0].input_line}: only one value is allowed.")
     return validate(composed or compose_plain(settled, folders))
 
 
 def settle(
     words: Sequence[str], folders: list[Path], config_name: str = "config"
 ) -> tuple[list[str], dict[str, Any] | None]:
-    """The overrides, with quotes where the schema wants text and Hydra would not read the text that was typed.
+    """Quote the overrides whose key holds text that Hydra would read differently.
 
-    Options of a method, model or data set are known once the configuration is composed; it is returned too if it is
-    that of the overrides.
+    The keys of a method, model or data set are known only after composing. Returns the overrides, and the composed
+    configuration if it was needed and belongs to exactly these overrides.
     """
     found = doubts(words)
     settled = [found[place].settled(GROUPS) if place in found else word for place, word in enumerate(words)]
@@ -91,7 +91,7 @@ def settle(
 
 
 def _single(override: Any) -> list[str]:
-    """One override as a word; of several options of a group the first, of any other sweep none."""
+    """One override as words: of a sweep over a group its first option, of any other sweep nothing."""
     if not override.is_sweep_override():
         return [override.input_line]
     return [f"{override.key_or_group}={_values(override)[0]}"] if override.key_or_group in GROUPS else []
@@ -110,7 +110,7 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
         except HydraException as error:
             hint = " Write key=value."
             if "={" in word:
-                hint = " Names in a dictionary stand without quotes: '+key={name:value}'."
+                hint = " Write names in a dictionary without quotes: '+key={name:value}'."
             elif "=" in word:
                 hint = " Put quotes around a value with special characters: 'key=\"value\"'."
             raise ConfigError(f"{word}: cannot be read.{hint}") from error
@@ -129,25 +129,25 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
 
 
 def config_dirs(extra: str | None) -> list[Path]:
-    """The folders of options: ours, and the user's own. Raises ConfigError.
+    """The folders of options: the package's and the user's. Raises ConfigError.
 
-    Of two files with one name ours would win unseen, so the user's must not differ from it.
+    Of two files with the same name the package's is used, so the user's must not differ from it.
     """
     if extra is None:
         return [CONF_DIR]
     folder = Path(extra)
     if not folder.is_dir():
-        raise ConfigError(f"--config-dir {extra}: no such folder.")
+        raise ConfigError(f"--config-dir: {unknown_path('folder', folder)}")
     for file in sorted(folder.rglob("*.yaml")):
         ours = CONF_DIR / file.relative_to(folder)
         if ours.is_file() and ours.read_bytes() != file.read_bytes():
-            raise ConfigError(f"{file}: gradspike has an option of this name and would use that; rename yours.")
+            raise ConfigError(f"{file}: gradspike has an option of this name and would use its own. Rename yours.")
     return [CONF_DIR, folder.resolve()]
 
 
 @contextmanager
 def _hydra(folders: list[Path]) -> Iterator[None]:
-    """Hydra with its search path set as for --config-dir, without any folder's name in an override."""
+    """Hydra with the search path of --config-dir, which needs no folder names in overrides."""
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
@@ -177,7 +177,7 @@ def _values(override: Any) -> list[Any]:
 
 
 def compose_plain(words: list[str], folders: list[Path], config_name: str = "config") -> dict[str, Any]:
-    """Compose one configuration. Raises ConfigError that names the unknown key and the nearest one."""
+    """Compose one configuration. Raises ConfigError, for an unknown key with the nearest match."""
     from hydra import compose
     from hydra.errors import HydraException
 

@@ -1,4 +1,4 @@
-"""What the keys of a composed configuration touch, the options of its own data set, model and method included."""
+"""What the keys of a composed configuration affect, including the options of its data set, model and method."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gradspike.touches import Touches, leaves, mark
 
 
 def touches(plain: Mapping[str, Any]) -> dict[str, Touches]:
-    """The mark of each dotted key of a plain configuration, also of one that another version or other files made.
+    """The mark of each dotted key of a plain configuration, which another version or other files may have made.
 
-    A key that its part does not have counts as it does for other parts that have it, else as its section, else as
-    RESULT: what cannot be judged may shape the result.
+    A key that its part does not have gets the mark it has in other parts, else that of its section, else RESULT,
+    because an unknown key may change the result.
     """
     schemas = {section: _schema(section, plain.get(section)) for section in PLUGGABLE}
     found: dict[str, Touches] = {}
@@ -32,7 +32,7 @@ def touches(plain: Mapping[str, Any]) -> dict[str, Touches]:
 
 
 def always_shown(key: str) -> bool:
-    """Whether a key, or every key of a section, is SHOWN in each data set, model and method that has it."""
+    """Whether a key, or every key of a section, has the mark SHOWN in all data sets, models and methods."""
     marks = {
         found
         for path, found in _every_leaf()

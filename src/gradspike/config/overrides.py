@@ -1,4 +1,4 @@
-"""Text in Hydra's grammar of overrides (`key=value`), where parentheses, commas, numbers and `${` mean something."""
+"""Text as Hydra overrides (`key=value`), in whose grammar parentheses, commas, numbers and `${` are special."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def override(key: str, text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` in quotes, as Hydra and OmegaConf read it back."""
+    """`text` in quotes and escaped, so that Hydra and OmegaConf read exactly `text`."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    # `${` starts an interpolation unless an odd number of backslashes stands before it.
+    # `${` starts an interpolation unless an odd number of backslashes precedes it.
     escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     return QuotedString(text=escaped, quote=Quote.single).with_quotes()
 

@@ -1,6 +1,6 @@
-"""Recipes: what was published for a configuration, where a configuration leaves its recipe, what is said at the start.
+"""Recipes: their published accuracies, how a configuration deviates from its recipe, and the lines at a run's start.
 
-Light: imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from gradspike.touches import SHAPING, Touches
 
 RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
 
-# Groups whose options a recipe may overwrite; method, data set and model choose the recipe and come before it.
+# Groups whose options a recipe may overwrite. Method, data set and model choose the recipe instead.
 CHOICES = ("neuron", "loss", "optimizer", "scheduler", "trainer", "logger")
 
 SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
 
-# What a paper says of a run. The form in which pictures and numbers are held is no part of it.
+# What a paper states about a run: not the format of pictures and numbers.
 PUBLISHED = SHAPING - {Touches.FORM}
 
 
 def published_for(config: ExperimentConfig) -> PublishedConfig | None:
-    """The published accuracy that belongs to this very configuration, or None.
+    """The accuracy published for exactly this configuration, or None.
 
-    All of the number's own conditions hold, and nothing else that shapes the result differs from the recipe.
+    The configuration meets all conditions of the number and otherwise changes the result in no way from the recipe.
     """
     if config.recipe is None or deviations(config):
         return None
@@ -44,10 +44,10 @@ def published_for(config: ExperimentConfig) -> PublishedConfig | None:
 
 
 def deviations(config: ExperimentConfig) -> list[str]:
-    """Where a configuration differs from its recipe, as `trainer.max_epochs=3 instead of 150`.
+    """How a configuration differs from its recipe, for example `trainer.max_epochs=3 instead of 150`.
 
-    What the recipe does not set is compared with its default. Keys to which some published number has a condition
-    are left out. Empty without a recipe, and for one that is not among ours.
+    Keys that the recipe does not set are compared with their defaults. Keys in the condition of a published number are
+    left out. Empty without a recipe and for a recipe outside this package.
     """
     recipe = config.recipe
     file = RECIPES / f"{recipe.name}.yaml" if recipe is not None else None
@@ -63,14 +63,14 @@ def deviations(config: ExperimentConfig) -> list[str]:
         if marks[key] not in PUBLISHED or key in conditions:
             continue
         if key not in expected:  # an entry of a dictionary, such as optimizer.groups
-            found += [f"{key}={_shown(value)}, which it does not have"] if value is not None else []
+            found += [f"{key}={_shown(value)}, which the recipe does not set"] if value is not None else []
         elif value != expected[key]:
             found.append(f"{key}={_shown(value)} instead of {_shown(expected[key])}")
     return found
 
 
 def _defaults(config: ExperimentConfig, actual: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of all sections and their defaults in the schema; of one without a default its actual value."""
+    """All dotted keys and their defaults in the schema; a key without a default has its actual value."""
     defaults: dict[str, Any] = {}
     for section in SECTIONS:
         for key, field in type(getattr(config, section)).model_fields.items():
@@ -85,12 +85,12 @@ def _defaults(config: ExperimentConfig, actual: Mapping[str, Any]) -> dict[str, 
 
 
 def start_lines(config: ExperimentConfig) -> Iterator[str]:
-    """What is said of the recipe when a training starts."""
+    """The lines about the recipe at the start of a training."""
     recipe = config.recipe
     if recipe is None:
         others = related(config)
         hint = f"; to use one: {' or '.join(f'recipe={name}' for name in others)}" if others else ""
-        yield f"recipe: none for {config.label()}; the groups' defaults hold{hint}"
+        yield f"recipe: none for {config.label()}; using the groups' defaults{hint}"
         return
     yield f"recipe: {recipe.name} ({recipe.source})"
     published = published_for(config)
@@ -111,14 +111,14 @@ def percent(published: PublishedConfig) -> str:
 
 
 def related(config: ExperimentConfig) -> list[str]:
-    """Recipes for the method of which the configuration's is a variant, on its data set and model."""
+    """Recipes for the base method of the configuration's variant, on its data set and model."""
     ending = config.label().removeprefix(config.method_label())
     bases = (file.stem.removesuffix(ending) for file in sorted(RECIPES.glob(f"*{ending}.yaml")))
     return [f"{base}{ending}" for base in bases if config.method_label().startswith(f"{base}_")]
 
 
 def unequal_recipes(configs: Sequence[ExperimentConfig]) -> str | None:
-    """A warning where trials on the same data set and model have different recipes, or some have none."""
+    """A warning if trials on the same data set and model have different recipes, or some have none."""
     recipes: dict[str, set[str]] = {}
     for config in configs:
         place = f"{config.dataset.name} with {config.model.name}"
@@ -126,16 +126,16 @@ def unequal_recipes(configs: Sequence[ExperimentConfig]) -> str | None:
     for place, found in recipes.items():
         if len(found) > 1:
             return (
-                f"trials on {place} have different recipes ({', '.join(sorted(found))}), so not only their methods "
-                f"differ. One budget for all: recipe=none, or one recipe, recipe={min(found - {'none'})}"
+                f"trials on {place} have different recipes ({', '.join(sorted(found))}), so more than their methods "
+                f"differs. For one budget for all, use recipe=none or one recipe: recipe={min(found - {'none'})}"
             )
     return None
 
 
 def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: list[Path]) -> None:
-    """Raises ConfigError where a group that was typed (`optimizer=adamw`) is overwritten by the recipe.
+    """Raise ConfigError if the recipe overwrites a typed group (`optimizer=adamw`).
 
-    A recipe comes after all groups, so its values would win over the option's without a word.
+    A recipe comes after all groups, so its values would silently replace the option's.
     """
     recipe = composed.get("recipe")
     name = recipe.get("name") if isinstance(recipe, Mapping) else None
@@ -150,13 +150,13 @@ def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: li
         lost = [key for key, value in typed.items() if key in settings and settings[key] != value]
         if lost:
             raise ConfigError(
-                f"{word}: the recipe {name} sets {', '.join(f'{key}={_shown(settings[key])}' for key in lost)} after "
-                f"it. Set single values, as in {lost[0]}={_shown(typed[lost[0]])}, or leave the recipe out: recipe=none"
+                f"{word}: the recipe {name} overwrites {', '.join(f'{key}={_shown(settings[key])}' for key in lost)}. "
+                f"Set single values, as in {lost[0]}={_shown(typed[lost[0]])}, or leave out the recipe: recipe=none"
             )
 
 
 def _read(config_dirs: list[Path], group: str, option: str) -> dict[str, Any]:
-    """What the YAML file of a group's option says by itself; the last folder that has one counts."""
+    """The settings in the YAML file of a group's option; the last folder with such a file counts."""
     files = [folder / group / f"{option}.yaml" for folder in config_dirs]
     found = [file for file in files if file.is_file()]
     return _settings(found[-1]) if found else {}

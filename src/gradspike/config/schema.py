@@ -1,7 +1,7 @@
-"""The schema of the composed configuration: every key, its type, its range, and what must agree with what.
+"""The schema of the composed configuration: every key with its type and range.
 
-Light on purpose (pydantic only): a mistake is answered before torch is imported. Options of methods, models and data
-sets are validated by the classes their registries name.
+Imports pydantic only, so mistakes are reported before torch is imported. The options of methods, models and data sets
+are validated by the option classes of their registries.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LossConfig(Strict):
-    """The loss over the logits o[t], and the mixing of samples that softens its labels.
+    """The loss over the logits o[t], and mixup and CutMix.
 
-    One flat schema for all losses, since a recipe can set values but not switch groups. ce: cross entropy of the mean
+    One flat schema for all losses, because a recipe can set values but not switch groups. ce: cross entropy of the mean
     over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
     """
 
@@ -47,22 +47,22 @@ class LossConfig(Strict):
     tet_lambda: Annotated[float, Field(ge=0, le=1)] = 1e-3
     tet_target: float = 1.0
     mixup: NonNegativeFloat = 0.0
-    """alpha of mixup (Zhang et al., ICLR 2018); 0 for none."""
+    """alpha of mixup (Zhang et al., ICLR 2018); 0 turns it off."""
     cutmix: NonNegativeFloat = 0.0
-    """alpha of CutMix (Yun et al., ICCV 2019); 0 for none. With both, each batch draws one of them."""
+    """alpha of CutMix (Yun et al., ICCV 2019); 0 turns it off. With both on, each batch draws one of them."""
     mix_probability: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the batches that are mixed, where mixup or cutmix is on."""
+    """Share of batches to mix if mixup or cutmix is on."""
 
 
 class GroupConfig(Strict):
-    """What is different for the parameters whose names match a pattern; of several patterns the last one counts."""
+    """Options for parameters whose names match a pattern. If several patterns match, the last one counts."""
 
     touches: ClassVar[Touches] = Touches.RESULT
 
     lr: PositiveFloat = 1.0
-    """Factor on the learning rate."""
+    """Factor of the learning rate."""
     weight_decay: NonNegativeFloat | None = None
-    """Weight decay of these parameters; null: as elsewhere."""
+    """Weight decay of these parameters; null: the same as for the others."""
 
 
 class OptimizerConfig(Strict):
@@ -110,7 +110,7 @@ class AdamWConfig(OptimizerConfig):
 
 
 class SchedulerConfig(Strict):
-    """Learning rate over training, as a fraction of the optimiser's: linear warm-up, then cosine or constant."""
+    """The learning rate during training, as a fraction of the optimiser's: linear warm-up, then cosine or constant."""
 
     touches: ClassVar[Touches] = Touches.RESULT
 
@@ -121,16 +121,16 @@ class SchedulerConfig(Strict):
 
 
 class TrainerConfig(Strict):
-    """How long, on what, and how exactly."""
+    """Training length, devices and numerical options."""
 
     max_epochs: Budget[PositiveInt]
     max_hours: Shown[PositiveFloat | None] = None
     """Hours after which a session saves its state and stops; a resumed run has as many again."""
     accumulate: Devices[PositiveInt] = 1
-    """Parts into which a batch is cut, one after the other through the network; the optimiser sees the whole batch."""
+    """Number of parts into which a batch is split to save memory; an optimiser step still uses the whole batch."""
     ema: Result[Annotated[float, Field(gt=0, lt=1)] | None] = None
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated. A plain mean of
-    all steps until it reaches that far back."""
+    """Decay per step of an exponential moving average of the weights, which replaces them in evaluation; null turns it
+    off. A plain mean of all steps until enough steps are done."""
     compile: Speed[bool] = False
     accelerator: Devices[Literal["auto", "cpu", "gpu"]] = "auto"
     devices: Devices[PositiveInt] = 1
@@ -153,7 +153,7 @@ class TrainerConfig(Strict):
 
 
 class FilesLoggerConfig(Strict):
-    """Only the files of the run's folder."""
+    """Only the files in the run folder."""
 
     touches: ClassVar[Touches] = Touches.SHOWN
 
@@ -161,7 +161,7 @@ class FilesLoggerConfig(Strict):
 
 
 class TensorBoardConfig(Strict):
-    """TensorBoard event files inside the run's folder."""
+    """TensorBoard event files in the run folder."""
 
     touches: ClassVar[Touches] = Touches.SHOWN
 
@@ -169,7 +169,7 @@ class TensorBoardConfig(Strict):
 
 
 class CheckpointConfig(Strict):
-    """When to save besides the end of each epoch, and what to keep."""
+    """When to save checkpoints in addition to the end of each epoch, and how many to keep."""
 
     touches: ClassVar[Touches] = Touches.SHOWN
 
@@ -179,7 +179,7 @@ class CheckpointConfig(Strict):
 
 
 class ProbeConfig(Strict):
-    """How often, and on how many samples, spiking layers are measured while they train; see `callbacks.probe`."""
+    """How often and on how many samples spiking layers are measured during training; see `training.probe.probe`."""
 
     touches: ClassVar[Touches] = Touches.SHOWN
 
@@ -190,16 +190,16 @@ class ProbeConfig(Strict):
 
 
 class PublishedConfig(Strict):
-    """A published accuracy (percent), its spread over seeds where known, and the settings it was reached with."""
+    """A published accuracy (percent), its spread over seeds if known, and its settings."""
 
     accuracy: float
     spread: float | None = None
     when: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    """Dotted keys of the configuration and their values, as {time_steps: 2}."""
+    """Dotted keys of the configuration and their values, for example {time_steps: 2}."""
 
 
 class RecipeConfig(Strict):
-    """Where a recipe's settings come from, and what accuracies were published with them."""
+    """The source of a recipe's settings, and the accuracies published for them."""
 
     name: str
     source: str
@@ -211,7 +211,7 @@ LoggerConfig = Annotated[FilesLoggerConfig | TensorBoardConfig | WandbConfig, Fi
 
 
 class ExperimentConfig(Strict):
-    """One run, completely. Everything that shapes its result is in here."""
+    """The complete configuration of a run: everything that affects its result."""
 
     seed: Seed[Annotated[int, Field(ge=0, lt=2**31)]]
     time_steps: Result[Annotated[int, Field(ge=1, le=1000)]]
@@ -234,21 +234,21 @@ class ExperimentConfig(Strict):
     probe: ProbeConfig = ProbeConfig()
 
     def plain(self) -> dict[str, Any]:
-        """The configuration as plain dicts, lists and scalars, the form in which it is saved."""
+        """The configuration as plain dicts, lists and scalars, as saved in config.yaml."""
         plain: dict[str, Any] = self.model_dump(mode="json", serialize_as_any=True)
         return plain
 
     def label(self) -> str:
-        """`<method>_<dataset>_<model>`, the middle of a run's name."""
+        """`<method>_<dataset>_<model>`, the middle part of a run's name."""
         return f"{self.method_label()}_{short_name(self.dataset.name)}_{short_name(self.model.name)}"
 
     def method_label(self) -> str:
-        """The name under which runs are grouped: a variant's label, else the method's name; `relu` for the ANN twin."""
+        """The name that groups runs: the label of a variant, else the method's name; `relu` for the ANN twin."""
         if self.model.activation == "relu":
             return "relu"
         return self.method.label or short_name(self.method.name)
 
 
 def short_name(name: str) -> str:
-    """A part's name as it can stand in a file name: the class alone of an import path."""
+    """A part's name for use in file names: only the class of an import path."""
     return name.rpartition(":")[2]

@@ -1,6 +1,6 @@
-"""Words typed for keys that hold text: they stay what was typed, also where Hydra's grammar would read a number.
+"""Keeps text exactly as typed, even if Hydra's grammar would read a number or refuse it.
 
-`runs_dir=007`, `dataset.train_folder=1` and `dataset.source=jose (lab)` get the quotes that the grammar wants.
+`runs_dir=007`, `dataset.train_folder=1` and `dataset.source=jose (lab)` get the quotes that the grammar needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kind = Literal["text", "texts", "other"]
 
 @dataclass(frozen=True)
 class Doubt:
-    """`key=value` that Hydra cannot read, or reads as something else than the text that was typed."""
+    """`key=value` that Hydra cannot read, or does not read as the typed text."""
 
     word: str
     key: str
@@ -31,7 +31,7 @@ class Doubt:
 
     @property
     def pluggable(self) -> bool:
-        """Whether the key belongs to a part that the user chooses, whose schema is known once that is known."""
+        """Whether the key is an option of a data set, model or method, whose schema depends on the choice."""
         return self._name.partition(".")[0] in PLUGGABLE and "." in self._name
 
     @property
@@ -39,7 +39,7 @@ class Doubt:
         return self.key.lstrip("+")
 
     def settled(self, groups: Collection[str], composed: Mapping[str, Any] | None = None) -> str:
-        """The word, with quotes if its key holds text in the configuration `composed` (None: in any)."""
+        """The word, quoted if its key holds text in the configuration `composed` (None: in any)."""
         kind = "text" if self._name in groups else _kind(self._name, composed)
         if kind == "text":
             whole = (self.word.partition("=")[2],) if self.listed else self.values
@@ -50,7 +50,7 @@ class Doubt:
 
 
 def doubts(words: Sequence[str]) -> dict[int, Doubt]:
-    """By its place, each word whose value may be text that Hydra would not read as what was typed."""
+    """The words whose value may be text that Hydra would not read as typed, by their position."""
     return {place: found for place, word in enumerate(words) if (found := _doubtful(word)) is not None}
 
 
@@ -65,7 +65,7 @@ def _doubtful(word: str) -> Doubt | None:
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
-        # With a comma or a brace it may be a list of values, or a dictionary, that was mistyped.
+        # With a comma or a brace it may be a mistyped list or dictionary.
         return None if set(text) & set(",{}") else Doubt(word, key, (text,), readable=False)
     value: Any = override._value
     if isinstance(value, ChoiceSweep) and value.simple_form:
@@ -84,7 +84,7 @@ def _doubtful(word: str) -> Doubt | None:
 
 
 def _kind(key: str, composed: Mapping[str, Any] | None) -> Kind | None:
-    """What the schema wants at a dotted key; None where it does not say."""
+    """What the schema expects at a dotted key; None if unknown."""
     section, *path = key.split(".")
     classes: list[type[Strict]] = [ExperimentConfig]
     if section in PLUGGABLE:
@@ -116,7 +116,7 @@ def _kinds(classes: Sequence[type[Strict]], path: Sequence[str]) -> Iterator[Kin
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The types of an annotation, without Annotated and without None."""
+    """The types in an annotation, without Annotated and None."""
     if get_origin(annotation) is Annotated:
         yield from _members(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):

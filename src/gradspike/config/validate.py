@@ -1,4 +1,4 @@
-"""Check a composed configuration: every mistake on one line, with the key, the value and the nearest match."""
+"""Checks a composed configuration and reports each mistake on one line: key, value and nearest match."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import ENVIRONMENT
 from gradspike.data.registry import DATASETS
-from gradspike.errors import ConfigError, did_you_mean
+from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
 from gradspike.registry import Registry, Strict
+from gradspike.shown import counted
 
 PLUGGABLE: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (DATASETS, MODELS, METHODS, NEURONS, NORMS)
@@ -41,7 +42,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
         except ValidationError as error:
             problems.extend(_describe(error, options, registry.config_class(registry.part(options)), f"{section}."))
     try:
-        # A section that failed above is checked no further, so that one mistake is told once.
+        # A section that failed above is not checked again, so that each mistake is reported once.
         config = ExperimentConfig.model_validate(sections)
     except ValidationError as error:
         failed = {name for name in PLUGGABLE if not isinstance(sections.get(name), Strict)}
@@ -54,7 +55,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def _disagreements(config: ExperimentConfig) -> Iterator[str]:
-    """What is allowed by itself but not together."""
+    """Values that are valid separately but not together."""
     try:
         config.dataset.check_time_steps(config.time_steps)
     except ValueError as error:
@@ -71,27 +72,27 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
     parts = config.trainer.world_size * config.trainer.accumulate
     if config.dataset.batch_size % parts:
         yield (
-            f"dataset.batch_size={config.dataset.batch_size}: is what an optimiser step sees, over all devices and "
-            f"accumulated parts together, and must be a multiple of their number, {parts}"
+            f"dataset.batch_size={config.dataset.batch_size}: must be a multiple of {parts}, because an optimiser step "
+            "divides it among all devices and accumulated parts"
         )
     share = config.dataset.batch_size // parts
     if (config.loss.mixup or config.loss.cutmix) and config.trainer.world_size > 1 and share % 2:
         yield (
-            f"dataset.batch_size={config.dataset.batch_size}: leaves each rank {share} samples at a time; mixup and "
-            f"CutMix mix pairs, so choose a multiple of {2 * parts}"
+            f"dataset.batch_size={config.dataset.batch_size}: must be a multiple of {2 * parts}, because mixup and "
+            f"CutMix mix pairs and each rank gets {counted(share, 'sample')} at a time"
         )
     yield from _encoder_problems(config)
 
 
 def _encoder_problems(config: ExperimentConfig) -> Iterator[str]:
-    """Spikes made from values want values of 0 to 1; event frames are spikes already."""
+    """Rate encoders need still pictures with values from 0 to 1."""
     encoder = config.model.encoder
     if encoder == "direct":
         return
     if config.dataset.kind == "frames":
-        yield f"model.encoder={encoder}: is for still pictures; '{config.dataset.name}' are frames. Use direct"
+        yield f"model.encoder={encoder}: needs still pictures, but '{config.dataset.name}' has frames. Use direct"
     elif getattr(config.dataset, "normalize", "unit") != "unit":
-        yield f"model.encoder={encoder}: wants values of 0 to 1; add dataset.normalize=unit"
+        yield f"model.encoder={encoder}: needs values from 0 to 1. Add dataset.normalize=unit"
 
 
 def _describe(
@@ -101,18 +102,18 @@ def _describe(
     prefix: str,
     skip: frozenset[str] | set[str] = frozenset(),
 ) -> Iterator[str]:
-    """One line for each mistake of a pydantic error."""
+    """One line per mistake of a pydantic error."""
     for detail in error.errors(include_url=False):
         path = [str(part) for part in detail["loc"]]
         if path and path[0] in skip:
             continue
-        # pydantic puts the chosen member of a union into the path: optimizer.sgd.lr -> optimizer.lr
+        # pydantic includes the chosen member of a union in the path: optimizer.sgd.lr -> optimizer.lr
         if len(path) > 1 and _lookup(values, path[:2]) is _MISSING and _lookup(values, [path[0], "name"]) == path[1]:
             path.pop(1)
         key = prefix + ".".join(path)
         if detail["type"] == "extra_forbidden":
-            siblings = sorted(_fields(schema, values, path[:-1]))
-            yield f"{key}: there is no such key.{did_you_mean(path[-1], siblings)} Allowed: {', '.join(siblings)}"
+            section = key.removesuffix(path[-1])
+            yield unknown("key", key, [section + name for name in _fields(schema, values, path[:-1])])
         elif detail["type"] == ENVIRONMENT:
             yield str(detail["msg"])
         else:
@@ -134,7 +135,7 @@ def _lookup(values: Any, path: list[str]) -> Any:
 
 
 def _fields(schema: type[Strict], values: Any, path: list[str]) -> set[str]:
-    """Names allowed beside each other at `path` below `schema`."""
+    """Names of the keys allowed at `path` below `schema`."""
     if not path:
         return set(schema.model_fields)
     if path[0] not in schema.model_fields:
@@ -152,7 +153,7 @@ def _fields(schema: type[Strict], values: Any, path: list[str]) -> set[str]:
 
 
 def _classes_of(field: Any) -> list[type[Strict]]:
-    """The config classes a field's annotation names."""
+    """The option classes in a field's annotation."""
     options = getattr(field.annotation, "__args__", (field.annotation,))
     return [option for option in options if isinstance(option, type) and issubclass(option, Strict)]
 
@@ -163,7 +164,7 @@ def _shown(value: Any) -> str:
 
 
 def explain(detail: Any) -> str:
-    """Pydantic's sentence in the words of the command line, with the nearest match where a word is wanted."""
+    """A pydantic error in the terms of the command line, with the nearest match for a wrong word."""
     context = detail.get("ctx", {})
     if detail["type"] == "missing" or detail["input"] == "???":
         return "must be given"

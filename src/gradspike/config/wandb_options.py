@@ -1,7 +1,7 @@
-"""Options of the W&B logger, and which names W&B accepts.
+"""Options of the W&B logger, and checks of the names that W&B accepts.
 
-A key that is typed wins over W&B's environment variable, and the variable over gradspike's default. A run records what
-was chosen, so a resumed run stays where it is.
+A typed key wins over W&B's environment variable, and the variable over gradspike's default. A run records its options,
+so a resumed run continues the same W&B run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ENVIRONMENT = "environment"
 
 
 def check_length(text: str) -> str:
-    """Raises ValueError for a name that is too long for W&B."""
+    """Raise ValueError for a name that is too long for W&B."""
     if len(text) > LONGEST:
         raise ValueError(f"must have at most {LONGEST} characters, which is W&B's limit; it has {len(text)}")
     return text
 
 
 def check_name(text: str, entity: str = "logger.entity", project: str = "logger.project") -> str:
-    """Raises ValueError for a name that W&B accepts for no project, user or team; `entity`, `project`: what to type."""
+    """Raise ValueError for a name that W&B accepts for no project, user or team. entity, project: names of the keys."""
     if not text.strip():
         raise ValueError("must not be empty")
     found = re.search(r"[/\\#?%:]", text)
@@ -46,7 +46,7 @@ def check_name(text: str, entity: str = "logger.entity", project: str = "logger.
 
 
 def check_tag(text: str) -> str:
-    """Raises ValueError for a tag that W&B does not accept."""
+    """Raise ValueError for a tag that W&B does not accept."""
     if not 1 <= len(text) <= LONGEST_TAG:
         raise ValueError(f"a tag must have 1 to {LONGEST_TAG} characters, but '{text[:40]}' has {len(text)}")
     return text
@@ -123,11 +123,11 @@ UNTYPED: dict[str, Callable[[str], str]] = {
     "WANDB_RUN_ID": _check_id,
     "WANDB_INIT_TIMEOUT": _check_seconds,
 }
-"""Variables without a key of their own, which the logger reads when it starts."""
+"""Variables without a configuration key, which the logger reads when it starts."""
 
 
 def chosen_folder() -> str | None:
-    """The folder that the user chose for W&B's files, instead of the run's. W&B's agent sets WANDB_DIR by itself."""
+    """The user's folder for W&B's files in place of the run folder. Under W&B's agent None, since it sets WANDB_DIR."""
     return variable("WANDB_DIR") if variable("WANDB_SWEEP_ID") is None else None
 
 
@@ -163,7 +163,7 @@ class WandbConfig(Strict):
         BeforeValidator(_tags),
         Field(validate_default=True),
     ] = ()
-    """Empty: WANDB_TAGS, with commas between them."""
+    """Empty: WANDB_TAGS, separated by commas."""
 
     @model_validator(mode="after")
     def _rest_of_the_environment(self) -> WandbConfig:

@@ -18,6 +18,7 @@ from gradspike.data.augment.draws import Draw
 from gradspike.data.source import Samples
 from gradspike.errors import ConfigError
 from gradspike.exhausted import LoaderError, loader_failure
+from gradspike.shown import counted
 
 Indices = NDArray[np.int64]
 Batch = dict[str, Any]
@@ -50,8 +51,8 @@ def training_batches(
     if batch_size % shares:
         steps = f" and trainer.accumulate={accumulate}" if accumulate > 1 else ""
         raise ConfigError(
-            f"dataset.batch_size={batch_size} cannot be divided among {world_size} devices{steps}: choose a multiple "
-            f"of {shares}."
+            f"dataset.batch_size={batch_size} cannot be divided among {counted(world_size, 'device')}{steps}: choose "
+            f"a multiple of {shares}."
         )
     if len(order) < batch_size and shares > 1:
         raise ConfigError(

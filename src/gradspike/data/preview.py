@@ -16,7 +16,7 @@ from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
-from gradspike.shown import printable
+from gradspike.shown import counted, printable
 
 MOST_CLASSES = 20
 MOST_FRAMES = 10
@@ -64,8 +64,8 @@ def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int)
         epochs = [_shown_to_network(samples, transform, chosen[:1], epoch) for epoch in range(count)]
         name = printable(samples.class_names[label]) if samples.class_names else str(label)
         rows.append(_Row(name, _strip(_colours(stored), config), _strip(np.concatenate(epochs), config)))
-    of = f" of {len(present)}" if len(shown) < len(present) else ""
-    title = f"{config.name}: {len(shown)}{of} classes, training split, seed {seed}"
+    of = f"{len(shown)} of " if len(shown) < len(present) else ""
+    title = f"{config.name}: {of}{counted(len(present), 'class', 'classes')}, training split, seed {seed}"
     _save(path, rows, title, *_captions(config, stored.shape[1], count))
 
 
@@ -74,8 +74,7 @@ def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
     if config.kind == "image":
         shown = "as evaluated" if config.compressed else "as stored"
         return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first one, epochs 1 to {count}"
-    some = f"{MOST_FRAMES} of {steps}" if steps > MOST_FRAMES else f"{steps}"
-    frames = f"{some} frame{'s' if steps > 1 else ''} in time"
+    frames = f"{f'{MOST_FRAMES} of ' if steps > MOST_FRAMES else ''}{counted(steps, 'frame')} in time"
     return f"as stored: {frames}, ON orange, OFF blue", f"the first one, epochs 1 to {count}"
 
 

@@ -17,7 +17,7 @@ from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import UserError
 from gradspike.json_text import to_json
-from gradspike.shown import printable
+from gradspike.shown import counted, printable
 from gradspike.started import typed_command
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -71,7 +71,8 @@ class Samples:
         where = "" if self.folder is None else f" in {self.folder}"
         if len({len(labels), len(splits), *([len(self.names)] if len(self.names) else [])}) > 1:
             raise UserError(
-                f"{what}{where} has {len(labels):,} labels, {len(splits):,} splits and {len(self.names):,} names."
+                f"{what}{where} has {counted(len(labels), 'label')}, {counted(len(splits), 'split')} and "
+                f"{counted(len(self.names), 'name')}."
             )
         if labels.dtype.kind not in "iu":
             raise UserError(f"{what}{where} has labels of type {labels.dtype}; they must be whole numbers.")

@@ -1,1 +1,1 @@
-"""What records the numbers of a run: JSON lines, TensorBoard, W&B."""
+"""Loggers of a run's numbers: JSON lines, TensorBoard, W&B."""

@@ -1,4 +1,4 @@
-"""What W&B panels need at a run's end besides summary.json: the energy of an inference, and the layers as a table.
+"""Data for W&B panels at a run's end, in addition to summary.json: energy per inference and a table of the layers.
 
 Imports nothing heavy.
 """

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, which every run writes besides any other logger."""
+"""metrics.jsonl: one JSON object per line. Every run writes it, in addition to any other logger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradspike.runs.files import append_line
 
 
 class JsonLines(RunLogger):
-    """Appends {"step": n, **metrics}; numbers that are not finite become null, because JSON has none."""
+    """Appends {"step": n, **metrics}. NaN and infinite numbers become null, because JSON has none."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class JsonLines(RunLogger):
 
     @override
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: config.yaml holds them."""
+        """Nothing to do: config.yaml contains them."""
 
     @override
     def log_probe(self, scalars: dict[str, float], histograms: Mapping[str, Sequence[float]], step: int) -> None:
@@ -59,7 +59,7 @@ class JsonLines(RunLogger):
             return 0
 
     def cut(self, size: int) -> None:
-        """Drop everything after the first `size` bytes."""
+        """Remove everything after the first `size` bytes."""
         if self.file.exists():
             with self.file.open("r+", encoding="utf-8") as file:
                 file.truncate(size)

@@ -1,4 +1,4 @@
-"""The loggers of a run, by the names of conf/logger."""
+"""The loggers of a run, by their names in conf/logger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradspike.runs.folder import RunFolder
 
 
 def build_logger(config: ExperimentConfig, run: RunFolder) -> RunLogger | None:
-    """The logger that `logger` names; None for `files`, which every run writes anyway."""
+    """Build the logger of a configuration; None for `files`, which every run writes anyway."""
     return _LOGGERS[config.logger.name](config, run)
 
 

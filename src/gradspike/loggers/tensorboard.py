@@ -1,4 +1,4 @@
-"""TensorBoard event files in the run's folder."""
+"""TensorBoard event files in the run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradspike.loggers.base import RunLogger
 
 
 class TensorBoard(TensorBoardLogger, RunLogger):
-    """Lightning's logger, as one of a run. Raises UserError without the package tensorboard."""
+    """Lightning's TensorBoard logger for a run. Raises UserError if the package tensorboard is missing."""
 
     def __init__(self, folder: Path) -> None:
         self._events = folder / "tensorboard"

@@ -1,4 +1,4 @@
-"""Weights & Biases. A failure of W&B never stops a training."""
+"""Weights & Biases. Errors of W&B never stop a training."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ SETTINGS = {"init_timeout": 30, "silent": True, "console": "off"}
 
 
 class WandbLogger(RunLogger):
-    """Writes to W&B. The first failure is logged and ends the writing; training goes on.
+    """Writes to W&B. Logs the first error and then stops writing; training continues.
 
-    What is typed wins over W&B's environment variables, and these over gradspike's defaults. Without either it is
-    offline unless the user is logged in, and the W&B run has the name and the id of the run, so a resumed run continues
-    it.
+    Typed options win over W&B's environment variables, and these over gradspike's defaults. By default it is offline
+    unless the user is logged in, and the W&B run has the name and the id of the run, so a resumed run continues it.
     """
 
     def __init__(self, config: ExperimentConfig, run: RunFolder) -> None:
@@ -124,9 +123,7 @@ class WandbLogger(RunLogger):
     @override
     @rank_zero_only
     def close(self, summary: dict[str, Any] | None) -> None:
-        """Write the summary (nested keys joined by `/`) and what panels need besides (`loggers.closing`). End the W&B
-        run, so that the next one in this process is another.
-        """
+        """Write the summary (nested keys joined by `/`) and the data of `loggers.closing`, and end the W&B run."""
         if summary is not None:
             self._attempt(lambda run: run.summary.update({**dict(flat(summary, "/")), **self._energies()}))
             self._attempt(self._log_layers)
@@ -151,4 +148,4 @@ class WandbLogger(RunLogger):
             action(self._run)
         except Exception as error:
             self._failed = True
-            log.warning("W&B failed (%s). Training goes on, and the run's own files stay complete.", error)
+            log.warning("W&B failed (%s). Training continues, and the files in the run folder stay complete.", error)

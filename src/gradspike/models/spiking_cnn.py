@@ -13,6 +13,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, pool2x2, unfold_time
 from gradspike.models.options import ModelConfig
 from gradspike.models.pooling import AdaptiveAvgPool2d
+from gradspike.shown import counted
 from gradspike.spiking_norm import LayerContext
 
 
@@ -28,8 +29,8 @@ class SpikingCnnConfig(ModelConfig):
         deepest = image_size.bit_length()
         if self.depth > deepest:
             raise ValueError(
-                f"model.depth={self.depth} halves {image_size} x {image_size} images {self.depth - 1} times, to less "
-                f"than a pixel; the maximum is model.depth={deepest}"
+                f"model.depth={self.depth} halves {image_size} x {image_size} images "
+                f"{counted(self.depth - 1, 'time')}, to less than a pixel; the maximum is model.depth={deepest}"
             )
 
 

@@ -1,1 +1,1 @@
-"""A run's folder: its files, its environment, and how it is resumed."""
+"""Run folders: their files, the environment of a run, and resuming."""

@@ -1,4 +1,4 @@
-"""Which code a run was computed with, whatever git knows of it. Imports nothing heavy."""
+"""The version of the code that computes a run, independent of git. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
-APART = ("cli", "terminal", "tools")  # they start runs or look at them, and shape none
+APART = ("cli", "terminal", "tools")  # they start or read runs but do not affect results
 DIGITS = 12
 
 
 @cache
 def source_digest() -> str:
-    """Changes with any code of the package that computes: runs with one digest ran the same code, committed or not.
+    """A digest of the package's code that affects results. Runs with equal digests ran the same code, committed or not.
 
-    Comments, docstrings, layout and the wording of errors do not count. Computed once a process: what it has imported
-    stays the same, whatever is edited while it runs.
+    Comments, docstrings, layout and the wording of errors do not count. Computed once per process, because edits do not
+    change modules that are already imported.
     """
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
@@ -31,12 +31,12 @@ def source_digest() -> str:
 
 
 def meaning(source: str) -> str:
-    """What a file computes as one line of text, the same in every version of Python that can read it."""
+    """A file's syntax tree as one line of text, the same in every version of Python that can parse it."""
     return _canonical(ast.parse(source))
 
 
 def _canonical(node: Any, wording: bool = False) -> str:
-    """A syntax tree as text. With `wording`, strings are left out: they are what an error says."""
+    """A syntax tree as text. With `wording`, without strings, which are the text of an error."""
     if isinstance(node, list):
         return f"[{','.join(filter(None, (_canonical(one, wording) for one in node)))}]"
     if not isinstance(node, ast.AST):
@@ -46,14 +46,14 @@ def _canonical(node: Any, wording: bool = False) -> str:
     ):
         return "text"
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return ""  # a docstring, of a module, class, function or attribute
+        return ""  # the docstring of a module, class, function or attribute
     wording = wording or isinstance(node, ast.Raise)
     fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind"]
     return f"{type(node).__name__}({','.join(f'{name}={_canonical(value, wording)}' for name, value in fields)})"
 
 
 def module_digests(modules: Iterable[str]) -> dict[str, str]:
-    """The same for imported modules outside the package, by their names: methods, models and data sets of one's own."""
+    """Digests of imported modules outside the package (the user's methods, models and data sets), by name."""
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in modules}
     return {
         name: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:DIGITS]

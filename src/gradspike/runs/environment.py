@@ -1,4 +1,4 @@
-"""What a result may depend on besides the configuration: versions, machine, source code, git state."""
+"""What a result may depend on in addition to the configuration: versions, machine, source code, git state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def environment(command: list[str], modules: Iterable[str] = ()) -> dict[str, Any]:
-    """The entry of environment.json for this process. modules: imported modules that shape the result."""
+    """The entry of environment.json for this process. modules: imported modules that affect the result."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Write files as a whole or not at all."""
+"""Writes files completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ os.umask(_UMASK)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that neither a reader nor a killed process leaves or sees half of it."""
+    """Write a file so that nobody ever sees half of it, even if the process is killed."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -38,14 +38,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_record(path: Path, text: str) -> None:
-    """Write a file of a run as a whole. Raises UserError if it cannot be written; an old file stays as it is."""
+    """Write a file of a run atomically. Raises UserError if it cannot be written; an existing file stays unchanged."""
     write_output(path, text, "")
 
 
 def write_output(path: Path, text: str, option: str) -> None:
-    """Write a file that the user asked for by `option` (`out=`, `--out `).
+    """Write the file that the user named by `option` (`out=`, `--out `).
 
-    Raises UserError if it cannot be written; an old file then stays as it is.
+    Raises UserError if it cannot be written; an existing file then stays unchanged.
     """
     try:
         write_atomically(path, text)
@@ -59,8 +59,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def check_writable(folder: str, named: str = "") -> None:
-    """Create `folder` if it is missing. Raises UserError if it cannot be created or written to, which puts `named`
-    before it.
+    """Create `folder` if it is missing. Raises UserError if it cannot be created or written to.
+
+    named: the option in front of the folder in the message.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

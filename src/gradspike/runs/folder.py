@@ -1,19 +1,19 @@
-"""One run's folder: its name, its files, and what state it is in. Imports nothing heavy.
+"""A run folder: its name, files and state. Imports nothing heavy.
 
     run.json           the run's id
     config.yaml        the whole configuration
-    environment.json   versions, machine, git and command, one entry a session
-    status.json        running | finished | failed | interrupted, and why
-    metrics.jsonl      every logged number
-    timing.jsonl       seconds, samples/s and memory, apart because they never repeat
+    environment.json   versions, machine, git and command, one entry per session
+    status.json        running | finished | failed | interrupted, and the reason
+    metrics.jsonl      all logged numbers
+    timing.jsonl       seconds, samples/s and memory of each epoch
     summary.json       the result
-    confusion.json     who was taken for whom in the test, and
-    layers.json        what each layer was given (see callbacks.evaluation_record)
-    run.log            what was said
-    checkpoints/       best.ckpt, last.ckpt and the states before it (last-1.ckpt)
+    confusion.json     the test confusion matrix
+    layers.json        the inputs of each layer in the test (see callbacks.evaluation_record)
+    run.log            the log lines
+    checkpoints/       best.ckpt, last.ckpt and earlier states (last-1.ckpt, ...)
 
-metrics.jsonl and summary.json hold nothing that depends on the clock, so that two runs that should be equal are equal
-byte for byte.
+metrics.jsonl and summary.json contain nothing that depends on time, so they are equal byte for byte in runs that should
+be equal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Summary = dict[str, Any]
 
 
 class RunFolder:
-    """Paths and small files of one run. Made by `create` or `open`; `lock` keeps a second process out."""
+    """The paths and small files of one run. `create` or `open` makes one; `lock` keeps other processes out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,8 +68,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
-        """Make `<date>_<time>_<method>_<dataset>_<model>_s<seed>_<id>` in `runs_dir`. Raises UserError where nothing
-        can be written.
+        """Make `<date>_<time>_<method>_<dataset>_<model>_s<seed>_<id>` in `runs_dir`.
+
+        Raises UserError if it cannot be written.
         """
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         run_id = secrets.token_hex(4)
@@ -79,14 +80,14 @@ class RunFolder:
             run.checkpoints.mkdir(parents=True)
             write_id(path, run_id)
         except OSError as error:
-            raise UserError(f"runs_dir={config.runs_dir}: cannot write there: {error.strerror or error}") from error
+            raise UserError(f"runs_dir={config.runs_dir}: cannot be written to ({error.strerror or error}).") from error
         run.set_status("running")
         write_record(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
         return run
 
     @classmethod
     def open(cls, path: str) -> RunFolder:
-        """An existing run, by its real path, so that neither `.`, links nor a later chdir matter.
+        """Open an existing run by its real path, so that `.`, links and a later chdir do not matter.
 
         Raises ConfigError if the path is not a run folder; suggests the closest one.
         """
@@ -94,20 +95,27 @@ class RunFolder:
         if not (run.path / "config.yaml").is_file():
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
             raise ConfigError(
-                f"{path}: is not a run's folder (it has no config.yaml).{did_you_mean(run.path.name, siblings)}"
+                f"{path}: is not a run folder (it has no config.yaml).{did_you_mean(run.path.name, siblings)}"
             )
         return run
 
     def config(self) -> ExperimentConfig:
-        """The configuration the run was started with. Raises ConfigError when it cannot be read."""
+        """The run's configuration. Raises ConfigError if it cannot be read."""
         file = self.path / "config.yaml"
         try:
             raw = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{file}: cannot be read: {error}") from error
         if not isinstance(raw, dict):
-            raise ConfigError(f"{file}: is damaged; it does not hold a configuration.")
+            raise ConfigError(f"{file}: is damaged; it does not contain a configuration.")
         return validate(raw)
+
+    def checkpoint(self, which: str) -> Path:
+        """The path of the checkpoint `last` or `best`. Raises UserError if it does not exist."""
+        path = {"last": self.last, "best": self.best}[which]
+        if not path.is_file():
+            raise UserError(f"unknown checkpoint '{shown(path)}'. The run is {self.state()}.")
+        return path
 
     def set_status(self, state: str, reason: str | None = None) -> None:
         """Write status.json: `state` is running, finished, failed or interrupted."""
@@ -135,7 +143,7 @@ class RunFolder:
         return file
 
     def summary(self) -> dict[str, Any]:
-        """The content of summary.json. Raises UserError when it is missing or damaged."""
+        """The content of summary.json. Raises UserError if it is missing or damaged."""
         try:
             content: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -167,7 +175,7 @@ class RunFolder:
         write_json(file, [*sessions, session])
 
     def lock(self) -> None:
-        """Keep the run to this process until `unlock`. Raises UserError if another process is training it."""
+        """Lock the run until `unlock`. Raises UserError if another process is training it."""
         if self._lock is not None:
             return
         file = self.path / ".lock"
@@ -182,7 +190,7 @@ class RunFolder:
             raise UserError(f"{shown(self.path)}: another process is training this run.") from error
 
     def unlock(self) -> None:
-        """Let other processes in again."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -1,4 +1,4 @@
-"""A run's id, which stays the same when its folder is renamed, moved or copied. Imports nothing heavy."""
+"""The id of a run, which does not change when its folder is renamed, moved or copied. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_id(folder: Path, run_id: str) -> None:
 
 
 def stored_id(folder: Path) -> str | None:
-    """The id that a run's folder holds; None for a run made before ids were stored. Raises UserError if damaged."""
+    """The id stored in a run folder; None for a run made before ids were stored. Raises UserError if damaged."""
     file = folder / RECORD
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["id"]
@@ -34,12 +34,12 @@ def stored_id(folder: Path) -> str | None:
 
 
 def id_of(folder: Path) -> str:
-    """The id of a run: the stored one, else the end of its folder's name. Raises UserError if damaged."""
+    """The id of a run: the stored one, else the end of the folder's name. Raises UserError if damaged."""
     return stored_id(folder) or os.path.basename(os.path.realpath(folder)).rpartition("_")[2]
 
 
 def has_id(folder: Path, run_id: str | None) -> bool:
-    """Whether a run's folder has this id; a folder with a damaged record has none."""
+    """Whether a run folder has this id; a folder with a damaged record has none."""
     try:
         return run_id is not None and id_of(folder) == run_id
     except UserError:

@@ -1,7 +1,4 @@
-"""Reads the probe's records: the layers in them, and a layer's numbers at each time step.
-
-training/probe/probe.py describes the keys. Imports nothing heavy.
-"""
+"""Reads the probe's records, whose keys training/probe/probe.py describes. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ _NETWORK = ("mean", "spread_layers", "spread_steps")
 
 
 def layer_names(records: Sequence[Mapping[str, Any]], prefix: str, quantity: str) -> list[str]:
-    """The layers with this quantity, in the network's order."""
+    """The names of the layers with this quantity, in the network's order."""
     names: dict[str, None] = {}
     for record in records:
         for key in record:
@@ -24,12 +21,12 @@ def layer_names(records: Sequence[Mapping[str, Any]], prefix: str, quantity: str
 
 
 def time_steps(record: Mapping[str, Any], prefix: str, layer: str, quantity: str) -> list[str]:
-    """The keys of a layer's numbers at time steps 0, 1, ..., in order."""
+    """The keys of a layer's numbers at time steps 0, 1, ..., in this order."""
     start = f"{prefix}/{layer}/{quantity}/t"
     found = [key for key in record if key.startswith(start) and key[len(start) :].isdigit()]
     return sorted(found, key=lambda key: int(key[len(start) :]))
 
 
 def histogram_edges(bins: int) -> list[float]:
-    """Edges [bins + 1] of the histograms of (u - theta) / kappa."""
+    """Bin edges [bins + 1] of the histograms of (u - theta) / kappa."""
     return [HISTOGRAM_RANGE * (2 * edge / bins - 1) for edge in range(bins + 1)]

@@ -1,4 +1,4 @@
-"""The configuration of a resumed run: its own, with what may change."""
+"""The configuration of a resumed run: its own, except for keys that may change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 
 
 def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]) -> ExperimentConfig:
-    """The run's own configuration, with what was typed beside `resume` and may change.
+    """The run's configuration, with those typed keys that may change.
 
     Raises ConfigError that lists what was typed and differs from the run, or that says how devices may change.
     """
@@ -107,7 +107,7 @@ def _possible(plain: dict[str, Any], product: int) -> Iterator[tuple[int, int, i
 
 
 def _sections(free: set[str]) -> set[str]:
-    """The keys, with those of a section that is free as a whole replaced by the section."""
+    """The keys, with the section's name in place of its keys if the whole section is free."""
     return {section if always_shown(section := key.partition(".")[0]) else key for key in free}
 
 

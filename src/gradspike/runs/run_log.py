@@ -1,4 +1,4 @@
-"""run.log: what a run logs, as it was printed."""
+"""run.log: the log lines of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradspike.errors import UserError
 
 
 class RunLog(logging.FileHandler):
-    """Appends to a run's log. A full disk is reported once, where logging prints a traceback for each line.
+    """Appends to the log of a run. Reports a full disk once, instead of a traceback for each line.
 
     Raises UserError if the file cannot be opened.
     """
@@ -39,5 +39,5 @@ class RunLog(logging.FileHandler):
 
     @override
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of lines in the buffer, reported before
+        with contextlib.suppress(OSError):  # the buffer's lines failed before and were reported
             super().close()

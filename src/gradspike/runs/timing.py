@@ -1,4 +1,4 @@
-"""timing.jsonl: what each epoch took. Imports nothing heavy."""
+"""timing.jsonl: the time and memory of each epoch. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradspike.runs.files import write_record
 
 
 def training_seconds(file: Path) -> float:
-    """Seconds spent in the epochs of a run, over all sessions. An epoch that was trained again counts once."""
+    """Seconds spent in the epochs of a run, over all sessions. A repeated epoch counts once."""
     by_epoch: dict[int, float] = {}
     for line in _lines(file):
         by_epoch[line["epoch"]] = max(float(line.get("epoch_seconds", 0.0)), by_epoch.get(line["epoch"], 0.0))
@@ -20,7 +20,7 @@ def training_seconds(file: Path) -> float:
 
 
 def drop_epochs(file: Path, first: int) -> None:
-    """Drop the lines of epoch `first` and later ones, which a resumed run trains again, and half-written lines."""
+    """Remove half-written lines, and those from epoch `first` on, which a resumed run repeats."""
     if file.is_file():
         kept = [line for line in _lines(file) if line["epoch"] < first]
         write_record(file, "".join(to_json(line) + "\n" for line in kept))

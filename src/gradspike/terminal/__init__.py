@@ -1,1 +1,1 @@
-"""What the terminal shows: tables and log lines."""
+"""Terminal output: tables and log lines."""

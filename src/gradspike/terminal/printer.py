@@ -1,4 +1,4 @@
-"""What the package logs, as lines for the person at the terminal."""
+"""Prints the package's log messages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from gradspike.errors import OutputClosed
 
 
 def speak(first: bool = True) -> None:
-    """Print what the package logs. Of several processes that train together only the first one prints more than errors.
-
-    The one place that sets up logging.
-    """
+    """Set up logging: print the package's messages, from the first process all, from the others only errors."""
     log = logging.getLogger("gradspike")
     log.setLevel(logging.INFO if first else logging.ERROR)
     log.propagate = False
@@ -20,10 +17,10 @@ def speak(first: bool = True) -> None:
 
 
 class LogPrinter(logging.Handler):
-    """Prints to whatever standard output is at the time."""
+    """Prints to the current `sys.stdout`, which may be replaced at any time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message. Raises OutputClosed, which nobody takes for an error of a file."""
+        """Print the message. Raises OutputClosed, because BrokenPipeError could be taken for an error of a file."""
         try:
             print(self.format(record), flush=True)
         except BrokenPipeError as error:

@@ -6,13 +6,14 @@ from rich.console import Console
 from rich.table import Table
 
 from gradspike.runs.folder import Summary
+from gradspike.shown import counted
 from gradspike.started import typed_command
 
 
 def console() -> Console:
-    """The terminal; a file or pipe counts as wide enough for the tables.
+    """The terminal; 120 columns for a file or pipe.
 
-    Text is printed as it is, because names and paths may contain what looks like markup (`[b]`) or emoji (`:bug:`).
+    Prints text unchanged, because names and paths may look like markup (`[b]`) or emoji (`:bug:`).
     """
     width = None if Console().is_terminal else 120
     return Console(width=width, markup=False, emoji=False, highlight=False)
@@ -46,8 +47,8 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
         )
     out.print(table)
     out.print(
-        f"{summary['parameters']:,} parameters, {summary['epochs']} epochs in {seconds:.1f} s of training"
-        + (f", moving average of the weights ({summary['ema']:g})" if summary["ema"] else ""),
+        f"{counted(summary['parameters'], 'parameter')}, {counted(summary['epochs'], 'epoch')} in {seconds:.1f} s of "
+        "training" + (f", moving average of the weights ({summary['ema']:g})" if summary["ema"] else ""),
         highlight=False,
     )
     out.print(f"run: {folder}", highlight=False, soft_wrap=True)
@@ -68,9 +69,9 @@ def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float
 
 
 def print_trials(trials: list[tuple[str, Summary | None]]) -> None:
-    """Print a row for each trial of a multirun, including failed ones; no means, because any key may differ."""
+    """Print a row for each trial of a multirun, including failed ones. No means, because any key may differ."""
     out = console()
-    table = Table(title=f"{len(trials)} trials", title_justify="left")
+    table = Table(title=counted(len(trials), "trial"), title_justify="left")
     shared = set.intersection(*(set(overrides.split()) for overrides, _ in trials))
     for column in ("overrides", "val accuracy (last)", "test accuracy (last)", "test accuracy (best by validation)"):
         table.add_column(column)

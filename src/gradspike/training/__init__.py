@@ -1,1 +1,1 @@
-"""From a validated configuration to a trained, tested and recorded network."""
+"""Trains, tests and records the network of a validated configuration."""

@@ -1,4 +1,4 @@
-"""From a validated configuration to the backbone and the data."""
+"""Builds the backbone and the data of a validated configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIGITS = 12  # of a data set's digest that messages show
 
 
 def report_of(model: nn.Module) -> tuple[str, ...]:
-    """The lines of a converted backbone's report (`report.lines()`); empty for other backbones."""
+    """The lines of a converted backbone's report (`report.lines()`); none for other backbones."""
     lines = getattr(getattr(model, "report", None), "lines", None)
     return tuple(lines()) if callable(lines) else ()
 
@@ -76,9 +76,9 @@ def build_data(config: ExperimentConfig) -> DataModule:
 
 
 def require_samples(data: DataModule, split: Split) -> None:
-    """Raise UserError if the data, which must be set up, have no samples in `split`."""
+    """Raise UserError if `split` of the data, which must be set up, has no samples."""
     if not len(data.samples.indices(split)):
-        reason = " With dataset.val_fraction=0 all of them are used for training." if split == "val" else ""
+        reason = " With dataset.val_fraction=0 all samples are used for training." if split == "val" else ""
         raise UserError(f"The data set '{data.config.name}' has no samples in the split {split}.{reason}")
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's file: written in one step, checked when it is read."""
+"""Checkpoint files: written atomically, checked when read."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from typing_extensions import override
 
-from gradspike.errors import UserError
+from gradspike.errors import UserError, unknown_path
 from gradspike.exhausted import is_out_of_memory
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import counted
 
 DIGEST = "tensors_sha256"
 DAMAGED = "damaged.ckpt"
-"""Where a last.ckpt that could not be read goes when a resumed run saves."""
+"""The new name of an unreadable last.ckpt when a resumed run saves."""
 
 
 class AtomicFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it; Lightning's own goes by the system's temporary folder.
+    """Writes a checkpoint to a file beside its target and renames it; Lightning uses the system's temporary folder.
 
-    Of `last.ckpt` it keeps the `keep` newest: last.ckpt, last-1.ckpt and so on.
+    Keeps the `keep` newest of `last.ckpt`: last.ckpt, last-1.ckpt and so on.
     """
 
     def __init__(self, keep: int = 1) -> None:
@@ -66,11 +67,11 @@ class AtomicFiles(TorchCheckpointIO):
         return load_checkpoint(self._resumed_from)
 
     def _keep_older(self, last: Path) -> None:
-        """Make room for a new last.ckpt. The old one stays in its place until then, where links are possible."""
+        """Make room for a new last.ckpt. If links are possible, the old one stays in place until then."""
         resumed_from, self._resumed_from = self._resumed_from, None
         if not last.exists():
             return
-        if resumed_from not in (None, last):  # a good older one must not give way to the damaged newest
+        if resumed_from not in (None, last):  # the damaged newest one must not displace a good older one
             last.replace(last.with_name(DAMAGED))
             return
         names = [last, *(last.with_name(f"last-{number}.ckpt") for number in range(1, self.keep))]
@@ -84,18 +85,18 @@ class AtomicFiles(TorchCheckpointIO):
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint and check every byte that matters. Raises UserError if it is missing or damaged."""
+    """Read a checkpoint and check all its bytes that matter. Raises UserError if it is missing or damaged."""
     if not path.is_file():
-        raise UserError(f"{path}: this checkpoint does not exist.")
+        raise UserError(unknown_path("checkpoint", path))
     try:
         _check_archive(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: is not a checkpoint of gradspike. It holds objects other than tensors and plain values. They may "
-            "run code and are not loaded."
+            f"{path}: is not a checkpoint of gradspike. It contains objects other than tensors and plain values, "
+            "which may run code and are not loaded."
         ) from error
-    # torch has no common class for files that are cut short, of another kind or unreadable.
+    # torch has no common error class for truncated, foreign or unreadable files.
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -106,13 +107,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not a checkpoint of gradspike (it lacks {', '.join(sorted(missing))}).")
     expected = checkpoint.pop(DIGEST, None)  # absent in files of versions before this check
     if expected not in (None, state_hash(dict(_tensors(checkpoint)))):
-        raise UserError(f"{path}: is damaged (its tensors are not those that were saved).")
+        raise UserError(f"{path}: is damaged (its tensors differ from the saved ones).")
     return checkpoint
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where a resumed run continues. problems: why newer checkpoints are left out, a sentence each."""
+    """The state from which a resumed run continues. problems: why newer checkpoints are unusable, a sentence each."""
 
     path: Path
     content: dict[str, Any]
@@ -123,7 +124,7 @@ def newest_state(run: RunFolder) -> SavedState | None:
     """The newest state that `run` can continue from; None if it never saved one.
 
     A state needs an intact checkpoint and all of metrics.jsonl up to it. Raises UserError if there are checkpoints but
-    none of them will do.
+    all are unusable.
     """
     problems: list[str] = []
     for path in run.last_states():
@@ -152,7 +153,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare every record with its CRC, which torch does not. Raises some exception if one differs."""
+    """Compare every record with its CRC, which torch does not. Raises an exception if one differs."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
@@ -168,8 +169,8 @@ def _check_metrics(metrics: Path, checkpoint: Path, expected: int) -> None:
     size = metrics.stat().st_size if metrics.exists() else 0
     if size < expected:
         raise UserError(
-            f"{metrics}: has {size} bytes, but {checkpoint.name} was saved after {expected}. Restore it or start a "
-            "new run."
+            f"{metrics}: has {counted(size, 'byte')}, but {checkpoint.name} was saved after {expected:,}. Restore it "
+            "or start a new run."
         )
 
 

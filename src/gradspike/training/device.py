@@ -106,7 +106,7 @@ def _cuda_problem() -> str | None:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies in bf16. With AVX-512 alone oneDNN claims to, but converts to float32 first."""
+    """Whether the CPU multiplies in bf16. With only AVX-512, oneDNN says so but converts to float32 first."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

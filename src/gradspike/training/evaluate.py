@@ -60,7 +60,7 @@ def evaluate(
                     f"{path}: does not fit the network that {run.path / 'config.yaml'} describes."
                 ) from error
             if module.test_problem:
-                raise UserError(f"{path}: {module.test_problem}. The accuracy would mean nothing.")
+                raise UserError(f"{path}: {module.test_problem}. Its accuracy would be meaningless.")
         return results
 
 

@@ -1,4 +1,4 @@
-"""NaN and infinite values, which a spiking network hides: u >= theta is false for NaN, so its loss stays finite."""
+"""Finds NaN and infinite values. A spiking network hides them: u >= theta is false for NaN, so the loss is finite."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import override
 
+from gradspike.shown import counted
 from gradspike.spiking_norm import FirstLayerWatch
 
 NONE = 2**63 - 1
 
 
 class FiniteSamples(Metric):
-    """Counts the samples that are not finite, and others whose input to the first spiking layer is not.
+    """Counts samples that are not finite, and finite samples for which the first spiking layer's input is not.
 
-    Counts stay on the device until somebody reads what `own` or `results` return, [3]: samples that are not finite,
-    other samples of which the first layer's input is not, and the lowest number of a sample of either kind.
+    `own` and `results` return three counts on the device, int64 [3]: non-finite samples, finite samples with a
+    non-finite input to the first layer, and the lowest index of a sample of either kind.
     """
 
     inputs: Tensor
@@ -30,7 +31,7 @@ class FiniteSamples(Metric):
         self.add_state("first", torch.tensor(NONE), dist_reduce_fx="min")
 
     def update(self, finite: Tensor, index: Tensor, watch: FirstLayerWatch) -> None:
-        """Count a batch: what `finite_samples` returned for it [B], and the samples' numbers in the data set [B]."""
+        """Count a batch. finite: the result of `finite_samples` [B]; index: the samples' positions in the data [B]."""
         good = finite if watch.sums is None else finite & watch.sums.isfinite()
         self.inputs += (~finite).sum()
         self.currents += (finite & ~good).sum()
@@ -41,37 +42,37 @@ class FiniteSamples(Metric):
         return self.own()
 
     def results(self) -> Tensor:
-        """The counts of all ranks; starts over."""
-        with self.sync_context():  # compute() would warn of a split without a batch
+        """The counts of all ranks; resets them."""
+        with self.sync_context():  # compute() would warn about a split without a batch
             counts = self.own()
         self.reset()
         return counts
 
     def own(self) -> Tensor:
-        """The counts of this rank alone, which may ask without the others."""
+        """The counts of this rank only. Not a collective, so one rank can call it alone."""
         return torch.stack([self.inputs, self.currents, self.first])
 
 
 def finite_samples(inputs: Tensor) -> Tensor:
-    """Whether all values of a sample are finite, [B]; of pictures [B, C, H, W] or frames [T, B, C, H, W]."""
+    """Whether all values of each sample are finite, [B]. inputs: pictures [B, C, H, W] or frames [T, B, C, H, W]."""
     batch_axis = inputs.ndim - 4
-    # x - x is 0, or NaN where x is not finite: half the work of isfinite on a CPU.
+    # x - x is 0 or, if x is not finite, NaN. On a CPU this takes half the time of isfinite.
     return (inputs - inputs).sum([axis for axis in range(inputs.ndim) if axis != batch_axis]) == 0
 
 
 def bad_inputs(counts: Tensor, split: str) -> str | None:
-    """A sentence on samples that are not finite; None if all are. Waits for the device."""
+    """A message about samples that are not finite; None if all are finite. Waits for the device."""
     number, _, first = counts.tolist()
     if not number:
         return None
     return (
-        f"{number} sample{'s' * (number > 1)} of the {split} split contain{'s' * (number == 1)} NaN or infinite values "
+        f"{counted(number, 'sample')} of the {split} split contain{'s' * (number == 1)} NaN or infinite values "
         f"(first: sample {first})"
     )
 
 
 def bad_network(counts: Tensor, split: str, model: nn.Module) -> str | None:
-    """A sentence on a network that is not finite, or makes finite samples infinite; None if all is well.
+    """A message about weights that are not finite, or finite samples that the first layers turn infinite; else None.
 
     Waits for the device.
     """
@@ -81,8 +82,8 @@ def bad_network(counts: Tensor, split: str, model: nn.Module) -> str | None:
     _, number, first = counts.tolist()
     if number:
         return (
-            f"The first spiking layer receives values that are NaN, infinite or too large for float32 from {number} "
-            f"sample{'s' * (number > 1)} of the {split} split (first: sample {first})"
+            f"The first spiking layer receives values that are NaN, infinite or too large for float32 from "
+            f"{counted(number, 'sample')} of the {split} split (first: sample {first})"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""The network's mean firing rate during an evaluation."""
+"""The mean firing rate of the network during an evaluation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gradspike.training.metrics import WeightedMean
 
 
 class FiringRate(nn.Module):
-    """The share of neurons that fire per time step between `start` and `stop`, averaged over layers.
+    """The fraction of neurons that fire per time step between `start` and `stop`, averaged over layers.
 
-    Reads nothing from the device before `stop`. A network without spiking layers (the ReLU twin) has no firing rate.
+    Reads nothing from the device before `stop`. Networks without spiking layers (the ReLU twin) have no firing rate.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        # A plain list, so that the layers are not registered as parts of this module.
+        # A plain list, so that the layers do not become submodules.
         self._layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
         self._handles: list[RemovableHandle] = []
         self._rates = [WeightedMean() for _ in self._layers]

@@ -1,4 +1,4 @@
-"""Losses over logits [T, B, K]. Labels are classes [B] or, of mixed samples, shares of the classes [B, K]."""
+"""Losses over logits [T, B, K]. Labels are classes [B] or, for mixed samples, class probabilities [B, K]."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TimeMeanCrossEntropy(nn.Module):
 class TemporalEfficientTraining(nn.Module):
     """TET (Deng et al., ICLR 2022), (1 - weight) mean_t CE(o[t], y) + weight mean((o - target)^2).
 
-    As in the released code the second mean is over all elements of o, and `target` is one number.
+    As in the released code, the second mean is over all elements of o, and `target` is a single number.
     """
 
     def __init__(self, label_smoothing: float = 0.0, weight: float = 1e-3, target: float = 1.0) -> None:
@@ -36,7 +36,7 @@ class TemporalEfficientTraining(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of logits [T, B, K] and labels [B] or [B, K]."""
         logits = logits.float()
-        # All steps have the same number of samples, so one mean over all is the mean over steps.
+        # All steps have the same number of samples, so the mean over all samples is the mean over steps.
         every_step = labels.expand(len(logits), *labels.shape).flatten(0, 1)
         entropy = F.cross_entropy(logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing)
         pull = F.mse_loss(logits, torch.full_like(logits, self.target))
@@ -44,7 +44,7 @@ class TemporalEfficientTraining(nn.Module):
 
 
 def build_loss(config: LossConfig) -> nn.Module:
-    """Build the loss, which is the same for training, validation and test."""
+    """Build the loss for training, validation and test."""
     if config.name == "tet":
         return TemporalEfficientTraining(config.label_smoothing, config.tet_lambda, config.tet_target)
     return TimeMeanCrossEntropy(config.label_smoothing)

@@ -1,4 +1,4 @@
-"""Running loss and accuracy of one split, kept on the device until they are read."""
+"""Running loss and accuracy of a split. They stay on the device until read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import override
 class WeightedMean(Metric):
     """Weighted mean of scalars over all ranks. Reads no value before `compute`.
 
-    torchmetrics 1.9's MeanMetric waits for the GPU to check for NaN, and without the check ignores the weights.
+    torchmetrics 1.9's MeanMetric waits for the GPU to check for NaN; without that check it ignores the weights.
     """
 
     total: Tensor
@@ -37,7 +37,7 @@ class WeightedMean(Metric):
 
 
 class Meter(nn.Module):
-    """Mean loss and accuracy (a fraction) over all samples since the last `results`, on all ranks."""
+    """Mean loss and accuracy (a fraction) over the samples of all ranks since the last `results`."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Meter(nn.Module):
         self.accuracy.update(logits.detach().float().mean(0), labels)
 
     def results(self, split: str) -> dict[str, float]:
-        """`{"<split>/loss": ..., "<split>/accuracy": ...}`; starts over."""
+        """`{"<split>/loss": ..., "<split>/accuracy": ...}`; resets the counts."""
         values = {f"{split}/{name}": float(metric.compute()) for name, metric in self._named()}
         for _, metric in self._named():
             metric.reset()

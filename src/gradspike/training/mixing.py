@@ -1,4 +1,4 @@
-"""timm's mixup and CutMix of training batches, with random numbers that depend only on the batch's position."""
+"""timm's mixup and CutMix for training batches, with random numbers that depend only on the batch's position."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gradspike.data.augment.counter_random import mix_integers
 class Mixing:
     """Mixes sample i of a batch with sample B - 1 - i, and their labels, with one ratio for all pairs.
 
-    One draw per batch (timm's mode `batch`), determined by (seed, epoch, batch index) and the same on all ranks:
-    whether to mix, by mixup (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019), with which ratio and
-    rectangle. Labels are smoothed in the loss.
+    One draw per batch (timm's mode `batch`) decides whether to mix, by mixup (Zhang et al., ICLR 2018) or CutMix (Yun
+    et al., ICCV 2019), and with which ratio and rectangle. It depends on (seed, epoch, batch index) and is the same on
+    all ranks. The loss smooths the labels.
     """
 
     def __init__(self, config: LossConfig, classes: int, seed: int) -> None:
@@ -54,13 +54,13 @@ class Mixing:
 
 
 def build_mixing(config: LossConfig, classes: int, seed: int) -> Mixing | None:
-    """The mixing that a configuration asks for, or None."""
+    """The mixing of a configuration, or None."""
     return Mixing(config, classes, seed) if config.mixup or config.cutmix else None
 
 
 @contextmanager
 def _numpy_seeded(key: int) -> Iterator[None]:
-    """Seed numpy's global generator, which timm uses, with an int64, and restore its state afterwards."""
+    """Seed numpy's global generator, which timm uses, with an int64. Restores its state afterwards."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed([key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF])  # noqa: NPY002
     try:

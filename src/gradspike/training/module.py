@@ -1,4 +1,4 @@
-"""The LightningModule: loss, metrics and optimiser around any backbone."""
+"""The LightningModule: loss, metrics and optimiser of any backbone."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Diverged(UserError):
 class SpikingClassifier(L.LightningModule):
     """A classifier whose backbone maps [B, C, H, W] images or [T, B, C, H, W] frames to logits [T, B, K].
 
-    A batch is {"input", "label" [B], "index" [B]}. `epoch_metrics` holds the metrics of an epoch from
-    `on_train_epoch_end` on, those of training alone if there is no validation; `test_metrics` those of a test. If
-    samples or weights of a test are not finite, `test_problem` gives the reason and the metrics are NaN.
+    A batch is {"input", "label" [B], "index" [B]}. `epoch_metrics` contains the metrics of an epoch from
+    `on_train_epoch_end` on; without validation, only those of training. `test_metrics` contains the metrics of a test.
+    If samples or weights of a test are not finite, they are NaN and `test_problem` gives the reason.
     Raises ConfigError for an impossible network or optimiser.
     """
 
@@ -77,9 +77,9 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch, including the method's own.
+        """The loss of one batch, including the method's own loss.
 
-        A mixed sample is counted as correct if the class with the larger share is predicted.
+        For a mixed sample, predicting the class with the larger share counts as correct.
         """
         inputs, labels = batch["input"], batch["label"]
         targets = labels
@@ -160,7 +160,7 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what resuming and evaluating need: configuration, random state, metrics of an unfinished epoch."""
+        """Add what resuming and evaluating need: configuration, random state, and metrics of an unfinished epoch."""
         checkpoint["config"] = self.config.plain()
         own = {"random_state": random_state(self.device), "train_meter": self.train_meter.state()}
         checkpoint["ranks"] = ranks.collected(own)
@@ -191,7 +191,7 @@ class SpikingClassifier(L.LightningModule):
         return data.digest if isinstance(data, DataModule) else None
 
     def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
-        """Count a batch. Returns its logits [T, B, K]."""
+        """Add a batch to the counts. Returns its logits [T, B, K]."""
         if not len(batch["label"]):  # this rank's share is smaller than the others'
             return torch.zeros(1, 0, self.config.dataset.classes, device=self.device)
         with watch_first_layer() as watch:
@@ -203,7 +203,7 @@ class SpikingClassifier(L.LightningModule):
     def _close_epoch(self, val: dict[str, float], judged: float) -> None:
         """Log the epoch's metrics as one record. Raises Diverged unless `judged` and the training loss are finite."""
         train = self.train_meter.results("train")
-        # On a GPU the loss is checked every 50 steps. The rest of the epoch is checked here, before anything is saved.
+        # On a GPU the loss is checked every 50 steps. Check the last steps of the epoch before anything is saved.
         last = int(self.trainer.num_training_batches) - 1
         counts = {"train": self.train_samples.results()}
         if val:
@@ -221,7 +221,7 @@ class SpikingClassifier(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(self.epoch_metrics, self.global_step)
 
-    # The first process checks: through the gradients, what is NaN on one rank is NaN on all of them a step later.
+    # Only the first process checks: gradients carry a NaN of any rank to all ranks within a step.
 
     def _check_samples(self, counts: Tensor, split: str) -> None:
         problem = bad_inputs(counts, split) if self.trainer.is_global_zero else None

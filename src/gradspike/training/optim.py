@@ -18,10 +18,9 @@ from gradspike.spiking_norm import lr_multipliers, undecayed_parameters
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Group parameters by weight decay and learning rate.
 
-    Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: towards 0 a gain
-    silences its layer, and a width divides by zero. A method may multiply the rate. Of the patterns in `config.groups`
-    that match a parameter's name the last one applies: its factor on top of the method's, its weight decay instead of
-    any other.
+    Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: a gain near 0
+    silences its layer, and a width near 0 divides by zero. A method may multiply the rate. The last pattern in
+    `config.groups` that matches a parameter's name applies: it multiplies the rate too, and replaces the weight decay.
 
     Raises ConfigError for a pattern that matches no parameter; suggests the closest one.
     """
@@ -45,7 +44,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build the optimiser over the groups of `parameter_groups`, fused: one kernel updates all parameters.
 
-    Lightning cannot clip the gradients of a fused optimiser. With `gradient_clip` torch chooses the kernels.
+    Lightning cannot clip the gradients of a fused optimiser, so with `gradient_clip` torch chooses the kernels.
     """
     groups = parameter_groups(model, config)
     fused = True if gradient_clip is None else None
@@ -70,7 +69,7 @@ def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, G
             heads = [word for word in known if "." not in word.removesuffix(".*")]
             raise ConfigError(
                 f"optimizer.groups: no parameter's name matches '{pattern}'.{did_you_mean(pattern, known)} "
-                f"The network's parts: {', '.join(heads)}"
+                f"Parts of the network: {', '.join(heads)}"
             )
         special |= dict.fromkeys(matching, options)
     return special

@@ -11,7 +11,7 @@ _KIB = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage
 
 
 def reset_peak() -> None:
-    """Reset the peak to the current memory, for a second training in the same process. Only Linux can."""
+    """Reset the peak to the current memory, for a second training in the same process. Works only on Linux."""
     try:
         (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -1,7 +1,7 @@
-"""Which of the processes that train together this one is, and who starts the others. Imports nothing heavy.
+"""The rank of this process among those that train together, and what starts the others. Imports nothing heavy.
 
-Processes are started by one of three: gradspike itself (one more for each further device of a node), srun, or torchrun
-and others that set its variables. One device needs no other process, whatever variables a surrounding program has set.
+gradspike itself starts a process for each further device of its node. Otherwise srun starts the processes, or torchrun
+or another program that sets torchrun's variables. Training on one device ignores such variables.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from typing import NoReturn
 
 from gradspike.config.schema import TrainerConfig
 from gradspike.errors import ConfigError
+from gradspike.shown import counted
 from gradspike.started import typed_command
 from gradspike.variables import variable, whole_number
 
 PARENT = "GRADSPIKE_PARENT"
-"""Set for the processes that gradspike starts, to the id of the one that started them."""
+"""The process id of the parent; set for the processes that gradspike starts."""
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a process among `world_size`, and where the first one listens; port 0 is any free port.
+    """The place of a process among `world_size`, and the address of the first one; port 0 means any free port.
 
-    starts_others: whether this process starts the others of its node. started_by_us: whether another one of gradspike
+    starts_others: whether this process starts the others of its node. started_by_us: whether another gradspike process
     started this one.
     """
 
@@ -46,8 +47,8 @@ ALONE = Place()
 def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     """The place of this process, from its environment variables.
 
-    command: what started this process, `["gradspike", "train", ...]`. Raises ConfigError, with the line to type
-    instead, if the number of processes is not that of the devices.
+    command: the command that started this process, `["gradspike", "train", ...]`. Raises ConfigError with the correct
+    command if the numbers of processes and devices differ.
     """
     env, world = os.environ, options.world_size
     typed = typed_command("train", *command[2:])
@@ -62,11 +63,11 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
         return _first(env, options) if world > 1 else ALONE
     srun = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices} {typed}"
     if tasks != world:
-        _refuse(f"this Slurm job has {tasks} tasks", options, f"Type: {srun}")
+        _refuse(f"this Slurm job has {counted(tasks, 'task')}", options, f"Type: {srun}")
     nodes = _number(env, "SLURM_STEP_NUM_NODES", _number(env, "SLURM_NNODES", options.num_nodes))
     if nodes != options.num_nodes or _number(env, "SLURM_LOCALID") >= options.devices:
-        where = "1 node" if nodes == 1 else f"{nodes} nodes"
-        _refuse(f"the {tasks} tasks of this Slurm job run on {where}", options, f"Type: {srun}")
+        found = f"the {counted(tasks, 'task')} of this Slurm job run on {counted(nodes, 'node')}"
+        _refuse(found, options, f"Type: {srun}")
     return _started_by_srun(env, tasks)
 
 
@@ -86,8 +87,8 @@ def srun_hint() -> str:
 
 def _refuse(found: str, options: TrainerConfig, instead: str) -> NoReturn:
     raise ConfigError(
-        f"trainer.devices={options.devices} trainer.num_nodes={options.num_nodes} needs {options.world_size} "
-        f"{'process' if options.world_size == 1 else 'processes'}, but {found}. {instead}"
+        f"trainer.devices={options.devices} trainer.num_nodes={options.num_nodes} needs "
+        f"{counted(options.world_size, 'process', 'processes')}, but {found}. {instead}"
     )
 
 
@@ -97,14 +98,14 @@ def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:
 
 
 def _tasks(env: Mapping[str, str]) -> int:
-    """How many tasks of Slurm run this command; 1 outside a task, as in the shell of salloc."""
+    """The number of Slurm tasks that run this command; 1 outside a task, as in the shell of salloc."""
     if variable("SLURM_JOB_ID", env) is None or variable("SLURM_PROCID", env) is None:
         return 1
     return _number(env, "SLURM_STEP_NUM_TASKS", _number(env, "SLURM_NTASKS", 1))
 
 
 def _first(env: Mapping[str, str], options: TrainerConfig) -> Place:
-    """The first process of a node, which starts the others there."""
+    """The place of a node's first process, which starts the others."""
     if options.num_nodes == 1:
         return Place(world_size=options.world_size, starts_others=True)
     missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if variable(name, env) is None]
@@ -151,7 +152,7 @@ def _started_by_torchrun(env: Mapping[str, str]) -> Place:
 def _started_by_srun(env: Mapping[str, str], tasks: int) -> Place:
     names = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
     nodes = next((found for name in names if (found := variable(name, env))), "")
-    # Several steps of a job may train on one node, each with a port of its own.
+    # Several steps of a job may train on the same node, so each needs its own port.
     number = _number(env, "SLURM_JOB_ID") * 10 + _number(env, "SLURM_STEP_ID")
     return Place(
         rank=_number(env, "SLURM_PROCID"),
@@ -164,7 +165,7 @@ def _started_by_srun(env: Mapping[str, str], tasks: int) -> Place:
 
 
 def first_node(nodes: str) -> str:
-    """The first name of a list of Slurm, such as `gpu[03-04,07],cpu1`."""
+    """The first name of a Slurm node list such as `gpu[03-04,07],cpu1`."""
     found = re.match(r"([^\[,\s]*)(?:\[(\w+)[^\]]*\])?", nodes)
     name = found[1] + (found[2] or "") if found else ""
     return name or "127.0.0.1"

@@ -1,4 +1,4 @@
-"""The processes that train together: which one this is, and how they find each other."""
+"""The processes that train together: their place in Lightning, and how they meet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS_UNTIL_WARNING = 30.0
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this process writes and prints."""
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     return rank == 0
 
@@ -38,7 +38,7 @@ def is_first_process() -> bool:
 def take_place(place: Place) -> None:
     """Make `is_first_process` and Lightning know the place of this process.
 
-    Until then Lightning goes by RANK, LOCAL_RANK or SLURM_PROCID, which may belong to a surrounding program.
+    Until then Lightning reads RANK, LOCAL_RANK or SLURM_PROCID, which may belong to a surrounding program.
     """
     rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
 
@@ -177,7 +177,7 @@ def meet(
     warn_after: float = SECONDS_UNTIL_WARNING,
     check: Callable[[], None] = lambda: None,
 ) -> TCPStore:
-    """Wait until all processes are there. Logs the missing ranks once, and raises UserError when it gives up.
+    """Wait until all processes have joined. Logs missing ranks once; raises UserError when it gives up.
 
     Calls `check` all the time, which may raise. torch waits in one call, during which Python handles no signal.
     """
@@ -218,7 +218,7 @@ def _check_parent(place: Place) -> None:
 
 
 def _join(place: Place, port: int) -> TCPStore | None:
-    """The store at the first process, with this rank's sign in it; None if that does not listen yet."""
+    """Join the store of the first process and add this rank; None if that process does not listen yet."""
     hosted_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     first = place.rank == 0 and not hosted_elsewhere
     if not first and not _listens(place.address, port):
@@ -234,7 +234,7 @@ def _join(place: Place, port: int) -> TCPStore | None:
 
 
 def _listens(address: str, port: int) -> bool:
-    """Whether the first process is there. torch itself would print a page for each attempt that fails."""
+    """Whether the first process listens. torch itself prints a page for each failed attempt."""
     try:
         socket.create_connection((address, port), timeout=1).close()
     except OSError:
@@ -243,7 +243,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 def _missing(store: TCPStore | None, place: Place) -> Sequence[int]:
-    """Ranks that have not joined; of those other than the first nothing is known before it listens."""
+    """Ranks that have not joined. Before the first process listens, the state of the others is unknown."""
     if store is None:
         return [0] if place.rank else [place.rank]
     try:

@@ -50,8 +50,8 @@ log = logging.getLogger("gradspike")
 def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str]) -> tuple[RunFolder, Summary]:
     """Train and test one run. Returns its folder and its summary.
 
-    resumed: the folder of a run to continue. Raises UserError for everything the user can fix, and Interrupted for a
-    signal. The run is then marked as failed or interrupted, or has no folder yet.
+    resumed: the folder of a run to continue. Raises UserError for errors that the user can fix, and Interrupted for a
+    signal. In both cases the run is marked as failed or interrupted, unless it has no folder yet.
     """
     place = find_place(config.trainer, command)
     quieten(place)
@@ -63,7 +63,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
     with SignalGuard(place, hours) as guard, _held(resumed), one_sentence(lowered):
         task = _prepare(config, resumed, place)
         if not is_first_process():
-            # Only the first process writes. It tells the others where the checkpoints are.
+            # Only the first process writes. It broadcasts the paths of the checkpoints.
             run = resumed or RunFolder(Path(os.devnull))
             try:
                 return run, _fit_and_test(task, run, guard, command)
@@ -84,7 +84,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
 
 @contextmanager
 def _held(resumed: RunFolder | None) -> Iterator[None]:
-    """Lock the run that is resumed, before its data are prepared. The first process locks it for all of them."""
+    """Lock the resumed run before its data are prepared. The first process holds the lock for all."""
     if resumed is None or not is_first_process():
         yield
         return
@@ -97,7 +97,7 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is trained: everything that can fail before a run has a folder. state: where a resumed run continues."""
+    """What to train, prepared before the run has a folder. state: the state from which a resumed run continues."""
 
     config: ExperimentConfig
     data: DataModule
@@ -154,7 +154,7 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     timing, record = Timing(run.timing), EvaluationRecord()
     callbacks = progress(config.trainer, timing)
-    # Probe and average come before all callbacks that save: a checkpoint holds the step's record and average.
+    # Probe and average come before all callbacks that save, so that a checkpoint includes them.
     if config.probe.enabled:
         callbacks.append(Probe(config.probe))
     if config.trainer.ema is not None:

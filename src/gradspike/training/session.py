@@ -1,4 +1,4 @@
-"""One session of a run, from start or resume to its end: lock, log file, status, and what to do next."""
+"""One session of a run, from its start or resume to its end: lock, log file, status, and the next command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test of a finished training, and the summary of its run."""
+"""Tests a finished training and summarises its run."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def summarise(
 ) -> Summary:
     """Test the last weights and those with the best validation accuracy. Returns the content of summary.json.
 
-    Writes the detailed results to files of their own. Without a validation split the last weights count as the best,
-    and `val` holds the epoch alone.
+    Writes confusion.json and layers.json. Without a validation split, the last weights count as the best, and `val`
+    contains only the epoch.
     """
     last_path, best_path = (Path(path) for path in trainer.strategy.broadcast((str(run.last), str(run.best))))
 
     def tested(checkpoint: Path) -> dict[str, float]:
         values = evaluate_weights(trainer, module, data, load_checkpoint(checkpoint)["state_dict"])
         if module.test_problem:
-            log.error("Test of %s: %s. There is no test accuracy.", checkpoint.name, module.test_problem)
+            log.error("Test of %s: %s. No test accuracy is reported.", checkpoint.name, module.test_problem)
         return values
 
     test, seen = {"last": tested(last_path)}, {"last": record.taken()}
@@ -64,6 +64,6 @@ def summarise(
 
 
 def _validation(metrics: dict[str, float]) -> dict[str, float]:
-    """Epoch and validation metrics from the metrics of an epoch."""
+    """The number and validation metrics of an epoch, from all its metrics."""
     of_val = {key.removeprefix("val/"): value for key, value in metrics.items() if key.startswith("val/")}
     return {"epoch": metrics["epoch"], **of_val}

@@ -1,4 +1,4 @@
-"""Lightning's trainer as gradspike uses it."""
+"""Lightning's trainer, set up for gradspike."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build_trainer(
     torch.backends.cudnn.allow_tf32 = options.tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     return L.Trainer(
-        # Lightning loads and resumes hpc_ckpt_*.ckpt from this folder in a Slurm job, and writes nothing else there.
+        # In a Slurm job, Lightning resumes from hpc_ckpt_*.ckpt in this folder. It writes nothing there.
         default_root_dir=os.devnull,
         max_epochs=options.max_epochs,
         accelerator=options.accelerator,
@@ -80,11 +80,13 @@ def _strategy(config: ExperimentConfig, watch: Watch | None, command: Sequence[s
 
 
 def quieten(place: Place = ALONE) -> None:
-    """Hide Lightning's hints; of several processes the first one prints more than errors."""
+    """Hide Lightning's hints. Only the first of several processes prints more than errors."""
     take_place(place)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CUDA compiler without a GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(
+        logging.ERROR
+    )  # it warns about a CUDA compiler without a GPU
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
     speak(is_first_process())

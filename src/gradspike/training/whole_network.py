@@ -16,10 +16,10 @@ from gradspike.spiking_norm import SpikingNorm
 class CompiledNetwork:
     """Calls a network through torch.compile. Not a module, so that names in checkpoints do not change.
 
-    Evaluation is not compiled, nor are training steps in which a spiking layer has a hook (probed steps, and steps
-    before a layer's first spike of an epoch, which ends the watch for silent layers), because torch.compile ignores
-    hooks that come and go. So training reports the same evaluation as `gradspike evaluate`, and resuming from a
-    checkpoint compiles the same steps.
+    Compiles only training steps in which no spiking layer has a hook, because torch.compile ignores hooks that come and
+    go. Probed steps have hooks, and so have steps before each layer's first spike of an epoch, for the warning about
+    silent layers. Evaluation is not compiled, so training reports the same numbers as `gradspike evaluate`. A resumed
+    run compiles the same steps.
     """
 
     def __init__(self, network: nn.Module) -> None:

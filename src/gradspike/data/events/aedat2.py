@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gradspike.data.events.chips import CHIPS, Decoded, chip_named, chips_that_fit, decode
 from gradspike.data.events.recording import MAX_LEFT_OUT, BadRecordingError, Recording, percent
 from gradspike.errors import unknown
+from gradspike.shown import counted
 
 SIZE = 128
 VERSION_LINE = b"#!AER-DAT"
@@ -59,7 +60,7 @@ def read_aedat2(data: bytes, chip: str | None = None) -> Recording:
     """Read an AEDAT 2.0 file of the `chip` (a key of CHIPS; None: as in the header). Raises BadRecordingError."""
     lines, start = header_of(data)
     if (len(data) - start) % 8:
-        raise BadRecordingError(f"truncated: {(len(data) - start) % 8} bytes after the last whole event")
+        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last whole event")
     words = np.frombuffer(data, dtype=">u4", offset=start).astype(np.uint32)
     address, stamps = words[::2], words[1::2]
     in_header = next((found[1].decode("utf-8", "replace") for line in lines if (found := _CHIP.match(line))), None)

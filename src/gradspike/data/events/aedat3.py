@@ -18,6 +18,7 @@ import numpy as np
 
 from gradspike.data.events.aedat2 import header_of
 from gradspike.data.events.recording import BadRecordingError, Recording
+from gradspike.shown import counted
 
 POLARITY = 1
 _PACKET = struct.Struct("<hhiiiiii")
@@ -38,7 +39,7 @@ def read_aedat3(data: bytes) -> Recording:
         kind, _, size, _, overflow, _, number, _ = _PACKET.unpack_from(data, start)
         start += _PACKET.size
         if size < 0 or number < 0 or start + size * number > len(data):
-            raise BadRecordingError(f"truncated inside a packet of {number} events")
+            raise BadRecordingError(f"truncated inside a packet of {counted(number, 'event')}")
         if kind == POLARITY:
             words = np.frombuffer(data, dtype="<u4", count=number * size // 4, offset=start).reshape(number, size // 4)
             packets.append((words, overflow))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gradspike.data.events.recording import BadRecordingError, Recording
 from gradspike.data.files.containers import refuse_bomb_inside
+from gradspike.shown import counted
 
 _NAMES = {
     "t": ("t", "ts", "time", "timestamp", "timestamps"),
@@ -113,7 +114,7 @@ def _check_whole(name: str, column: NDArray[Any]) -> None:
         raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
     if column.dtype.kind == "f" and not np.isfinite(column).all():
         count = int(np.count_nonzero(~np.isfinite(column)))
-        raise BadRecordingError(f"column {name} holds {count:,} values that are NaN or infinite")
+        raise BadRecordingError(f"column {name} holds NaN or infinity in {counted(count, 'value')}")
     if column.dtype.kind == "f" and not (column == np.rint(column)).all():
         hint = "; times are whole microseconds" if name == "t" else ""
         raise BadRecordingError(f"column {name} holds numbers that are not whole{hint}")

@@ -22,6 +22,7 @@ from gradspike.data.prepared.disk import size_text
 from gradspike.data.prepared.parts import Part
 from gradspike.data.source import Split
 from gradspike.errors import UserError
+from gradspike.shown import counted
 
 Reader = Callable[[str, bytes], Recording]
 Sample = tuple[int, int, int, int, NDArray[Any]]
@@ -190,8 +191,8 @@ class ClipFrames:
         needed = windows * self.time_steps * 2 * self.image_size**2
         if needed > _memory() / 2:  # they are copied once
             raise BadRecordingError(
-                f"makes {windows:,} windows, {size_text(needed)} of frames: more than this machine's memory can take. "
-                f"Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
+                f"makes {counted(windows, 'window')}, {size_text(needed)} of frames: more than this machine's memory "
+                f"can take. Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
                 f"{(self.stride_us or 0) / 1000:g})"
             )
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from gradspike.data.events.recording import JITTER_US, BadRecordingError, Recording
+from gradspike.shown import counted
 
 FEWEST = 24
 """With fewer events, a gap says nothing: among 10 random times, one set in 15 has a gap longer than the rest."""
@@ -50,7 +51,7 @@ def jump(recording: Recording) -> str | None:
         if gap > rest:
             return (
                 f"{duration(gap)} pass without an event after event {event:,}, more than the rest of the recording "
-                f"({duration(rest)}, {len(recording):,} events)"
+                f"({duration(rest)}, {counted(len(recording), 'event')})"
             )
     return None
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradspike.data.events.clips import DECODED, Clip
 from gradspike.data.events.recording import percent
+from gradspike.shown import counted
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +46,18 @@ def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
     lines = []
     if decoded.get("left_out"):
         lines.append(
-            f"{decoded['left_out']:,} events left out ({percent(decoded['left_out_share'])}): pulses, events marked as "
-            "invalid, or addresses that the sensor does not have"
+            f"{counted(decoded['left_out'], 'event')} left out ({percent(decoded['left_out_share'])}): pulses, events "
+            "marked as invalid, or addresses that the sensor does not have"
         )
     if decoded.get("disordered"):
         lines.append(
-            f"{decoded['disordered']:,} events of {decoded['recordings_out_of_order']:,} recordings were out of order "
-            "and have been sorted"
+            f"{counted(decoded['recordings_out_of_order'], 'recording')} out of order: "
+            f"{counted(decoded['disordered'], 'event')} sorted"
         )
     if jumping := decoded.get("recordings_with_jumps", ()):
         named = ", ".join(jumping[:SHOWN]) + (", ..." if len(jumping) > SHOWN else "")
-        lines.append(f"{len(jumping):,} recordings have a gap longer than all the rest (a jump of the clock?): {named}")
+        count = counted(len(jumping), "recording")
+        lines.append(f"gap longer than all the rest (a jump of the clock?) in {count}: {named}")
     return lines
 
 

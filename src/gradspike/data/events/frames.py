@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.events.recording import Recording
+from gradspike.shown import counted
 
 LARGEST = 2**15 - 1
 
@@ -47,7 +48,7 @@ def to_frames(
         if t[0] < start or t[-1] >= end:
             raise ValueError(f"an event lies outside the recording from {start} to {end} us")
         if (end - start) * time_steps >= 2**63:
-            raise ValueError(f"{end - start:,} us cannot be divided into {time_steps} frames")
+            raise ValueError(f"{end - start:,} us cannot be divided into {counted(time_steps, 'frame')}")
         step = (t.astype(np.int64) - start) * time_steps // (end - start)
     else:
         step = np.arange(len(t)) * time_steps // len(t)

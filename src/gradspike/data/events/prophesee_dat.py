@@ -8,6 +8,7 @@ import numpy as np
 
 from gradspike.data.events.aedat2 import unwrap
 from gradspike.data.events.recording import BadRecordingError, Recording
+from gradspike.shown import counted
 
 _CHANGES = (0, 12)
 """Types of change detection events: 2D and CD."""
@@ -39,10 +40,10 @@ def read_dat(data: bytes) -> Recording:
     if data[start] not in _CHANGES:
         raise BadRecordingError(f"holds events of type {data[start]}; change detection events have type 0 or 12")
     if data[start + 1] != 8:
-        raise BadRecordingError(f"has events of {data[start + 1]} bytes; change detection events have 8")
+        raise BadRecordingError(f"has events of {counted(data[start + 1], 'byte')}; change detection events have 8")
     start += 2
     if (len(data) - start) % 8:
-        raise BadRecordingError(f"truncated: {(len(data) - start) % 8} bytes after the last whole event")
+        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last whole event")
     words = np.frombuffer(data, dtype="<u4", offset=start).astype(np.uint32)
     place = words[1::2]
     if (place >> 29).any():

@@ -20,6 +20,7 @@ from gradspike.data.events.recording import BadRecordingError
 from gradspike.data.files.containers import refuse_bomb_inside
 from gradspike.data.files.safe_pickle import calls, foreign_call
 from gradspike.errors import first_line
+from gradspike.shown import counted
 
 READY = ".pt"
 
@@ -38,11 +39,11 @@ def read_ready_frames(
     """
     frames, label = _load(data)
     if len(frames) != time_steps:
-        raise BadRecordingError(f"holds {len(frames)} frames: set time_steps={len(frames)}")
+        raise BadRecordingError(f"holds {counted(len(frames), 'frame')}: set time_steps={len(frames)}")
     empty = np.isnan(frames).all(axis=(1, 2, 3), keepdims=True)  # a frame without events, divided by its maximum, 0
     values = np.where(empty, np.float32(0), frames)
     if not np.isfinite(values).all():
-        raise BadRecordingError(f"holds {np.count_nonzero(~np.isfinite(values)):,} values that are NaN or infinite")
+        raise BadRecordingError(f"holds NaN or infinity in {counted(int((~np.isfinite(values)).sum()), 'value')}")
     if values.min() < 0:
         raise BadRecordingError("holds negative values, so neither counts nor frames in the range 0 to 1")
     if resize == "tet":

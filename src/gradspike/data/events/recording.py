@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.shown import counted
+
 MAX_LEFT_OUT = 0.05
 """Default of dataset.max_left_out."""
 
@@ -69,8 +71,9 @@ class Recording:
         back = np.flatnonzero(steps < 0)
         if len(back):
             largest = int(-steps[back].min())
+            times = counted(len(back), "time")
             raise BadRecordingError(
-                f"time goes backwards {len(back):,} times, first after event {back[0]:,} (by {-steps[back[0]]:,} us), "
+                f"time goes backwards {times}, first after event {back[0]:,} (by {-steps[back[0]]:,} us), "
                 f"by at most {largest:,} us; {_remedy(largest)}"
             )
 
@@ -81,7 +84,7 @@ class Recording:
             first = outside[0]
             columns, rows = self.sensor or self.extent
             raise BadRecordingError(
-                f"{len(outside):,} events lie outside the sensor of {width}x{height} pixels, the first at column "
+                f"{counted(len(outside), 'event')} outside the sensor of {width}x{height} pixels, the first at column "
                 f"{self.x[first]}, row {self.y[first]}; "
                 + (f"its header names a sensor of {columns}x{rows}" if self.sensor else f"they need {columns}x{rows}")
             )

@@ -21,6 +21,7 @@ from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
+from gradspike.shown import counted
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +119,8 @@ class FileSource(Source[FilesConfigT]):
         if len(class_names) != self.config.classes:
             some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
             raise ConfigError(
-                f"{shown} has {len(class_names)} classes ({some}); set dataset.classes={len(class_names)} "
-                f"(it is {self.config.classes})."
+                f"{shown} has {counted(len(class_names), 'class', 'classes')} ({some}); set "
+                f"dataset.classes={len(class_names)} (it is {self.config.classes})."
             )
 
 
@@ -128,5 +129,5 @@ def left_out_text(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     rest = sum(counts[name] for name in ordered[KINDS_SHOWN:])
     return ", ".join(f"{name} ({counts[name]:,})" for name in ordered[:KINDS_SHOWN]) + (
-        f" and {rest:,} others" if rest else ""
+        f" and {counted(rest, 'other')}" if rest else ""
     )

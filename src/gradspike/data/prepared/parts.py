@@ -29,6 +29,7 @@ from gradspike.data.prepared.work_pool import run_tasks
 from gradspike.errors import UserError
 from gradspike.exhausted import is_full
 from gradspike.json_text import to_json
+from gradspike.shown import counted
 
 ItemT = TypeVar("ItemT")
 PARTS = "parts"
@@ -104,7 +105,7 @@ def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip
         lines.append(f"  ... and {len(bad) - SHOWN:,} more")
     if not complete:
         lines.append("  ... there may be more: the preparation stopped here")
-    count = "1 file" if len(bad) == 1 else f"{len(bad):,} files"
+    count = counted(len(bad), "file")
     count = count if complete else f"At least {count}"
     raise UserError(
         f"{count} cannot be used:\n" + "\n".join(lines) + "\nReplace or remove them, or add "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gradspike.data.prepared.digests import DamagedError, compare, compare_whole, digests
 from gradspike.json_text import to_json
+from gradspike.shown import counted
 
 FORMAT = 1
 ABOUT_FILES = ("source", "path", "path_in_data_dir", "bad", "left_out")
@@ -83,7 +84,7 @@ def open_stored(folder: Path, key: Mapping[str, Any]) -> Prepared:
         if not path.is_file():
             raise DamagedError(f"{path.name} is missing")
         if (size := path.stat().st_size) != record["bytes"]:
-            raise DamagedError(f"{path.name} has {size} bytes instead of {record['bytes']}")
+            raise DamagedError(f"{path.name} has {counted(size, 'byte')} instead of {record['bytes']:,}")
     arrays = {name: _open_array(folder / f"{name}.npy", record) for name, record in meta["arrays"].items()}
     compare(folder, meta["arrays"])
     return Prepared(folder, arrays, meta["facts"])

@@ -29,6 +29,7 @@ from gradspike.data.pictures.source import PictureSource
 from gradspike.data.prepared.parts import Part, build_in_parts, encode_names, refuse_bad_files
 from gradspike.data.source import SPLITS
 from gradspike.errors import UserError
+from gradspike.shown import counted
 
 SIZE = 32
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
@@ -185,7 +186,8 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
         raise ValueError(f"'data' is {found} instead of uint8 [pictures, {3 * SIZE**2}]")
     names = batch.get("filenames", [f"{number:05d}" for number in range(len(data))])
     if labels.shape != (len(data),) or len(names) != len(data):
-        raise ValueError(f"holds {len(data)} pictures, {labels.size} labels and {len(names)} names")
+        labels_and_names = f"{counted(labels.size, 'label')} and {counted(len(names), 'name')}"
+        raise ValueError(f"holds {counted(len(data), 'picture')}, {labels_and_names}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"has labels of type {labels.dtype}; they must be whole numbers")
     outside = np.flatnonzero((labels < 0) | (labels >= classes))

@@ -33,6 +33,7 @@ from gradspike.data.options.events import Cifar10DvsConfig
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import ConfigError, UserError
+from gradspike.shown import counted
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _NAME = re.compile(r"(?:.*/)?cifar10_([a-z]+)_(\d+)\.\w+")
@@ -86,8 +87,8 @@ class ByNumber(EventSource[ConfigT]):
         if min(sizes) < self.config.folds:
             raise ConfigError(
                 f"dataset.folds={self.config.folds}: the class {frames.facts['class_names'][np.argmin(sizes)]} has "
-                f"{min(sizes)} recordings, so some folds would have none of it to test. Set dataset.folds={min(sizes)} "
-                "or less, or add recordings."
+                f"{counted(min(sizes), 'recording')}, so some folds would have none of it to test. Set "
+                f"dataset.folds={min(sizes)} or less, or add recordings."
             )
         of_class = np.asarray(sizes)[label]
         splits[rank * self.config.folds // of_class == self.test_fold] = SPLITS.index("test")
@@ -125,8 +126,9 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
         recorded = [files.shown(entry.name) for files, entry in entries if entry.name.lower().endswith(self.endings)]
         if ready and recorded:
             raise UserError(
-                f"{places[0].shown()}: holds {len(recorded):,} recordings, for example {recorded[0]}, beside "
-                f"{len(ready):,} ready frames ({READY}). Name a folder with one kind in dataset.source."
+                f"{places[0].shown()}: holds {counted(len(recorded), 'recording')}, for example {recorded[0]}, "
+                f"and {counted(len(ready), 'file')} of ready frames ({READY}). Name a folder with one kind in "
+                "dataset.source."
             )
         return _list_ready(places, ready) if ready else _list_by_name(places, self.endings)
 

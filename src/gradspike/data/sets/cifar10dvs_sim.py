@@ -31,6 +31,7 @@ from gradspike.data.prepared.parts import Part, build_in_parts
 from gradspike.data.sets.cifar10dvs import CLASS_NAMES, ByNumber
 from gradspike.data.source import SPLITS
 from gradspike.errors import ConfigError
+from gradspike.shown import counted
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +118,8 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
             members = members[np.argsort(from_test[members], kind="stable")][: self.config.per_class]
             if len(members) < self.config.per_class:
                 raise ConfigError(
-                    f"dataset.per_class={self.config.per_class}: {files.shown()} has {len(members)} pictures of class "
-                    f"{name}. Set dataset.per_class={len(members)} or less."
+                    f"dataset.per_class={self.config.per_class}: {files.shown()} has "
+                    f"{counted(len(members), 'picture')} of class {name}. Set dataset.per_class={len(members)} or less."
                 )
             for number, member in enumerate(members.tolist()):
                 entry = Entry(f"{name}/cifar10_{name}_{number}", 0, 0)

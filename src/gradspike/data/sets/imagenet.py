@@ -20,6 +20,7 @@ from gradspike.data.pictures.encoded_source import LargePictureSource
 from gradspike.data.pictures.listing import PictureListing, list_class_folders
 from gradspike.data.source import Split
 from gradspike.errors import UserError
+from gradspike.shown import counted
 
 OFFICIAL_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 SOLUTION = "LOC_val_solution.csv"
@@ -52,7 +53,7 @@ class ImageNet(LargePictureSource[ImageNetConfig]):
         labels = _solution(files) if flat else {}
         if flat and not labels and not any(name.startswith("val/") and name.count("/") > 1 for name in pictures):
             raise UserError(
-                f"{files.shown()}: the {len(flat):,} pictures in val/ ({flat[0]}, ...) are in no class folders, so "
+                f"{files.shown()}: val/ has {counted(len(flat), 'picture')} ({flat[0]}, ...) outside class folders, so "
                 "their labels are unknown.\n" + SORT_HINT
             )
         labelled_test = any(name.startswith("test/") and name.count("/") > 1 for name in pictures)

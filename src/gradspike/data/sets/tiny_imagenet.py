@@ -23,6 +23,7 @@ from gradspike.data.pictures.decode import EXTENSIONS
 from gradspike.data.pictures.listing import PictureListing, assemble, list_class_folders
 from gradspike.data.pictures.source import PictureSource
 from gradspike.errors import UserError
+from gradspike.shown import counted
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -59,7 +60,7 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
             return list_official(files, annotations)
         if flat:
             raise UserError(
-                f"{files.shown()}: the {len(flat):,} pictures in val/images are in no class folders, and "
+                f"{files.shown()}: val/images has {counted(len(flat), 'picture')} outside class folders, and "
                 f"{ANNOTATIONS} is missing, so their labels are unknown."
             )
         found = list_class_folders(files, around_classes=("images",), test_may_lack_labels=True)

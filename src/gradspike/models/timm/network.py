@@ -19,6 +19,7 @@ from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.sites import NotConvertible, check_kind
 from gradspike.models.timm.trace import DoesNotRun, NotTraceable, check_runs, trace
 from gradspike.models.timm.weights import load_pretrained
+from gradspike.shown import counted
 from gradspike.spiking_norm import LayerContext
 
 TIMM_OPTIONS_SET_ELSEWHERE = {
@@ -66,8 +67,8 @@ class TimmReport:
             return [*lines, "ANN twin: timm's network, unchanged"]
         lines += [
             f"spiking: {len(done.pairs)} x batch norm + activation, {len(done.neurons)} x activation alone",
-            f"unchanged: {len(done.norms)} batch norms, {len(done.other_norms)} other norms, {len(done.gates)} "
-            "activations of gates",
+            f"unchanged: {counted(len(done.norms), 'batch norm')}, {counted(len(done.other_norms), 'other norm')}, "
+            f"{counted(len(done.gates), 'activation')} of gates",
         ]
         if not done.pairs and not done.norms:
             lines.append("warning: no batch norm, so nothing keeps the currents near the threshold")
@@ -136,7 +137,7 @@ def create(config: TimmConfig, dataset: DatasetConfig) -> nn.Module:
         close = difflib.get_close_matches(config.name, timm.list_models(), n=5, cutoff=0.5)
         near = f" Did you mean one of {', '.join(close)}?" if close else ""
         raise ConfigError(
-            f"model.name={config.name}: unknown network of timm {timm.__version__}.{near} All names: "
+            f"unknown network '{config.name}' in timm {timm.__version__}.{near} All names: "
             "python -c 'import timm; print(*timm.list_models())'."
         )
     try:

@@ -10,7 +10,8 @@ from timm.models import load_state_dict
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
-from gradspike.errors import ConfigError, UserError, first_line
+from gradspike.errors import ConfigError, UserError, first_line, unknown_path
+from gradspike.shown import counted
 
 SHOWN = 4  # names in a message
 
@@ -36,7 +37,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
         if key in weights and key in own and weights[key].shape[1:2] != own[key].shape[1:2]:
             before = weights[key].shape[1]
             weights[key] = adapt_input_conv(own[key].shape[1], weights[key], before)
-            notes.append(f"{key}: adapted from {before} to {own[key].shape[1]} input channels")
+            notes.append(f"{key}: adapted from {before} to {counted(own[key].shape[1], 'input channel')}")
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in own]
     other = [key for key in own if key in weights and weights[key].shape != own[key].shape]
@@ -56,7 +57,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ConfigError(f"model.pretrained={path}: no such file.")
+        raise ConfigError(f"model.pretrained: {unknown_path('file', path)}")
     try:
         weights = load_state_dict(str(path), weights_only=True)
     # torch and safetensors have no common class of errors for files that are truncated or of another kind.

@@ -1,4 +1,4 @@
-"""`gradspike compare`: its arguments, and the order of its work. Imports nothing heavy before they are checked."""
+"""`gradspike compare`: its arguments and steps. Imports nothing heavy before the arguments are checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradspike.cli.arguments import Command, checked_file
-from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.errors import ConfigError, UserError, did_you_mean, unknown_path
 from gradspike.started import typed_command
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.groups import WHAT, group_runs, shaping, text_of
@@ -28,19 +28,19 @@ Compare trained runs: a table in the terminal and, with --out, one page that wor
   gradspike compare --sweep runs/sweeps/quick --baseline mpd_agl --out report.html --out table.tex
 
 Arguments:
-  FOLDER ...         where runs are, at any depth; also W&B's offline files (*.wandb)
-  --sweep DIR        a sweep's folder: the runs of its trials, and what became of the others; repeatable
+  FOLDER ...         folders with runs at any depth; also W&B's offline files (*.wandb)
+  --sweep DIR        a sweep folder: the runs of its trials, and the state of unfinished ones; repeatable
   --out FILE         .html the page, .md .tex .csv the main table; repeatable
-  --baseline NAME    what the others are compared with, seed by seed: a method (each group is then compared with that
-                     method's group of the same settings), or one group by its whole name      (fixed_sg, if present)
-  --where KEY=VALUE  only runs with this setting, as dataset.name=digits or method=mpd_agl; repeatable. `method` is
+  --baseline NAME    compare with this method seed by seed (each group with the method's group of the same settings),
+                     or with the group of this full name                                       (fixed_sg, if present)
+  --where KEY=VALUE  only runs with this setting, e.g. dataset.name=digits or method=mpd_agl; repeatable. `method` is
                      the name in the table, `code` the code's version or its beginning
-  --allow WHAT       compare although runs differ in data, split, budget or code (several with commas)
+  --allow WHAT       compare runs that differ in data, split, budget or code (separate several by commas)
   --title TEXT       the page's title
 
-Runs that differ only in the seed are one group. Runs on different data, splits, budgets or versions of the code are
+Runs that differ only in the seed form a group. Runs with different data, splits, budgets or versions of the code are
 refused (exit code 2) unless allowed. Unfinished and damaged runs, and runs with NaN, are listed but never averaged.
-Test results never choose anything.
+Nothing is selected by test results.
 """
 
 COMMAND = Command(
@@ -53,7 +53,7 @@ COMMAND = Command(
 
 @dataclass(frozen=True)
 class Options:
-    """What was typed."""
+    """The typed options."""
 
     paths: list[str]
     sweep: list[str]
@@ -65,7 +65,7 @@ class Options:
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare the runs that `words` name. Returns the exit code."""
+    """Compare runs and print or write the result. Returns the exit code."""
     options = parse(words)
     outs = [checked_file("--out ", word, OUT) for word in options.out]
     allow = _allowed(options.allow)
@@ -88,7 +88,7 @@ def compare(words: Sequence[str]) -> int:
 
 
 def parse(words: Sequence[str]) -> Options:
-    """What was typed. Raises ConfigError for what cannot be read."""
+    """Parse the command line. Raises ConfigError."""
     typed = COMMAND.parse(words)
     repeatable = {name: typed.flags.get(f"--{name}", []) for name in ("sweep", "out", "where", "allow")}
     options = Options(paths=typed.words, **repeatable, baseline=typed.last("--baseline"), title=typed.last("--title"))
@@ -109,9 +109,7 @@ def _found(options: Options) -> Gathered:
     paths = [Path(word).expanduser() for word in options.paths]
     for path in paths:
         if not path.exists():
-            parent = path.parent if path.parent.is_dir() else Path()
-            near = did_you_mean(path.name, [one.name for one in parent.iterdir()])
-            raise UserError(f"{path}: there is no such file or folder.{near}")
+            raise UserError(unknown_path("file or folder", path))
     gathered = [gather(paths)] if paths else []
     if options.sweep:
         from gradspike.tools.compare.sweeps import gather_sweep
@@ -121,7 +119,7 @@ def _found(options: Options) -> Gathered:
 
 
 def _chosen(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
-    """The runs with all of these settings. Raises ConfigError for a key that no run has."""
+    """The runs with all of these settings. Raises ConfigError for an unknown key."""
     chosen = list(runs)
     for word in where:
         key, equals, value = word.partition("=")
@@ -130,16 +128,16 @@ def _chosen(runs: Sequence[Run], where: Sequence[str]) -> list[Run]:
         values = {run.id: _setting(run, key) for run in runs}
         known = {one for run in runs for one in shaping(run)} | {"method", "code", "seed"}
         if runs and not any(values.values()):
-            raise ConfigError(f"--where {word}: no run has the setting {key}.{did_you_mean(key, known)}")
+            raise ConfigError(f"--where: unknown setting '{key}'.{did_you_mean(key, known)}")
         chosen = [run for run in chosen if _matches(key, values[run.id], value)]
         if runs and not chosen:
             there = ", ".join(sorted({str(found) for found in values.values() if found}))
-            raise ConfigError(f"--where {word}: leaves no run. There is {key}={there}")
+            raise ConfigError(f"--where {word}: no run matches. The runs have {key}={there}")
     return chosen
 
 
 def _matches(key: str, found: str | None, wanted: str) -> bool:
-    """Whether a run has a setting; a version of the code may be given by its beginning, without its first word."""
+    """Whether a setting matches. A version of the code may be given by its beginning, without the first word."""
     if key == "code":
         return found is not None and any(one.startswith(wanted) for one in (found, found.partition(" ")[2]))
     return found == wanted
@@ -156,11 +154,11 @@ def _setting(run: Run, key: str) -> str | None:
 def _nothing(options: Options, found: Gathered) -> str:
     places = ", ".join([*options.paths, *options.sweep])
     if not found.excluded:
-        return f"{places}: there are no runs here (a run is a folder with config.yaml and summary.json)."
+        return f"{places}: found no runs (a run is a folder with config.yaml and summary.json)."
     listed = "\n".join(f"  {one.path}: {one.reason}" for one in found.excluded[:MOST_LISTED])
     if len(found.excluded) > MOST_LISTED:
         listed += f"\n  and {len(found.excluded) - MOST_LISTED} more"
-    return f"{places}: no run here can be compared:\n{listed}"
+    return f"{places}: none of the runs can be compared:\n{listed}"
 
 
 def _write(path: Path, comparison: Comparison, options: Options, words: Sequence[str]) -> None:

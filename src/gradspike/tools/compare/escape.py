@@ -1,4 +1,4 @@
-"""Text in Markdown, LaTeX and CSV: names of methods and settings appear as they are, whatever they contain."""
+"""Escapes text for Markdown, LaTeX, CSV and HTML, so that names and settings appear unchanged."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _LATEX = {
 
 def latex(text: str) -> str:
     """`text` as LaTeX prints it."""
-    # Between hyphens an empty group, since -- would become a dash.
+    # An empty group between hyphens, because -- would become a dash.
     parts = re.split("(?<=-)(?=-)", " ".join(text.split()))
     return "{}".join("".join(_LATEX.get(letter, letter) for letter in part) for part in parts)
 
 
 def latex_row(cells: Sequence[str]) -> str:
-    """A line of a table."""
+    """A row of a table."""
     line = " & ".join(latex(cell) for cell in cells)
     # After the \\\\ of the line before, [ would begin its optional argument and * its starred form.
     return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"
@@ -54,12 +54,12 @@ def markdown_code(text: str) -> str:
     line = " ".join(text.split())
     if not re.search(r"[`|\\]", line):
         return f"`{line}`"
-    # No backslash escapes anything in code, so the characters are written as entities.
+    # Backslashes do not escape in code, so write the characters as entities.
     return f"<code>{re.sub(r'[^A-Za-z0-9 .,=-]', lambda one: f'&#{ord(one[0])};', line)}</code>"
 
 
 def csv(value: Any) -> Any:
-    """A cell: text that a spreadsheet would take for a formula gets an apostrophe."""
+    """A cell, with an apostrophe before text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

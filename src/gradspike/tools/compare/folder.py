@@ -1,4 +1,4 @@
-"""Read the folder of one finished run, or say why it cannot be compared. Imports nothing heavy."""
+"""Reads the folder of a finished run, or reports why it cannot be compared. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gradspike.json_text import to_json
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
-from gradspike.shown import shown
+from gradspike.shown import counted, shown
 from gradspike.tools.compare.run import Run, number
 
 MARKS = ("config.yaml", "status.json", "metrics.jsonl", "summary.json")
-PROBES = 120  # the number of probe records that are read of each run, evenly spaced in time
+PROBES = 120  # number of probe records to read per run, evenly spaced in time
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -57,9 +57,9 @@ def read_run(folder: Path) -> Run:
 
 
 def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:
-    """What a run shares with its copies alone: its configuration, start and id, never its folder's name.
+    """A digest that a run shares only with its copies: of its configuration, start and id, not its folder's name.
 
-    A run made before ids were stored has its metrics instead of an id.
+    For a run made before ids were stored, its metrics replace the id.
     """
     started = str(sessions[0]["started"] if sessions else "")
     own = _id(folder) or hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
@@ -74,12 +74,12 @@ def _id(folder: Path) -> str | None:
 
 
 def _wandb_ids(folder: Path) -> frozenset[str]:
-    """The ids that W&B may have for the run: its own, and that of an agent, which names the client's folders."""
+    """The possible ids of the run in W&B: its own, and the agent's, which is in the names of the client's folders."""
     return frozenset([id_of(folder), *wandb_ids(folder)])
 
 
 def check(config: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Raises Unusable unless configuration and summary have what every comparison needs."""
+    """Raise Unusable if the configuration or summary lacks something that every comparison needs."""
     for key in ("method", "dataset", "model", "trainer"):
         if not isinstance(config.get(key), dict):
             raise Unusable(f"its configuration has no {key}: another program's, or an older format")
@@ -115,7 +115,8 @@ def _require_finished(folder: Path, config: dict[str, Any]) -> None:
         return
     trainer = config.get("trainer")
     planned = trainer.get("max_epochs") if isinstance(trainer, dict) else None
-    done = f"{_epochs_done(folder / 'metrics.jsonl')} of {planned} epochs done"
+    epochs = counted(planned, "epoch") if isinstance(planned, int) else "? epochs"
+    done = f"{_epochs_done(folder / 'metrics.jsonl')} of {epochs} done"
     why = f", {status['reason']}" if status.get("reason") else ""
     if state == "running":
         state = _running_or_killed(folder, status)
@@ -123,7 +124,7 @@ def _require_finished(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _running_or_killed(folder: Path, status: Mapping[str, Any]) -> str:
-    """The state of a run without an end; only its lock tells whether a process still trains it."""
+    """The state of an unfinished run. Only its lock shows whether a process still trains it."""
     try:
         with (folder / ".lock").open(encoding="utf-8") as file:
             lock(file, shared=True)

@@ -1,4 +1,4 @@
-"""Find the runs below folders, and count each once. Imports nothing heavy."""
+"""Finds the runs in folders and counts each once. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gather(paths: Sequence[Path]) -> Gathered:
     """
     runs: list[Run] = []
     excluded: list[Excluded] = []
-    # Run folders come first, because W&B's files have less.
+    # Run folders come first, because W&B's files contain less.
     for files in _by_run(_places(paths)):
         try:
             runs.append(_read_offline(files) if files[0].suffix == ".wandb" else read_run(files[0]))
@@ -39,7 +39,7 @@ def gather(paths: Sequence[Path]) -> Gathered:
 
 
 def merged(parts: Iterable[Gathered]) -> Gathered:
-    """All runs, each once. Copies of a run are excluded; what the folders are called makes no difference."""
+    """All runs, each once. Excludes copies of a run, whatever their folders' names."""
     runs: dict[str, Run] = {}
     excluded: list[Excluded] = []
     offline: list[Run] = []
@@ -70,7 +70,7 @@ def _difference(first: Run, other: Run) -> str:
 
 
 def _by_run(places: Iterable[Path]) -> list[list[Path]]:
-    """Each folder by itself, then W&B's files, grouped by run: a resumed run has several."""
+    """Each run folder, then W&B's files grouped by run, since a resumed run has several."""
     found = sorted(set(places))
     offline: dict[str, list[Path]] = {}
     for place in found:

@@ -15,6 +15,7 @@ from gradspike.config.marks import touches
 from gradspike.errors import ConfigError
 from gradspike.json_text import to_json
 from gradspike.nested import flat
+from gradspike.shown import counted
 from gradspike.tools.compare.run import Excluded, Run
 from gradspike.touches import SHAPING, Touches
 
@@ -22,17 +23,17 @@ from gradspike.touches import SHAPING, Touches
 NOT_IN_ANN = ("method", "neuron")
 
 REFUSED = {Touches.DATA: "data", Touches.FORM: "data", Touches.SPLIT: "split", Touches.BUDGET: "budget"}
-"""Keys in which runs must not differ unless that is allowed, and what allows it."""
+"""Keys in which runs must not differ, and the value of --allow that permits it."""
 
 WHAT = {
-    "data": "data sets or how their samples are made",
+    "data": "data sets or preparation of samples",
     "split": "splits into training, validation and test samples",
     "budget": "training budgets",
     "code": "versions of the code",
 }
 
 SHORT = {"time_steps": "T", "trainer.max_epochs": "epochs", "model.name": "model", "dataset.name": "dataset"}
-MISSING = "not there"
+MISSING = "not set"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups, and the remarks on them."""
+    """All groups, with notes."""
 
     groups: tuple[Group, ...]
     swept: tuple[str, ...]
@@ -60,7 +61,7 @@ class Grouping:
 
 
 def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grouping:
-    """Group runs. Raises ConfigError if they differ in what must not be compared, unless `allow` names it."""
+    """Group runs. Raises ConfigError if they differ in keys that must not be compared, unless `allow` permits it."""
     settings = {run.id: shaping(run) for run in runs}
     refuse(runs, settings, allow)
     differing = _differing(settings)
@@ -88,7 +89,7 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
 
 
 def shaping(run: Run) -> dict[str, Any]:
-    """The dotted keys of the configuration that shape a run's result, including the options of the method."""
+    """The dotted keys of the configuration that affect a run's result, including the options of the method."""
     marks = touches(run.config)
     dropped = NOT_IN_ANN if run.is_ann else ()
     return {
@@ -106,7 +107,7 @@ def kinds(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow: frozenset[str]) -> None:
-    """Raises ConfigError if runs differ in something not allowed. It says in what, which runs, and what to do."""
+    """Raise ConfigError if runs differ in something not allowed, with the keys, the runs and what to do."""
     refused = kinds(runs)
     problems = []
     differing = []
@@ -137,18 +138,18 @@ def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow
 
 
 def _who(runs: Sequence[Run], values: Mapping[str, str]) -> str:
-    """`64 in 17 runs, 32 in 1 run (runs/x)`; the rarer ones are named."""
+    """`64 in 17 runs, 32 in 1 run (runs/x)`, with the names of the rarer ones."""
     counts = Counter(values.values()).most_common()
     parts = []
     for index, (value, count) in enumerate(counts):
         names = [run.path for run in runs if values[run.id] == value]
         named = f" ({', '.join(names[:2])}{', ...' if count > 2 else ''})" if index else ""
-        parts.append(f"{value} in {count} run{'s' if count > 1 else ''}{named}")
+        parts.append(f"{value} in {counted(count, 'run')}{named}")
     return ", ".join(parts)
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Keys that have several values, except those that only follow from another data set (its image size, say)."""
+    """Keys with several values, except those that follow from the data set, such as its image size."""
     every = settings.values()
     keys = sorted({key for one in every for key in one})
     found = [key for key in keys if len({_text(one, key) for one in every}) > 1]
@@ -182,7 +183,7 @@ def text_of(value: Any) -> str:
 
 
 def _varies_within(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], key: str) -> bool:
-    """Whether a key has several values within one method, rather than one for each method."""
+    """Whether a key has several values within a method, rather than one per method."""
     found: dict[str, set[str]] = {}
     for run in runs:
         if key in settings[run.id]:
@@ -255,7 +256,7 @@ def _notes(
         notes.append(f"Runs of {len(versions)} versions of the code are averaged and compared, as allowed.")
     if None in versions:
         count = sum(run.code is None for run in runs)
-        notes.append(f"The version of the code is not recorded for {count} of {len(runs)} runs.")
+        notes.append(f"The version of the code is not recorded for {count} of {counted(len(runs), 'run')}.")
     if any("uncommitted" in (run.commit or "") for run in runs):
         notes.append("Some runs used uncommitted changes: git alone cannot restore their code.")
     return notes

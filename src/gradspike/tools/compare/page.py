@@ -14,7 +14,7 @@ SCRIPTS = ("marks.js", "charts.js", "figures.js", "app.js")
 
 
 def render(comparison: Comparison, data: dict[str, Any]) -> str:
-    """The page, with the tables of `comparison` to copy and `data` to draw."""
+    """The page, with the tables of `comparison` for copying and `data` for drawing."""
     parts = files(__package__) / "page"
 
     def read(name: str) -> str:
@@ -31,7 +31,7 @@ def render(comparison: Comparison, data: dict[str, Any]) -> str:
         "SCRIPT": "\n".join(read(name) for name in SCRIPTS),
     }
     head, *rest = page.split("{{")
-    # Piece by piece, so that a placeholder inside the data is left alone.
+    # Fill in piece by piece, so that placeholders inside the data stay unchanged.
     pieces = [head]
     for piece in rest:
         name, _, after = piece.partition("}}")

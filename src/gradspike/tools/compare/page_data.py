@@ -21,7 +21,7 @@ from gradspike.tools.compare.statistics import ALPHA, Sample
 
 
 def page_data(comparison: Comparison, title: str, command: str, made: str) -> dict[str, Any]:
-    """Everything on the HTML page, as plain data."""
+    """All content of the HTML page, as plain data."""
     rows = comparison.rows
     groups = [row.group for row in rows]
     index = {group.name: place for place, group in enumerate(groups)}
@@ -130,7 +130,7 @@ def _group_data(row: Row) -> dict[str, Any]:
 
 
 def _energy_data(energies: Sequence[Energy]) -> dict[str, Any]:
-    """The energy of each layer, and totals; means over seeds."""
+    """The energy of each layer and totals, as means over seeds."""
     layers = []
     for place, layer in enumerate(energies[0].layers):
         same = [one.layers[place] for one in energies if len(one.layers) == len(energies[0].layers)]
@@ -155,7 +155,7 @@ def _energy_data(energies: Sequence[Energy]) -> dict[str, Any]:
 
 
 def _sweeps(comparison: Comparison) -> list[dict[str, Any]]:
-    """For each swept parameter, one line for each setting of the others, with one point for each of its values."""
+    """For each swept parameter, a line for each setting of the others, with a point for each value."""
     grouping = comparison.grouping
     found = []
     for key in grouping.swept:
@@ -179,7 +179,7 @@ def _sweeps(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The common part of all configurations, nested, and each run's other keys, dotted, by its id."""
+    """The common part of all configurations (nested), and the other keys of each run (dotted) by its id."""
     flattened = {run.id: {key: value for key, value in flat(run.config) if not key.startswith("_")} for run in runs}
     first = flattened[runs[0].id]
     shared = [
@@ -200,5 +200,5 @@ def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[
 
 
 def default_title(places: Sequence[str]) -> str:
-    """The title of a page if none is given."""
+    """The default title of a page."""
     return "Comparison of " + ", ".join(printable(place) for place in places)

@@ -1,4 +1,4 @@
-"""Published numbers, and which groups have exactly their settings."""
+"""Published numbers, and the groups with exactly their settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gradspike.tools.compare.run import Run
 
 
 def _validated(run: Run) -> ExperimentConfig | None:
-    """The run's configuration, validated; None for an older format, or if a module that it names is missing."""
+    """The run's configuration, validated; None for an older format or if one of its modules is missing."""
     try:
         return validate({key: value for key, value in run.config.items() if not key.startswith("_")})
     except (UserError, ImportError):
@@ -23,13 +23,13 @@ def _validated(run: Run) -> ExperimentConfig | None:
 
 
 def published_of(run: Run) -> PublishedConfig | None:
-    """The published result of exactly the run's configuration."""
+    """The result published for exactly the run's configuration, or None."""
     config = _validated(run)
     return None if config is None else published_for(config)
 
 
 def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Every published number of the runs' recipes, and the indices of the groups that it may be compared with."""
+    """All published numbers of the runs' recipes, with the indices of comparable groups."""
     found: dict[str, dict[str, Any]] = {}
     for place, group in enumerate(groups):
         config = _validated(group.runs[0])

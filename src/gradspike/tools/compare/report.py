@@ -1,4 +1,4 @@
-"""The comparison: one row of statistics for each group, and its difference to the baseline."""
+"""The comparison: a row of statistics for each group, and its difference from the baseline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
     """Test accuracy of the epoch with the best validation accuracy; None without a validation split."""
     firing_rate: Sample | None
     gradient: Sample | None
-    """Share of neurons with |u - theta| < kappa / 2 at the last validation, mean over layers and steps."""
+    """Fraction of neurons with |u - theta| < kappa / 2 at the last validation, mean over layers and steps."""
     gradient_spread: Sample | None
     """Its standard deviation over layers."""
     energy: Sample | None
@@ -37,7 +37,7 @@ class Row:
     """The energy of each run that recorded it."""
     seconds: Sample | None
     memory: Sample | None
-    """Peak MiB while training."""
+    """Peak memory of training in MiB."""
     memory_of: str
     parameters: int | None
     published: PublishedConfig | None
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and the remarks on them."""
+    """All rows, with notes."""
 
     rows: tuple[Row, ...]
     grouping: Grouping
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def compare(grouping: Grouping, baseline: str | None, excluded: Sequence[Excluded]) -> Comparison:
-    """Statistics of every group and of its differences to the baseline.
+    """The statistics of each group and of its differences from the baseline.
 
     `baseline` names a group, or a method: then each group is compared with that method's group of the same swept
     settings. None means fixed_sg if there is one. Raises ConfigError for an unknown baseline.
@@ -89,7 +89,7 @@ def compare(grouping: Grouping, baseline: str | None, excluded: Sequence[Exclude
 
 
 def baselines(grouping: Grouping, baseline: str | None) -> tuple[str | None, dict[str, Group]]:
-    """The name of the baseline, and the group that each group is compared with, by its name."""
+    """The name of the baseline, and for each group, by name, the group to compare it with."""
     names = [group.name for group in grouping.groups]
     labels = list(dict.fromkeys(group.label for group in grouping.groups))
     if baseline is None:

@@ -1,4 +1,4 @@
-"""One finished run, whatever it was read from."""
+"""One finished run, read from its folder or from W&B's files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Run:
     """One finished run."""
 
     id: str
-    """The same for copies of a run, and for no others; independent of where they are and how they are called."""
+    """The same for a run and its copies only, independent of their location and name."""
     path: str
     source: Literal["files", "wandb"]
     config: dict[str, Any]
@@ -37,7 +37,7 @@ class Run:
     timing: tuple[dict[str, Any], ...] = ()
     sessions: tuple[dict[str, Any], ...] = ()
     wandb_ids: frozenset[str] = frozenset()
-    """The ids under which W&B knows it."""
+    """Its ids in W&B."""
 
     @property
     def seed(self) -> int:
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def modules(self) -> dict[str, str]:
-        """The version of each module outside the package that it used (e.g. a method of one's own), by name."""
+        """The versions of the modules outside the package that it used (such as the user's methods), by name."""
         found = self.sessions[-1].get("modules") if self.sessions else None
         return dict(found) if isinstance(found, Mapping) else {}
 
@@ -88,7 +88,7 @@ class Run:
         return _commit(self.sessions[-1]) if self.sessions else None
 
     def final(self, which: str, quantity: str = "accuracy") -> float | None:
-        """A test result of the `last` or the `best` weights."""
+        """A test result of the `last` or `best` weights."""
         return number(self.summary["test"].get(which, {}).get(quantity))
 
     @property

@@ -14,13 +14,13 @@ from gradspike.tools.compare.run import Run, number
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/firing_rate")
 HEATS = ("firing_rate", "gradient_available")
 PATHS = ("theta", "kappa")
-LARGEST_MATRIX = 100  # classes up to which a confusion is drawn as a matrix
+LARGEST_MATRIX = 100  # largest number of classes for which the confusion matrix is drawn
 
 Numbers = list[float | None]
 
 
 def rounded(value: float | None) -> float | None:
-    """`value` to six digits, more than a figure shows."""
+    """`value` rounded to six digits, more than a figure shows."""
     return None if value is None else float(f"{value:.6g}")
 
 
@@ -110,7 +110,7 @@ def classes(group: Group) -> dict[str, Any] | None:
 
 
 def seconds(run: Run) -> float | None:
-    """Seconds of training without validation, over all sessions. An epoch that was started twice counts once."""
+    """Seconds of training without validation, over all sessions. A repeated epoch counts once."""
     by_epoch: dict[int, float] = {}
     for line in run.timing:
         spent, epoch = number(line.get("train_seconds")), number(line.get("epoch"))

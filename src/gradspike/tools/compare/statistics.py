@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.shown import counted
+
 LEVEL = 0.95
 FEWEST_RESAMPLED = 50  # at 20, an interval of the BCa bootstrap holds in 90 to 93 % of all cases only
 RESAMPLES = 20_000
-EXACT_FLIPS = 16  # up to this many pairs every one of the 2^n signs is counted
+EXACT_FLIPS = 16  # up to this number of pairs, all 2^n sign patterns are counted
 FLIPS = 100_000
 SEED = 0
 ALPHA = 0.05
@@ -41,9 +43,9 @@ class Paired:
     differences: tuple[float, ...]
     sample: Sample
     p: float
-    """Two-sided; of a permutation test that flips the signs of the differences."""
+    """The two-sided p-value of a permutation test that flips the signs of the differences."""
     smallest_p: float
-    """The smallest p possible with this number of seeds."""
+    """The smallest possible p-value for this number of seeds."""
 
 
 def describe(values: Values) -> Sample:
@@ -84,7 +86,7 @@ def student_quantile(freedom: int, share: float) -> float:
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
-    """Compare by seed. None if no seed is shared."""
+    """Compare by seed. None without shared seeds."""
     seeds = tuple(sorted(values.keys() & baseline.keys()))
     if not seeds:
         return None
@@ -136,11 +138,11 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
 
 
 def verdict(pairs: Sequence[Paired], comparisons: int) -> str:
-    """Whether there are enough seeds for these tests, in a sentence or two."""
+    """A message on whether there are enough seeds for these tests."""
     if not pairs:
         return "No comparison: no other group shares a seed with the baseline."
     fewest, most = (choose(len(pair.seeds) for pair in pairs) for choose in (min, max))
-    seeds = f"{fewest} shared seed{'s' if fewest > 1 else ''}" if fewest == most else f"{fewest} to {most} shared seeds"
+    seeds = counted(fewest, "shared seed") if fewest == most else f"{fewest} to {most} shared seeds"
     floor = min(pair.smallest_p for pair in pairs)
     together = f", and with {comparisons} comparisons no corrected one below {min(1.0, floor * comparisons):.3g}"
     limit = f"With {seeds} no p-value can be below {floor:.3g}{together if comparisons > 1 else ''}."

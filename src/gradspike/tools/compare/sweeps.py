@@ -1,4 +1,4 @@
-"""The runs of a sweep's trials, and the state of the trials without one."""
+"""The runs of a sweep's trials, and the state of trials without a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gather_sweep(folder: Path) -> Gathered:
     Raises ConfigError if the folder is not a sweep's.
     """
     if not (folder / "sweep.json").is_file():
-        raise ConfigError(f"--sweep {shown(folder)}: is not the folder of a sweep (no sweep.json).")
+        raise ConfigError(f"--sweep {shown(folder)}: is not a sweep folder (it has no sweep.json).")
     folder = folder.resolve()
     records = dict(_records(folder))
     claimed = {number: _run_of(folder, record) for number, record in records.items()}
@@ -59,14 +59,14 @@ def _run_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
 
 
 def _records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The record of each trial by its number; for a damaged file a record that says so."""
+    """The record of each trial by its number; for a damaged file, a record that states this."""
     for file in sorted((folder / "trials").glob("*/trial.json")):
         if file.parent.name.isdecimal():
             yield int(file.parent.name), _content(file) or {"state": "unknown", "reason": "its trial.json is damaged"}
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if the file is damaged."""
+    """The object in a JSON file, or an empty one if the file is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from gradspike.shown import printable
+from gradspike.shown import counted, printable
 from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.statistics import Sample
@@ -61,7 +61,7 @@ def cells(row: Row) -> list[str]:
 
 
 def spread_of(sample: Sample | None, factor: float = 1) -> str:
-    """`94.60 ± 0.64`; without deviation for a single value."""
+    """`94.60 ± 0.64`; only the mean for a single value."""
     if sample is None:
         return escape.DASH
     mean = f"{factor * sample.mean:.2f}"
@@ -69,7 +69,7 @@ def spread_of(sample: Sample | None, factor: float = 1) -> str:
 
 
 def amount(value: float) -> str:
-    """Three digits, or more in whole numbers: `23.5`, `37,099`."""
+    """Three significant digits, or a whole number from 1,000 on: `23.5`, `37,099`."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
@@ -88,7 +88,7 @@ def shown_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def caption(comparison: Comparison) -> str:
-    """What the numbers mean."""
+    """The explanation of the numbers."""
     sentences = [
         "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the "
         "mean (Student's; BCa bootstrap from 50 seeds). No epoch or run is selected by test results."
@@ -104,7 +104,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, out: Console) -> None:
-    """Print the table, in two parts because one would be too wide, and the remarks."""
+    """Print the table in two parts, because one would be too wide, and the notes."""
     head, rows = shown_columns(comparison)
     first = [place for place, name in enumerate(head) if HEAD.index(name) < HEAD.index("firing (%)")]
     second = [0, *(place for place in range(len(head)) if place not in first)]
@@ -129,7 +129,7 @@ def print_comparison(comparison: Comparison, out: Console) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """A GitHub table, with the remarks below it."""
+    """A GitHub table, followed by the notes."""
     head, rows = shown_columns(comparison)
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     lines += [_line([escape.markdown_code(name), *numbers]) for name, *numbers in rows]
@@ -151,11 +151,11 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def _excluded(comparison: Comparison) -> str:
     count = len(comparison.excluded)
-    return "1 run was left out." if count == 1 else f"{count} runs were left out."
+    return f"{counted(count, 'run')} {'was' if count == 1 else 'were'} left out."
 
 
 def latex(comparison: Comparison) -> str:
-    """A table environment; it needs the package booktabs."""
+    """A table environment that needs the package booktabs."""
     head, rows = shown_columns(comparison)
     body = [escape.latex_row(row) for row in [head, *rows]]
     note = [f"  % {' '.join(line.split())}" for line in _remarks(comparison)[1:]]

@@ -1,6 +1,6 @@
 """A run from W&B's offline files, without its own folder: configuration, summary and curves.
 
-W&B's files have no timings, confusion matrix or layer inputs, so a comparison lacks these.
+W&B's files contain no timings, confusion matrix or layer inputs, so the comparison leaves these out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
                 summary |= content.get("update", {})
             elif kind == "history":
                 item = content["item"]
-                # A resumed run writes the steps after its last checkpoint again.
+                # A resumed run repeats the steps after its last checkpoint.
                 history[int(item["_step"])] = item
             elif kind == "environment" and "started_at" in content:
                 command = [content.get("code_path", ""), *content.get("args", [])]

@@ -22,14 +22,14 @@ Save a W&B workspace that compares the methods of a project: accuracy, curves, l
 
   gradspike dashboard project=gradspike
   gradspike dashboard project=gradspike entity=my_team dataset=cifar10dvs
-  gradspike dashboard project=gradspike --dry-run        print the specification, contact nobody
+  gradspike dashboard project=gradspike --dry-run        print the specification, contact no server
 
 Arguments:
   project    the W&B project of the runs (logger.project)                (WANDB_PROJECT)
-  entity     the user or the team that owns it                           (WANDB_ENTITY, else your default)
+  entity     the user or team that owns the project                      (WANDB_ENTITY, else your default)
   dataset    only runs on this data set                                  (all)
   name       the workspace's name                                        (Methods)
-  --dry-run  print the workspace as JSON; needs neither login nor network
+  --dry-run  only print the workspace as JSON; needs neither login nor network
 
 Runs are grouped by method (W&B's group). Each call saves a new workspace and prints its address. It needs the package
 wandb-workspaces and a login; see docs/sweeps.md.
@@ -66,9 +66,9 @@ def dashboard(words: list[str]) -> int:
     options: DashboardArguments = typed.options
     dry_run = DRY_RUN in typed.flags
     if options.dataset is not None and ":" not in options.dataset:
-        DATASETS.config_class(options.dataset)  # refuses a name that it does not know
+        DATASETS.config_class(options.dataset)  # refuses an unknown name
     if not dry_run and not logged_in():
-        raise UserError(f"Nobody is logged in to W&B: wandb login, or WANDB_API_KEY=... ({DRY_RUN} needs no login.)")
+        raise UserError(f"Not logged in to W&B. Run wandb login or set WANDB_API_KEY ({DRY_RUN} needs no login).")
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise UserError("A dashboard needs the package wandb-workspaces: pip install 'gradspike[dashboard]'")
     if dry_run:
@@ -87,7 +87,7 @@ def dashboard(words: list[str]) -> int:
 
 
 def specification(options: DashboardArguments) -> dict[str, object]:
-    """What would be sent to W&B: the view, and the chart that its heat maps are drawn with."""
+    """The data for W&B: the view, and the chart of its heat maps."""
     from gradspike.tools.dashboard import heat_map
     from gradspike.tools.dashboard.workspace import view, workspace
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _reporting(doing: str) -> Iterator[None]:
-    """Turn any error of W&B's client, which has no common class for them, into a UserError."""
+    """Turn all errors of W&B's client, which have no common class, into a UserError."""
     try:
         yield
     except UserError:
@@ -31,22 +31,22 @@ def _line(error: Exception) -> str:
 
 
 class Server:
-    """The W&B server of the login. Raises UserError for every request it refuses."""
+    """The W&B server of the login. Raises UserError if it refuses a request."""
 
     def __init__(self, entity: str | None) -> None:
         with _reporting("logging in"):
             self._api: Any = wandb.Api()
             self.entity: str | None = entity or self._api.default_entity
         if not self.entity:
-            raise UserError("W&B has no default entity for you; name your team or user with entity=...")
+            raise UserError("You have no default W&B entity. Name your team or user with entity=...")
 
     def require_project(self, project: str) -> None:
-        """Raises UserError, with the nearest name, if the entity has no such project."""
+        """Raise UserError with the nearest name if the entity does not have this project."""
         with _reporting(f"listing the projects of {self.entity}"):
             there = [one.name for one in self._api.projects(self.entity)]
         if project not in there:
             raise UserError(
-                f"project={project}: {self.entity} has no such project.{did_you_mean(project, there)} Runs create it "
+                f"unknown project '{project}' of {self.entity}.{did_you_mean(project, there)} Runs create projects "
                 f"(logger=wandb logger.project={project}); offline runs need wandb sync."
             )
 
@@ -64,7 +64,7 @@ class Server:
             )
         except Exception as error:
             print(
-                f"Note: W&B did not save the chart {name} ({_line(error)}). If it exists already, nothing is missing."
+                f"Note: W&B did not save the chart {name} ({_line(error)}). If it already exists, nothing is missing."
             )
         return f"{self.entity}/{name}"
 

@@ -134,7 +134,7 @@ def _curve(title: str, metric: str) -> wr.LinePlot:
 
 
 def _path(title: str, metric: str) -> wr.LinePlot:
-    """A curve over optimiser steps, for which the probe has its records."""
+    """A curve over optimiser steps, the x axis of the probe's records."""
     return _line(title, metric, "Step", "optimiser step")
 
 

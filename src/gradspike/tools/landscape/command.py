@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.cli.arguments import Command
-from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import shown
+from gradspike.shown import counted, shown
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
 from gradspike.tools.landscape.options import LandscapeConfig
 from gradspike.tools.landscape.points import PointsFile, writing
@@ -55,9 +54,7 @@ def landscape(words: list[str]) -> int:
     """Compute the missing points, then write landscape.json, .csv and .png. Returns the exit code."""
     arguments: LandscapeConfig = COMMAND.parse(words).options
     run = RunFolder.open(arguments.run)
-    checkpoint = {"last": run.last, "best": run.best}[arguments.checkpoint]
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no such checkpoint; the run is {run.state()}.")
+    checkpoint = run.checkpoint(arguments.checkpoint)
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
     run.config()  # reports a damaged configuration before torch is imported
 
@@ -77,7 +74,8 @@ def _draw(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig, out: Pat
     opened = open_surface(run, checkpoint, arguments)
     axis = grid_axis(arguments.points, arguments.extent)
     with PointsFile(out, opened.settings, len(axis) ** 2, arguments.restart) as file:
-        print(f"{len(axis)} x {len(axis)} points on {opened.labels['samples']} samples, {len(file.done)} already done")
+        samples = counted(opened.labels["samples"], "sample")
+        print(f"{len(axis)} x {len(axis)} points on {samples}, {len(file.done)} already done")
         _compute(opened.surface.at, axis, file)
         name = run.path.name
         numbers = Numbers(name, opened.labels, opened.settings, opened.surface.cosine, axis, file.grid())
@@ -137,7 +135,7 @@ def _print_result(numbers: Numbers, files: list[Path]) -> None:
     print(f"median increase of the loss at half the extent: {_shown(flatness['median_increase_at_half'], '.4f')}")
     print(f"cosine of the two directions: {numbers.cosine:+.4f}")
     if numbers.not_finite:
-        print(f"the loss is not finite at {numbers.not_finite} points (null in landscape.json)")
+        print(f"the loss is not finite at {counted(numbers.not_finite, 'point')} (null in landscape.json)")
     for file in files:
         print(f"written: {shown(file)}")
 

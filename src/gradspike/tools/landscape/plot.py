@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.shown import counted
 from gradspike.tools.landscape.numbers import Numbers
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def _title(numbers: Numbers) -> list[str]:
     return [
         f"{labels['method']} on {labels['dataset']}, {labels['model']}, seed {labels['seed']}: "
         f"{numbers.settings['split']} accuracy {100 * centre.accuracy:.2f} %, loss {loss}",
-        f"checkpoint {labels['checkpoint']} (epoch {labels['epoch']}), {labels['samples']} samples, filter-normalised "
-        f"random directions of seed {numbers.settings['seed']}{statistics}",
+        f"checkpoint {labels['checkpoint']} (epoch {labels['epoch']}), {counted(labels['samples'], 'sample')}, "
+        f"filter-normalised random directions of seed {numbers.settings['seed']}{statistics}",
     ]
 
 

@@ -15,6 +15,7 @@ from gradspike.exhausted import one_sentence
 from gradspike.json_text import to_json
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
+from gradspike.shown import counted
 
 if TYPE_CHECKING:
     from gradspike.tools.profile.measure import Profile
@@ -121,7 +122,7 @@ def _device(config: ExperimentConfig) -> str:
 
     if config.trainer.accelerator == "cpu" or not torch.cuda.is_available():
         threads = torch.get_num_threads()
-        return f"a CPU, {threads} {'thread' if threads == 1 else 'threads'}"
+        return f"a CPU, {counted(threads, 'thread')}"
     return torch.cuda.get_device_name()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.shown import counted
 from gradspike.terminal.tables import console
 from gradspike.tools.profile.measure import KINDS, Profile
 
@@ -77,7 +78,7 @@ def _memory(mine: Profile, twin: Profile | None) -> Table:
 def _layers(mine: Profile, twin: Profile | None) -> Table:
     columns = ["layer", "kind", "forward", "backward", "all", "share", *(["twin", "ratio"] if twin else [])]
     kinds = {part.layer: part.kind for part in mine.seconds if part.layer}
-    table = _table(f"The {min(TOP, len(kinds))} slowest layers (ms)", columns)
+    table = _table(f"The {counted(min(TOP, len(kinds)), 'slowest layer')} (ms)", columns)
     for name in sorted(kinds, key=mine.layer, reverse=True)[:TOP]:
         seconds = mine.layer(name)
         row = [name, kinds[name], _ms(mine.layer(name, "forward")), _ms(mine.layer(name, "backward")), _ms(seconds)]

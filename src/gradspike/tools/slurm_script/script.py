@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.shown import counted
 from gradspike.started import child_command, child_environment
 
 SECONDS_TO_SAVE = 120
@@ -64,8 +65,8 @@ def batch_script(
     merged = {**own, **options}
     sources = child_environment(os.environ).get("PYTHONPATH")
     exports = [f"export PYTHONPATH={shlex.quote(sources)}"] if sources else []
-    devices = f"{trainer.devices} {'GPU' if on_gpus else 'process'}{_plural(trainer.devices, on_gpus)}"
-    nodes = "1 node" if trainer.num_nodes == 1 else f"{trainer.num_nodes} nodes"
+    devices = counted(trainer.devices, "GPU") if on_gpus else counted(trainer.devices, "process", "processes")
+    nodes = counted(trainer.num_nodes, "node")
     return SCRIPT.format(
         label=config.label(),
         where=f"{nodes} with {devices} each" if trainer.num_nodes > 1 else f"{nodes} with {devices}",
@@ -77,10 +78,6 @@ def batch_script(
         srun=f" --cpus-per-task={merged['cpus-per-task']}",
         command=shlex.join(child_command()),
     )
-
-
-def _plural(number: int, on_gpus: bool) -> str:
-    return "" if number == 1 else "s" if on_gpus else "es"
 
 
 def _words(config: ExperimentConfig, overrides: Sequence[str]) -> str:

@@ -1,19 +1,19 @@
-"""Sweeps: a W&B sweep file, run trial by trial without a server.
+"""Sweeps: runs the trials of a W&B sweep file without a server.
 
-command        `gradspike sweep`: the order of its steps
+command        `gradspike sweep`: the sequence of its steps
 options        its command line
 file           the sweep file and its schema
-parameters     one parameter, and those that list their values; also ranges, normals
-distributions  W&B's names for them
+parameters     parameters, and those with listed values; also ranges, normals
+distributions  W&B's names of the distributions
 proposals      the trials: all points of a grid, random draws, or places for a search to fill
-words          the command line of a trial, and whether our configuration accepts it
-definition     what must stay the same while a sweep continues
-study          the Optuna study: which trials are waiting, running or done
+words          the command line of a trial, and its check against the configuration
+definition     the settings that must not change when a sweep continues
+study          the Optuna study: the waiting, running and finished trials
 folder         the sweep's folder: locks, records, logs
-runner         the loop that starts, watches and settles trials
+runner         the loop that starts, watches and finishes trials
 running        a running trial as its runner sees it
 trial          one trial: its process, its run and its outcome
 slurm          trials as cluster jobs
 progress       the progress of a run, from its files
-table          what the terminal shows
+table          the terminal output
 """

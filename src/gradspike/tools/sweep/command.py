@@ -1,4 +1,4 @@
-"""`gradspike sweep`: the order of its steps. Imports nothing heavy before every mistake is reported."""
+"""`gradspike sweep`: the sequence of its steps. Imports nothing heavy before mistakes are reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import UserError
 from gradspike.exhausted import disk_is_full
 from gradspike.runs.files import write_atomically
-from gradspike.shown import relative, shown
+from gradspike.shown import counted, relative, shown
 from gradspike.started import typed_command
 from gradspike.tools.sweep import file as sweep_file
 from gradspike.tools.sweep.file import SweepFile
@@ -43,7 +43,7 @@ def sweep(arguments: list[str]) -> int:
         if not disk_is_full(error):
             raise
         raise UserError(
-            f"{shown(folder.path)}: the disk is full. Make room, then type the same command again to continue."
+            f"{shown(folder.path)}: the disk is full. Free some space, then type the same command again to continue."
         ) from error
 
 
@@ -104,7 +104,7 @@ def _run(
         check_same(study, folder, file, now, listed)
         total = study.fill(listed, now)
         if total > len(listed):
-            print(f"{shown(folder.path)}: has {total} trials from an earlier start; all of them will run.")
+            print(f"{shown(folder.path)}: has {counted(total, 'trial')} from an earlier start; all of them will run.")
         write_atomically(folder.path / "sweep.yaml", file.text)
     plan = Plan(
         words=words,

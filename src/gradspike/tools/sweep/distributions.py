@@ -1,4 +1,4 @@
-"""W&B's names of distributions. What W&B supports and this runner does not is refused with a reason, never ignored."""
+"""W&B's names of distributions. Distributions that this runner does not support are refused with a reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def distribution_of(name: str, options: dict[str, Any]) -> type[Parameter]:
     if "parameters" in options:
         inner = next(iter(options["parameters"] or {"key": None}))
         raise ConfigError(
-            f"parameters.{name}: is nested, which W&B's agent writes as {name}={{...}} and Hydra cannot read. Write "
+            f"parameters.{name}: is nested. W&B's agent writes it as {name}={{...}}, which Hydra cannot read. Write "
             f"dotted names: {name}.{inner}"
         )
     kind = options.get("distribution")

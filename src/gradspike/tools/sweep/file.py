@@ -1,4 +1,4 @@
-"""A W&B sweep file and its schema. Reports every mistake before anything starts. Imports nothing heavy."""
+"""A W&B sweep file and its schema. Reports all mistakes before anything starts. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, PositiveInt, StrictInt, ValidationError
 
 from gradspike.config.validate import explain
-from gradspike.errors import ConfigError, did_you_mean, unknown
+from gradspike.errors import ConfigError, unknown, unknown_path
 from gradspike.registry import Strict
 from gradspike.tools.sweep.distributions import distribution_of
 from gradspike.tools.sweep.parameters import Parameter
@@ -38,7 +38,7 @@ class Metric(Strict):
 
     @property
     def checkpoint(self) -> Literal["last", "best"]:
-        """Which value counts: the last epoch's or the best checkpoint's."""
+        """Which value to compare: that of the last epoch or of the best checkpoint."""
         return "best" if self.name.startswith("val/best/") else "last"
 
     @property
@@ -56,7 +56,7 @@ class EarlyTerminate(Strict):
 
 
 class SweepOptions(Strict):
-    """The file without its parameters."""
+    """The keys of the file except its parameters."""
 
     program: str
     method: Literal["grid", "random", "bayes"]
@@ -93,7 +93,7 @@ class SweepFile:
 
 
 class _NoDuplicates(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML in which a duplicate key is an error; by default the last one would win."""
+    """YAML in which duplicate keys are errors; by default the last one would win."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -105,13 +105,14 @@ class _NoDuplicates(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def read(path: Path) -> SweepFile:
-    """Read and check a sweep file. Raises a ConfigError that lists every mistake."""
+    """Read and check a sweep file. Raises a ConfigError that lists all mistakes."""
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, Loader=_NoDuplicates)
     except OSError as error:
-        names = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).{did_you_mean(str(path), names)}") from error
+        if not path.exists():
+            raise ConfigError(unknown_path("sweep file", path)) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -172,7 +173,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
         schema = parts.get(path[0]) if len(path) > 1 else SweepOptions
         if detail["loc"] == ("command",) and detail["type"] == "missing":
             yield (
-                "command: is missing. W&B's default writes --key=value, which Hydra does not read. Write\n"
+                "command: is missing. W&B's default writes --key=value, which Hydra cannot read. Write\n"
                 "    command: ['${env}', '${interpreter}', '${program}', logger=wandb, '${args_no_hyphens}']"
             )
         elif detail["loc"] == ("metric", "goal") and detail["type"] == "missing":

@@ -8,8 +8,8 @@
     runs/<run>/           the run folders
     runners/              one file for each live runner
 
-A lock lasts as long as the process that holds it, however that process ends. A trial's lock is handed to its training
-process: while it is held, the trial is running, whether or not its runner is alive.
+A lock ends with the process that holds it, even if that is killed. A trial's lock is passed on to its training process:
+while it is held, the trial is running, even if its runner is dead.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ State = Literal["queued", "running", "stopping", "finished", "failed", "interrup
 
 
 class Record(Strict):
-    """The content of trial.json. A trial that was never taken has none.
+    """The content of trial.json. A trial that was never started has none.
 
-    queued       taken; about to start, or waiting in the cluster's queue
+    queued       about to start, or waiting in the cluster's queue
     running      training, or its runner was killed
     stopping     asked to stop by the pruner
-    finished     has its summary
+    finished     done, with a summary
     pruned       stopped by the pruner; its run can be resumed by hand
-    failed       failed in every allowed attempt; tried again at the next start
+    failed       failed in every allowed attempt; retried at the next start
     interrupted  stopped with its runner; resumed at the next start
     """
 
@@ -54,23 +54,23 @@ class Record(Strict):
     overrides: list[str]
     """The overrides of the first attempt."""
     run: str | None = None
-    """The run's folder, relative to the sweep's."""
+    """The run folder, relative to the sweep's folder."""
     run_id: str | None = None
     """The run's id, which stays the same when its folder is renamed."""
     value: float | None = None
-    """The sweep's metric, if finished or pruned."""
+    """The sweep's metric if finished or pruned."""
     attempts: int = 0
     reason: str | None = None
     """Why it is not finished."""
     runner: str | None = None
     host: str | None = None
     pid: int | None = None
-    """Its latest training process (on `host`)."""
+    """The process id of the last attempt (on `host`)."""
     started: float = 0.0
-    """Start of its last attempt, seconds since 1970."""
+    """Start of the last attempt, in seconds since 1970."""
     gpus: tuple[str, ...] = ()
     job: str | None = None
-    """Its job id on the cluster."""
+    """The job id on the cluster."""
     command: tuple[str, ...] = ()
     """The command of the last attempt."""
 
@@ -84,7 +84,7 @@ class SweepFolder:
         self.about = self.path / "sweep.json"
         self.id = ""
         self.study = ""
-        """The name of its study, which stays the same when the folder is renamed."""
+        """The name of the study, which does not change when the folder is renamed."""
 
     def create(self, study: str, storage: str) -> None:
         """Create or open the folder. Raises ConfigError if its study is elsewhere, UserError if it cannot be used."""
@@ -134,7 +134,7 @@ class SweepFolder:
         return record
 
     def lock_trial(self, number: int) -> IO[str] | None:
-        """The trial's lock, or None while a process trains it."""
+        """Lock a trial; None if a process is training it."""
         self.trial(number).mkdir(exist_ok=True)
         return try_lock(self.trial(number) / ".lock")
 
@@ -146,7 +146,7 @@ class SweepFolder:
         return free is None
 
     def register(self) -> tuple[str, IO[str]]:
-        """A name for this runner, and the lock that it holds while it is alive."""
+        """Return a name for this runner and the lock that it holds while it is alive."""
         name = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         alive = try_lock(self.path / "runners" / name)
         assert alive is not None
@@ -177,7 +177,7 @@ class SweepFolder:
             yield
 
     def _check_locks(self) -> None:
-        """Raises UserError if the file system has no locks, without which two runners would train the same trial."""
+        """Raise UserError if the file system has no locks: two runners would train the same trial."""
         try:
             with tempfile.TemporaryFile(dir=self.path) as file:
                 lock(file)

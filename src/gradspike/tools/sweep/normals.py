@@ -1,4 +1,4 @@
-"""Normal and log-normal parameters, for random search only."""
+"""Normal and log-normal parameters, only for random search."""
 
 from __future__ import annotations
 

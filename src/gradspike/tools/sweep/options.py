@@ -14,6 +14,7 @@ from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.registry import Strict
+from gradspike.shown import counted
 from gradspike.training.place import started_together
 
 DRY_RUN = "--dry-run"
@@ -21,17 +22,17 @@ CLUSTER_WORKERS = 8
 
 USAGE = (
     """\
-Run a W&B sweep file without a server: a new process for every trial, several at once, resumable at any time.
+Run a W&B sweep file without a server: one process per trial, several at once, resumable at any time.
 
   gradspike sweep sweeps/quick.yaml workers=2
   gradspike sweep sweeps/quick.yaml --dry-run             print the commands, start nothing
   gradspike sweep sweeps/methods_on_cifar10.yaml gpus=0,1,2,3 data_dir=/data
 
 Arguments:
-  workers         trials at once                       (1; with gpus: as many as fit; with executor=slurm: 8)
+  workers         number of trials at once             (1; with gpus: as many as fit; with executor=slurm: 8)
   gpus            GPUs to distribute, e.g. 0,1,2,3     (none: trials see what this process sees)
-  gpus_per_trial  GPUs of one trial (DDP); sets trainer.devices                      (trainer.devices)
-  retries         how often a failed trial is tried again in each start of this command            (1)
+  gpus_per_trial  number of GPUs per trial (DDP); sets trainer.devices               (trainer.devices)
+  retries         number of retries of a failed trial per start of this command                    (1)
   trials          number of trials, for method: random and bayes                             (run_cap)
   sampler_seed    seed of random draws and of the search                                           (0)
   pruner          none | median | hyperband: stop trials whose validation metric falls behind
@@ -41,19 +42,19 @@ Arguments:
                   machines                                                       (study.db in folder)
   executor        local | slurm                                                               (local)
   slurm.<name>    an option of submitit, e.g. slurm.partition=gpu slurm.timeout_min=600
-  key=value       any other key is passed to every trial, e.g. data_dir=/data trainer.max_epochs=5
-  --dry-run       print the commands of the trials
+  key=value       any other key, passed to all trials, e.g. data_dir=/data trainer.max_epochs=5
+  --dry-run       only print the commands of the trials
 """
     + CONFIG_DIR_USAGE
     + """
-The same command continues an interrupted sweep: it skips finished trials, resumes interrupted ones and tries failed
-ones again. Ctrl-C lets the trials save first. See docs/sweeps.md.
+The same command continues an interrupted sweep: it skips finished trials, resumes interrupted ones and retries failed
+ones. On Ctrl-C the trials save before they stop. See docs/sweeps.md.
 """
 )
 
 
 class SweepArguments(Strict):
-    """The options of the command itself."""
+    """The command's own options."""
 
     workers: PositiveInt | None = None
     gpus: Annotated[tuple[str, ...], BeforeValidator(lambda text: tuple(str(text).split(",")) if text else ())] = ()
@@ -71,7 +72,7 @@ class SweepArguments(Strict):
     def _names(cls, gpus: tuple[str, ...]) -> tuple[str, ...]:
         for gpu in gpus:
             if not re.fullmatch(r"[\w-]+", gpu):
-                raise ValueError("write the numbers of the GPUs with commas between them, e.g. 0,1,2,3")
+                raise ValueError("write GPU numbers separated by commas, e.g. 0,1,2,3")
         if len(set(gpus)) < len(gpus):
             raise ValueError("a GPU appears twice")
         return gpus
@@ -83,9 +84,12 @@ class SweepArguments(Strict):
             return self.workers or (CLUSTER_WORKERS if self.executor != "local" else 1)
         most = len(self.gpus) // needed
         if most == 0:
-            raise ConfigError(f"gpus={','.join(self.gpus)}: a trial of this sweep needs {needed} GPUs.")
+            raise ConfigError(f"gpus={','.join(self.gpus)}: a trial of this sweep needs {counted(needed, 'GPU')}.")
         if self.workers is not None and self.workers > most:
-            raise ConfigError(f"workers={self.workers}: {len(self.gpus)} GPUs suffice for {most} trials at once.")
+            raise ConfigError(
+                f"workers={self.workers}: with {counted(len(self.gpus), 'GPU')} only {counted(most, 'trial')} can run "
+                "at once."
+            )
         return self.workers or most
 
 
@@ -96,7 +100,7 @@ class CommandLine:
     file: Path
     options: SweepArguments
     slurm: tuple[tuple[str, str], ...]
-    """Options of submitit and their text, in the order typed."""
+    """Options of submitit and their values, in the typed order."""
     typed: tuple[str, ...]
     """Overrides for every trial."""
     config_dir: str | None
@@ -107,7 +111,7 @@ COMMAND = Command("sweep", USAGE, keys=SweepArguments, switches=(DRY_RUN,), trai
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
-    """Raises ConfigError for every mistake that can be found without the sweep file."""
+    """Parse the command line. Raises ConfigError for mistakes that can be found without the sweep file."""
     line = COMMAND.parse(arguments)
     options: SweepArguments = line.options
     slurm, typed = [], []

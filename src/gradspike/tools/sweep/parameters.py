@@ -1,6 +1,6 @@
-"""A parameter of a W&B sweep file, and the two kinds that list their values: `value` and `values`.
+"""Parameters of a W&B sweep file, and the two kinds with listed values: `value` and `values`.
 
-Names and meaning are W&B's (docs.wandb.ai, "Sweep configuration options").
+Names and meanings are W&B's (docs.wandb.ai, "Sweep configuration options").
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 from typing_extensions import override
 
 from gradspike.registry import Strict
+from gradspike.shown import counted
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -26,7 +27,7 @@ class Parameter(Strict, ABC):
     """One parameter of a sweep."""
 
     varies: ClassVar[bool] = True
-    """Whether trials differ in it."""
+    """Whether its value differs between trials."""
 
     @property
     def searchable(self) -> bool:
@@ -34,7 +35,7 @@ class Parameter(Strict, ABC):
         return True
 
     def grid(self) -> list[Any] | None:
-        """Every value, or None if there are infinitely many."""
+        """All values, or None if there are infinitely many."""
         return None
 
     @abstractmethod
@@ -46,7 +47,7 @@ class Parameter(Strict, ABC):
         """A value proposed by an Optuna search. Called only if `searchable`."""
 
     def examples(self) -> list[Any]:
-        """Values to check the configuration with: all of them, or the extremes."""
+        """Values for checking the configuration: all values, or the extremes."""
         return self.grid() or [self.draw(Random(seed)) for seed in range(2)]
 
 
@@ -76,7 +77,7 @@ class Constant(Parameter):
 
 
 class Categorical(Parameter):
-    """`values: [...]`, for random search optionally with `probabilities`."""
+    """`values: [...]`, optionally with `probabilities` for random search."""
 
     values: Annotated[list[Any], Field(min_length=1)]
     probabilities: list[Annotated[Number, Field(ge=0)]] | None = None
@@ -90,7 +91,10 @@ class Categorical(Parameter):
         if twice:
             raise ValueError(f"{', '.join(twice)} appears twice in values")
         if self.probabilities is not None and len(self.probabilities) != len(self.values):
-            raise ValueError(f"{len(self.values)} values but {len(self.probabilities)} probabilities")
+            raise ValueError(
+                f"has {counted(len(self.values), 'value')} but "
+                f"{counted(len(self.probabilities), 'probability', 'probabilities')}"
+            )
         if self.probabilities is not None and not sum(self.probabilities) > 0:
             raise ValueError("probabilities must not all be 0")
         return self
@@ -122,7 +126,7 @@ class Categorical(Parameter):
 
 
 def short(value: float) -> float:
-    """`value` to six digits: enough for any setting, and readable on a command line."""
+    """`value` rounded to six digits: enough for any setting, and readable on a command line."""
     return float(f"{value:.6g}")
 
 
@@ -133,7 +137,7 @@ def quantised(value: float, q: float) -> Any:
 
 
 def _check_written(values: list[Any]) -> None:
-    """Raises ValueError for a value that W&B's agent cannot write on a command line (it writes null as None)."""
+    """Raise ValueError for a value that W&B's agent cannot write on a command line (it writes null as None)."""
     for value in values:
         if value is None:
             raise ValueError("W&B's agent writes null as None; use the quoted word 'null' instead")

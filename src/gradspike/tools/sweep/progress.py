@@ -1,4 +1,4 @@
-"""The progress of a run, read from its files. Each call reads only what is new."""
+"""The progress of a run, read from its files. Each call reads only new lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradspike.tools.sweep.file import Metric
 
 @dataclass
 class Tail:
-    """The complete lines of a growing file, each once. A resumed run may have truncated it."""
+    """Returns each complete line of a growing file once. A resumed run may have truncated the file."""
 
     path: Path
     place: int = 0
@@ -43,7 +43,7 @@ class Tail:
 
 @dataclass
 class Progress:
-    """Finished epochs, the metric after each, and their seconds."""
+    """The finished epochs of a run, the metric after each, and their seconds."""
 
     run: Path
     metric: Metric
@@ -57,7 +57,7 @@ class Progress:
         self._timing = Tail(self.run / "timing.jsonl")
 
     def update(self) -> list[tuple[int, float]]:
-        """Read what is new. Returns (finished epochs, metric) of each new epoch."""
+        """Read new lines. Returns (finished epochs, metric) for each new epoch."""
         new = []
         for record in self._metrics.new():
             if "epoch" not in record:

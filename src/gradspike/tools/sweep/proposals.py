@@ -1,4 +1,4 @@
-"""The trials of a sweep: all points of a grid, seeded random draws, or places for a search to fill."""
+"""The trials of a sweep: all points of a grid, seeded random draws, or empty trials for a search to fill."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.json_text import to_json
+from gradspike.shown import counted
 from gradspike.tools.sweep.file import SweepFile
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.words import Words, check
@@ -21,7 +22,7 @@ MOST_CHECKED = 32
 
 @dataclass(frozen=True)
 class Proposal:
-    """One trial. `key` is the same on every machine and in every start; `values` is None until a search fills it."""
+    """One trial. `key` is the same on all machines and in all starts; `values` is None until a search fills it."""
 
     key: str
     values: dict[str, Any] | None
@@ -35,7 +36,7 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
     if method == "grid":
         if trials is not None:
             raise ConfigError(
-                f"trials={trials}: a grid has as many trials as points; for fewer, add run_cap: to {file.path}."
+                f"trials={trials}: a grid has one trial per point. For fewer trials, add run_cap: to {file.path}."
             )
         points = list(itertools.islice(_grid(swept), cap or MOST_TRIALS + 1))
         if len(points) > MOST_TRIALS:
@@ -44,7 +45,7 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
     count = trials or cap
     if count is None:
         raise ConfigError(
-            f"{file.path}: method: {method} never ends by itself. Type trials=20, or add run_cap: 20 to it."
+            f"{file.path}: method: {method} needs a number of trials. Type trials=20, or add run_cap: 20 to the file."
         )
     if count > MOST_TRIALS:
         raise ConfigError(f"trials={count}: at most {MOST_TRIALS}")
@@ -56,8 +57,8 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
 def check_all(file: SweepFile, words: Words, listed: Sequence[Proposal]) -> list[ExperimentConfig]:
     """Compose trials to find mistakes before anything starts. Returns their configurations. Raises ConfigError.
 
-    If there are many trials, each value (or end of a range) is composed once, then an even selection of trials; the
-    others are checked when they start.
+    If there are many trials, composes each value (or end of a range) once and an even selection of trials. The others
+    are checked when they start.
     """
     swept = file.swept
     chosen: dict[str, dict[str, Any]] = {}
@@ -78,7 +79,7 @@ def _grid(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:
 
 
 def _random(swept: dict[str, Parameter], count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` different points. A larger `count` continues the same sequence."""
+    """`count` different points. A larger `count` extends the same sequence."""
     random = Random(seed)
     points: dict[str, dict[str, Any]] = {}
     for _ in range(100 * count):
@@ -86,7 +87,7 @@ def _random(swept: dict[str, Parameter], count: int, seed: int) -> list[dict[str
         points.setdefault(str(point), point)
         if len(points) == count:
             return list(points.values())
-    raise ConfigError(f"trials={count}: the parameters have only about {len(points)} different combinations.")
+    raise ConfigError(f"trials={count}: the parameters have only about {counted(len(points), 'combination')}.")
 
 
 def _each_value_once(swept: dict[str, Parameter]) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Bounded(Parameter):
-    """Any parameter with a `min` and a `max`."""
+    """A parameter with a `min` and a `max`."""
 
     min: Number
     max: Number
@@ -32,7 +32,7 @@ class Bounded(Parameter):
         return [self.min, self.max]
 
     def clamped(self, value: Any) -> Any:
-        """`value`, moved to the nearest end if rounding took it outside."""
+        """`value`, moved to the nearest end if rounding moved it outside."""
         return min(max(value, self.min), self.max)
 
 
@@ -93,7 +93,7 @@ class QUniform(Bounded):
 
     @override
     def suggest(self, trial: Trial, name: str) -> Any:
-        # Over the index of the multiple, because Optuna counts steps from the lower end and W&B from 0.
+        # Search over the index, because Optuna counts steps from the lower end and W&B from 0.
         values = self.grid()
         return values[trial.suggest_int(name, 0, len(values) - 1)]
 

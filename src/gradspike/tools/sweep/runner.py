@@ -1,6 +1,6 @@
-"""The loop that starts trials, watches them and settles them until none is left. It may be killed at any moment.
+"""The loop that starts, watches and finishes trials until none is left. It may be killed at any moment.
 
-The state of every trial is in the study and in its record, never only in this process.
+The state of each trial is in the study and in its record, never only in this process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Plan:
 
 
 class Runner:
-    """One runner. Several may share a folder or a storage."""
+    """A runner. Several may share a folder or a storage."""
 
     def __init__(self, folder: SweepFolder, study: Study, plan: Plan, cluster: Cluster | None, table: Table) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Runner:
         self._trials: list[FrozenTrial] = []
 
     def run(self) -> int:
-        """Work until no trial is left, or until a signal. Returns the exit code."""
+        """Run until no trial is left or a signal arrives. Returns the exit code."""
         self.name, alive = self.folder.register()
         try:
             with self._listening(), self.table:
@@ -89,7 +89,7 @@ class Runner:
         return 1 if self.given_up else 0
 
     def _finished(self) -> bool:
-        """One turn of the loop. Returns whether it was the last."""
+        """Do one iteration of the loop. Returns whether it was the last."""
         for number in list(self.active):
             self._look(number)
             if number not in self.active:
@@ -102,7 +102,7 @@ class Runner:
         return not self.active and not self.again and (bool(self.signals) or self._in_vain)
 
     def _look(self, number: int) -> None:
-        """Follow the progress of a trial, and settle it when it has ended."""
+        """Update the progress of a trial, and finish it if it has ended."""
         active = self.active[number]
         alive = active.running.alive()
         if active.progress is None:
@@ -126,13 +126,13 @@ class Runner:
             active.running.stop(hard=True)
 
     def _prune(self, active: Active) -> None:
-        """Ask a trial to stop because others are better. Recorded first, so the next runner knows if we are killed."""
+        """Ask a trial to stop because others are better. Record this first, in case this runner is killed."""
         active.record = self.folder.write(active.record.model_copy(update={"state": "stopping"}))
         active.stopping_since = time.monotonic()
         active.running.stop()
 
     def _settle(self, active: Active) -> None:
-        """Finish an ended trial, try it again, or give it up."""
+        """Record an ended trial, retry it, or give it up."""
         number = active.record.number
         before = self.folder.record(number) or active.record
         after = outcome(self.folder, before, self.plan.metric, active.running.code())
@@ -144,14 +144,14 @@ class Runner:
             after = after.model_copy(update={"state": "interrupted", "reason": "its job was cancelled"})
             self.given_up.add(number)
         elif active.running.detached and after.state == "interrupted" and has_saved(self.folder, after):
-            # The job's time is up (or it had to make room) and the cluster did not queue it again: not a failure.
+            # The job's time is up, or it was preempted, and the cluster did not queue it again: not a failure.
             self.tries[number] -= 1
             self.again[number] = self.folder.write(after.model_copy(update={"state": "queued"}))
             self.table.tell(after, "its job ended with the state saved; submitted again")
             return
         elif self.tries[number] <= self.plan.retries and active.running.code() != CONFIG_ERROR:
             self.again[number] = self.folder.write(after.model_copy(update={"state": "queued"}))
-            self.table.tell(after, f"tried again ({self.tries[number]} of {self.plan.retries}): {after.reason}")
+            self.table.tell(after, f"retried ({self.tries[number]} of {self.plan.retries}): {after.reason}")
             return
         else:
             after = after.model_copy(update={"state": "failed"})
@@ -167,7 +167,7 @@ class Runner:
             run = find_run(self.folder, after)
             assert run is not None
             self._report_all(after.number, run)
-            # The record first: if we are killed in between, the next runner finishes the trial from its record.
+            # The record first: if this runner is killed in between, the next one finishes the trial from it.
             self.folder.write(after)
             self.study.finish(after.number, after.value)
         elif before.state in ("stopping", "pruned"):
@@ -188,7 +188,7 @@ class Runner:
                 self.study.report(number, epoch, value)
 
     def _pass_on(self) -> None:
-        """Pass a signal on to every trial. The first lets it save, the second stops it at once, the third kills it."""
+        """Pass a signal on to all trials: the first lets them save, the second stops them, the third kills them."""
         self.passed_on = len(self.signals)
         left = [active for active in self.active.values() if not active.running.detached]
         for number in [number for number, active in self.active.items() if active.running.detached]:
@@ -212,7 +212,7 @@ class Runner:
         return [gpu for gpu in self.plan.gpus if gpu not in taken]
 
     def _take_more(self) -> None:
-        """Start trials to be tried again, then free ones."""
+        """Start trials to retry, then waiting ones."""
         for number in list(self.again):
             if self._free() and not self.folder.is_training(number):
                 self._launch([self.again.pop(number)])
@@ -253,7 +253,7 @@ class Runner:
         return number in self.active or number in self.again or number in self.given_up
 
     def _take(self, trial: FrozenTrial) -> Record | None:
-        """Take a trial. Returns the record to start it with, or None if there is nothing to start."""
+        """Take a trial. Returns the record to start it with, or None if it need not start."""
         number = trial.number
         record = self.folder.record(number)
         if trial.state == TrialState.WAITING or is_unsigned(trial):
@@ -281,7 +281,7 @@ class Runner:
         return record.runner != self.name and self.folder.lives(record.runner)
 
     def _adopted(self, record: Record) -> bool:
-        """Watch a trial that is still training after its runner died. Returns whether there is one."""
+        """Watch a trial that still trains after its runner died. Returns whether it does."""
         job = self.cluster.find(record) if self.cluster is not None else None
         running: Running = job if job is not None else Orphan(self.folder, record)
         if not running.alive():
@@ -311,7 +311,7 @@ class Runner:
             return
         for record, epochs, devices in ready:
             lock = self.folder.lock_trial(record.number)
-            if lock is None:  # processes of a killed attempt are still ending
+            if lock is None:  # processes of a killed attempt have not ended yet
                 self.again[record.number] = record
                 continue
             gpus = tuple(self._free_gpus()[:devices])
@@ -355,7 +355,7 @@ class Runner:
 
 
 def _how(before: Record, started: Record) -> str:
-    """How a trial has started."""
+    """A phrase for how a trial started."""
     if started.run is not None:
         return f"resumes {started.run}"
-    return "started" if not before.attempts else f"started from scratch: {before.reason or 'it had saved nothing'}"
+    return "started" if not before.attempts else f"started from scratch: {before.reason or 'no saved state'}"

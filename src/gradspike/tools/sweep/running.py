@@ -1,4 +1,4 @@
-"""A running trial as its runner sees it: whether it is alive, and how to stop it."""
+"""The runner's interface to a running trial: whether it is alive, and how to stop it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Running(Protocol):
         """Ask it to save and stop; with `hard`, kill it."""
 
     def cancelled(self) -> bool:
-        """Whether a user ended it by other means than the runner (scancel)."""
+        """Whether a user ended it outside the runner (scancel)."""
         return False
 
 
@@ -49,7 +49,7 @@ class Process(Running):
     def alive(self) -> bool:
         if self._process.poll() is None:
             return True
-        end_rest(self._process)  # loader workers and ranks that it left behind
+        end_rest(self._process)  # loader workers and ranks that outlived it
         return False
 
     @override
@@ -65,7 +65,7 @@ class Process(Running):
 
 
 class Orphan(Running):
-    """A trial whose runner was killed, or a job; only its lock and its record are known."""
+    """A trial or job whose runner was killed; only its lock and its record are known."""
 
     def __init__(self, folder: SweepFolder, record: Record) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Trials as jobs of a Slurm cluster, through submitit. `submitit-local` takes the same path without a cluster."""
+"""Trials as Slurm jobs, through submitit. `submitit-local` runs the same code without a cluster."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     import subprocess
 
 SECONDS_TO_SAVE = 90
-TIME_SLICES = 10_000  # submitit gives a job up after three; a trial may need any number of them
+TIME_SLICES = 10_000  # submitit gives up a job after three; a trial may need any number
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1}
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "PREEMPTED")
 
 
 class TrialJob:
-    """A job: it starts or resumes one trial.
+    """A job that starts or resumes one trial.
 
     submitit pickles it, and calls `checkpoint` when Slurm announces (SIGUSR2) the end of the job's time or its
-    preemption: the training saves and stops, and the job is queued again.
+    preemption. Then the training saves and stops, and the job is queued again.
     """
 
     def __init__(self, folder: Path, words: Words, number: int, processes: int) -> None:
@@ -68,7 +68,7 @@ class TrialJob:
         return self.process.returncode
 
     def checkpoint(self) -> Any:
-        """Stop the training with its state saved. Returns the job to queue again."""
+        """Save and stop the training. Returns the job to queue again."""
         import submitit
 
         if self.process is not None and self.process.poll() is None:
@@ -80,7 +80,7 @@ class TrialJob:
 
 
 class Job(Running):
-    """A submitted job as its runner sees it."""
+    """A submitted job."""
 
     detached = True
 
@@ -92,7 +92,7 @@ class Job(Running):
 
     @override
     def alive(self) -> bool:
-        # A suspended job is done for submitit, and one that is queued again may have any state for a moment.
+        # submitit takes a suspended job for done, and a requeued one may have any state for a moment.
         return not self._job.done() or is_alive(self._job) or self._folder.is_training(self._number)
 
     @override
@@ -133,7 +133,7 @@ class Cluster:
         self._processes = processes
         self._local = local
         if not local and re.search(r"[%\\]", str(folder.path)):
-            raise ConfigError(f"folder={folder.path}: sbatch reads % and \\ in a path as placeholders; choose another")
+            raise ConfigError(f"folder={folder.path}: sbatch replaces % and \\ in a path. Choose another")
         slices = options.get(f"slurm_{MAX_NUM_TIMEOUT}", TIME_SLICES)
         own = {key: value for key, value in options.items() if key != f"slurm_{MAX_NUM_TIMEOUT}"}
         name = " ".join(folder.path.name.split())

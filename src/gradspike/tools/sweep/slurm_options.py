@@ -1,4 +1,4 @@
-"""`slurm.<name>=<text>`: the options of submitit, in the types that submitit declares for them."""
+"""`slurm.<name>=<text>`: the options of submitit, converted to the types that submitit declares."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
 
 def submitit_options(typed: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The options under the names of submitit's AutoExecutor. Raises ConfigError for an unknown name or a wrong value.
+    """The options with the names of submitit's AutoExecutor. Raises ConfigError for an unknown name or a wrong value.
 
-    Options that are lists may be typed several times; of the others the last one counts.
+    List options may be repeated; of other options the last one counts.
     """
     kinds, generic = _kinds(), _generic()
     found: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def submitit_options(typed: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def import_submitit() -> Any:
-    """The package. Raises UserError if it is not installed."""
+    """Import submitit. Raises UserError if it is not installed."""
     try:
         import submitit
     except ModuleNotFoundError as error:
@@ -57,12 +57,12 @@ def import_submitit() -> Any:
 
 
 def _generic() -> dict[str, type]:
-    """Options for any kind of cluster, and their types."""
+    """The options for any kind of cluster, and their types."""
     return dict(import_submitit().AutoExecutor._typed_parameters())
 
 
 def _kinds() -> dict[str, set[Any]]:
-    """Every option, and the types that it may have."""
+    """All options, and the allowed types of each."""
     declared = get_type_hints(import_submitit().slurm.slurm._make_sbatch_string)
     special = {name: _alternatives(declared.get(name, str)) for name in declared.keys() & _special()}
     return {**special, **{name: {kind} for name, kind in _generic().items()}, MAX_NUM_TIMEOUT: {int}}
@@ -73,7 +73,7 @@ def _special() -> set[str]:
 
 
 def _alternatives(annotation: Any) -> set[Any]:
-    """The types that an annotation allows, without None and without those of elements."""
+    """The types that an annotation allows, without None and element types."""
     if get_origin(annotation) in (Union, UnionType):
         return {kind for one in get_args(annotation) if one is not type(None) for kind in _alternatives(one)}
     return {get_origin(annotation) or annotation}
@@ -100,7 +100,7 @@ def _read(option: str, kinds: set[Any], entry: str, text: str) -> Any:
 
 
 def _minutes(text: str) -> int:
-    """Minutes from a time as sbatch reads it: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
+    """Minutes from a time in a format of sbatch: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS."""
     found = TIME.fullmatch(text)
     if found is None:
         raise ValueError("must be a time such as 90 (minutes), 01:30:00 or 1-12:00:00")
@@ -148,14 +148,14 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _entry(key: str, text: str) -> bool | str:
-    """An option of sbatch that submitit does not know: its text, or True for an option without a value."""
+    """The value of an sbatch option that submitit does not know: its text, or True for an option without a value."""
     if text == "false":
         raise ValueError(f"{key} is either true or left out")
     return text == "true" or text
 
 
 def _flow(text: str, kind: type) -> Any:
-    """A list or a mapping in YAML's notation, in which every scalar stays text (007 is 007)."""
+    """A list or a mapping in YAML's notation; all scalars stay text (007 is 007)."""
     try:
         found = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:

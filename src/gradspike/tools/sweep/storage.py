@@ -1,4 +1,4 @@
-"""The database of a study: a SQLite file whatever it is called, or a server by its SQLAlchemy URL."""
+"""The database of a study: a SQLite file of any name, or a server by its SQLAlchemy URL."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SQLITE_OPTIONS = {
 
 
 def connect(place: str | Path) -> RDBStorage:
-    """The storage with its tables. If several runners create the tables at the same moment, all but one try again.
+    """Open the storage and create its tables. If several runners create them at the same moment, all but one retry.
 
-    Raises ConfigError for a URL that would be read as another one, else the errors of the database's driver.
+    Raises ConfigError for a URL that would be misread, else the errors of the database driver.
     """
     url, options = _target(place)
     for _ in range(TRIES_TO_CONNECT):
@@ -40,7 +40,7 @@ def connect(place: str | Path) -> RDBStorage:
 
 def _target(place: str | Path) -> tuple[str, Mapping[str, Any]]:
     if isinstance(place, Path):
-        # A path is no URL: its ?, %, { and so on would be read as something else there.
+        # Do not put a path into a URL, where ?, %, { and so on are special.
         def opened() -> sqlite3.Connection:
             return sqlite3.connect(place, timeout=SECONDS_TO_WAIT, check_same_thread=False)
 
@@ -52,7 +52,7 @@ def _target(place: str | Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def check_url(url: str) -> None:
-    """Raises ConfigError for a storage URL parts of which would be dropped or misread without a word."""
+    """Raise ConfigError for a storage URL of which parts would be silently dropped or misread."""
     if re.search(r"[{}]", url.replace("{SCHEMA_VERSION}", "")):
         raise ConfigError(f"storage={hidden(url)}: must not contain {{ or }}, which Optuna replaces")
     scheme, separator, rest = url.partition("://")
@@ -65,8 +65,7 @@ def check_url(url: str) -> None:
     wrong = next((key for key, _ in options if key not in SQLITE_OPTIONS), None if "=" in query else query)
     if wrong is not None:
         raise ConfigError(
-            f"storage={url}: everything after ? is read as options of SQLite, which has no '{wrong}'. If ? is part of "
-            "the file's name, rename it"
+            f"storage={url}: unknown SQLite option '{wrong}' after ?. If ? is part of the file's name, rename the file"
         )
 
 

@@ -1,9 +1,9 @@
-"""The Optuna study of a sweep: its trials, who runs which, and their results.
+"""The Optuna study of a sweep: its trials, which folder runs which, and their results.
 
-Every trial is in the study from the start, waiting. Taking one is a single atomic change of state in the storage, so
+All trials are in the study from the start, waiting. Taking one is a single atomic change of state in the storage, so
 runners on several machines that share a storage never take the same one. A trial stays `running` until it is complete
-or pruned, however often it is interrupted or fails in between. The trial carries the id of the sweep folder that took
-it, which knows where to resume.
+or pruned, even if it is interrupted or fails in between. The trial stores the id of the sweep folder that took it and
+can resume it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
 from gradspike.tools.sweep.storage import connect, hidden
 
-# A runner signs a trial milliseconds after taking it; if a trial has no owner for longer, its runner was killed there.
+# A runner signs a trial milliseconds after taking it. If a trial stays unsigned longer, its runner was killed.
 SECONDS_TO_SIGN = 60
 STARTUP_TRIALS = 10
 
@@ -57,12 +57,12 @@ class Study:
         self.seed = seed
 
     def definition(self) -> dict[str, Any] | None:
-        """The sweep as it was when its trials were added, or None for a new study."""
+        """The definition of the sweep when its trials were added, or None for a new study."""
         found = self._study.user_attrs.get("sweep")
         return None if found is None else dict(json.loads(found))
 
     def fill(self, listed: Sequence[Proposal], definition: dict[str, Any]) -> int:
-        """Add the trials that the study lacks. Returns the number of trials now."""
+        """Add missing trials. Returns the new number of trials."""
         there = {trial.user_attrs["key"] for trial in self.trials()}
         new = [
             create_trial(state=TrialState.WAITING, user_attrs={"key": proposal.key, "values": proposal.values})
@@ -86,9 +86,9 @@ class Study:
         return self.storage.get_trial(self._id(number))
 
     def take(self, trial: FrozenTrial, folder: str, place: str) -> bool:
-        """Take a waiting trial, or one whose runner was killed before it signed. Returns False if another was faster.
+        """Take a waiting trial, or one whose runner was killed before signing. Returns False if another was faster.
 
-        `folder` is the id of our sweep folder, `place` says where it is.
+        `folder` is the id of this sweep folder, `place` its host and path.
         """
         if trial.state == TrialState.WAITING:
             if not self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
@@ -102,12 +102,12 @@ class Study:
     def propose(self, number: int, swept: dict[str, Parameter]) -> dict[str, Any]:
         """The parameter values of a search's trial, chosen from the results so far.
 
-        The seed depends on the trial's number, so a single worker makes the same proposals in every repetition,
-        interrupted or not.
+        The seed depends on the trial's number, so a single worker always makes the same proposals, interrupted or
+        not.
         """
         seed = zlib.crc32(f"{self.seed} {number}".encode())
         sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
-        # Loaded again, because a study object caches the trials of its last proposal.
+        # Load it again, because a study object caches the trials of its last proposal.
         study = optuna.load_study(
             storage=self.storage, study_name=self.name, sampler=sampler, pruner=self._study.pruner
         )
@@ -147,7 +147,7 @@ class Study:
 
 
 def is_unsigned(trial: FrozenTrial) -> bool:
-    """Whether a trial was taken by a runner that was killed before it signed."""
+    """Whether the runner that took a trial was killed before signing."""
     start = trial.datetime_start
     late = start is not None and datetime.now() - start > timedelta(seconds=SECONDS_TO_SIGN)
     return trial.state == TrialState.RUNNING and "folder" not in trial.user_attrs and late

@@ -1,4 +1,4 @@
-"""A sweep at the terminal: a live table, or plain lines without a terminal."""
+"""Terminal output of a sweep: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gradspike.errors import UserError
-from gradspike.shown import printable, shown
+from gradspike.shown import counted, printable, shown
 from gradspike.terminal.tables import console, percent
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Table:
-    """A context around the sweep. `show` redraws the live table, `tell` prints a permanent line."""
+    """A context manager for a sweep. `show` redraws the live table, `tell` prints a permanent line."""
 
     def __init__(self, metric: Metric, total: int, restart: str) -> None:
         self.metric = metric
@@ -53,7 +53,7 @@ class Table:
             self._live.stop()
 
     def tell(self, record: Record, what: str) -> None:
-        """One line about a trial."""
+        """Print one line about a trial."""
         if record.state in ("finished", "pruned"):
             if record.state == "finished" and record.started:
                 self._durations.append(time.time() - record.started)
@@ -62,15 +62,15 @@ class Table:
         self._out.print(line, soft_wrap=True)
 
     def stopping(self, trials: int, signals: int) -> None:
-        """Say that a signal was passed on."""
+        """Print that a signal was passed on."""
         more = "a second signal stops at once" if signals == 1 else "a third one kills"
-        who = "1 trial finishes its step and saves" if trials == 1 else f"{trials} trials finish their step and save"
-        self._out.print(f"Stopping: {who} ({more})." if trials else "Stopping.")
+        does = "finishes its step and saves" if trials == 1 else "finish their step and save"
+        self._out.print(f"Stopping: {counted(trials, 'trial')} {does} ({more})." if trials else "Stopping.")
 
     def show(
         self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], again: Mapping[int, Record], workers: int
     ) -> None:
-        """Redraw the live table; without a terminal, print a line now and then."""
+        """Redraw the live table; without a terminal, print a line every minute."""
         line = self._overview(trials, active, workers)
         if self._live is None:
             if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
@@ -90,13 +90,13 @@ class Table:
                 duration(left),
             )  # fmt: skip
         for number, record in sorted(again.items()):
-            table.add_row(str(number), described(record.parameters), "waiting to be tried again", "", "", "")
+            table.add_row(str(number), described(record.parameters), "waiting for a retry", "", "", "")
         self._live.update(Group(table, Text(line)), refresh=True)
 
     def closing(
         self, folder: SweepFolder, trials: Sequence[FrozenTrial], elsewhere: Sequence[FrozenTrial], signals: list[int]
     ) -> None:
-        """The table of all trials, why some failed, and how to continue."""
+        """Print the table of all trials, the reasons of failures, and the command to continue."""
         records = [record for trial in trials if (record := folder.record(trial.number)) is not None]
         table = RichTable(title=f"{printable(folder.path.name)}: {self._counted(trials)}", title_justify="left")
         for column in ("trial", "parameters", "state", self.metric.name, "test accuracy (last)"):
@@ -141,7 +141,9 @@ class Table:
             for trial in trials
         )  # fmt: skip
         order = ("finished", "pruned", "failed", "interrupted", "running", "waiting")
-        return f"{_trials(len(trials))}: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+        return f"{counted(len(trials), 'trial')}: " + ", ".join(
+            f"{counts[name]} {name}" for name in order if counts[name]
+        )
 
     def _left(self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], workers: int) -> float | None:
         """Estimated seconds until all trials are done, from finished and running ones."""
@@ -160,13 +162,9 @@ class Table:
         return percent(value) if self.metric.quantity != "loss" else "-" if value is None else f"{value:.4f}"
 
 
-def _trials(count: int) -> str:
-    return "1 trial" if count == 1 else f"{count} trials"
-
-
 def _attempts(count: int) -> str:
     """The attempts of a trial in all starts of the sweep; none if its configuration was refused."""
-    return "" if count == 0 else " after 1 attempt" if count == 1 else f" after {count} attempts"
+    return f" after {counted(count, 'attempt')}" if count else ""
 
 
 def described(parameters: Mapping[str, Any]) -> str:

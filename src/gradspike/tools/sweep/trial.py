@@ -32,8 +32,8 @@ def start(
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start the next attempt of a trial, or resume its run. The process inherits the trial's lock.
 
-    Returns the record as written, and the process. It leads its own session, so Ctrl-C in the terminal reaches it only
-    through the runner.
+    Returns the written record and the process. The process leads its own session, so Ctrl-C in the terminal reaches it
+    only through the runner.
     """
     run = find_run(folder, record)
     if run is None:
@@ -85,7 +85,7 @@ def _ignore_warning_of_the_cluster() -> None:
 
 
 def end_rest(process: subprocess.Popen[bytes]) -> None:
-    """Kill what an ended trial left behind: other ranks and loader workers, which share its session."""
+    """Kill processes that outlived their trial: other ranks and loader workers, which share its session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -118,7 +118,7 @@ def _written_by(place: Path, record: Record) -> bool:
 
 
 def place_of(folder: SweepFolder, run: RunFolder | None) -> dict[str, str | None]:
-    """What a record says of a trial's run."""
+    """The fields of a record about the trial's run."""
     if run is None:
         return {"run": None, "run_id": None}
     return {"run": str(run.path.relative_to(folder.path)), "run_id": run.id}
@@ -178,7 +178,7 @@ def _reason(run: RunFolder) -> str:
 
 
 def _end(folder: SweepFolder, record: Record, code: int | None) -> str:
-    """Why a process ended that recorded no reason in its run: the signal, an error in its log, or its last line."""
+    """Why a process ended without a reason in its run: a signal, an error in its log, or its last line."""
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}"
     said = log_end(folder, record.number, 50)

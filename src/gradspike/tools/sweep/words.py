@@ -1,7 +1,7 @@
-"""The command line of a trial, and whether our configuration accepts it.
+"""The command line of a trial, and its check against the configuration.
 
-This runner passes the same words as W&B's agent (`<name>=<value>`, Python's str), so both train the same thing. Only
-text that Hydra would not read as one value is quoted; W&B's agent cannot pass it.
+This runner passes the same words as W&B's agent (`<name>=<value>`, Python's str), so both train the same. It quotes
+only text that Hydra would not read as one value and that W&B's agent cannot pass.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Words:
-    """The parts of every trial's command line.
+    """The parts of the command line of all trials.
 
     `fixed` and `constants` come from the file, `typed` from the user. The last word for a key wins.
     """
@@ -49,7 +49,7 @@ class Words:
         return merged([*self.fixed, *self.constants, *written, *self.typed])
 
     def shaping(self, values: dict[str, Any]) -> list[str]:
-        """The overrides that shape the result: without those that may change on resume, unless they are swept."""
+        """The overrides that affect the result: all but those that may change on resume, unless they are swept."""
         return [word for word in self.of(values) if not is_free(word) or key_of(word) in values]
 
     @property
@@ -62,7 +62,7 @@ class Words:
         return child_command("train", *self._flags(), *overrides)
 
     def shown(self, overrides: Sequence[str]) -> str:
-        """The same command as it can be pasted into a shell."""
+        """The same command for pasting into a shell."""
         return typed_command("train", *self._flags(), *overrides)
 
     def _flags(self) -> list[str]:
@@ -87,7 +87,7 @@ def build(file: SweepFile, typed: Sequence[str], config_dir: str | None = None) 
     return Words(
         environment,
         config_dir or own_dir,
-        # W&B's agent needs logger=wandb to get the result. Here the user types it if wanted.
+        # Only W&B's agent needs logger=wandb, to get the result. Here the user can type it.
         tuple(_without_logger(fixed)),
         tuple(_without_logger(constants)),
         tuple(merged(typed)),
@@ -120,7 +120,7 @@ def key_of(word: str) -> str:
 
 
 def merged(words: Iterable[str]) -> list[str]:
-    """Each key once, in the order of first mention, with its last value."""
+    """Each key once, in the order of its first occurrence, with its last value."""
     return list({key_of(word): word for word in words}.values())
 
 
@@ -138,9 +138,9 @@ def check(overrides: list[str], words: Words) -> ExperimentConfig:
 
 
 def _check_program(file: SweepFile) -> None:
-    """Raises ConfigError unless W&B's agent would start our training script.
+    """Raise ConfigError unless W&B's agent would start gradspike's training script.
 
-    Trials run the package that runs the sweep, even if the script belongs to another clone or does not exist.
+    Trials use the package that runs the sweep, even if the script belongs to another clone or does not exist.
     """
     program = Path(file.options.program)
     ours = Path("src/train.py")

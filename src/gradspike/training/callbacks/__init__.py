@@ -1,1 +1,1 @@
-"""What happens around training: checkpoints, progress, interruption, timing, moving average, test records."""
+"""Lightning callbacks: checkpoints, progress, interruption, timing, moving average, test records."""

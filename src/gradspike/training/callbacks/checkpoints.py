@@ -1,4 +1,4 @@
-"""When last.ckpt and best.ckpt are saved."""
+"""Saves last.ckpt and best.ckpt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gradspike.training.module import Diverged, SpikingClassifier
 class Checkpoints(L.Callback):
     """Saves `last.ckpt` after each epoch (and every n steps), and `best.ckpt` when validation accuracy rises.
 
-    Among equally accurate epochs the lowest validation loss wins; without validation `best.ckpt` is the last epoch's.
-    Must be the last callback, so that all others have finished with the state that is saved.
+    Among equally accurate epochs the one with the lowest validation loss is the best; without validation, the last one.
+    Must be the last callback, so that the others have updated the state that it saves.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None, metrics: JsonLines) -> None:
@@ -49,7 +49,7 @@ class Checkpoints(L.Callback):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save the state in which the loss became NaN or infinite, beside the good ones."""
+        """Save the state in which the loss became NaN or infinite as diverged.ckpt."""
         if isinstance(exception, Diverged) and trainer.world_size == 1:
             trainer.save_checkpoint(self.folder / "diverged.ckpt")
 
@@ -61,7 +61,7 @@ class Checkpoints(L.Callback):
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Record the length of metrics.jsonl, at which a resumed run continues it."""
+        """Record the length of metrics.jsonl, to which a resumed run cuts it."""
         if trainer.is_global_zero:  # only the first process has the file, and saves
             checkpoint["metrics_bytes"] = self.metrics.size_on_disk()
 
@@ -75,7 +75,7 @@ class Checkpoints(L.Callback):
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """The number of complete epochs before a checkpoint, which Lightning's `epoch` does not give."""
+    """The number of complete epochs before a checkpoint, which differs from Lightning's `epoch`."""
     last = checkpoint["callbacks"][Checkpoints.__qualname__]["last"]
     return int(last["epoch"]) + 1 if last else 0
 

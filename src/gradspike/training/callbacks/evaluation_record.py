@@ -1,10 +1,10 @@
 """The detailed results of a test: the confusion matrix, and the inputs of each layer.
 
-    confusion.json   {"classes": K, "last": [[label, predicted, samples], ...], "best": [...]}, pairs that occurred
+    confusion.json   {"classes": K, "last": [[label, predicted, samples], ...], "best": [...]}, without zero counts
     layers.json      {"samples": n, "last": [...], "best": [...]}, see `cost.synapses`
 
 `last` are the weights after the last epoch, `best` those with the best validation accuracy. The files do not depend on
-the clock or on interruptions. Numbers that are not finite are null.
+time or on interruptions. NaN and infinite numbers are null.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gradspike.cost.synapses import measure_synapses
 from gradspike.json_text import to_json
 from gradspike.runs.files import write_record
 from gradspike.runs.folder import CONFUSION, LAYERS
+from gradspike.training.callbacks.steps import share_of
 from gradspike.training.module import SpikingClassifier
 
 SAMPLES = 64
@@ -30,7 +31,7 @@ SAMPLES = 64
 class Confusion(Metric):
     """How often each label was predicted as each class, int64 [K, K], summed over ranks.
 
-    torchmetrics 1.9 needs K^2 numbers per sample if torch is to be deterministic.
+    With deterministic algorithms, torchmetrics 1.9 needs K^2 numbers per sample.
     """
 
     counts: Tensor
@@ -40,7 +41,7 @@ class Confusion(Metric):
         self.add_state("counts", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, predicted: Tensor) -> None:
-        """Count labels and predictions, [B] each."""
+        """Count a batch's labels and predictions, [B] each."""
         places = labels * self.counts.shape[0] + predicted
         self.counts.view(-1).index_add_(0, places, torch.ones_like(places))
 
@@ -50,9 +51,9 @@ class Confusion(Metric):
 
 
 class EvaluationRecord(L.Callback):
-    """Records each test of a trainer; `taken` returns the record of the last one.
+    """Records each test of a trainer. `taken` returns the record of the last one.
 
-    Layers are measured on `samples` samples of the first process, spread over the split, in a pass after the test.
+    Measures layers in a pass after the test, on `samples` samples of the first process from all over the split.
     """
 
     def __init__(self, samples: int = SAMPLES) -> None:
@@ -79,8 +80,7 @@ class EvaluationRecord(L.Callback):
     ) -> None:
         assert self._confusion is not None
         self._confusion.update(batch["label"], outputs)
-        batches = int(sum(trainer.num_test_batches))
-        part = (batch_idx + 1) * self.samples // batches - batch_idx * self.samples // batches
+        part = share_of(self.samples, batch_idx, int(sum(trainer.num_test_batches)))
         if part and trainer.is_global_zero:
             inputs = batch["input"]
             self._inputs.append(inputs.narrow(inputs.ndim - 4, 0, min(part, len(batch["label"]))).clone())
@@ -94,7 +94,7 @@ class EvaluationRecord(L.Callback):
         self._confusion = None
         self._seen = {"classes": len(counts), "confusion": [[*pair, int(counts[*pair])] for pair in _pairs(counts)]}
         if self._inputs:
-            # torch does not count operations in inference mode, which Lightning tests in.
+            # torch does not count operations in inference mode, which Lightning uses for tests.
             with torch.inference_mode(False), trainer.precision_plugin.forward_context():
                 inputs = torch.cat([part.clone() for part in self._inputs], self._inputs[0].ndim - 4)
                 self._inputs = []
@@ -109,7 +109,7 @@ class EvaluationRecord(L.Callback):
 
 
 def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
-    """Write both files. seen: the records of `last` and `best`."""
+    """Write confusion.json and layers.json. seen: the records of `last` and `best`."""
     first = next(iter(seen.values()))
     files = (
         (CONFUSION, {"classes": first["classes"]}, "confusion"),
@@ -122,6 +122,6 @@ def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
 
 
 def _pairs(counts: Tensor) -> list[list[int]]:
-    """The places that are not 0."""
+    """The indices of values other than 0."""
     pairs: list[list[int]] = counts.nonzero().tolist()
     return pairs

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and Slurm's signals: finish the step, save, and stop."""
+"""Stops on Ctrl-C, SIGTERM and Slurm's signals, after finishing the step and saving."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class SignalGuard:
         self._previous = {}
 
     def wait(self) -> None:
-        """From now on record the first signal only."""
+        """Record the first signal only, from now on."""
         self.patient = True
         self.listen()
 
@@ -78,12 +78,12 @@ class SignalGuard:
         self.listen()
 
     def listen(self) -> None:
-        """Install the handlers; again after Lightning has installed its own, as it does whenever a trainer starts."""
+        """Install the handlers. Call it again after a trainer starts, because Lightning then installs its own."""
         for signum in self._previous:
             if self.place.rank == 0:
                 signal.signal(signum, self._handle)
             else:
-                # A process of srun or torchrun may wait for a first one that never comes.
+                # A process of srun or torchrun may wait for a first process that never starts.
                 together = self.place.started_by_us or torch.distributed.is_initialized()
                 ignored = signum in (signal.SIGINT, signal.SIGHUP) and together
                 otherwise = self._handle if self.patient else signal.SIG_DFL
@@ -112,7 +112,7 @@ class SignalGuard:
 
 
 class KeepListening(L.Callback):
-    """Installs the handlers again when a test begins, because Lightning has just installed its own."""
+    """Installs the handlers again when a test starts, because Lightning has just installed its own."""
 
     def __init__(self, guard: SignalGuard) -> None:
         self.guard = guard
@@ -125,7 +125,8 @@ class KeepListening(L.Callback):
 class StopOnSignal(KeepListening):
     """The first signal saves and stops after the current step; the second one stops at once.
 
-    Several processes agree on a step. Lightning would save in the middle of a step, and exits with code 0 on SIGTERM.
+    Several processes agree on a step. Lightning itself would save in the middle of a step, and exit with code 0 on
+    SIGTERM.
     """
 
     def __init__(self, guard: SignalGuard, checkpoints: Checkpoints) -> None:

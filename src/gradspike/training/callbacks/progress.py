@@ -1,4 +1,4 @@
-"""The progress of a training: a bar in a terminal, one line per epoch elsewhere."""
+"""Shows the progress of a training: a bar in a terminal, elsewhere one line per epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS_BETWEEN_READS = 0.5  # reading loss and accuracy waits for the GPU
 
 
 def progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
-    """The callbacks that show progress as `trainer.progress` asks, in the first process."""
+    """The callbacks that show progress according to `trainer.progress`; none outside the first process."""
     out = terminal()
     if not is_first_process() or options.progress == "none":
         return []
@@ -31,7 +31,7 @@ def progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
 
 
 def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`, as far as measured."""
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`; only measured parts."""
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
@@ -133,7 +133,7 @@ class ProgressBar(L.Callback):
 
 
 class _Speed(ProgressColumn):
-    """Images per second, from the bar's speed in batches."""
+    """Images per second, computed from the bar's batches per second."""
 
     @override
     def render(self, task: Task) -> Text:

@@ -1,4 +1,4 @@
-"""The time and memory of each epoch, in a file apart from the metrics because they never repeat."""
+"""Records the time and memory of each epoch, apart from the metrics because they vary between equal runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Timing(L.Callback):
     """Appends a line to timing.jsonl after each epoch.
 
     Keys: epoch, train_seconds, samples_per_second, epoch_seconds, peak_memory_mb and peak_rss_mb. `epoch_seconds`
-    includes validation and saving, `samples_per_second` does not. Peak memory is the GPU's, null on a CPU; peak RSS is
-    the process's since training began. An epoch that was resumed midway is timed up to the checkpoint, and on from
-    there: work that was lost and done again counts once, and the time between two sessions does not count.
+    includes validation and saving, `samples_per_second` does not. Peak memory is the GPU's (null on a CPU); peak RSS is
+    that of the process since training started. An epoch that was resumed midway is timed up to the checkpoint and
+    again from there: repeated work counts once, and the time between two sessions does not count.
     """
 
     def __init__(self, file: Path) -> None:

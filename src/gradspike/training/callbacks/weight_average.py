@@ -21,11 +21,11 @@ PREFIX = "model."  # of the backbone's parameters in the module's state
 class WeightAverage(L.Callback):
     """Keeps timm's ModelEmaV3 of the backbone, updated after every optimiser step.
 
-    The decay after step n is min(`decay`, (n - 1) / n): a plain mean of all steps until that averages over as many
-    steps as `decay` does, so the initial random weights do not count. Floating-point buffers (running statistics of
-    norms, running thresholds) are averaged in the same way; counters are copied.
+    The decay after step n is min(`decay`, (n - 1) / n): a plain mean of all steps until it covers as many steps as
+    `decay` does, so the initial random weights do not count. Floating-point buffers (running statistics of norms,
+    running thresholds) are averaged in the same way; counters are copied.
 
-    During validation the backbone's tensors hold the average, so that firing rate and probe see the evaluated network.
+    During validation the backbone's tensors hold the average, so firing rate and probe measure the evaluated network.
     In a checkpoint `state_dict` is the average and `training_state` holds the weights that a resumed run continues
     with. Must come before every callback that saves checkpoints.
     """
@@ -38,7 +38,7 @@ class WeightAverage(L.Callback):
 
     @override
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the training weights; Lightning has just loaded the average."""
+        """Load the training weights, because Lightning has just loaded the average."""
         self._loaded = checkpoint["state_dict"]
         pl_module.load_state_dict(checkpoint["training_state"])
 

@@ -1,1 +1,1 @@
-"""The probe: what every spiking layer does while it trains."""
+"""The probe: measures each spiking layer during training."""

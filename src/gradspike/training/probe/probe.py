@@ -1,39 +1,41 @@
-"""The probe: what each spiking layer does while the network trains.
+"""The probe: measures each spiking layer during training.
 
-Every `every_n_steps` optimiser steps (before steps 0, n, 2n, ...) one record is written under `probe/`, and one at each
-validation under `probe_val/`, by every logger, at the number of optimiser steps that were done before:
+Writes a record under `probe/` every `every_n_steps` optimiser steps (before steps 0, n, 2n, ...) and under `probe_val/`
+at each validation. All loggers get it, at the number of optimiser steps done so far:
 
-    probe/<layer>/<quantity>/t<k>          the layer's number at time step k
-    probe/<layer>/<quantity>               over all steps: the mean, for gradient norms the norm of the whole
-    probe/mean/<quantity>                  mean over layers of the numbers over all steps
-    probe/spread_layers/<quantity>         their standard deviation over layers
+    probe/<layer>/<quantity>/t<k>          the layer's value at time step k
+    probe/<layer>/<quantity>               the mean over time steps; for gradient norms, the norm of the whole gradient
+    probe/mean/<quantity>                  mean over layers of `probe/<layer>/<quantity>`
+    probe/spread_layers/<quantity>         standard deviation over layers of `probe/<layer>/<quantity>`
     probe/spread_steps/<quantity>          standard deviation over time steps, averaged over layers
 
 <layer> is the layer's name in the model, as in error messages and state dicts. <quantity> is one of
 
-    firing_rate          share of neurons that fire
-    gradient_available   share of neurons with |u - theta| < kappa / 2
-    u_mean, u_std        membrane potential: mean and unbiased std
-    theta, kappa         threshold and surrogate width (mean over channels, where each has its own)
-    theta_std, kappa_std their std over channels; only where each has its own
+    firing_rate          fraction of neurons that fire
+    gradient_available   fraction of neurons with |u - theta| < kappa / 2
+    u_mean, u_std        membrane potential: mean and unbiased standard deviation
+    theta, kappa         threshold and surrogate width; the mean over channels if each has its own
+    theta_std, kappa_std standard deviation over channels, only if each channel has its own
     grad_spikes          norm of dL/ds, the gradient that enters the layer from above; only in training
-    grad_input           norm of dL/dy, y the layer's input, the gradient that leaves it; only in training
-    silent               share of neurons that never fire, in no inspected sample and step; no t<k>
-    always_firing        share of neurons that always fire, in each inspected sample and step; no t<k>
+    grad_input           norm of dL/dy, the gradient with respect to the layer's input y; only in training
+    silent               fraction of neurons that fire in no measured sample and time step; no t<k>
+    always_firing        fraction of neurons that fire in every measured sample and time step; no t<k>
 
-and `probe/<layer>/distance` is a histogram of (u - theta) / kappa (see `diagnostics.distance_histogram`): a list of
-shares in metrics.jsonl, a histogram in W&B, left out for other loggers. A neuron is one position of one channel.
+`probe/<layer>/distance` is a histogram of (u - theta) / kappa (see `quantities.distance_histogram`): a list of
+fractions in metrics.jsonl, a histogram in W&B, nothing in other loggers. A neuron is one position of one channel.
 
-What is measured. Training: the first `samples` samples of the batch, inside the pass of the whole batch that the
-training step makes (the layer is computed a second time from the same input, so that the batch statistics of norms
-and of methods are those of the step). Gradient norms are of the whole batch, before clipping, unscaled; a layer that is
-fed a still input has no `grad_input/t<k>`, since one input serves all steps. Where trainer.accumulate cuts the batch
-into parts, all this is of the first part, and gradients are those of the whole batch's loss. Validation: `samples`
-samples spread over the split, in evaluation mode, of the averaged weights where trainer.ema asks for them; widths that
-follow the measured potential (DS-ATGO's) follow that of these samples. With several processes: the first one's share.
+In training, the probe measures the first `samples` samples of the batch. It computes the layer a second time from the
+input of the whole batch, so norms and methods use the batch statistics of the step. Gradient norms are those of the
+whole batch, before clipping and unscaled. A layer with a static input has no `grad_input/t<k>`, because all time steps
+share the input. If trainer.accumulate splits the batch, the probe measures the first part; gradients are still those of
+the whole batch's loss.
 
-Nothing that training depends on is touched: no weight, buffer or random state. The device is waited for in probed
-steps, in the first step of an epoch and at its end (`layer_warnings`), and nowhere else.
+In validation, the probe measures `samples` samples from all over the split, in evaluation mode, and with the averaged
+weights if trainer.ema is set. Widths that follow the measured potential (DS-ATGO's) follow that of these samples. With
+several processes, the probe measures samples of the first one.
+
+The probe changes nothing that training depends on: no weight, buffer or random state. It waits for the device only in
+probed steps, in the first step of an epoch and at the end of an epoch (`LayerWarnings`).
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from typing_extensions import override
 from gradspike.config.schema import ProbeConfig
 from gradspike.loggers.base import RunLogger
 from gradspike.spiking_norm import LayerTrace, SpikingNorm
-from gradspike.training.callbacks.steps import begins_step
+from gradspike.training.callbacks.steps import begins_step, share_of
 from gradspike.training.probe.quantities import (
     distance_histogram,
     flat,
@@ -61,15 +63,15 @@ from gradspike.training.probe.quantities import (
 )
 from gradspike.training.probe.warnings import LayerWarnings
 
-LOWEST_THRESHOLD = "lowest_threshold"  # measured for the warnings alone
+LOWEST_THRESHOLD = "lowest_threshold"  # only for the warnings
 DISTANCE = "distance"
 
 
 class Probe(L.Callback):
-    """Measures every spiking layer of the module now and then, and warns; see the file's head.
+    """Measures the module's spiking layers and warns about them, as the module's docstring describes.
 
-    A network without spiking layers (the ReLU twin) is left alone. It has to stand before every callback that saves a
-    checkpoint, so that a saved step's record is in the file by then.
+    Does nothing for a network without spiking layers (the ReLU twin). Must come before all callbacks that save a
+    checkpoint, so that the record of a saved step is in metrics.jsonl by then.
     """
 
     def __init__(self, config: ProbeConfig) -> None:
@@ -84,7 +86,6 @@ class Probe(L.Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find the layers."""
         self._layers = {layer.layer_name: layer for layer in pl_module.modules() if isinstance(layer, SpikingNorm)}
         if self._layers:
             self._warnings = LayerWarnings(self._layers)
@@ -94,7 +95,6 @@ class Probe(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Look on if this step is to be probed."""
         if self._warnings is None:
             return
         if batch_idx == 0:
@@ -107,11 +107,10 @@ class Probe(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the record of a probed step."""
         probed = self._detach()
         if probed:
             self._record(trainer, "probe", self._step)
-        # Nearly every layer fires in the first batch; from there on its watch would be for nothing.
+        # Nearly every layer fires in the first batch, so stop watching it after that batch.
         if self._warnings is not None and (probed or batch_idx == 0):
             self._warnings.read()
 
@@ -119,9 +118,7 @@ class Probe(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep the layers' inputs of this batch's part of the samples."""
-        batches = int(sum(trainer.num_val_batches))
-        part = (batch_idx + 1) * self.config.samples // batches - batch_idx * self.config.samples // batches
+        part = share_of(self.config.samples, batch_idx, int(sum(trainer.num_val_batches)))
         if self._warnings is not None and part:
             self._attach(partial(self._keep_inputs, part))
 
@@ -135,12 +132,10 @@ class Probe(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look away."""
         self._detach()
 
     @override
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the validation's record."""
         for name, (parts, static) in self._inputs.items():
             y = torch.cat(parts, dim=0 if static else 1)
             trace = self._layers[name].inspect(y if static else y.flatten(0, 1), static=static)
@@ -151,28 +146,24 @@ class Probe(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell what went wrong in the epoch."""
         if self._warnings is not None:
             self._warnings.end_epoch(trainer.current_epoch)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the layers as they were."""
         self._leave()
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave the layers as they were."""
         self._leave()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """What the warnings know of the epoch under way."""
+        """The state of the warnings within the current epoch."""
         return {} if self._warnings is None else self._warnings.state()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
         self._state = state_dict or None
 
     def _measure_step(self, layer: SpikingNorm, args: tuple[Any, ...], kwargs: dict[str, Any], spikes: Tensor) -> None:
@@ -197,7 +188,7 @@ class Probe(L.Callback):
     ) -> None:
         y, static = _inputs(*args, **kwargs)
         part = y[:samples] if static else torch.unflatten(y, 0, (layer.time_steps, -1))[:, :samples]
-        # A view would keep the whole batch in memory until the validation ends.
+        # A view would keep the whole batch in memory until validation ends.
         self._inputs.setdefault(layer.layer_name, ([], static))[0].append(part.clone())
 
     def _statistics(self, trace: LayerTrace) -> dict[str, Tensor]:
@@ -226,7 +217,7 @@ class Probe(L.Callback):
         self._handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in self._layers.values()]
 
     def _detach(self) -> bool:
-        """Whether there was anything to detach."""
+        """Remove the hooks. Returns whether there were any."""
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
@@ -240,7 +231,7 @@ class Probe(L.Callback):
 
 
 def read(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Any]]:
-    """The numbers of all layers, floats and lists of floats, in one transfer from the device."""
+    """The values of all layers as floats and lists of floats, in one transfer from the device."""
     tensors = [tensor for quantities in measured.values() for tensor in quantities.values()]
     numbers = iter(torch.cat([tensor.detach().float().flatten() for tensor in tensors]).tolist())
     return {
@@ -253,7 +244,7 @@ def read(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, An
 
 
 def _inputs(y: Tensor, static: bool = False) -> tuple[Tensor, bool]:
-    """The arguments of a SpikingNorm's call, however they were given."""
+    """The arguments of a SpikingNorm's call, whether positional or by keyword."""
     return y, static
 
 

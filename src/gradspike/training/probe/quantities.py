@@ -1,4 +1,4 @@
-"""Numbers that describe what one spiking layer does. Pure functions, whose results stay on the device."""
+"""The quantities of the probe. Pure functions whose results stay on the device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gradspike.runs.probe_records import HISTOGRAM_RANGE
 from gradspike.spiking_norm import LayerTrace
 
 Quantities = Mapping[str, float | list[float]]
-"""Per quantity one number for each time step, or a single one for all steps together."""
+"""For each quantity, one number per time step or a single number for all steps."""
 
 
 def layer_statistics(trace: LayerTrace) -> dict[str, Tensor]:
-    """Statistics of u [T, B, C, *space], spikes, theta and kappa, in the words of `callbacks.probe`.
+    """Statistics of u [T, B, C, *space], spikes, theta and kappa, with the names of `training.probe.probe`.
 
-    [T] each, but `silent` and `always_firing`, which are scalars. Potentials, thresholds and widths are in units of the
-    membrane potential; `u_std` is unbiased, the std over channels is not.
+    [T] each, except for the scalars `silent` and `always_firing`. Potentials, thresholds and widths have the unit of
+    the membrane potential. `u_std` is unbiased; the standard deviation over channels is not.
     """
     per_step = [_step(*step) for step in zip(trace.u, trace.spikes, trace.thresholds, trace.widths, strict=True)]
     statistics = {name: torch.stack([step[name] for step in per_step]) for name in per_step[0]}
@@ -49,9 +49,10 @@ def _step(u: Tensor, spikes: Tensor, theta: Tensor, kappa: Tensor) -> dict[str, 
 
 
 def distance_histogram(trace: LayerTrace, bins: int) -> Tensor:
-    """Shares [bins] of (u - theta) / kappa over all elements and steps, in equal bins from -2 to 2; `bins` <= 256.
+    """The histogram [bins] of (u - theta) / kappa over all elements and steps, as fractions; `bins` <= 256.
 
-    The first and the last bin are open: they hold what lies beyond. The surrogate's window is |distance| < 1/2.
+    The bins are equal, from -2 to 2. The first and the last one include everything beyond. The surrogate's window is
+    |distance| < 1/2.
     """
     placed = torch.stack(
         [
@@ -59,31 +60,31 @@ def distance_histogram(trace: LayerTrace, bins: int) -> Tensor:
             for u, theta, kappa in zip(trace.u, trace.thresholds, trace.widths, strict=True)
         ]
     )
-    # Not torch.histc, which is not deterministic on a GPU; a GPU waits here for the size of the result.
+    # torch.histc is not deterministic on a GPU. bincount makes a GPU wait for the size of its result.
     return placed.flatten().bincount(minlength=bins) / placed.numel()
 
 
 def _bin(distance: Tensor, bins: int) -> Tensor:
-    # One byte an element makes the count several times as fast as torch.bucketize would.
+    # One byte per element: counting is several times as fast as with torch.bucketize.
     scaled = (distance + HISTOGRAM_RANGE) * (bins / (2 * HISTOGRAM_RANGE))
     return scaled.nan_to_num_(0.0).clamp_(0, bins - 1).to(torch.uint8)
 
 
 def gradient_norms(gradient: Tensor, time_steps: int) -> Tensor:
-    """Euclidean norm of each step's part [T] of a gradient [T*B, ...]; with `time_steps` = 1 that of the whole, [1]."""
+    """The Euclidean norm of each time step of a gradient [T*B, ...], [T]; with `time_steps` = 1 of the whole, [1]."""
     steps = torch.unflatten(gradient, 0, (time_steps, -1))
     return torch.stack([step.float().square().sum() for step in steps]).sqrt()
 
 
 def over_steps(quantity: str, value: float | list[float]) -> float:
-    """One number for all steps: the norm of the whole gradient, and the mean of anything else."""
+    """One number for all steps: the norm of a whole gradient, the mean of any other quantity."""
     if not isinstance(value, list):
         return value
     return math.hypot(*value) if quantity.startswith("grad_") else sum(value) / len(value)
 
 
 def flat(layers: Mapping[str, Quantities], prefix: str) -> dict[str, float]:
-    """`<prefix>/<layer>/<quantity>[/t<k>]` and the network's numbers, in the words of `callbacks.probe`"""
+    """The scalars of a record by their keys, as `training.probe.probe` describes them."""
     scalars: dict[str, float] = {}
     names = dict.fromkeys(quantity for values in layers.values() for quantity in values)
     for quantity in names:
@@ -103,11 +104,11 @@ def flat(layers: Mapping[str, Quantities], prefix: str) -> dict[str, float]:
 
 
 def rounded(value: float) -> float:
-    """`value` to the six digits that a float32 mean is good for, which halves the record."""
+    """`value` rounded to six digits, the precision of a float32 mean, which halves the record."""
     return float(f"{value:.6g}")
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard deviation of exactly these values (no sample of more)."""
+    """The population standard deviation."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

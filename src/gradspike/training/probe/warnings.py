@@ -1,4 +1,4 @@
-"""What goes wrong inside a layer without stopping a training, told once a layer, kind and epoch."""
+"""Warns about faults inside a layer that do not stop training, once per layer, kind and epoch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gradspike.spiking_norm import SpikingNorm
 log = logging.getLogger("gradspike")
 
 SILENT = (
-    "did not fire once in epoch {epoch}, so nothing after it learns from it. Try a larger norm.alpha, a lower "
+    "did not fire in epoch {epoch}, so later layers learn nothing from it. Try a larger norm.alpha, a lower "
     "method.v_threshold, a smaller optimizer.lr or optimizer.weight_decay, or a larger surrogate width."
 )
 CLAMPED = (
-    f"had a surrogate width below {MIN_WIDTH:g}, which was raised to that; hardly a neuron gets a gradient. Try a "
+    f"had a surrogate width below {MIN_WIDTH:g}, so that value is used; almost no neuron gets a gradient. Try a "
     "smaller optimizer.lr or optimizer.weight_decay, optimizer.decay_all=false, or a method whose width does not "
     "follow the norm's gain."
 )
@@ -33,17 +33,17 @@ NEGATIVE = (
 )
 
 NOT_FINITE = (
-    "has a membrane potential that is NaN or infinite; NaN never reaches a threshold, and gets no gradient. Look for "
+    "has a membrane potential that is NaN or infinite. NaN never reaches the threshold and gets no gradient. Look for "
     "such values in the data, or try a smaller optimizer.lr."
 )
 
 
 class LayerWarnings:
-    """Watches for layers that never fire in an epoch's training, for clamped widths, for negative thresholds and for
-    potentials that are not finite.
+    """Watches for layers that never fire in an epoch of training, clamped widths, negative thresholds and potentials
+    that are not finite.
 
-    What a layer has fired is noted on its device, and only until it is known to have fired in this epoch; nothing is
-    read before `read`. With several processes a layer is silent when it is on all of them.
+    Whether a layer has fired is recorded on its device until `read` finds that it has. With several processes, a layer
+    is silent if it is silent on all of them.
     """
 
     def __init__(self, layers: Mapping[str, SpikingNorm]) -> None:
@@ -55,7 +55,7 @@ class LayerWarnings:
         self._handles: dict[str, RemovableHandle] = {}
 
     def start(self, state: Mapping[str, Any] | None = None) -> None:
-        """Begin to watch; with `state`, go on in the middle of the epoch it was taken in."""
+        """Start watching; with `state`, continue in the middle of its epoch."""
         if state is not None:
             fired = [name in state["fired"] for name in self._layers]
             self._fired.copy_(torch.tensor(fired))
@@ -63,13 +63,13 @@ class LayerWarnings:
         self._watch(self._layers if state is None else state.get("watched", self._layers))
 
     def new_epoch(self) -> None:
-        """Forget what has fired and what was told."""
+        """Reset which layers have fired and which warnings were given."""
         self._fired.zero_()
         self._told.clear()
         self._watch(self._layers)
 
     def read(self) -> None:
-        """Watch layers no longer that have fired, and tell of clamped widths. Waits for the device."""
+        """Stop watching layers that have fired, and warn about clamped widths. Waits for the device."""
         counts = self._clamp_counts()
         # One transfer for both.
         fired, clamped = torch.stack([self._fired, (counts > self._clamps).to(self._fired.dtype)]).tolist()
@@ -81,19 +81,19 @@ class LayerWarnings:
                 self._tell(name, "clamped", CLAMPED)
 
     def thresholds(self, lowest: Mapping[str, float]) -> None:
-        """Tell of layers whose lowest threshold is negative."""
+        """Warn about layers whose lowest threshold is negative."""
         for name, value in lowest.items():
             if value < 0:
                 self._tell(name, "negative", NEGATIVE.format(lowest=value))
 
     def potentials(self, means: Mapping[str, list[float]]) -> None:
-        """Tell of layers whose mean potential is not finite in some step."""
+        """Warn about layers whose mean potential is not finite at some time step."""
         for name, steps in means.items():
             if not all(map(math.isfinite, steps)):
                 self._tell(name, "not finite", NOT_FINITE)
 
     def end_epoch(self, epoch: int) -> None:
-        """Tell of layers that never fired in the training steps of `epoch` (counted from 0)."""
+        """Warn about layers that never fired in the training steps of `epoch` (counted from 0)."""
         self.read()
         fired = self._fired_names()
         for name in self._layers:
@@ -101,13 +101,13 @@ class LayerWarnings:
                 self._tell(name, "silent", SILENT.format(epoch=epoch + 1))
 
     def stop(self) -> None:
-        """Take all hooks away."""
+        """Remove all hooks."""
         for handle in self._handles.values():
             handle.remove()
         self._handles = {}
 
     def state(self) -> dict[str, Any]:
-        """What a run that is resumed within an epoch needs, as plain containers. Every process has to call it."""
+        """What a run needs to resume within an epoch, as plain containers. All processes must call it."""
         return {
             "fired": sorted(self._fired_names()),
             "told": [list(pair) for pair in sorted(self._told)],

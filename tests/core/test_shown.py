@@ -1,0 +1,35 @@
+"""Counts in messages, and messages about unknown names and paths."""
+
+from pathlib import Path
+
+import pytest
+
+from gradspike.errors import unknown, unknown_path
+from gradspike.shown import counted
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "text"),
+    [
+        (0, ("file",), "0 files"),
+        (1, ("file",), "1 file"),
+        (1234, ("file",), "1,234 files"),
+        (1, ("class", "classes"), "1 class"),
+        (2, ("class", "classes"), "2 classes"),
+    ],
+)
+def test_counted(number: int, nouns: tuple[str, ...], text: str) -> None:
+    assert counted(number, *nouns) == text
+
+
+def test_unknown_names_what_is_allowed() -> None:
+    assert unknown("method", "lsgg", ["psg", "lsg"]) == "unknown method 'lsgg'. Did you mean 'lsg'? Allowed: lsg, psg"
+    assert unknown("method", "xyz", []) == "unknown method 'xyz'."
+
+
+def test_unknown_path_names_the_closest_one(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert unknown_path("folder", tmp_path / "rnus") == (
+        f"unknown folder '{tmp_path}/rnus'. Did you mean '{tmp_path}/runs'?"
+    )
+    assert unknown_path("file", tmp_path / "no" / "file") == f"unknown file '{tmp_path}/no/file'."
