@@ -18,6 +18,7 @@ from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.terminal import tables
 from gradspike.training.callbacks.evaluation_record import write_evaluations
+from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.evaluate import evaluate
 from gradspike.training.module import Diverged, SpikingClassifier
 from helpers.runs import train
@@ -92,7 +93,7 @@ def test_weights_that_are_not_finite_are_not_evaluated(tiny_config: Compose, nam
     for path in (run.last, run.best):
         checkpoint = torch.load(path, weights_only=True)
         checkpoint["state_dict"][f"model.{name}"][0] = math.nan
-        torch.save(checkpoint, path)
+        AtomicFiles().save_checkpoint(checkpoint, path)
     with pytest.raises(UserError, match=rf"The network contains NaN or infinite values in {name}\."):
         evaluate(run, [run.last], "test", None, "cpu")
 

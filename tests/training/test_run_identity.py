@@ -201,12 +201,12 @@ def test_an_epoch_that_is_trained_again_counts_once(tiny_config: Compose, monkey
     saved = 0
     original = Checkpoints.save_last
 
-    def dies(self: Checkpoints, trainer: Any) -> None:
+    def dies(self: Checkpoints, trainer: Any, batch_idx: int) -> None:
         nonlocal saved
         saved += 1
         if saved == 2:
             raise OSError("killed")
-        original(self, trainer)
+        original(self, trainer, batch_idx)
 
     monkeypatch.setattr(Checkpoints, "save_last", dies)
     config = tiny_config()

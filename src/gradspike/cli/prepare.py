@@ -72,6 +72,8 @@ def prepare(words: list[str]) -> int:
 
     speak()
     signal.signal(signal.SIGTERM, _end)
+    from gradspike.data.source import Source
+
     source: Source[Any] = DATASETS.build(Source, config.dataset, config.time_steps, data_dir)  # type: ignore[type-abstract]
     source.refresh = True
     if arguments.workers is not None:
