@@ -1,1 +1,1 @@
-"""The simulated event camera (`camera`) and the moving scene that it records for CIFAR10-DVS (`loop_scenes`)."""
+"""The simulated event camera (`camera`) and the moving scene it records for cifar10dvs_sim (`loop_scenes`)."""

@@ -1,14 +1,14 @@
 """A simulated event camera (dynamic vision sensor).
 
-The standard model: a pixel stores the log intensity at its last event and emits an ON (OFF) event whenever the log
-intensity has risen (fallen) by its threshold since (Lichtsteiner, Posch & Delbruck, IEEE JSSC 2008). Between two
-samples of the scene, log intensity is linear in time, so each event has its own time. An event within the refractory
-period of its pixel is lost, but the reference moves on (ESIM: Rebecq, Gehrig & Scaramuzza, CoRL 2018). Thresholds have
-a fixed normal pattern over the pixels, and noise events are a Poisson process per pixel (v2e: Hu, Liu & Delbruck,
-CVPR-W 2021). Noise shares the refractory period and does not move the reference.
+The standard model: each pixel stores a reference log intensity and emits an ON (OFF) event when the log intensity rises
+(falls) from it by the pixel's threshold (Lichtsteiner, Posch & Delbruck, IEEE JSSC 2008). Log intensity is interpolated
+linearly between samples of the scene, so each event has its own timestamp. Events within a pixel's refractory period
+are dropped, but still update the reference (ESIM: Rebecq, Gehrig & Scaramuzza, CoRL 2018). Thresholds vary across
+pixels as fixed Gaussian noise, and each pixel emits noise events as a Poisson process (v2e: Hu, Liu & Delbruck,
+CVPR-W 2021). The refractory period applies to noise events too; they do not update the reference.
 
-All state is integer: log intensities and thresholds are multiples of 2**-16, times are whole microseconds, random
-numbers are hashes of counters. So a recording has the same bytes on every machine, alone or among thousands.
+All state is integer: log intensities and thresholds are multiples of 2**-16, times are whole microseconds, and random
+numbers are hashes of counters. A recording is therefore bit-identical on every machine and in every batch.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from gradspike.data.options.camera import CameraConfig
 
 VERSION = 1
 WHITE = 65535
-"""Intensity of white. Scenes are uint16, linear in light."""
+"""Intensity of white. Scenes are uint16, in linear light."""
 
 _LOG_UNIT = 1 << 16
 _PATTERN, _NOISE = 1, 2
 
 
 class EventCamera:
-    """A sensor of height x width pixels. config.sensor_seed determines its thresholds."""
+    """A sensor of height x width pixels. config.sensor_seed seeds its thresholds."""
 
     def __init__(self, config: CameraConfig, height: int, width: int) -> None:
         self.config = config
         self.height, self.width = height, width
         light = np.arange(WHITE + 1) / WHITE + config.dark_level
         self.log_intensity = np.rint(np.log(light) * _LOG_UNIT).astype(np.int32)
-        """Natural logarithm of each intensity in units of 2**-16: int32 [65536]."""
+        """Natural logarithm of each intensity, int32 [65536], in units of 2**-16."""
         self.on_threshold = self._thresholds(0)
         self.off_threshold = self._thresholds(2)
         """int32 [height * width], in units of 2**-16."""
 
     def _thresholds(self, draw: int) -> NDArray[np.int32]:
-        """Draw normal numbers (Box & Muller 1958), clipped at 3 standard deviations to keep thresholds above zero."""
+        """Draw from a normal distribution (Box & Muller 1958), clipped at 3 sigma to keep thresholds positive."""
         pixels = np.arange(self.height * self.width, dtype=np.int64)
         random = CounterRandom.per_sample(self.config.sensor_seed, _PATTERN, pixels)
         radius = np.sqrt(-2.0 * np.log(1.0 - random.uniform(draw)))
@@ -60,9 +60,9 @@ class EventCamera:
     ) -> Events:
         """Record several scenes at once.
 
-        samples: intensities uint16 [R, height, width], one array for each of `times_us` (int64, microseconds, ascending
-        from 0). The scene should move by well under a pixel between samples. recordings: int64 [R], the number of each
-        recording, which seeds its noise. Event times range from 0 to times_us[-1], inclusive.
+        samples: intensities uint16 [R, height, width], one array per entry of `times_us` (int64, microseconds,
+        ascending from 0). The scene should move by well under a pixel between samples. recordings: int64 [R], recording
+        numbers, which seed the noise. Event times range from 0 to times_us[-1], inclusive.
         """
         end = int(times_us[-1])
         if times_us[0] != 0 or (np.diff(times_us) <= 0).any() or end >= 2**31:
@@ -70,7 +70,7 @@ class EventCamera:
         time_bits = end.bit_length()
         if len(recordings).bit_length() + (self.height * self.width).bit_length() + time_bits + 1 > 63:
             raise ValueError("too many pixels times microseconds at once: record fewer scenes in one call")
-        # One integer per candidate event, so that one sort orders them by recording, pixel, time and polarity.
+        # One integer per candidate event: a single sort orders them by recording, pixel, time and polarity.
         candidates = [
             (cell << time_bits | t) << 1 | p for cell, t, p in self._crossings(samples, times_us, len(recordings))
         ]
@@ -144,14 +144,14 @@ class EventCamera:
 
 
 def _survives(cell: NDArray[np.int64], t: NDArray[np.int64], refractory_us: int) -> NDArray[np.bool_]:
-    """Mark events at least `refractory_us` after the last survivor of their cell. Sorted by cell, then time."""
+    """Mark events at least `refractory_us` after the cell's last surviving event. Input sorted by cell, then time."""
     survives = np.ones(len(cell), dtype=np.bool_)
     if refractory_us == 0 or not len(cell):
         return survives
     first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
     numbers = np.diff(np.concatenate([first, [len(cell)]]))
     last = t[first]
-    # All n-th events at once, since survival depends on the survivors before.
+    # Process the n-th event of all cells at once: survival depends on earlier survivors of the cell.
     for nth in range(1, int(numbers.max())):
         active = np.flatnonzero(numbers > nth)
         event = first[active] + nth
@@ -161,7 +161,7 @@ def _survives(cell: NDArray[np.int64], t: NDArray[np.int64], refractory_us: int)
 
 
 def _poisson_cumulative(mean: float) -> NDArray[np.float64]:
-    """P(N <= n) for n = 0, 1, ... until it reaches 1 within the resolution of the random numbers."""
+    """P(N <= n) for n = 0, 1, ... until it rounds to 1 at the resolution of the random numbers."""
     if mean == 0:
         return np.ones(1)
     n = np.arange(int(mean + 10 * math.sqrt(mean) + 20))

@@ -1,7 +1,7 @@
-"""Event recordings: decoding files and turning events into frames.
+"""Event recordings: decode files and turn events into frames.
 
-`recordings` picks the decoder of a file: `aedat2`, `aedat3`, `aedat4`, `nmnist_bin`, `prophesee_dat`, or `arrays` (.npy
-and .npz). Each returns a `recording`; `table` holds many recordings in memory. `clips` cuts recordings into windows and
-`frames` counts their events into frames; `ready_frames` reads frames made elsewhere. `source` is the base of all data
-sets of recordings, `listing` finds their files.
+`recordings` selects the decoder for a file: `aedat2`, `aedat3`, `aedat4`, `nmnist_bin`, `prophesee_dat`, or `arrays`
+(.npy and .npz). Each returns a `recording`; `table` holds many recordings in memory. `clips` cuts recordings into
+windows, and `frames` accumulates their events into frames. `ready_frames` reads precomputed frames. `source` is the
+base class of all event data sets, and `listing` finds their files.
 """

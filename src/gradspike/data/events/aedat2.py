@@ -1,8 +1,8 @@
-"""AEDAT 2.0, jAER's format: recordings of a DVS128 or a DAVIS, and the original release of CIFAR10-DVS.
+"""AEDAT 2.0, jAER's format: DVS128 and DAVIS recordings, and the original release of CIFAR10-DVS.
 
-After header lines that start with '#', an event is two big-endian 32-bit words: address, and timestamp in microseconds,
-which wraps after 2**32 (71 minutes). The layout of the address depends on the sensor (see `chips`), which the header
-may name: "# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128".
+Header lines start with '#'. Each event is then two big-endian 32-bit words: the address, and a timestamp in
+microseconds that wraps at 2**32 (71 minutes). The address layout depends on the sensor (see `chips`). The header may
+name the sensor: "# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128".
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _CHIP = re.compile(rb"#\s*AEChip\s*[:=]\s*(.*\S)", re.IGNORECASE)
 
 
 def header_of(data: bytes) -> tuple[list[bytes], int]:
-    """The header lines of an AEDAT file of version 1 to 3, without line ends, and the offset of the first event.
+    """The header lines (without newlines) of an AEDAT 1 to 3 file, and the offset of the first event.
 
-    An event of a DAVIS may start with the byte '#', too, but then holds a zero byte, which no header line does.
+    A DAVIS event may also start with the byte '#', but it then contains a zero byte, and header lines never do.
     """
     lines, start = [], 0
     while data[start : start + 1] == b"#":
@@ -51,13 +51,13 @@ def header_of(data: bytes) -> tuple[list[bytes], int]:
 
 
 def version_of(data: bytes) -> str:
-    """The version in an AEDAT file's first line, such as "2.0". By definition of the format, none means "1.0"."""
+    """The version in the first line of an AEDAT file, such as "2.0". The format defines a missing version as "1.0"."""
     line = data[:32].splitlines()[0] if data else b""
     return line.removeprefix(VERSION_LINE).decode("ascii", "replace").strip() if line[:9] == VERSION_LINE else "1.0"
 
 
 def read_aedat2(data: bytes, chip: str | None = None) -> Recording:
-    """Read an AEDAT 2.0 file of the `chip` (a key of CHIPS; None: as in the header). Raises BadRecordingError."""
+    """Read an AEDAT 2.0 file. chip: a key of CHIPS, or None to use the header's. Raises BadRecordingError."""
     lines, start = header_of(data)
     if (len(data) - start) % 8:
         raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last whole event")
@@ -77,7 +77,7 @@ def read_aedat2(data: bytes, chip: str | None = None) -> Recording:
 
 
 def _chip(in_header: str | None, wanted: str | None) -> str | None:
-    """The chip that the header or the user names; None if neither does."""
+    """The chip named by the header or the user, or None."""
     if in_header is None:
         return wanted
     found = chip_named(in_header)
@@ -93,7 +93,7 @@ def _chip(in_header: str | None, wanted: str | None) -> str | None:
 
 
 def _without_name(address: NDArray[np.uint32]) -> str:
-    """A DVS128 if the addresses are its own: jAER's first sensor, whose files often do not name it."""
+    """Assume a DVS128 if the addresses fit it: files of this sensor, jAER's first, often do not name it."""
     decoded = decode(address, CHIPS["dvs128"])
     wrong = decoded.strays + decoded.pulses
     if wrong <= MAX_LEFT_OUT * len(address):
@@ -119,7 +119,7 @@ def _left_out(decoded: Decoded, chip: str) -> tuple[int, str]:
 
 
 def unwrap(stamps: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """int64 times from 32-bit timestamps that wrap; each step is the shorter way, forwards or backwards."""
+    """Unwrap 32-bit timestamps to int64. Each step is taken in the shorter direction, forwards or backwards."""
     if not len(stamps):
         return np.zeros(0, dtype=np.int64)
     times = np.empty(len(stamps), dtype=np.int64)
@@ -130,7 +130,7 @@ def unwrap(stamps: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def aedat2_bytes(recording: Recording) -> bytes:
-    """The events of a sensor of 128x128 pixels as an AEDAT 2.0 file. Times are written modulo 2**32 microseconds."""
+    """Encode the events of a 128x128 sensor as AEDAT 2.0. Timestamps are stored modulo 2**32 microseconds."""
     recording.check(SIZE, SIZE)
     words = np.empty((len(recording), 2), dtype=">u4")
     words[:, 0] = (127 - recording.x.astype(np.uint32)) << 1 | (127 - recording.y.astype(np.uint32)) << 8 | ~recording.p

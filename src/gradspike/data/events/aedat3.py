@@ -1,8 +1,8 @@
-"""AEDAT 3.1, cAER's format: DVS128 Gesture as published.
+"""AEDAT 3.1, cAER's format: the published DVS128 Gesture files.
 
-The file header is followed by packets, each a header of 28 bytes and events of fixed size, all little-endian
-(iniVation's format description; libcaer). A polarity event is 32 bits of data and a 31-bit timestamp in microseconds;
-the packet header holds the timestamp's upper bits:
+The file header is followed by packets. Each packet has a 28-byte header and fixed-size events, all little-endian
+(iniVation's format description; libcaer). A polarity event has 32 bits of data and a 31-bit timestamp in microseconds;
+the packet header holds the timestamp's upper bits. Data bits:
 
     bit 0        1 for a valid event
     bit 1        1 for ON (brighter)
@@ -27,7 +27,7 @@ _PACKET = struct.Struct("<hhiiiiii")
 def read_aedat3(data: bytes) -> Recording:
     """Read the polarity events of an AEDAT 3.1 file. Raises BadRecordingError.
 
-    Events of other types (special, frame, IMU) and events marked as invalid are left out and counted.
+    Other event types (special, frame, IMU) and events marked invalid are left out and counted.
     """
     lines, start = header_of(data)
     if b"#!END-HEADER" not in lines:

@@ -1,7 +1,7 @@
-"""AEDAT 4.0, the format of iniVation's DV and of CIFAR10-DVS as tonic distributes it, decoded by the package `aedat`.
+"""AEDAT 4.0, the format of iniVation's DV and of tonic's CIFAR10-DVS distribution, decoded by the package `aedat`.
 
-A line of text is followed by a header (a flatbuffer: compression, offset of a table, XML description of the streams)
-and by packets, which are flatbuffers as well and may be compressed.
+A line of text is followed by a header (a flatbuffer with compression, table offset, and XML description of the streams)
+and by packets, which are also flatbuffers and may be compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST_LINE = b"#!AER-DAT4.0\r\n"
 
 
 def read_aedat4(data: bytes) -> Recording:
-    """Read the event stream, rows and columns as stored. Raises BadRecordingError.
+    """Read the event stream, keeping rows and columns as stored. Raises BadRecordingError.
 
     Packets of other streams (frames, IMU, triggers) are left out and counted.
     """
@@ -30,7 +30,7 @@ def read_aedat4(data: bytes) -> Recording:
     except ImportError:
         raise BadRecordingError("needs the package aedat, which is not installed: pip install aedat") from None
     description = check_header(data)
-    # The package reads only from a path.
+    # The package can only read from a path.
     with tempfile.NamedTemporaryFile(suffix=".aedat4") as file:
         file.write(data)
         file.flush()
@@ -56,10 +56,10 @@ def read_aedat4(data: bytes) -> Recording:
 
 
 def check_header(data: bytes) -> ElementTree.Element:
-    """The header's description of the streams. Raises BadRecordingError unless the header is intact.
+    """The stream description in the header. Raises BadRecordingError if the header is damaged.
 
-    The package does not check it, and a damaged one can crash Python.
-    A table starts with the distance back to its vtable, which holds two sizes and the offset of each field (0: absent).
+    The package does not check the header, and a damaged one can crash Python. A flatbuffer table starts with the
+    distance back to its vtable, which holds two sizes and the offset of each field (0: absent).
     """
     if not data.startswith(FIRST_LINE):
         raise BadRecordingError("does not start with the line #!AER-DAT4.0")
@@ -86,7 +86,7 @@ def check_header(data: bytes) -> ElementTree.Element:
 
 
 def _sensor(description: ElementTree.Element) -> tuple[int, int] | None:
-    """Width and height of the sensor, if the description of the event stream states them."""
+    """Width and height of the sensor, if given in the description of the event stream."""
     for stream in description.iter("node"):
         facts = {attribute.get("key"): attribute.text for attribute in stream.findall("attr")}
         size = {attribute.get("key"): attribute.text or "" for attribute in stream.findall("node[@name='info']/attr")}
@@ -103,7 +103,7 @@ def _joined(packets: list[NDArray[Any]]) -> Recording:
     for name in ("x", "y"):
         if len(events) and events[name].max() >= 2**15:
             raise BadRecordingError(f"column {name} goes up to {events[name].max()}, beyond any sensor")
-    on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # depends on the release of the package
+    on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # the field name depends on the package version
     x, y = events["x"].astype(np.int16), events["y"].astype(np.int16)
     if len(events) and events["t"].max() >= 2**63:
         raise BadRecordingError("holds negative times")

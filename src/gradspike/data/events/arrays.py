@@ -22,12 +22,12 @@ _NAMES = {
 
 
 def read_npz(data: bytes) -> Recording:
-    """Read a .npz file with the arrays t (microseconds), x, y, p, each [E], or with one array as in a .npy file."""
+    """Read a .npz file with arrays t (microseconds), x, y, p, each [E], or with a single array as in `read_npy`."""
     refuse_bomb_inside(data)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile, zlib, tokenize and numpy raise their own errors for a damaged file
+    except Exception as error:  # a damaged file raises errors of zipfile, zlib, tokenize or numpy
         raise _unreadable(error, ".npz") from error
     if len(arrays) == 1:
         return _from_array(next(iter(arrays.values())))
@@ -35,7 +35,7 @@ def read_npz(data: bytes) -> Recording:
 
 
 def read_npy(data: bytes) -> Recording:
-    """Read a .npy file: a structured array [E] with the fields t, x, y, p, or numbers [E, 4] as t, x, y, p."""
+    """Read a .npy file: a structured array [E] with fields t, x, y, p, or a plain array [E, 4] in that order."""
     return _from_array(load_npy(data))
 
 
@@ -77,7 +77,7 @@ def _from_columns(columns: Mapping[str, NDArray[Any]]) -> Recording:
 
 
 def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[Any]) -> Recording:
-    """Columns of any type as a recording. Polarity is a bool, 0 and 1, or -1 and 1. Raises BadRecordingError."""
+    """Build a recording from columns of any type. Polarity is bool, 0/1 or -1/1. Raises BadRecordingError."""
     columns = {"t": np.asarray(t), "x": np.asarray(x), "y": np.asarray(y), "p": np.asarray(p)}
     if len({column.shape for column in columns.values()}) > 1 or columns["t"].ndim != 1:
         shapes = ", ".join(f"{name} {column.shape}" for name, column in columns.items())
@@ -109,7 +109,7 @@ def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[A
 
 
 def _check_whole(name: str, column: NDArray[Any]) -> None:
-    """Raise BadRecordingError unless a column holds whole numbers."""
+    """Raise BadRecordingError unless all values of a column are integers."""
     if column.dtype.kind not in "iuf" + "b" * (name == "p"):
         raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
     if column.dtype.kind == "f" and not np.isfinite(column).all():

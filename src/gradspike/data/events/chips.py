@@ -1,4 +1,4 @@
-"""Sensors whose AEDAT 2.0 addresses can be decoded: the bits of an address, and the names that jAER gives them."""
+"""Sensors with known AEDAT 2.0 addresses: the address bits, and the sensors' names in jAER."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ Address = NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an address holds column, row and polarity, as (first bit, number of bits); both count from bottom right.
+    """Bit fields of an address. x and y: (first bit, number of bits) of column and row, counted from bottom right.
 
-    on: the polarity bit of ON events. other: bits of samples that are no events (frames, IMU). pulse: bits of pulses at
-    a synchronisation or external input. Any bit not named here is unused, and zero.
+    polarity: number of the polarity bit. on: its value for ON events. other: bits that mark samples other than events
+    (frames, IMU). pulse: bits that mark pulses at a synchronisation or external input. All other bits are unused and
+    zero.
     """
 
     x: tuple[int, int]
@@ -26,11 +27,11 @@ class Layout:
     other: int = 0
     pulse: int = 0
     free: int = 0
-    """Bits that may have any value."""
+    """Bits to ignore: they may have any value."""
 
     @property
     def unused(self) -> int:
-        """Bits that are zero in every address."""
+        """Bits that are zero in every valid address."""
         places = sum(((1 << bits) - 1) << first for first, bits in (self.x, self.y))
         return ~(places | 1 << self.polarity | self.other | self.pulse | self.free) & 0xFFFFFFFF
 
@@ -45,11 +46,11 @@ class Chip:
 
 
 DVS128 = Layout(x=(1, 7), y=(8, 7), polarity=0, on=0, pulse=1 << 15)
-"""jAER's DVS128 extractor; bit 15 marks pulses at the synchronisation input."""
+"""From jAER's DVS128 extractor. Bit 15 marks pulses at the synchronisation input."""
 DAVIS = Layout(x=(12, 10), y=(22, 9), polarity=11, on=1, other=1 << 31, pulse=1 << 10, free=(1 << 10) - 1)
-"""iniVation's description of AEDAT 2.0, jAER's DavisChip; bit 31 marks frames and IMU, bit 10 the external input."""
+"""From iniVation's AEDAT 2.0 description and jAER's DavisChip. Bit 31 marks frames and IMU, bit 10 external input."""
 DVS640 = Layout(x=(1, 10), y=(11, 10), polarity=0, on=1)
-"""jAER's DVS640, and v2e at 640x480."""
+"""From jAER's DVS640; also used by v2e at 640x480."""
 
 CHIPS = {
     "dvs128": Chip(128, 128, DVS128),
@@ -60,9 +61,9 @@ CHIPS = {
     "davis640": Chip(640, 480, DAVIS),
     "dvs640": Chip(640, 480, DVS640),
 }
-"""By the name that dataset.chip takes."""
+"""Sensors by their dataset.chip value."""
 
-# Class names in jAER's headers, old and new, without their packages: Tmpdiff128, DAViS240, SBret10, Davis346BColor
+# Old and new class names in jAER's headers, without packages: Tmpdiff128, DAViS240, SBret10, Davis346BColor
 _NAMES = (
     (re.compile(r"(dvs|tmpdiff)128(?!\d|and).*"), "dvs128"),
     (re.compile(r"sbret[12]\d.*"), "davis240"),
@@ -73,7 +74,7 @@ _NAMES = (
 
 
 def chip_named(name: str) -> str | None:
-    """The chip that jAER calls `name`, such as eu.seebetter.ini.chips.davis.DAVIS240C; None if it is unknown."""
+    """The chip for a jAER class name such as eu.seebetter.ini.chips.davis.DAVIS240C, or None if unknown."""
     last = name.rpartition(".")[2].strip().lower()
     for pattern, chip in _NAMES:
         if found := pattern.fullmatch(last):
@@ -83,27 +84,27 @@ def chip_named(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Addresses taken apart. Column and row count from the top left."""
+    """Decoded addresses. Columns and rows count from the top left."""
 
     x: NDArray[np.int16]
     y: NDArray[np.int16]
     p: NDArray[np.bool_]
     good: NDArray[np.bool_]
-    """The events; all others are `others` samples, `pulses`, or `strays` at addresses that the chip does not have."""
+    """Mask of the events. The rest are `others` (samples), `pulses`, or `strays` (addresses outside the chip)."""
     others: int
     pulses: int
     strays: int
 
 
 def decode(address: Address, chip: Chip) -> Decoded:
-    """Take addresses apart."""
+    """Decode addresses."""
     layout = chip.layout
     other = (address & layout.other) != 0
     column, row = (address >> first & ((1 << bits) - 1) for first, bits in (layout.x, layout.y))
     stray = ~other & (((address & layout.unused) != 0) | (column >= chip.width) | (row >= chip.height))
     pulse = ~other & ~stray & ((address & layout.pulse) != 0)
     return Decoded(
-        # At most 10 bits each.
+        # At most 10 bits each, so int16 is enough.
         x=(chip.width - 1 - column.astype(np.int32)).astype(np.int16),
         y=(chip.height - 1 - row.astype(np.int32)).astype(np.int16),
         p=(address >> layout.polarity & 1) == layout.on,
@@ -115,7 +116,7 @@ def decode(address: Address, chip: Chip) -> Decoded:
 
 
 def chips_that_fit(address: Address, most_strays: float) -> list[str]:
-    """The chips that could have sent these addresses, smallest first within a layout."""
+    """The chips that fit these addresses, smallest first within a layout."""
     fitting = []
     for name, chip in CHIPS.items():
         decoded = decode(address, chip)

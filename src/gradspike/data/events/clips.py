@@ -1,4 +1,4 @@
-"""From files of events to samples: the work of one preparation process."""
+"""Turns event files into samples, in one preparation process."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Reader = Callable[[str, bytes], Recording]
 Sample = tuple[int, int, int, int, NDArray[Any]]
 """Label, number of the clip, start in microseconds, number of events (0: unknown), frames."""
 DECODED = ("clip", "events", "special", "left_out", "disordered", "jumps", "width", "height", "stated")
-"""What is noted of each recording: the first clip made of it; counts; the extent of its events; whether its header
-states the size of the sensor."""
+"""Columns recorded for each recording: its first clip, counts, the extent of its events, and whether its header states
+the sensor size."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording with its label and split, or the part [begin_us, end_us) of one.
+    """A recording, or its part [begin_us, end_us), with label and split.
 
-    group: clips of one group are never divided between splits. rank: the recording's position within its class, by
-    number. number: the clip's position among all clips.
+    group: clips of a group always stay in the same split. rank: position of the recording within its class, ordered by
+    recording number. number: position of the clip among all clips.
     """
 
     files: Files
@@ -58,11 +58,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """Turns clips into frames: the work of `build_in_parts`. Times are in microseconds.
+    """Turns clips into frames; called by `build_in_parts`. Times are in microseconds.
 
-    Arrays of a part: inputs [n, T, 2, size, size]; int64 [n] each: labels, clip (its number), events (of the sample),
-    and begin_us, counted from the start of the recording, or of the file for a clip that is part of a file; decoded,
-    int64 [recordings, DECODED].
+    A part holds the arrays inputs [n, T, 2, size, size]; labels, clip (number), events (count) and begin_us, all int64
+    [n]; and decoded, int64 [recordings, DECODED]. begin_us counts from the start of the recording, or from the start of
+    the file if the clip is part of a file.
     """
 
     read: Reader
@@ -80,7 +80,7 @@ class ClipFrames:
     classes: int
 
     def __call__(self, clips: Sequence[Clip]) -> Part:
-        """Read the clips into samples and a list of bad files."""
+        """Read clips. Returns their samples and the bad files."""
         samples: list[Sample] = []
         bad: list[BadFile] = []
         noted: list[list[int]] = []
@@ -103,7 +103,7 @@ class ClipFrames:
                     samples.append((label, clip.number, 0, 0, frames))
                     continue
                 if last is None or last[0] != clip.path:
-                    unreadable = clip.path  # until it has been read
+                    unreadable = clip.path  # cleared once the file is read
                     recording, note = self._decoded(clip)
                     noted.append(note)
                     last, unreadable = (clip.path, recording), ""
@@ -120,7 +120,7 @@ class ClipFrames:
         return _part(samples, tuple(bad), noted)
 
     def of_recordings(self, clips: Sequence[Clip], recordings: Sequence[Recording]) -> Part:
-        """Make samples of recordings that are in memory."""
+        """Turn recordings in memory into samples."""
         samples: list[Sample] = []
         bad = []
         for clip, recording in zip(clips, recordings, strict=True):
@@ -132,7 +132,7 @@ class ClipFrames:
         return _part(samples, tuple(bad))
 
     def _decoded(self, clip: Clip) -> tuple[Recording, list[int]]:
-        """The recording of a clip, in order of time and on the sensor, and its row of DECODED."""
+        """The recording of a clip, checked and sorted by time, and its row of DECODED."""
         recording = self.read(clip.entry.name, clip.files.read(clip.entry, most=_memory()))
         recording.check_left_out(self.max_left_out)
         recording.check_place(*self.sensor)
@@ -165,9 +165,9 @@ class ClipFrames:
         return tet_resize(np.divide(values, largest, out=values, where=largest > 0), self.image_size)
 
     def _windows(self, recording: Recording, start: int, end: int) -> Iterator[tuple[int, Recording, tuple[int, int]]]:
-        """Start, events and span of each window from `start` to `end`, or of the whole if it is not cut into windows.
+        """Yield start, events and span of each window in `start` to `end`, or of the whole range without windows.
 
-        An incomplete last window and windows without events are left out.
+        An incomplete last window and empty windows are left out.
         """
         if self.window_us is None or self.stride_us is None:
             yield start, recording, (start, end)
@@ -187,9 +187,9 @@ class ClipFrames:
                     yield begin, recording[lower:upper], (begin, begin + self.window_us)
 
     def _check_memory(self, windows: int) -> None:
-        """Raise BadRecordingError if the frames of so many windows cannot fit into memory."""
+        """Raise BadRecordingError if the frames of this many windows would not fit in memory."""
         needed = windows * self.time_steps * 2 * self.image_size**2
-        if needed > _memory() / 2:  # they are copied once
+        if needed > _memory() / 2:  # the frames are copied once
             raise BadRecordingError(
                 f"makes {counted(windows, 'window')}, {size_text(needed)} of frames: more than this machine's memory "
                 f"can take. Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
@@ -198,7 +198,7 @@ class ClipFrames:
 
 
 def _part_of(clip: Clip, recording: Recording) -> tuple[Recording, int, int]:
-    """The events of a clip, the time at which it starts, and the time that its begin_us counts from."""
+    """The events of a clip, its start time, and the origin of its begin_us."""
     if clip.begin_us is None or clip.end_us is None:
         return recording, int(recording.t[0]), int(recording.t[0])
     part = recording[slice(*np.searchsorted(recording.t, (clip.begin_us, clip.end_us)).tolist())]
@@ -210,7 +210,7 @@ def _part_of(clip: Clip, recording: Recording) -> tuple[Recording, int, int]:
 
 
 def _windows_with_events(t: NDArray[np.int64], count: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Ranges of windows, of `count`, that can hold events; `t` from the start of the first. Gaps take no work."""
+    """Ranges of the `count` windows that can contain events, so gaps are free. `t` is relative to the first window."""
     breaks = np.flatnonzero(np.diff(t) > window)
     ranges: list[tuple[int, int]] = []
     for first, last in zip(t[np.r_[0, breaks + 1]].tolist(), t[np.r_[breaks, len(t) - 1]].tolist(), strict=True):
@@ -222,7 +222,7 @@ def _windows_with_events(t: NDArray[np.int64], count: int, window: int, stride: 
 
 
 def _memory() -> float:
-    """Bytes of memory of this machine; infinite where the system does not say."""
+    """Physical memory of this machine in bytes; infinite if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

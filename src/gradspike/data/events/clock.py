@@ -1,4 +1,4 @@
-"""The clock of a recording: events out of order, and gaps that are jumps of the clock."""
+"""Clock checks for recordings: events out of order, and gaps caused by clock jumps."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gradspike.data.events.recording import JITTER_US, BadRecordingError, Record
 from gradspike.shown import counted
 
 FEWEST = 24
-"""With fewer events, a gap says nothing: among 10 random times, one set in 15 has a gap longer than the rest."""
+"""With fewer events a gap proves nothing: 1 in 15 random sets of 10 times has a gap longer than the rest."""
 JUMPS = 3
-"""Jumps of the clock to look for in one recording."""
+"""Number of clock jumps to look for in one recording."""
 
 
 def in_order(recording: Recording, on_disorder: Literal["error", "sort"]) -> tuple[Recording, int]:
-    """The recording in order of time, and the number of events that were out of order. Raises BadRecordingError.
+    """The recording sorted by time, and the number of events that were out of order. Raises BadRecordingError.
 
-    Only jitter is sorted: where time steps back by more than JITTER_US, the clock was reset, and sorting would merge
-    two recordings into one.
+    Only jitter is sorted. A step back of more than JITTER_US is a clock reset, and sorting across it would merge two
+    recordings.
     """
     t = recording.t
     if on_disorder == "error" or len(t) < 2 or (t[1:] >= t[:-1]).all():
@@ -36,9 +36,9 @@ def in_order(recording: Recording, on_disorder: Literal["error", "sort"]) -> tup
 
 
 def jump(recording: Recording) -> str | None:
-    """Describe the gap that is longer than all the rest of a recording, if there is one.
+    """Describe a gap that is longer than the rest of the recording, or return None.
 
-    With several jumps of the clock, each has to be longer than what remains without them.
+    If there are several clock jumps, each must be longer than the recording without them.
     """
     if len(recording) < FEWEST:
         return None
@@ -57,7 +57,7 @@ def jump(recording: Recording) -> str | None:
 
 
 def duration(microseconds: int) -> str:
-    """A time with a unit that fits: "120 us", "3.2 ms", "12.0 s", "5.1 h", "19,000 days"."""
+    """Format a duration with a suitable unit: "120 us", "3.2 ms", "12.0 s", "5.1 h", "19,000 days"."""
     for limit, unit, size in ((1e3, "us", 1.0), (1e6, "ms", 1e3), (6e9, "s", 1e6), (1.7e11, "h", 3.6e9)):
         if microseconds < limit:
             return f"{microseconds:,} us" if unit == "us" else f"{microseconds / size:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What decoding found in all recordings of a set: events left out or out of order, jumps of the clock, the extent."""
+"""Summary of decoding a data set: events left out or out of order, clock jumps, and the extent of the events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHOWN = 5
 
 
 def describe_decoding(folder: Path, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Sum up the array `decoded` of a set, one row for each recording; nothing for frames made elsewhere."""
+    """Summarise the array `decoded` of a set (one row per recording). Empty for precomputed frames."""
     path = folder / "decoded.npy"
     if not path.is_file():
         return {}
     rows = dict(zip(DECODED, np.load(path).T, strict=True))
-    # A file whose clips are in two parts was decoded for each of them.
+    # A file with clips in two parts was decoded once for each part.
     paths = [clips[clip].path for clip in rows["clip"].tolist()]
     last = sorted({file: row for row, file in enumerate(paths)}.values())
     total = {name: int(rows[name][last].sum()) for name in ("events", "special", "left_out", "disordered")}
@@ -42,7 +42,7 @@ def describe_decoding(folder: Path, clips: Sequence[Clip]) -> dict[str, Any]:
 
 
 def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
-    """What a user should know of the decoding, in sentences."""
+    """Warnings about the decoding, as sentences for the user."""
     lines = []
     if decoded.get("left_out"):
         lines.append(
@@ -62,10 +62,10 @@ def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
 
 
 def too_small(decoded: Mapping[str, Any], sensor: tuple[int, int]) -> tuple[int, int] | None:
-    """The size that the events need, if that is far less than the sensor: they would lie in a corner of the frames.
+    """The size the events need, if far smaller than the sensor: they would only fill a corner of the frames.
 
-    Real recordings have noise everywhere, so together they nearly fill the sensor. A header that states the sensor's
-    size is believed.
+    Real recordings contain noise everywhere, so together they nearly fill the sensor. If a header states the sensor
+    size, it is trusted.
     """
     if not decoded or decoded["sensor_stated"]:
         return None

@@ -1,7 +1,7 @@
-"""From events to frames: counts per time bin, polarity and pixel, without losing an event.
+"""Accumulates events into frames: counts per time bin, polarity and pixel, without dropping any event.
 
-tonic's bins (ToFrame with n_time_bins or n_event_bins) round the width of a bin down and lose the events at the end of
-every recording. Here, the bin of each event is computed in exact integers, and one `bincount` counts a whole recording.
+tonic's ToFrame (n_time_bins or n_event_bins) rounds the bin width down and drops the events at the end of every
+recording. Here, bins are computed in exact integer arithmetic, and one `bincount` counts a whole recording.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def to_frames(
     """Count events into frames [time_steps, 2 (OFF, ON), height, width], uint8, or int16 if a count exceeds 255.
 
     events: a Recording or tonic's structured array (t, x, y, p), sorted by time. sensor_size, image_size: (width,
-    height). If they differ, an event goes to the pixel that covers its position (column * width // sensor width), so
+    height). If they differ, each event goes to the pixel that covers its position (column * width // sensor width), so
     none is lost. bins: equal_time divides the span [start, end) in microseconds (default: first to last event) into
-    equal parts; equal_count gives every frame the same number of events, to within one. binning: binary turns any
-    count into 1. Raises ValueError for an event outside the span or the sensor, and for a count above 32,767.
+    equal intervals; equal_count gives every frame the same number of events, to within one. binning: binary clips
+    counts to 1. Raises ValueError for an event outside the span or the sensor, and for a count above 32,767.
     """
     (t, x, y, p) = _columns(events)
     width, height = sensor_size
@@ -52,7 +52,7 @@ def to_frames(
         step = (t.astype(np.int64) - start) * time_steps // (end - start)
     else:
         step = np.arange(len(t)) * time_steps // len(t)
-    # A table lookup per event instead of a division.
+    # A table lookup per event is faster than a division.
     column = (np.arange(width) * columns // width)[x]
     row = (np.arange(height) * rows // height * columns)[y]
     counts = np.bincount(
@@ -64,7 +64,7 @@ def to_frames(
 
 
 def narrow(counts: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Whole, non-negative counts as uint8, or as int16 if one exceeds 255. Raises ValueError above 32,767."""
+    """Convert non-negative integer counts to uint8, or to int16 if any exceeds 255. Raises ValueError above 32,767."""
     largest = int(counts.max())
     if largest > LARGEST:
         raise ValueError(
@@ -75,19 +75,18 @@ def narrow(counts: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int16]:
 
 
 def tet_resize(values: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
-    """Resize frames [T, 2, H, W], 0 to 1, as the released TET code does: uint8 [T, 2, size, size], times 255.
+    """Resize frames [T, 2, H, W] in 0 to 1 like the released TET code. Returns uint8 [T, 2, size, size], times 255.
 
     Deng et al., ICLR 2022, data_loaders.py: ToPILImage, Resize((size, size)), ToTensor. This multiplies by 255, rounds
-    down, and takes two channels for luminance (OFF) and alpha (ON), which PIL resizes bilinearly, weighting luminance
-    by alpha. So ON is interpolated, while OFF becomes its mean over the pixels that have ON events and is lost
-    elsewhere.
+    down, and treats the two channels as luminance (OFF) and alpha (ON). PIL resizes both bilinearly and weights
+    luminance by alpha. ON is therefore interpolated; OFF is averaged over pixels with ON events and lost elsewhere.
     """
     from PIL import Image
 
     levels = (values * 255).astype(np.uint8)
     resized = np.empty((len(levels), 2, size, size), dtype=np.uint8)
     for frame, out in zip(levels, resized, strict=True):
-        picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))  # of mode LA
+        picture = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))  # mode LA
         out[:] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     return resized
 

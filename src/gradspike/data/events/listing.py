@@ -1,4 +1,4 @@
-"""The recordings of a data set: where to download them, how to find them, and what is recorded about each sample."""
+"""The recordings of a data set: download locations, file search, and metadata of each sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gradspike.errors import UserError
 
 
 class RemoteFile(NamedTuple):
-    """A file to download: its URL, its MD5, and the name to store it under."""
+    """A file to download: URL, MD5, and local file name."""
 
     url: str
     md5: str
@@ -33,9 +33,9 @@ class RemoteFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The recordings of a data set, sorted by name, the class names by label, and the files that cannot be used.
+    """The recordings of a data set sorted by name, the class names by label, and the bad files.
 
-    labels: the paths of the files that the labels come from.
+    labels: paths of the label files.
     """
 
     clips: tuple[Clip, ...]
@@ -44,7 +44,7 @@ class Listing:
     labels: tuple[str, ...] = ()
 
     def left_out(self, files: Files, places: Sequence[Files]) -> dict[str, int]:
-        """How many files are neither recordings of the data set nor bad files nor labels: of `files`, and `places`.
+        """Count the files in `files` and `places` that are not recordings of the data set, bad files or label files.
 
         places: `files` itself, or the archives in it.
         """
@@ -62,13 +62,13 @@ class Listing:
 
 
 def is_archive(entry: Entry) -> bool:
-    """Whether a file is an archive by its name."""
+    """Whether a file name is that of an archive."""
     return entry.name.lower().endswith(ARCHIVES)
 
 
 @contextmanager
 def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> Iterator[list[Files]]:
-    """The folder or archive itself, or, if it holds archives instead of recordings, those (as in CIFAR10-DVS)."""
+    """The folder or archive itself. If it contains archives and no recordings (as in CIFAR10-DVS), the archives."""
     with ExitStack() as stack:
         if any(entry.name.lower().endswith(tuple(endings)) for entry in files.entries()):
             yield [stack.enter_context(files.readable(scratch))]
@@ -98,7 +98,7 @@ def _unpacked(files: Files, entry: Entry) -> bytes:
 
 
 def missing_in_splits(listing: Listing, files: Files) -> list[BadFile]:
-    """Classes that one split has and another lacks."""
+    """Classes that are in one split but missing from another."""
     found = {(clip.split, clip.label) for clip in listing.clips if clip.label >= 0}
     return [
         BadFile(files.shown(), f"the class {name} has no recording in the {split} split")
@@ -110,7 +110,7 @@ def missing_in_splits(listing: Listing, files: Files) -> list[BadFile]:
 
 
 def describe_samples(folder: Path, clips: Sequence[Clip], windows: bool) -> dict[str, Any]:
-    """Write the arrays that follow from each sample's clip: names, listed (its split), group, rank. Returns counts."""
+    """Write the arrays derived from each sample's clip: names, listed (split), group, rank. Returns counts."""
     number = np.load(folder / "clip.npy")
     begin = np.load(folder / "begin_us.npy")
     timed = windows or any(clip.begin_us is not None for clip in clips)
@@ -135,6 +135,6 @@ def describe_samples(folder: Path, clips: Sequence[Clip], windows: bool) -> dict
 
 
 def seconds(microseconds: int) -> str:
-    """Seconds with the decimals they need, at least one: "0.0", "12.25"."""
+    """Format as seconds with as many decimals as needed, at least one: "0.0", "12.25"."""
     whole, rest = divmod(microseconds, 1_000_000)
     return f"{whole}.{f'{rest:06d}'.rstrip('0') or '0'}"

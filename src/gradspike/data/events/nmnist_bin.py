@@ -11,7 +11,7 @@ from gradspike.shown import counted
 def read_bin(data: bytes) -> Recording:
     """Read 40-bit big-endian events: x (8 bits), y (8), polarity (1, set for ON), timestamp in microseconds (23).
 
-    A row of 240 marks a timestamp overflow of 2**13 microseconds rather than an event (the data set's Read_Ndataset.m).
+    y = 240 marks a timestamp overflow of 2**13 microseconds instead of an event (the data set's Read_Ndataset.m).
     """
     if len(data) % 5:
         raise BadRecordingError(f"truncated: {counted(len(data) % 5, 'byte')} after the last whole event")

@@ -11,14 +11,14 @@ from gradspike.data.events.recording import BadRecordingError, Recording
 from gradspike.shown import counted
 
 _CHANGES = (0, 12)
-"""Types of change detection events: 2D and CD."""
+"""Event types of change detection: 2D and CD."""
 
 
 def read_dat(data: bytes) -> Recording:
     """Read header lines that start with '%', one byte each for event type and event size, and 64-bit events.
 
-    An event is little-endian: timestamp in microseconds (32 bits, may wrap), x (bits 0-13), y (bits 14-27), polarity
-    (bit 28, set for ON).
+    Events are little-endian: a 32-bit timestamp in microseconds that may wrap, then x (bits 0-13), y (bits 14-27) and
+    polarity (bit 28, set for ON).
     """
     start, header = 0, []
     while data[start : start + 1] == b"%":
@@ -53,7 +53,7 @@ def read_dat(data: bytes) -> Recording:
 
 
 def _sensor(header: list[bytes]) -> tuple[int, int] | None:
-    """Width and height of the sensor if the header states them."""
+    """Width and height of the sensor, if given in the header."""
     facts = {found[1].lower(): int(found[2]) for line in header if (found := re.match(rb"% (\w+) (\d+)\s*$", line))}
     width, height = facts.get(b"width"), facts.get(b"height")
     return (width, height) if width and height else None

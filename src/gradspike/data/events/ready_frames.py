@@ -1,6 +1,6 @@
-"""Frames made elsewhere: the .pt files of TET's release of CIFAR10-DVS (Deng et al., ICLR 2022).
+"""Precomputed frames: the .pt files of TET's CIFAR10-DVS release (Deng et al., ICLR 2022).
 
-A file holds [frames, label]: float32 [T, 2, H, W] or [2, H, W, T] in the range 0 to 1, and a tensor with one number.
+A file holds [frames, label]: float32 [T, 2, H, W] or [2, H, W, T] in the range 0 to 1, and a one-element tensor.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def read_ready_frames(
 ) -> tuple[NDArray[Any], int]:
     """Read the frames [T, 2, image_size, image_size] and the label of a .pt file. Raises BadRecordingError.
 
-    resize=tet treats them as the released code does. resize=events takes whole numbers (counts, or 0 and 1) and moves
-    each to the pixel that covers its position, as it would have moved the events.
+    resize=tet resizes like the released code. resize=events requires integer counts (or 0 and 1) and adds each count to
+    the pixel that covers its position, as if resizing the events themselves.
     """
     frames, label = _load(data)
     if len(frames) != time_steps:
         raise BadRecordingError(f"holds {counted(len(frames), 'frame')}: set time_steps={len(frames)}")
-    empty = np.isnan(frames).all(axis=(1, 2, 3), keepdims=True)  # a frame without events, divided by its maximum, 0
+    empty = np.isnan(frames).all(axis=(1, 2, 3), keepdims=True)  # an empty frame was divided by its maximum, 0
     values = np.where(empty, np.float32(0), frames)
     if not np.isfinite(values).all():
         raise BadRecordingError(f"holds NaN or infinity in {counted(int((~np.isfinite(values)).sum()), 'value')}")
@@ -66,13 +66,13 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
     refuse_bomb_inside(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about versions of the format that then fail
+            warnings.simplefilter("ignore")  # about format versions that fail afterwards
             frames, label = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         array, number = np.asarray(frames, dtype=np.float32), float(torch.as_tensor(label).reshape(()))
-    except Exception as error:  # zipfile, pickle, EOF or runtime errors, depending on the damage
+    except Exception as error:  # a damaged file raises zipfile, pickle, EOF or runtime errors
         if code := foreign_call(_pickle_in(data), known=("torch", "collections", "numpy")):
             raise BadRecordingError(calls(code)) from error
-        # torch's own advice is to load it all the same.
+        # torch's own message advises loading it anyway.
         advice = isinstance(error, pickle.UnpicklingError)
         reason = "it is not a file of tensors" if advice else first_line(error)
         raise BadRecordingError(f"cannot be read as [frames, label]: {reason}") from error
@@ -86,7 +86,7 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
 
 
 def _pickle_in(data: bytes) -> bytes:
-    """The pickle of a .pt file: all of an old one, a member of a new one."""
+    """The pickle in a .pt file: a zip member in the current format, the whole file in the old one."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return next((archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")), b"")
@@ -95,7 +95,7 @@ def _pickle_in(data: bytes) -> bytes:
 
 
 def _by_place(values: NDArray[Any], size: int) -> NDArray[np.float64]:
-    """Sum the pixels of axis 2 that go to the same one of `size` pixels."""
+    """Sum the pixels along axis 2 that map to the same one of `size` pixels."""
     length = values.shape[2]
     chosen = np.zeros((size, length))
     chosen[np.arange(length) * size // length, np.arange(length)] = 1

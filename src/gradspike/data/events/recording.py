@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from gradspike.shown import counted
 
 MAX_LEFT_OUT = 0.05
-"""Default of dataset.max_left_out."""
+"""Default value of dataset.max_left_out."""
 
 
 class BadRecordingError(ValueError):
-    """A file of events cannot be used. The message is the reason, shown after the file's path."""
+    """An event file cannot be used. The message states the reason and is shown after the file's path."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """The events of one recording, in the order of its file.
+    """The events of one recording, in file order.
 
     t: int64 [E], microseconds. x, y: int16 [E], column and row from the top left. p: bool [E], True for ON (brighter).
-    special: everything in the file that is not among these events. left_out: those of it that should have been events
-    or cannot be told from them; why: what they are. sensor: (width, height) if the file states it.
+    special: number of other items in the file. left_out: how many of those are unusable events or indistinguishable
+    from events; why: what they are. sensor: (width, height), if given in the file.
     """
 
     t: NDArray[np.int64]
@@ -39,22 +39,22 @@ class Recording:
         return len(self.t)
 
     def __getitem__(self, part: slice | NDArray[np.intp]) -> Recording:
-        """The same recording with some of the events."""
+        """The same recording with a subset of its events."""
         return replace(self, t=self.t[part], x=self.x[part], y=self.y[part], p=self.p[part])
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Width and height of the smallest sensor, from the top left, that holds all events."""
+        """Width and height of the smallest sensor that contains all events, from the top left."""
         return (int(self.x.max()) + 1, int(self.y.max()) + 1) if len(self) else (0, 0)
 
     def check(self, width: int, height: int, max_left_out: float = MAX_LEFT_OUT) -> None:
-        """Raise BadRecordingError unless few events were left out, and the rest are in order and on the sensor."""
+        """Raise BadRecordingError if too many events were left out, or any is out of order or outside the sensor."""
         self.check_left_out(max_left_out)
         self.check_order()
         self.check_place(width, height)
 
     def check_left_out(self, most: float) -> None:
-        """Raise BadRecordingError if there are no events, or a share above `most` was left out."""
+        """Raise BadRecordingError if there are no events, or if the fraction left out exceeds `most`."""
         if not len(self):
             others = f" (but {self.special:,} that are no change in brightness)" if self.special else ""
             raise BadRecordingError(f"holds no events{others}")
@@ -78,7 +78,7 @@ class Recording:
             )
 
     def check_place(self, width: int, height: int) -> None:
-        """Raise BadRecordingError if an event lies outside the sensor, or the file states a smaller sensor."""
+        """Raise BadRecordingError if an event is outside the sensor, or the file states a smaller sensor."""
         outside = np.flatnonzero((self.x < 0) | (self.x >= width) | (self.y < 0) | (self.y >= height))
         if len(outside):
             first = outside[0]
@@ -96,7 +96,7 @@ class Recording:
 
 
 def _remedy(back_us: int) -> str:
-    """What to do about a clock that steps back by up to `back_us` microseconds."""
+    """How to fix a clock that steps back by up to `back_us` microseconds."""
     if back_us <= JITTER_US:
         return "if this is jitter, add dataset.on_disorder=sort"
     for bits in (32, 31, 24, 23):
@@ -106,10 +106,10 @@ def _remedy(back_us: int) -> str:
 
 
 JITTER_US = 10_000
-"""Largest step backwards that can be jitter, in microseconds; a reset of the clock steps back much further."""
+"""Largest step back, in microseconds, that counts as jitter. A clock reset steps back much further."""
 
 
 def percent(share: float) -> str:
-    """A share as people write it: "0.02 %", "12.3 %", "99.99 %"."""
+    """Format a fraction as a percentage: "0.02 %", "12.3 %", "99.99 %"."""
     value = 100 * share
     return f"{value:.3g} %" if value < 99 else f"{value:.2f} %"

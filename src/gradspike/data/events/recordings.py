@@ -1,7 +1,7 @@
-"""Choice of the decoder for a file of events.
+"""Selects the decoder for an event file.
 
-A decoder turns the bytes of a file into a Recording in the file's order and raises BadRecordingError for what it cannot
-decode. `Recording.check` validates the events afterwards, the same way for all formats.
+A decoder turns the bytes of a file into a Recording in file order, and raises BadRecordingError if it cannot decode
+them. `Recording.check` then validates the events in the same way for all formats.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gradspike.data.events.recording import BadRecordingError, Recording
 
 
 def read_recording(name: str, data: bytes, chip: str | None = None) -> Recording:
-    """Read the file `name` with the content `data`; the extension names the format. Raises BadRecordingError.
+    """Read the file `name` with the content `data`; its extension selects the format. Raises BadRecordingError.
 
-    AEDAT is recognised by its first line under .dat and .bin, too: jAER's first files ended in .dat. chip: the sensor
-    of AEDAT 2.0 files; None: as in their headers.
+    AEDAT in .dat and .bin files is recognised by its first line: jAER's first files ended in .dat. chip: the sensor of
+    AEDAT 2.0 files, or None to use the header's.
     """
     ending = os.path.splitext(name)[1].lower()
     if ending not in READERS:
@@ -46,7 +46,7 @@ def read_recording(name: str, data: bytes, chip: str | None = None) -> Recording
 
 
 def read_aedat(data: bytes, chip: str | None = None) -> Recording:
-    """Read AEDAT 2.0, 3.1 or 4.0, depending on the first line."""
+    """Read AEDAT 2.0, 3.1 or 4.0, as stated in the first line."""
     version = version_of(data)
     if version.startswith("2."):
         return read_aedat2(data, chip)
@@ -72,7 +72,7 @@ READERS: dict[str, Callable[[bytes], Recording]] = {
 """Decoders by file extension."""
 
 _UNMARKED = (".bin", ".dat")
-"""Extensions that several programs use for formats of their own."""
+"""Extensions that several programs use for different formats."""
 _CONTENTS = (
     (re.compile(rb"PK\x03\x04"), "a zip or .npz file"),
     (re.compile(rb"\x1f\x8b\x08"), "a gzip file"),
@@ -84,7 +84,7 @@ _CONTENTS = (
 
 
 def _check_content(ending: str, data: bytes) -> None:
-    """Raise BadRecordingError for another format's content: 40 arbitrary bits always make an event of a .bin file."""
+    """Raise BadRecordingError if the content has another format: any 40 bits decode as an event of a .bin file."""
     contents = (*_CONTENTS, (re.compile(rb"% [\x20-\x7e]+\n"), "a Prophesee file")) if ending == ".bin" else _CONTENTS
     for start, what in contents:
         if start.match(data):

@@ -1,4 +1,4 @@
-"""The base of all data sets of event recordings in files: list, prepare, split and open them."""
+"""Base class of all data sets of event files: lists, prepares, splits and opens them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RecordingsT = TypeVar("RecordingsT", bound=RecordingsConfig)
 
 
 class EventSource(FileSource[RecordingsT]):
-    """Frames from recordings in files. A subclass says how its files are named and where to download them."""
+    """Frames from recordings in files. Subclasses define the file names and the download URLs."""
 
     endings: ClassVar[tuple[str, ...]] = tuple(READERS)
 
@@ -53,19 +53,19 @@ class EventSource(FileSource[RecordingsT]):
         """Width and height of the sensor in pixels."""
 
     def reader(self) -> Reader:
-        """The function that reads a file."""
+        """The function that reads a recording."""
         return read_recording
 
     @abstractmethod
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """List the recordings in some folders or archives. Raises UserError if they do not make a data set."""
+        """List the recordings in folders or archives. Raises UserError if they do not form a data set."""
 
     def remote_files(self) -> tuple[RemoteFile, ...]:
-        """The files that `dataset.download=true` downloads, if there is a public source."""
+        """The files that `dataset.download=true` downloads; empty without a public source."""
         return ()
 
     def load(self) -> Samples:
-        """Open the frames for these options, decoding the recordings first if needed."""
+        """Open the frames for the current options. Decodes the recordings first if needed."""
         frames = self.load_frames()
         split = self.load_split(frames)
         arrays, class_names = frames.arrays, tuple(frames.facts["class_names"])
@@ -95,11 +95,11 @@ class EventSource(FileSource[RecordingsT]):
         return self.open_prepared(config.name, key, self._build)
 
     def key_of_files(self) -> dict[str, Any]:
-        """Options of this data set that determine its frames."""
+        """Options of this data set that affect its frames."""
         return {}
 
     def download(self) -> None:
-        """Download the recordings into a folder of data_dir, which appears when it is complete. Raises UserError."""
+        """Download the recordings into a folder of data_dir, created only once complete. Raises UserError."""
         remote = self.remote_files()
         if not remote:
             super().download()
@@ -113,7 +113,7 @@ class EventSource(FileSource[RecordingsT]):
         arriving.rename(folder)
 
     def load_split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """Each sample's split, kept by file name in split.csv of a small prepared set of its own."""
+        """The split of each sample, stored by file name in split.csv of a separate small prepared set."""
         config = self.config
         key = {"of": frames.folder.name, "version": VERSION, "val_fraction": config.val_fraction, **self.key_of_split()}
 
@@ -138,7 +138,7 @@ class EventSource(FileSource[RecordingsT]):
         return splits
 
     def key_of_split(self) -> dict[str, Any]:
-        """Options of this data set that determine only its split."""
+        """Options of this data set that affect only its split."""
         return {}
 
     def split(self, frames: Prepared) -> NDArray[np.uint8]:
@@ -148,8 +148,8 @@ class EventSource(FileSource[RecordingsT]):
     def hold_out(self, frames: Prepared, splits: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Hold out validation samples from the training split, unless the files have a validation split.
 
-        Groups (recordings, unless the data set says otherwise) stay together. Of a class with a single group, the last
-        windows are held out, and earlier windows that overlap them belong to no split.
+        Groups (recordings, unless the data set defines others) stay together. If a class has a single group, its last
+        windows are held out, and earlier windows that overlap them are not used.
         """
         if (splits == SPLITS.index("val")).any() or not self.config.val_fraction:
             return splits
@@ -196,7 +196,7 @@ class EventSource(FileSource[RecordingsT]):
         try:
             self.check_extent(decoded, files)
         except UserError:
-            shutil.rmtree(folder / PARTS)  # nothing to go on with
+            shutil.rmtree(folder / PARTS)  # nothing left to resume
             raise
         for line in decoding_lines(decoded):
             log.warning("%s.", line)
@@ -210,7 +210,7 @@ class EventSource(FileSource[RecordingsT]):
         }
 
     def check_extent(self, decoded: Mapping[str, Any], files: Files) -> None:
-        """Raise UserError if the events occupy far less than the sensor."""
+        """Raise UserError if the events occupy only a small part of the sensor."""
         if needed := too_small(decoded, self.sensor):
             columns, rows = decoded["extent"]
             width, height = self.sensor
@@ -221,14 +221,14 @@ class EventSource(FileSource[RecordingsT]):
             )
 
     def advice_on_sensor(self, needed: tuple[int, int]) -> str:
-        """What to do if the events need a sensor of another size."""
+        """What to do if the events need a different sensor size."""
         return (
             f"These are not recordings as {self.what} has them. For your own recordings, use dataset=event_folder "
             f"dataset.sensor_size={size_option(needed)}."
         )
 
     def work(self) -> ClipFrames:
-        """The function that turns clips into frames with these options."""
+        """The function that turns clips into frames with the current options."""
         config = self.config
         window = None if config.window_ms is None else round(config.window_ms * 1000)
         return ClipFrames(
@@ -249,7 +249,7 @@ class EventSource(FileSource[RecordingsT]):
 
 
 def _part_size(clips: Sequence[Clip]) -> int:
-    """Clips per part, for about 8 MB of files. Clips of one file stay together, as each part decodes the file."""
+    """Clips per part: about 8 MB of files, or 24 clips if they are parts of files, which each part decodes in full."""
     if any(clip.begin_us is not None for clip in clips):
         return 24
     mean: float = sum(clip.entry.size for clip in clips) / max(len(clips), 1)
@@ -257,5 +257,5 @@ def _part_size(clips: Sequence[Clip]) -> int:
 
 
 def size_option(size: tuple[int, int]) -> str:
-    """A sensor's size as the value of dataset.sensor_size."""
+    """Format a sensor size as a value of dataset.sensor_size."""
     return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"

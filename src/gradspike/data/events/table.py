@@ -1,4 +1,4 @@
-"""Many event recordings in one table, in memory and on disk."""
+"""Many event recordings in one table, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TONIC_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
-"""The structured type of tonic's readers and transforms (tonic.io.events_struct)."""
+"""The structured dtype of tonic's readers and transforms (tonic.io.events_struct)."""
 
 FIELDS = ("t", "x", "y", "p", "offsets")
 
@@ -35,7 +35,7 @@ class Events:
         return len(self.offsets) - 1
 
     def recording(self, index: int) -> NDArray[Any]:
-        """One recording as tonic's structured array [events of the recording]."""
+        """One recording as tonic's structured array [events]."""
         part = slice(self.offsets[index], self.offsets[index + 1])
         events = np.empty(part.stop - part.start, dtype=TONIC_DTYPE)
         for field in ("t", "x", "y", "p"):
@@ -49,7 +49,7 @@ class Events:
 
 
 def concatenate(parts: Sequence[Events]) -> Events:
-    """The recordings of all `parts`, in order."""
+    """Concatenate the recordings of all `parts`, in order."""
     ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
     return Events(
         t=np.concatenate([part.t for part in parts]),
