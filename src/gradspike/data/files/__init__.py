@@ -1,5 +1,5 @@
 """The files of a data set, in a folder or an archive.
 
-`containers` lists folders, zip and tar files; `files` gives one view of all three; `by_class` sorts files into splits
-and classes; `find` searches data_dir; `fingerprint` notices changes; `download` fetches the official files.
+`containers` lists folders, zip and tar files; `files` gives all three one interface; `by_class` groups files by split
+and class; `find` searches data_dir; `fingerprint` detects changes; `download` fetches the official files.
 """

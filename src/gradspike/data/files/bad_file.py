@@ -1,4 +1,4 @@
-"""A file that cannot be used, and why."""
+"""A file that cannot be used, with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be used. `path` is what the user sees: "archive.zip/train/3/x.png"."""
+    """A file that cannot be used. `path` is the path shown to the user: "archive.zip/train/3/x.png"."""
 
     path: str
     problem: str

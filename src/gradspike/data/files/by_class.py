@@ -1,4 +1,4 @@
-"""Files sorted into splits and classes by their folders: `split/class/name.ext`."""
+"""Groups files into splits and classes by folder: `split/class/name.ext`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_FOLDERS: Mapping[Split, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ClassListing:
-    """The files of each split and class, both sorted, and the files that cannot be used."""
+    """The files of each split and class, both sorted, and the bad files."""
 
     files: Files
     splits: dict[Split, dict[str, tuple[Entry, ...]]]
@@ -36,9 +36,9 @@ class ClassListing:
 def samples_root(
     files: Files, extensions: Sequence[str], folders: Mapping[Split, Sequence[str]] = SPLIT_FOLDERS
 ) -> Files:
-    """The files below the folder that holds the split folders with samples.
+    """The files in the folder that contains the split folders with samples.
 
-    Raises UserError if there are several such folders and none is at the top.
+    Raises UserError if there are several such folders and none is the top folder.
     """
     wanted = {name for names in folders.values() for name in names}
     files = files.within_single_folder(*wanted)
@@ -66,12 +66,12 @@ def list_by_class(
     labels: Mapping[Split, Mapping[str, str]] | None = None,
     around_classes: Sequence[str] = (),
 ) -> ClassListing:
-    """List `split/class/name.ext`, with any folders around the splits and between class and name.
+    """List `split/class/name.ext`. Extra folders are allowed around the splits and between class and name.
 
-    extensions: lower case, with the dot. Files beside the split folders and known companions in them (README,
-    annotations; see `companions`) are left out. Any other file in a split folder is a bad file if it has another
-    extension or is in no class folder, unless `labels` gives its class by its name. around_classes: folders that may
-    stand between a split and its classes. Missing splits are not in the result.
+    extensions: lower case, with the dot. Files outside the split folders and known companions in them (README,
+    annotations; see `companions`) are left out. Any other file in a split folder is a bad file if it has a different
+    extension, or if it is in no class folder and `labels` has no class for its name. around_classes: folders allowed
+    between a split and its classes. Missing splits are not in the result.
     """
     files = samples_root(files, extensions, folders)
     split_of = {name: split for split, wanted in folders.items() for name in wanted}

@@ -1,7 +1,7 @@
-"""Known companions of samples: documents, tables and lists, which people and programs keep beside them.
+"""Known companions of samples: documents, tables and lists stored next to them.
 
-One rule for all data sets: a file that no reader takes for a sample is left out and counted if it is a known companion.
-Any other file among the samples is a bad file, because it may be a sample that cannot be read.
+One rule for all data sets: a known companion that no reader accepts as a sample is left out and counted. Any other file
+among the samples that no reader accepts is a bad file, because it may be an unreadable sample.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMES = (
 
 
 def is_companion(name: str, sample_endings: Sequence[str]) -> bool:
-    """Whether a file is a known companion, in any letter case, and not a sample by its extension."""
+    """Whether a file is a known companion and does not have a sample's extension. Ignores case."""
     lower = name.rpartition("/")[2].casefold()
     if lower.endswith(tuple(sample_endings)):
         return False
@@ -34,10 +34,10 @@ def is_companion(name: str, sample_endings: Sequence[str]) -> bool:
 
 
 def left_out(files: Files, used: Collection[str], bad: Collection[str], inside: str = "") -> dict[str, int]:
-    """How many of `files` are neither used nor bad, by top folder and extension: `test/**/*.JPEG`, `words.txt`.
+    """Count `files` that are neither used nor bad, by top folder and extension: `test/**/*.JPEG`, `words.txt`.
 
-    used: names as in `files.entries()`. bad: paths as they are shown. inside: the folder of the data set in `files`,
-    which is not part of the names counted ("" or "folder/").
+    used: names as in `files.entries()`. bad: paths as shown to the user. inside: the folder of the data set in `files`
+    ("" or "folder/"), which is removed from the counted names.
     """
     counts: Counter[str] = Counter()
     for entry in files.entries():

@@ -1,4 +1,4 @@
-"""The files in a folder, a zip or a tar file: their list, and the archive kept open to read them."""
+"""Lists the files in a folder, zip or tar file, and keeps archives open for reading."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from gradspike.errors import UserError
 BLOCK = tarfile.BLOCKSIZE
 BOMB_BYTES = 64 * 2**20
 BOMB_RATIO = 200
-"""Beyond both, a member of an archive is no data: pictures and events become 20 times smaller at the most."""
+"""An archive member that exceeds both limits is not data: pictures and events compress by a factor of 20 at most."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """A file: its `name` (parts joined by "/"), its size in bytes, and a mark that changes with its content.
 
-    mark: CRC-32 of a zip member, otherwise the modification time in nanoseconds. offset: where the bytes begin in a tar
-    file.
+    mark: CRC-32 for a zip member, otherwise the modification time in nanoseconds. offset: position of the content in a
+    tar file.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listed:
-    """The files in a container, those that cannot be used, and how many of each name were ignored."""
+    """The files in a container, the bad files, and the number of ignored files by name."""
 
     entries: tuple[Entry, ...]
     bad: tuple[BadFile, ...]
@@ -50,7 +50,7 @@ class Listed:
 
 
 def refuse_bomb(unpacked: int, packed: int) -> None:
-    """Raise ValueError if so many bytes cannot come from so few, by what an archive's header says."""
+    """Raise ValueError if the unpacked size in an archive's header is implausible for its packed size."""
     if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
         raise ValueError(
             f"would unpack from {packed:,} to {unpacked:,} bytes, as no data do; if it is what you expect, unpack it "
@@ -59,22 +59,22 @@ def refuse_bomb(unpacked: int, packed: int) -> None:
 
 
 def refuse_bomb_inside(content: bytes) -> None:
-    """`refuse_bomb` for a file that is a zip file itself (.npz, .pt). Raises ValueError."""
+    """Apply `refuse_bomb` to a file that is itself a zip file (.npz, .pt). Raises ValueError."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
     except zipfile.BadZipFile:
-        return  # its reader says why
+        return  # the file's reader reports the reason
     refuse_bomb(unpacked, len(content))
 
 
 def _unsafe(name: str) -> bool:
-    """Whether a member's name leads out of the archive. A backslash is a letter like others: `member_name`."""
+    """Whether a member's name points outside the archive. Backslashes are ordinary characters: see `member_name`."""
     return name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name) is not None
 
 
 def list_folder(path: Path, root: str) -> Listed:
-    """The files of a folder below `root` ("" or "folder/"), following links."""
+    """List the files of a folder below `root` ("" or "folder/"). Follows links."""
     entries: list[Entry] = []
     bad: list[BadFile] = []
     leavings = Leavings()
@@ -84,7 +84,7 @@ def list_folder(path: Path, root: str) -> Listed:
         folder = path / below
         status = folder.stat()
         place = (status.st_dev, status.st_ino)
-        if place in around:  # a link to a folder around it
+        if place in around:  # a link to one of its parent folders
             continue
         with os.scandir(folder) as listing:
             for item in listing:
@@ -98,14 +98,14 @@ def list_folder(path: Path, root: str) -> Listed:
                     facts = item.stat()
                     entries.append(Entry(name, facts.st_size, facts.st_mtime_ns))
                 elif item.is_symlink() and not os.path.exists(item.path):
-                    entries.append(Entry(name, 0, 0))  # reading it gives the reason
+                    entries.append(Entry(name, 0, 0))  # reading the file will report the reason
                 else:
                     bad.append(BadFile(str(path / name), "is a pipe, a socket or a device"))
     return Listed(tuple(entries), tuple(bad), leavings.counts())
 
 
 def list_zip(path: Path, shown: str) -> Listed:
-    """The members of a zip file; `shown` is its path for messages. Raises UserError if it is encrypted."""
+    """List the members of a zip file. shown: its path for messages. Raises UserError if it is encrypted."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
     leavings = Leavings()
@@ -119,7 +119,7 @@ def list_zip(path: Path, shown: str) -> Listed:
 
 
 def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
-    """The members of a tar file. Raises tarfile.TarError if its end is missing."""
+    """List the members of a tar file. Raises tarfile.TarError if it is truncated."""
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
     leavings = Leavings()
@@ -140,7 +140,7 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
             continue
         _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
     if last is not None and not compressed and not last.issparse():
-        # A tar file truncated between two members reads like a shorter one; only the zero block at its end is missing.
+        # A tar file truncated between two members reads like a shorter one. Only its final zero block is missing.
         file = open_plain(path)
         file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
         if file.read(BLOCK) != bytes(BLOCK):
@@ -157,7 +157,7 @@ def _is_ignored(name: str, leavings: Leavings) -> bool:
 
 
 def _enter(shown: str, entry: Entry, entries: dict[str, Entry], bad: dict[str, BadFile]) -> None:
-    """Add a member of an archive to the entries, or to the bad files if its name cannot be used."""
+    """Add an archive member to the entries, or to the bad files if its name is invalid."""
     if _unsafe(entry.name):
         bad[entry.name] = BadFile(f"{shown}/{entry.name}", "has a name that points outside the archive")
     elif entry.name in entries or entry.name in bad:
@@ -171,7 +171,7 @@ Opened = tuple[Path, int, int, int]
 
 
 def _now(path: Path) -> Opened:
-    """The key of an open file. A changed file gets a new one, and so does a forked worker, which must not share it."""
+    """Cache key of an open file. A changed file gets a new key, as does a forked worker: handles must not be shared."""
     status = path.stat()
     return path, status.st_size, status.st_mtime_ns, os.getpid()
 
@@ -187,7 +187,7 @@ def _zip(*opened: *Opened) -> zipfile.ZipFile:
 
 @lru_cache(maxsize=4)
 def _tar(*opened: *Opened) -> tarfile.TarFile:
-    return tarfile.open(opened[0], encoding="utf-8")  # by default, the encoding depends on the locale
+    return tarfile.open(opened[0], encoding="utf-8")  # the default encoding depends on the locale
 
 
 @lru_cache(maxsize=4)
@@ -196,22 +196,22 @@ def _plain(*opened: *Opened) -> IO[bytes]:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file, kept open because its directory is slow to read."""
+    """Open a zip file and keep it open, because its directory is slow to read."""
     return _zip(*_now(path))
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
-    """A tar file, compressed or not, kept open."""
+    """Open a tar file, compressed or not, and keep it open."""
     return _tar(*_now(path))
 
 
 def open_plain(path: Path) -> IO[bytes]:
-    """A file, kept open."""
+    """Open a file and keep it open."""
     return _plain(*_now(path))
 
 
 def opener(path: Path) -> Any:
-    """The function that opens a file for reading its decompressed bytes, chosen by its first bytes."""
+    """The function that opens a file for decompressed reading, selected by the file's first bytes."""
     with path.open("rb") as file:
         start = file.read(6)
     openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}

@@ -1,4 +1,4 @@
-"""The check of `data_dir`, the folder that holds data."""
+"""Checks `data_dir`, the folder for all data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from gradspike.errors import UserError
 
 
 def check_data_dir(path: str | Path) -> Path:
-    """Return `path` as an existing folder, creating it but not its parents. Raises UserError.
+    """Return `path` as an existing folder. Creates the folder, but not its parents. Raises UserError.
 
-    A missing parent is more often a typing error or an unmounted disk than a wish for a new tree.
+    A missing parent usually means a typo or an unmounted disk.
     """
     folder = Path(path).expanduser()
     if folder.exists() and not folder.is_dir():

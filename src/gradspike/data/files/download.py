@@ -1,4 +1,4 @@
-"""Download of an official file: complete and with the right checksum, or not at all."""
+"""Downloads an official file. The file only appears once it is complete and its checksum is correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def download(url: str, md5: str | None, data_dir: Path, filename: str) -> None:
-    """Download `url` to data_dir/filename. Raises UserError with what to do by hand if that fails."""
+    """Download `url` to data_dir/filename. On failure, raises UserError with instructions for a manual download."""
     from torchvision.datasets.utils import download_url
 
     partial = data_dir / f".{filename}.download"
@@ -22,7 +22,7 @@ def download(url: str, md5: str | None, data_dir: Path, filename: str) -> None:
         partial.mkdir(exist_ok=True)
         download_url(url, str(partial), filename, md5)
         (partial / filename).replace(data_dir / filename)
-    # Sockets, TLS, HTTP and checksums (RuntimeError) each raise errors of their own.
+    # Sockets, TLS, HTTP and checksums (RuntimeError) raise different errors.
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{url} could not be downloaded from {urlsplit(url).hostname} ({error}). Download it elsewhere and put it "

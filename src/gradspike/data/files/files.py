@@ -1,6 +1,6 @@
-"""One view of the files of a data set in a folder, zip or tar file: names, contents, fingerprint.
+"""One interface to the files of a data set in a folder, zip or tar file: names, contents, fingerprint.
 
-Members of an archive are never unpacked under their own names.
+Archive members are never unpacked under their own names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gradspike.data.files.containers import (
 from gradspike.errors import UserError
 
 MOST_BYTES = 2**30
-"""A picture, a list or a pickle of a data set is never larger."""
+"""Size limit for a picture, list or pickle; no real one is larger."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -42,9 +42,9 @@ class MissingSourceError(UserError):
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder or an archive below `root` ("" or "folder/"). Picklable; workers reopen it.
+    """The files of a folder or archive below `root` ("" or "folder/"). Picklable; workers reopen it.
 
-    shown_as: the path to show to the user, if it is not the one that is read.
+    shown_as: the path to show to the user, if it differs from the path that is read.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Files:
 
     @classmethod
     def open(cls, path: str | Path) -> Files:
-        """Open a folder or an archive. Raises UserError if it is neither or cannot be read."""
+        """Open a folder or archive. Raises UserError if it is neither or is unreadable."""
         path = Path(path).expanduser()
         if path.is_dir():
             return cls(path, "folder")
@@ -94,23 +94,23 @@ class Files:
         return replace(listed, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
 
     def entries(self) -> tuple[Entry, ...]:
-        """All files except ignored ones, sorted by name on every file system. Raises UserError."""
+        """All files that are not ignored, sorted by name on every file system. Raises UserError."""
         return self._listed.entries
 
     def bad(self) -> tuple[BadFile, ...]:
-        """Members of an archive that cannot be used: unsafe or repeated names, links."""
+        """Archive members that cannot be used: unsafe or duplicate names, links."""
         return self._listed.bad
 
     def ignored(self) -> dict[str, int]:
-        """How many files and folders of each name were ignored as leavings of systems (`leavings`)."""
+        """Number of ignored system files and folders by name (see `leavings`)."""
         return self._listed.ignored
 
     def below(self, folder: str) -> Files:
-        """The files of one folder, with names relative to it."""
+        """The files in one folder, with names relative to it."""
         return replace(self, root=f"{self.root}{folder.rstrip('/')}/" if folder else self.root)
 
     def within_single_folder(self, *wanted: str) -> Files:
-        """The files inside the folders that surround all of them, as in many archives; stops at a `wanted` folder."""
+        """Strip the folders that contain all files, as in many archives. Stops at a `wanted` folder."""
         files = self
         while True:
             tops = {entry.name.partition("/")[0] for entry in files.entries()}
@@ -119,7 +119,7 @@ class Files:
             files = files.below(tops.pop())
 
     def read(self, entry: Entry, most: float = MOST_BYTES) -> bytes:
-        """The bytes of a file of up to `most` bytes. Raises OSError or ValueError with a reason to show to the user."""
+        """Read a file of up to `most` bytes. Raises OSError or ValueError with a reason for the user."""
         name = self.root + entry.name
         if entry.size > most:
             raise ValueError(f"has {entry.size:,} bytes; at most {most:,.0f} are read")
@@ -140,11 +140,11 @@ class Files:
             member = open_tar(self.path).extractfile(name)
             assert member is not None
             return member.read()
-        except Exception as error:  # zlib, lzma, zipfile, tarfile and struct each raise their own
+        except Exception as error:  # zlib, lzma, zipfile, tarfile and struct raise different errors
             raise ValueError(f"cannot be unpacked ({str(error) or type(error).__name__})") from error
 
     def find(self, name: str) -> Entry | None:
-        """The file of that name, or None."""
+        """The file with this name, or None."""
         return self._by_name.get(name)
 
     @cached_property
@@ -152,11 +152,11 @@ class Files:
         return {entry.name: entry for entry in self.entries()}
 
     def shown(self, name: str = "") -> str:
-        """A file's path for messages: `data/archive.zip/train/cat/1.png`."""
+        """The path of a file for messages: `data/archive.zip/train/cat/1.png`."""
         return str((self.shown_as or self.path) / PurePosixPath(self.root + name))
 
     def fingerprint(self) -> str:
-        """A hash of all names, sizes and marks. It changes when a file changes, without reading contents."""
+        """Hash of all names, sizes and marks. It detects changed files without reading their contents."""
         digest = hashlib.sha256()
         for entry in self.entries():
             digest.update(f"{entry.name}\0{entry.size}\0{entry.mark}\n".encode("utf-8", "surrogateescape"))
@@ -166,7 +166,7 @@ class Files:
 
     @contextmanager
     def readable(self, scratch: Path) -> Iterator[Files]:
-        """These files for random access: a compressed tar file is decompressed into `scratch` first."""
+        """These files with random access. A compressed tar file is first decompressed into `scratch`."""
         if not self.compressed:
             yield self
             return
@@ -181,6 +181,6 @@ class Files:
         plain.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the listing: a million entries should not travel to the workers with each part."""
+        """Leave out the listing, so a million entries are not sent to the workers with each part."""
         kept = ("path", "kind", "root", "shown_as", "compressed")
         return {name: getattr(self, name) for name in kept}

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: the path that was given, or one of the usual names in data_dir."""
+"""Finds the files of a data set: at a given path, or under one of the usual names in data_dir."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from gradspike.data.files.files import ARCHIVES, Files, MissingSourceError
 
 
 def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], what: str, put: str) -> Files:
-    """The files of a data set: `source`, or the first of its `usual_names` that exists in data_dir.
+    """The files of a data set: `source`, or the first of `usual_names` that exists in data_dir.
 
-    Raises UserError that lists the names searched for and what to `put` there ("the official download ...").
+    Otherwise raises a UserError that lists the searched names and says what to `put` there ("the official download
+    ...").
     """
     if source is not None:
         return Files.open(source)
@@ -33,7 +34,7 @@ def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], 
 
 
 def nearest_path(path: Path) -> str:
-    """A sentence about the existing path that is most like the missing `path`, with its leading space."""
+    """A sentence, with a leading space, that suggests the existing path closest to the missing `path`."""
     missing: list[str] = []
     existing = path.absolute()
     while not existing.exists() and existing != existing.parent:

@@ -1,9 +1,9 @@
-"""Whether the files of a data set have changed since it was prepared, without looking at all of them.
+"""Detects changes to the files of a data set since it was prepared, without listing all of them.
 
-A fingerprint covers the name, size and mark of every file. Reading a million names takes too long for opening a
-prepared set, so the fingerprint is stored with a cheap stamp: size and time of an archive, or the times of the folders
-down to the classes, which change when a file is added, removed or renamed. Small folders are always read in full;
-`refresh` reads everything.
+A fingerprint covers the name, size and mark of every file. Listing a million files takes too long when opening a
+prepared set, so the fingerprint is cached with a cheap stamp: size and modification time of an archive, or modification
+times of the folders down to the classes. These times change when a file is added, removed or renamed. Small folders are
+always read in full. `refresh` reads everything.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from gradspike.data.files.files import Files
 from gradspike.json_text import to_json
 
 LISTING_VERSION = 4
-"""Change it with any change in which files are listed and how they are named: stored fingerprints are then renewed."""
+"""Increase when the listing of files or their naming changes, to invalidate cached fingerprints."""
 FEW = 20_000
-"""Folders with up to this many files are read in full every time (about 0.1 s)."""
+"""Folders with up to this many files are always read in full (about 0.1 s)."""
 LEVELS = 4
 
 
 def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
-    """The fingerprint of `files`, read from data_dir/prepared if nothing has changed."""
+    """The fingerprint of `files`, from the cache in data_dir/prepared if nothing has changed."""
     record = _record(files.path, files.root, data_dir)
     stamp = _stamp(files)
     try:
@@ -46,12 +46,12 @@ def fingerprint(files: Files, data_dir: Path, refresh: bool = False) -> str:
         temporary.write_text(to_json(found), encoding="utf-8")
         temporary.replace(record)
     except OSError:
-        pass  # a read-only data_dir works, a little slower
+        pass  # a read-only data_dir works, just slower
     return str(found["fingerprint"])
 
 
 def last_fingerprint(path: Path, data_dir: Path) -> str | None:
-    """The fingerprint of a folder or archive when it was last opened with this data_dir; None if it never was."""
+    """The fingerprint of a folder or archive when last opened with this data_dir, or None if it never was."""
     try:
         return str(json.loads(_record(path, "", data_dir).read_text(encoding="utf-8"))["fingerprint"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -80,7 +80,7 @@ def _stamp(files: Files) -> str:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder; a folder that begins with a hundred files is taken to hold no folders."""
+    """The subfolders of a folder. Assumes none if its first hundred items are all files."""
     found = []
     with os.scandir(folder) as listing:
         for count, item in enumerate(listing):

@@ -1,6 +1,6 @@
-"""What operating systems, file servers and programs leave in folders: thumbnails, recycle bins, caches.
+"""Files that operating systems, file servers and programs leave in folders: thumbnails, recycle bins, caches.
 
-None of it is a sample, whatever its extension. It is ignored, counted, and reported once.
+They are never samples, whatever their extension. They are ignored, counted, and reported once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMES = {
     "recycler",
     "system volume information",
     "indexervolumeguid",
-    # macOS; all other names begin with a dot
+    # macOS; all its other names start with a dot
     "__macosx",
     "icon\r",
     "network trash folder",
@@ -41,34 +41,34 @@ _NAMES = {
     "zbthumbnail.info",
 }
 _HIDDEN = (".ds_store", ".ipynb_checkpoints", ".thumbnails", ".appledouble", ".git")
-"""Hidden names that are reported by themselves; all others as `.*`."""
+"""Hidden names that are reported individually; all others are reported as `.*`."""
 
 
 def is_leaving(part: str) -> bool:
-    """Whether a file or folder of this name is ignored, in any letter case; names that begin with a dot always are."""
+    """Whether a file or folder with this name is ignored. Ignores case. Names that start with a dot always are."""
     return (part.startswith(".") and part not in (".", "..")) or part.casefold() in _NAMES
 
 
 def first_leaving(parts: Sequence[str]) -> int | None:
-    """The position of the first part of a path that is ignored, with all that lies in it."""
+    """Index of the first ignored part of a path; its contents are ignored too. None if there is none."""
     return next((place for place, part in enumerate(parts) if is_leaving(part)), None)
 
 
 class Leavings:
-    """Counts what is ignored: files and folders by their names, not what lies in such a folder."""
+    """Counts ignored files and folders by name, without the contents of ignored folders."""
 
     def __init__(self) -> None:
         self._places: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def add(self, path: str) -> None:
-        """Count an ignored file or folder, given by its path."""
+        """Count the ignored file or folder at `path`."""
         if path not in self._places:
             self._places.add(path)
             self._counts[_kind(path.rpartition("/")[2])] += 1
 
     def counts(self) -> dict[str, int]:
-        """How many files and folders of each name were ignored."""
+        """Number of ignored files and folders by name."""
         return dict(sorted(self._counts.items()))
 
 

@@ -1,4 +1,4 @@
-"""Names of files as text, whatever wrote them: other systems, other encodings, other spellings of the same letters."""
+"""Decodes file names from any operating system, encoding and Unicode form."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _UNICODE_PATH = 0x7075
 
 
 def class_name(name: str) -> str:
-    """The name of a class folder. One name in two Unicode spellings (NFC, and NFD as macOS writes) is one class.
+    """The class name of a folder. NFC and NFD forms (macOS writes NFD) of a name are the same class.
 
-    Under a locale that is not UTF-8, Python reads the same bytes as other text; they are read as UTF-8 here.
+    Under a non-UTF-8 locale, Python decodes the bytes differently; here they are always decoded as UTF-8.
     """
     return unicodedata.normalize("NFC", name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape"))
 
 
 def member_name(info: zipfile.ZipInfo) -> str:
-    """The name of a zip member, with "/" between folders. Some programs on Windows write backslashes.
+    """The name of a zip member, with "/" as separator: some Windows programs write backslashes.
 
-    Without a flag for UTF-8, zipfile reads CP437, as the format says; many programs write UTF-8 all the same.
+    Without the UTF-8 flag, zipfile decodes CP437 as the format requires, but many programs write UTF-8 anyway.
     """
     name = info.filename
     if not info.flag_bits & _UTF8_FLAG:

@@ -1,4 +1,4 @@
-"""Pickles of plain values and arrays, read without running code."""
+"""Loads pickles of plain values and arrays without running code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing_extensions import override
 
 
 class _CodeError(pickle.UnpicklingError):
-    """A pickle calls something that numbers, texts and arrays do not need."""
+    """A pickle calls something that numbers, strings and arrays do not need."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """Builds numbers, texts, lists, dicts and numpy arrays, and refuses everything that could run code.
+    """Builds numbers, strings, lists, dicts and numpy arrays, and refuses everything that could run code.
 
-    The one in Python, because the one in C allocates whatever size of memo a damaged pickle asks for.
+    Subclasses the pure Python unpickler, because the C one allocates any memo size that a damaged pickle requests.
     """
 
     @override
@@ -30,7 +30,7 @@ class _Unpickler(pickle._Unpickler):
             return np.zeros(0).__reduce_ex__(5)[0]
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in old protocols
+        if (module, name) == ("_codecs", "encode"):  # Python 3 pickles bytes this way in old protocols
             return _encode
         raise _CodeError(calls(f"{module}.{name}"))
 
@@ -41,7 +41,7 @@ def calls(code: str) -> str:
 
 
 def foreign_call(content: bytes, known: Collection[str]) -> str | None:
-    """The first thing that a pickle imports from elsewhere than the packages `known`; None if there is none."""
+    """The first import of a pickle from outside the packages `known`, or None."""
     texts: list[str] = []
     try:
         for operation, argument, _ in pickletools.genops(content):
@@ -60,7 +60,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def load_pickle(content: bytes) -> Any:
-    """Load a pickle of plain values and arrays. Raises ValueError for any other and for a damaged one."""
+    """Load a pickle of plain values and arrays. Raises ValueError if it is damaged or contains anything else."""
     try:
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except _CodeError as error:

@@ -1,4 +1,4 @@
-"""Text files that come with a data set, as any editor or system has written them."""
+"""Reads the text files of a data set, written by any editor or system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 
 
 def read_text(files: Files, entry: Entry) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError.
 
-    Use `str.splitlines` on it: lines may end as on Unix or Windows.
+    Split it with `str.splitlines`: the line endings may be from Unix or Windows.
     """
     try:
         content = files.read(entry)
