@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official Python pickles, or pictures as `split/class/name.ext`.
 
-A pickle of the official download is read by `_read_batch`.
+`_read_batch` reads one pickle of the official download.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPLIT_NAMES = {name for names in SPLIT_FOLDERS.values() for name in names}
 
 @dataclass(frozen=True)
 class Official:
-    """The official download of one of the two: its pickles with their splits, and the keys in them."""
+    """The official download of CIFAR-10 or CIFAR-100: its pickles, their splits, and their keys."""
 
     title: str
     folder: str
@@ -48,11 +48,11 @@ class Official:
     meta: str
     class_names: str
     torchvision: str
-    """torchvision's class, which has the URL and the checksum."""
+    """The torchvision class with the URL and checksum."""
 
     @property
     def names(self) -> set[str]:
-        """The names of all its pickles."""
+        """The names of all pickles."""
         return {self.meta, *(name for name, _ in self.batches)}
 
 
@@ -81,7 +81,7 @@ OFFICIAL = {
 
 
 class Cifar(PictureSource[Cifar10Config]):
-    """CIFAR-10: pictures [3, 32, 32]. The official order of the classes is that of their names."""
+    """CIFAR-10: pictures [3, 32, 32]. The official class order is alphabetical."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10Config
     stored_size = SIZE
@@ -158,13 +158,13 @@ class Cifar(PictureSource[Cifar10Config]):
 
 
 class Cifar100(Cifar):
-    """CIFAR-100: the same pictures' form, 100 classes."""
+    """CIFAR-100: pictures of the same shape in 100 classes."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar100Config
 
 
 def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key: str, classes: int, size: int) -> Part:
-    """The pictures of some pickles with their splits."""
+    """Read pickles, given with their splits, into arrays."""
     parts, bad = [], []
     for entry, split in items:
         try:
@@ -176,7 +176,7 @@ def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key
 
 
 def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size: int) -> dict[str, Any]:
-    """The arrays of one pickle. Raises ValueError if its content is not that of a CIFAR batch."""
+    """Read one pickle into arrays. Raises ValueError if it is not a valid CIFAR batch."""
     batch = load_pickle(content)
     if not isinstance(batch, dict) or not {"data", labels_key} <= batch.keys():
         raise ValueError(f"does not hold 'data' and '{labels_key}'")
@@ -211,7 +211,7 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
 
 
 def _find_batches(files: Files, official: Official) -> Files | None:
-    """The folder in `files` that holds the official pickles, or None if the samples are pictures in class folders.
+    """The folder in `files` with the official pickles, or None if the samples are pictures in class folders.
 
     Raises UserError if there are several complete folders, or both pickles and pictures.
     """
@@ -236,7 +236,7 @@ def _find_batches(files: Files, official: Official) -> Files | None:
 
 
 def _in_class_folder(entry: Entry) -> bool:
-    """Whether a file is a picture `split/class/...`, in any folder."""
+    """Whether a file is a picture at `split/class/...` in any folder."""
     folders = entry.name.split("/")[:-1]
     return entry.name.lower().endswith(EXTENSIONS) and any(part in SPLIT_NAMES for part in folders[:-1])
 

@@ -1,10 +1,10 @@
 """CIFAR10-DVS (Li, Liu, Ji, Li & Shi, Front. Neurosci. 2017): 1,000 recordings of each class of CIFAR-10.
 
-Reads tonic's distribution (.aedat4), the original one (AEDAT 2.0), events as .npz, .npy, .dat or .bin, and the ready
-frames of TET (train/0.pt, test/0.pt); in one folder or archive, or one archive per class.
+Reads tonic's distribution (.aedat4), the original one (AEDAT 2.0), events as .npz, .npy, .dat or .bin, and TET's
+precomputed frames (train/0.pt, test/0.pt). The files can be in one folder or archive, or in one archive per class.
 
-The data set has no official split. The literature divides each class 9:1 by the number in the file name. `folds` and
-`test_fold` choose the number of folds and the test fold (default: the last one). The ready frames keep their own split.
+The data set has no official split. The literature splits each class 9:1 by the number in the file name. `folds` and
+`test_fold` set the number of folds and the test fold (default: the last one). TET's frames keep their own split.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ ConfigT = TypeVar("ConfigT", bound=Cifar10DvsConfig)
 
 
 def read_upright(name: str, data: bytes) -> Recording:
-    """Read a recording and turn the pictures of the original .aedat files upright.
+    """Read a recording. Swaps the axes of original .aedat files to turn the pictures upright.
 
-    Their camera lay on its side, so jAER shows the pictures mirrored along a diagonal. SpikingJelly and events-tfds
-    swap the axes, too (column 127 - y bits, row 127 - x bits).
+    The camera lay on its side, so jAER shows the pictures mirrored along a diagonal. SpikingJelly and events-tfds also
+    swap the axes (column 127 - y bits, row 127 - x bits).
     """
     recording = read_recording(name, data, chip="dvs128")
     if not name.lower().endswith(".aedat"):
@@ -55,7 +55,7 @@ def read_upright(name: str, data: bytes) -> Recording:
 
 
 class ByNumber(EventSource[ConfigT]):
-    """Recordings that are split by the number in their file name."""
+    """Recordings split by the number in the file name."""
 
     @property
     @override
@@ -68,12 +68,12 @@ class ByNumber(EventSource[ConfigT]):
 
     @property
     def test_fold(self) -> int:
-        """The fold that is the test split, from 0."""
+        """Index of the test fold, from 0."""
         return self.config.folds - 1 if self.config.test_fold is None else self.config.test_fold
 
     @override
     def split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """Split by the file's position among all files of its class, including those that cannot be used."""
+        """Split by the position of each file among all files of its class, including bad files."""
         splits = np.array(frames.arrays["listed"])
         if (splits == SPLITS.index("test")).any():
             if self.config.test_fold is not None:
@@ -96,7 +96,7 @@ class ByNumber(EventSource[ConfigT]):
 
 
 class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
-    """Recordings of a DVS128 named `cifar10_<class>_<number>` or stored in a folder per class."""
+    """DVS128 recordings named `cifar10_<class>_<number>` or stored in one folder per class."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10DvsConfig
     what = "CIFAR10-DVS"
@@ -120,7 +120,7 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
 
     @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """List recordings by name, or ready frames by the folders train and test; these hold their labels."""
+        """List recordings by name, or precomputed frames (which contain their labels) by the folders train and test."""
         entries = [(files, entry) for files in places for entry in files.entries()]
         ready = [(files, entry) for files, entry in entries if entry.name.lower().endswith(READY)]
         recorded = [files.shown(entry.name) for files, entry in entries if entry.name.lower().endswith(self.endings)]
@@ -134,7 +134,7 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
 
 
 def list_by_number(found: Sequence[tuple[int, int, Files, Entry]]) -> list[Clip]:
-    """Clips of (label, number, files, entry), sorted by name, with their rank by number within the class."""
+    """Turn (label, number, files, entry) into clips, sorted by name and ranked by number within their class."""
     ranks: dict[tuple[Files, str], int] = {}
     seen = [0] * len(CLASS_NAMES)
     for label, _, files, entry in sorted(found, key=lambda item: (item[0], item[1], item[3].name)):

@@ -1,7 +1,7 @@
-"""cifar10dvs_sim: CIFAR-10's pictures in front of the simulated event camera, moved as they were for CIFAR10-DVS.
+"""cifar10dvs_sim: CIFAR-10 pictures recorded by the simulated event camera, with the motion used for CIFAR10-DVS.
 
-A look-alike of CIFAR10-DVS of any size, with the same sensor size, path, classes, file names, split and options. Its
-events come from a camera model, not from a DVS128; accuracy on it says nothing about CIFAR10-DVS.
+A substitute for CIFAR10-DVS in any size, with the same sensor size, path, classes, file names, split and options. The
+events come from a camera model instead of a DVS128, so accuracy says nothing about CIFAR10-DVS.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IDENTITIES = 10_000
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to record: its clip, its pixels (bytes of uint8 [3, 32, 32]) and the number that seeds its noise."""
+    """A picture to record: its clip, its pixels (bytes of uint8 [3, 32, 32]) and the seed of its noise."""
 
     clip: Clip
     picture: bytes
@@ -51,19 +51,19 @@ class Scene:
 
 @dataclass(frozen=True)
 class SimulatedFrames:
-    """Records scenes and turns them into frames: the work of `build_in_parts`."""
+    """Records scenes and turns them into frames; called by `build_in_parts`."""
 
     camera: CameraConfig
     frames: ClipFrames
 
     def __call__(self, scenes: Sequence[Scene]) -> Part:
-        """Record some scenes into samples."""
+        """Record scenes and turn them into samples."""
         recordings = record_scenes(scenes, EventCamera(self.camera, loop_scenes.SENSOR, loop_scenes.SENSOR))
         return self.frames.of_recordings([scene.clip for scene in scenes], recordings)
 
 
 def record_scenes(scenes: Sequence[Scene], camera: EventCamera) -> list[Recording]:
-    """Record the scenes along the loops. A scene gives the same events alone and among others."""
+    """Record the scenes moving along the loops. The events of a scene do not depend on the other scenes."""
     pictures = np.stack([np.frombuffer(scene.picture, dtype=np.uint8).reshape(3, 32, 32) for scene in scenes])
     identities = np.array([scene.identity for scene in scenes], dtype=np.int64)
     events: Events = camera.record(loop_scenes.scenes(pictures), loop_scenes.sample_times(), identities)
@@ -104,11 +104,11 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
 
     @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """The recordings that will be made, in order of their names."""
+        """The recordings to simulate, sorted by name."""
         return Listing(tuple(scene.clip for scene in self.scenes(places[0])), CLASS_NAMES)
 
     def scenes(self, files: Files) -> list[Scene]:
-        """The first `per_class` pictures of each class, training before test pictures. Raises ConfigError."""
+        """The first `per_class` pictures of each class, training pictures first. Raises ConfigError."""
         self.pictures.prepare_workers = self.prepare_workers
         samples = self.pictures.checked()
         from_test = samples.splits == SPLITS.index("test")

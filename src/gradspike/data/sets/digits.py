@@ -1,6 +1,6 @@
-"""scikit-learn's digits: 1,797 scanned digits of 8x8 pixels that ship with it (Alpaydin & Kaynak, UCI, 1998).
+"""digits: 1,797 scanned digits of 8x8 pixels, included in scikit-learn (Alpaydin & Kaynak, UCI, 1998).
 
-They stay at 8x8: upscaling adds work but no information, and two poolings still leave 2x2.
+They stay at 8x8: upscaling adds computation but no information, and 2x2 pixels remain after two pooling layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPLIT_SEED = 1797
 
 
 def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
-    """Images (uint8 [1797, 8, 8], 17 grey levels), labels, and the fixed split (70/10/20 % of each class)."""
+    """Read images (uint8 [1797, 8, 8], 17 grey levels), labels, and the fixed split (70/10/20 % of each class)."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()

@@ -1,7 +1,7 @@
-"""digits_events: scikit-learn's digits, moved along saccades in front of a simulated event camera.
+"""digits_events: scikit-learn's digits, recorded with saccades by a simulated event camera.
 
-As in N-MNIST (Orchard et al., Front. Neurosci. 2015), three saccades of 100 ms each follow a triangle. An edge triggers
-events in proportion to its component across the movement, so each saccade shows other parts of the outline.
+As in N-MNIST (Orchard et al., Front. Neurosci. 2015), three 100 ms saccades follow a triangle. The number of events at
+an edge is proportional to its component perpendicular to the motion, so each saccade shows other parts of the outline.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ SIZE: int = DigitsEventsConfig.model_fields["image_size"].default
 SACCADE_US = 100_000
 SAMPLES_PER_SACCADE = 32
 CORNERS = ((-3, -2), (0, 3), (3, -2), (-3, -2))
-"""(x, y) of the picture's centre in sensor pixels from the sensor's centre: an isosceles triangle."""
+"""(x, y) offset of the picture from the sensor's centre, in sensor pixels: an isosceles triangle."""
 DURATION_US = SACCADE_US * (len(CORNERS) - 1)
 
 _CHUNK = 128
 
 
 class DigitsEvents(Source[DigitsEventsConfig]):
-    """Frames [T, 2, 24, 24] of the recorded digits, with the labels and the split of `digits`."""
+    """Frames [T, 2, 24, 24] of the recorded digits, with the labels and split of `digits`."""
 
     Config: ClassVar[type[DatasetConfig]] = DigitsEventsConfig
 
@@ -58,7 +58,7 @@ class DigitsEvents(Source[DigitsEventsConfig]):
         return Samples(arrays["inputs"], arrays["labels"], arrays["splits"], folder=opened.folder)
 
     def load_events(self) -> Prepared:
-        """Open the events (arrays t, x, y, p, offsets, labels, splits), recording them first if needed."""
+        """Open the events (arrays t, x, y, p, offsets, labels, splits). Records them first if needed."""
         return prepared(self.data_dir, f"{self.config.name}-events", self._events_key(), self._build_events)
 
     def _events_key(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class DigitsEvents(Source[DigitsEventsConfig]):
 
 
 def record_digits(images: NDArray[np.uint8], camera: EventCamera) -> Events:
-    """Record `images` (uint8 [N, 8, 8]) along the saccades. The index in `images` seeds a recording's noise."""
+    """Record `images` (uint8 [N, 8, 8]) along the saccades. The index of an image seeds its noise."""
     index = np.arange(len(images), dtype=np.int64)
     path = saccade_path()
     parts = []
@@ -98,7 +98,7 @@ def record_digits(images: NDArray[np.uint8], camera: EventCamera) -> Events:
 
 
 def sample_times() -> NDArray[np.int64]:
-    """The sample times of the scene in microseconds, from 0 to the last microsecond of the recording."""
+    """Sample times of the scene in microseconds, from 0 to the last microsecond of the recording."""
     times = np.arange(SAMPLES_PER_SACCADE * (len(CORNERS) - 1) + 1, dtype=np.int64) * SACCADE_US // SAMPLES_PER_SACCADE
     times[-1] = DURATION_US - 1
     return times
@@ -107,7 +107,7 @@ def sample_times() -> NDArray[np.int64]:
 def saccade_path() -> NDArray[np.int64]:
     """Position of the picture's centre at each sample time, int64 [samples, 2 (x, y)], in 1/256 of a sensor pixel.
 
-    A saccade starts and ends at rest: its progress over time u is 3u^2 - 2u^3, exact in integers.
+    A saccade starts and ends at rest: its position over time u is 3u^2 - 2u^3, computed exactly in integers.
     """
     n = SAMPLES_PER_SACCADE
     u = np.arange(n, dtype=np.int64)[:, None]
@@ -117,20 +117,20 @@ def saccade_path() -> NDArray[np.int64]:
 
 
 def _scenes(images: NDArray[np.uint8], path: NDArray[np.int64]) -> Iterator[NDArray[np.uint16]]:
-    """The pictures, scaled by 9/4 on black, at each position of the path: uint16 [R, SIZE, SIZE].
+    """Yield the pictures, scaled by 9/4 on black, at each position of the path: uint16 [R, SIZE, SIZE].
 
-    Bilinear interpolation is a matrix product of integers below 2**24, which float64 computes exactly in any order.
+    Bilinear interpolation is a matrix product of integers below 2**24, so float64 arithmetic is exact in any order.
     """
     flat = images.reshape(len(images), -1).astype(np.float64)
     for x, y in path.tolist():
         weights = np.einsum("yi,xj->ijyx", _interpolation(y, images.shape[1]), _interpolation(x, images.shape[2]))
         light = flat @ weights.reshape(flat.shape[1], -1)
-        # White is 255 * 256 * 256, which 257 / 2**16 turns into exactly 65535.
+        # White is 255 * 256 * 256; multiplied by 257 / 2**16, it is exactly 65535.
         yield ((light.astype(np.int64) * 257) >> 16).astype(np.uint16).reshape(len(images), SIZE, SIZE)
 
 
 def _interpolation(shift: int, pixels: int) -> NDArray[np.float64]:
-    """Weights (1/256) of the picture's pixels in each sensor pixel for a shift of `shift`/256: [SIZE, pixels]."""
+    """Weights (in 1/256) of picture pixels for each sensor pixel, at a shift of `shift`/256: [SIZE, pixels]."""
     centre = 128 * (2 * np.arange(SIZE, dtype=np.int64) + 1 - SIZE) - shift
     place = centre * 4 // 9 + 128 * (pixels - 1)
     left, fraction = place >> 8, place & 255

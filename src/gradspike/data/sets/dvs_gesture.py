@@ -1,9 +1,9 @@
-"""DVS128 Gesture (Amir et al., CVPR 2017): 11 hand gestures of 29 people under three lights, recorded with a DVS128.
+"""DVS128 Gesture (Amir et al., CVPR 2017): 11 hand gestures by 29 subjects, recorded by a DVS128 under three lightings.
 
-Reads the published files (`user01_led.aedat`, AEDAT 3.1, with start and end of each gesture in `user01_led_labels.csv`)
-and tonic's distribution (`ibmGestureTrain/user01_led/0.npy`: one gesture per file, columns x, y, p, t, times in
-milliseconds). People 1 to 23 are the training split, 24 to 29 the test split; validation is held out by person, too.
-dataset.classes=10 leaves out the class "other gestures", label 10.
+Reads the published files (`user01_led.aedat`, AEDAT 3.1, with the start and end of each gesture in
+`user01_led_labels.csv`) and tonic's distribution (`ibmGestureTrain/user01_led/0.npy`: one gesture per file, columns x,
+y, p, t, times in milliseconds). Subjects 1 to 23 are the training split, and 24 to 29 are the test split. The
+validation split is also held out by subject. dataset.classes=10 leaves out the class "other gestures" (label 10).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _EXTRACTED = re.compile(r"(?:.*/)?user(\d+)_[^/]+/(\d+)\.npy", re.IGNORECASE)
 
 
 def read_gesture(name: str, data: bytes) -> Recording:
-    """Read a recording. In tonic's .npy files, the columns are x, y, p, t, with t in milliseconds."""
+    """Read a recording. The columns of tonic's .npy files are x, y, p, t, with t in milliseconds."""
     if not name.lower().endswith(".npy") or not data:
         return read_recording(name, data)
     array = load_npy(data)
@@ -64,7 +64,7 @@ def read_gesture(name: str, data: bytes) -> Recording:
 
 
 class DvsGesture(EventSource[DvsGestureConfig]):
-    """Gestures, one clip each."""
+    """DVS128 Gesture, with one clip per gesture."""
 
     Config: ClassVar[type[DatasetConfig]] = DvsGestureConfig
     what = "DVS128 Gesture"
@@ -97,7 +97,7 @@ class DvsGesture(EventSource[DvsGestureConfig]):
 
     @override
     def list_recordings(self, places: Sequence[Files]) -> Listing:
-        """List one clip per gesture: a file of tonic's, or a row of a published file's labels."""
+        """List one clip per gesture: a file in tonic's distribution, or a row of a published label file."""
         clips: list[Clip] = []
         labels: list[str] = []
         bad = [file for files in places for file in files.bad()]
@@ -143,7 +143,7 @@ def _labels_of(entry: Entry) -> str:
 
 
 def _labelled(files: Files, entry: Entry, person: str) -> list[Clip]:
-    """The clips of a published recording. Raises ValueError if its labels cannot be used."""
+    """The clips of a published recording. Raises ValueError if its labels are invalid."""
     labels = files.find(_labels_of(entry))
     if labels is None:
         raise ValueError(f"is missing; it holds the labels of {entry.name}")

@@ -1,4 +1,4 @@
-"""Your own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}`, or one per class, `split/class.aedat`."""
+"""Your own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}`, or one file per class: `split/class.aedat`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EventFolder(EventSource[EventFolderConfig]):
 
 
 def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Folders) -> Listing:
-    """List the recordings `split/class/...` or `split/class.ext`, labels by sorted class names. Raises UserError."""
+    """List the recordings `split/class/...` or `split/class.ext`, labelled by sorted class name. Raises UserError."""
     listings = [_by_class(files, endings, folders) for files in places]
     found = {split for listing in listings for split in listing.splits}
     for split in ("train", "test"):
@@ -95,13 +95,13 @@ def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Fol
 
 
 def numbered(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips sorted by file name, each file a group of its own."""
+    """Sort the clips by file name. Each file is its own group."""
     ordered = sorted(clips, key=lambda clip: (clip.entry.name, clip.files.shown()))
     return [replace(clip, group=group) for group, clip in enumerate(ordered)]
 
 
 def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassListing:
-    """List files by class folder, or, if no split folder has class folders, by file name without extension."""
+    """List files by class folder. If no split has class folders, the file name without extension is the class."""
     wanted = {name: split for split, names in folders.items() for name in names}
     files = samples_root(files, endings, folders)
     inside = [entry for entry in files.entries() if entry.name.partition("/")[0] in wanted and "/" in entry.name]

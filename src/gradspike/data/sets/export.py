@@ -1,4 +1,4 @@
-"""Export of simulated recordings to files with the names and layout of CIFAR10-DVS."""
+"""Exports simulated recordings to files with the names and layout of CIFAR10-DVS."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PART = 16
 
 
 def export(source: Cifar10DvsSim, folder: Path, format: Format) -> int:
-    """Write every recording to folder/<class>/cifar10_<class>_<number>.<format>. Returns their number.
+    """Write all recordings to folder/<class>/cifar10_<class>_<number>.<format>. Returns the number of recordings.
 
-    aedat: AEDAT 2.0 with swapped axes, as in the original files, whose camera lay on its side. npz: arrays t (int64,
-    microseconds), x, y (int16), p (bool). An interrupted export continues where it stopped. Raises UserError if the
-    folder holds anything else.
+    aedat: AEDAT 2.0 with swapped axes, like the original files (the camera lay on its side). npz: arrays t (int64,
+    microseconds), x, y (int16), p (bool). An interrupted export resumes where it stopped. Raises UserError if the
+    folder contains anything else.
     """
     progress = folder / ".export"
     if folder.is_dir() and any(folder.iterdir()) and not progress.is_dir():
@@ -57,14 +57,14 @@ def export(source: Cifar10DvsSim, folder: Path, format: Format) -> int:
 
 @dataclass(frozen=True)
 class WriteRecordings:
-    """Records scenes and writes one file each: the work of `build_in_parts`."""
+    """Records scenes and writes one file for each; called by `build_in_parts`."""
 
     camera: CameraConfig
     folder: Path
     format: Format
 
     def __call__(self, scenes: Sequence[Scene]) -> Part:
-        """Write the files. The part holds each one's number of events."""
+        """Write the files. The returned part contains the number of events in each."""
         recordings = record_scenes(scenes, EventCamera(self.camera, loop_scenes.SENSOR, loop_scenes.SENSOR))
         for scene, recording in zip(scenes, recordings, strict=True):
             path = self.folder / f"{scene.clip.entry.name}.{self.format}"
@@ -75,7 +75,7 @@ class WriteRecordings:
 
 
 def npz_bytes(recording: Recording) -> bytes:
-    """A compressed .npz file with the arrays t, x, y, p."""
+    """Encode a recording as a compressed .npz file with the arrays t, x, y, p."""
     file = io.BytesIO()
     np.savez_compressed(file, t=recording.t, x=recording.x, y=recording.y, p=recording.p)
     return file.getvalue()

@@ -14,7 +14,7 @@ from gradspike.data.pictures.listing import PictureListing, list_class_folders
 
 
 class ImageFolder(LargePictureSource[ImageFolderConfig]):
-    """Pictures [3, S, S]: shorter side scaled to image_size, centre crop."""
+    """Pictures [3, S, S]: the shorter side is scaled to image_size, then the centre is cropped."""
 
     Config: ClassVar[type[DatasetConfig]] = ImageFolderConfig
     what = "A folder of pictures"

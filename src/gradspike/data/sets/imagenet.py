@@ -28,7 +28,7 @@ FOLDERS = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 
 
 class ImageNet(LargePictureSource[ImageNetConfig]):
-    """Pictures by class (WordNet id, sorted). `train` gives training and validation, `val` is the test split."""
+    """Pictures by class (sorted WordNet ids). `train` holds training and validation, `val` the test split."""
 
     Config: ClassVar[type[DatasetConfig]] = ImageNetConfig
     what = "ImageNet"
@@ -71,7 +71,7 @@ class ImageNet(LargePictureSource[ImageNetConfig]):
 
 
 def _solution(files: Files) -> dict[str, str]:
-    """The class of each validation picture, by its name without extension, from Kaggle's list. Empty without one."""
+    """Classes of the validation pictures by file name without extension, from Kaggle's list. Empty without the list."""
     entry = next((entry for entry in files.entries() if entry.name.rpartition("/")[2] == SOLUTION), None)
     if entry is None:
         return {}

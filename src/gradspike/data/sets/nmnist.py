@@ -1,4 +1,4 @@
-"""N-MNIST (Orchard, Jayawant, Cohen & Thakor, Front. Neurosci. 2015): MNIST's digits seen along three saccades."""
+"""N-MNIST (Orchard, Jayawant, Cohen & Thakor, Front. Neurosci. 2015): MNIST digits recorded with three saccades."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradspike.data.sets.event_folder import list_by_folder
 
 
 class NMnist(EventSource[NMnistConfig]):
-    """Recordings of 34x34 pixels as `Train|Test/<digit>/<number>.bin`, in one folder or archive, or one per split."""
+    """34x34 recordings `Train|Test/<digit>/<number>.bin`, in one folder or archive, or in one per split."""
 
     Config: ClassVar[type[DatasetConfig]] = NMnistConfig
     what = "N-MNIST"

@@ -31,7 +31,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 class TinyImageNet(PictureSource[TinyImageNetConfig]):
-    """Pictures [3, 64, 64]. Labels follow the sorted WordNet ids."""
+    """Pictures [3, 64, 64], labelled in the order of the sorted WordNet ids."""
 
     Config: ClassVar[type[DatasetConfig]] = TinyImageNetConfig
     what = "Tiny-ImageNet"
@@ -68,16 +68,16 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
 
 
 def _unsorted(entry: Entry) -> bool:
-    """Whether a file is a picture right in val/images, where the official layout has all of them."""
+    """Whether a file is a picture directly in val/images, as in the official layout."""
     folder, _, name = entry.name.rpartition("/")
     return folder == "val/images" and name.lower().endswith(EXTENSIONS)
 
 
 def list_official(files: Files, annotations: Entry) -> PictureListing:
-    """The official layout: wnids.txt, train/<wnid>/images/*, val/images/* with one line each in val_annotations.txt.
+    """List the official layout: wnids.txt, train/<wnid>/images/*, val/images/* and val_annotations.txt.
 
-    The lists and the files must agree; what does not is among the bad files. A picture that is already in its class
-    folder, val/<wnid> or val/images/<wnid>, is taken from there; its copy in val/images is left out.
+    Each picture in val/images needs one line in val_annotations.txt. Mismatches are bad files. If a picture is also in
+    its class folder (val/<wnid> or val/images/<wnid>), that one is used and the copy in val/images is left out.
     """
     bad = list(files.bad())
     entry = files.find("wnids.txt")
@@ -122,7 +122,7 @@ def _annotated(
     wnids: list[str],
     bad: list[BadFile],
 ) -> dict[str, list[Entry]]:
-    """The pictures of `val` by class: by their folders, else by the annotations. Adds disagreements to `bad`."""
+    """The pictures of `val` by class, from their class folders or the annotations. Adds mismatches to `bad`."""
     found = {wnid: list(entries) for wnid, entries in by_folder.items()}
     folders = {entry.name.rpartition("/")[2]: wnid for wnid, entries in by_folder.items() for entry in entries}
     listed: set[str] = set()
@@ -150,14 +150,14 @@ def _annotated(
 
 
 def _with_words(files: Files, listing: PictureListing) -> PictureListing:
-    """The listing with the first English word of each class in its name, if words.txt is there."""
+    """Add the first English word of each class to its name, if words.txt exists."""
     words = _words(files)
     names = tuple(f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in listing.class_names)
     return replace(listing, class_names=names)
 
 
 def _words(files: Files) -> dict[str, str]:
-    """The first English word of each WordNet id, where the list is there."""
+    """The first English word for each WordNet id; empty without words.txt."""
     entry = files.find("words.txt")
     lines = read_text(files, entry).splitlines() if entry is not None else []
     pairs = (line.partition("\t") for line in lines)
