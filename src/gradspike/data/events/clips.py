@@ -36,8 +36,8 @@ the sensor size."""
 class Clip:
     """A recording, or its part [begin_us, end_us), with label and split.
 
-    group: clips of a group always stay in the same split. rank: position of the recording within its class, ordered by
-    recording number. number: position of the clip among all clips.
+    group: clips of a group stay in the same split (for the exception, see `EventSource.hold_out`). rank: position of
+    the recording within its class, ordered by recording number. number: position of the clip among all clips.
     """
 
     files: Files
