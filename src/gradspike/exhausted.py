@@ -1,4 +1,4 @@
-"""Resources that end (memory, disks, processes): one sentence that says what to do, instead of a traceback."""
+"""Exhausted resources (memory, disk, processes): one sentence that says what to do, instead of a traceback."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Exhausted(UserError):
 
 
 class LoaderError(Exhausted):
-    """The loader's processes cannot go on: one was killed, or shared memory or file descriptors ran out."""
+    """The loader's processes failed: one was killed, or shared memory or file descriptors ran out."""
 
 
 @contextmanager
 def one_sentence(to_lower: Callable[[], str], keys: str = "dataset.") -> Iterator[None]:
-    """Turn an error of the block that means that a resource has run out into Exhausted.
+    """Turn errors in the block that mean an exhausted resource into Exhausted.
 
-    to_lower: what needs less memory, as the end of the sentence "Out of memory: ...". keys: what precedes the names of
-    the command's own `workers` and `batch_size`.
+    to_lower: how to use less memory, as the end of the sentence "Out of memory: ...". keys: prefix of the command's own
+    `workers` and `batch_size`.
     """
     try:
         yield
@@ -46,10 +46,10 @@ def one_sentence(to_lower: Callable[[], str], keys: str = "dataset.") -> Iterato
 
 
 def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = None) -> str | None:
-    """What to say of an error that means that a resource has run out; None for any other error."""
+    """The message for an error that means an exhausted resource; None for any other error."""
     for one in _chain(error):
         text = f"{type(one).__name__}: {one}"
-        if "out of resource" in text:  # a kernel of Triton that is too large for the GPU
+        if "out of resource" in text:  # a Triton kernel that is too large for the GPU
             continue
         if said := loader_failure(one):
             return said
@@ -65,12 +65,12 @@ def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = Non
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether an error, of the system or of SQLite, comes from a full disk, an exhausted quota or a limit of files."""
+    """Whether a system or SQLite error comes from a full disk, an exhausted quota or a file size limit."""
     return any((isinstance(one, OSError) and is_full(one)) or "disk is full" in str(one) for one in _chain(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy or torch means that the memory of the CPU does not suffice."""
+    """Whether a Python, NumPy or torch error means that CPU memory is exhausted."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, RuntimeError | ValueError) and MEMORY.search(str(error)) is not None
@@ -78,12 +78,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_full(error: OSError) -> bool:
     """Whether an error means that the disk or the quota is full, or that a file may not grow (ulimit -f)."""
-    # numpy's message for a short write, which hides the system's reason.
+    # NumPy's message for a short write hides the system's error code.
     return error.errno in FULL or (error.errno is None and "requested and" in str(error))
 
 
 def full_disk(error: OSError) -> str:
-    """What to say of a full disk."""
+    """The message for a full disk."""
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
     reason = error.strerror or "No space left on device"
     if error.errno == errno.EFBIG:
@@ -92,9 +92,9 @@ def full_disk(error: OSError) -> str:
 
 
 def loader_failure(error: BaseException) -> str | None:
-    """What to say of an error that comes from the loader's processes; None for any other error.
+    """The message for an error of the loader's processes; None for any other error.
 
-    PyTorch reports a killed worker from a signal handler, so that its error can appear anywhere in the main process.
+    PyTorch reports a killed worker from a signal handler, so its error can appear anywhere in the main process.
     """
     text = f"{error}\n{error.__cause__ or ''}"
     if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
@@ -117,7 +117,7 @@ def loader_failure(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, then what caused it."""
+    """An error, then its causes."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

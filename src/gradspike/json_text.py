@@ -1,4 +1,4 @@
-"""JSON that every reader takes, whatever numbers are in a record. All files in JSON are written through this module."""
+"""Valid JSON for any numbers. All JSON files are written through this module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for numbers that are not finite, which JSON cannot represent."""
+    """Replace NaN and infinity in `value` by None, because JSON cannot represent them."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -17,7 +17,7 @@ def finite(value: Any) -> Any:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """`value` as JSON, with null for NaN and infinity. options: those of `json.dumps`, such as indent=2."""
+    """`value` as JSON, with null for NaN and infinity. options: arguments of `json.dumps`, such as indent=2."""
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:

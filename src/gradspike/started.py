@@ -1,4 +1,4 @@
-"""Commands that this process prints or starts, with the Python and the code that run it."""
+"""Commands that this process prints or starts, with the same Python and the same code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCES = Path(__file__).resolve().parents[1]
 
 
 def child_command(*words: str) -> list[str]:
-    """The command of a process that runs `gradspike <words>` with this Python and this code."""
+    """The command that runs `gradspike <words>` with this Python and this code."""
     # -P: without it, modules in the working folder could hide Python's own.
     return [sys.executable, *([] if _as_module() else ["-P"]), "-m", "gradspike", *words]
 
@@ -28,22 +28,22 @@ PLACE = re.compile(
     r"|SLURM_(SRUN|CPU_BIND|MEM_BIND|TOPOLOGY|LAUNCH_NODE|DISTRIBUTION)\w*"
     r"|WANDB_(RUN_ID|RESUME|SWEEP_ID|SWEEP_PARAM_PATH)"
 )
-"""Which of several processes this one is, and whose W&B run: no matter of a process that trains by itself.
+"""Variables that give a process its rank and its W&B run. A process that trains by itself must not inherit them.
 
-Without SLURM_JOB_ID it leaves Slurm's signals to the process that started it.
+Without SLURM_JOB_ID, a process leaves Slurm's signals to the process that started it.
 """
 
 
 def child_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that trains by itself: without this one's PLACE, and with PYTHONPATH set where
-    `child_command` would not find this code without it.
+    """The variables of a child process that trains by itself: without PLACE, and with PYTHONPATH if `child_command`
+    needs it to find this code.
     """
     kept = {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
     return kept | python_path(variables)
 
 
 def python_path(variables: Mapping[str, str]) -> dict[str, str]:
-    """PYTHONPATH for `child_command`, where it would not find this code without it."""
+    """PYTHONPATH for `child_command`, if it needs it to find this code."""
     if _importable():
         return {}
     before = variables.get("PYTHONPATH")
@@ -51,7 +51,7 @@ def python_path(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def typed_command(command: str, *words: str) -> str:
-    """`gradspike <command> <words>` to paste into a shell, in the form in which the user started this process."""
+    """`gradspike <command> <words>` to paste into a shell, in the form that the user used for this process."""
     return shlex.join([*_start(), command, *words])
 
 
@@ -80,8 +80,8 @@ def _as_module() -> bool:
 
 
 def _importable() -> bool:
-    """Whether another Python process in this folder finds this code without help."""
-    # The first entry is the script's own folder, which a child process lacks; with `python -m`, the working folder.
+    """Whether another Python process in this folder finds this code without PYTHONPATH."""
+    # The first entry is the script's folder, which a child process lacks; with `python -m`, it is the working folder.
     found = PathFinder.find_spec("gradspike", sys.path if _as_module() else sys.path[1:])
     places = [Path(place).resolve() for place in (found.submodule_search_locations or [])] if found else []
     return SOURCES / "gradspike" in places

@@ -25,12 +25,12 @@ _GPU = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none", re.IGNORECASE)
 
 
 def variable(name: str, environment: Mapping[str, str] | None = None) -> str | None:
-    """The value of a variable; None if not set, empty or blank."""
+    """The value of a variable; None if it is unset, empty or blank."""
     return (os.environ if environment is None else environment).get(name, "").strip() or None
 
 
 def whole_number(name: str, environment: Mapping[str, str] | None = None) -> int | None:
-    """The number in a variable; None if not set or empty. Raises ConfigError for other text."""
+    """The whole number in a variable; None if it is unset or empty. Raises ConfigError for other text."""
     value = variable(name, environment)
     if value is not None and not value.isdecimal():
         raise ConfigError(f"The environment variable {name}={value} must be a whole number.")
@@ -38,21 +38,21 @@ def whole_number(name: str, environment: Mapping[str, str] | None = None) -> int
 
 
 def unset_empty() -> None:
-    """Remove variables that are set and empty, which libraries would read as a name, a mode, a path or a number."""
+    """Remove empty variables, which libraries would read as a name, a mode, a path or a number."""
     for name in list(os.environ):
         if _EMPTY.fullmatch(name) and variable(name) is None:
             del os.environ[name]
 
 
 def draw_into_files() -> None:
-    """Choose matplotlib's backend for files. torchmetrics imports matplotlib, which fails for a wrong MPLBACKEND."""
+    """Set matplotlib's file backend. torchmetrics imports matplotlib, which fails if MPLBACKEND is invalid."""
     os.environ["MPLBACKEND"] = "agg"
 
 
 def check_for_training() -> None:
-    """Check the variables that torch and Lightning read. Raises ConfigError for the first wrong value.
+    """Check the variables that torch and Lightning read. Raises ConfigError for the first invalid value.
 
-    PL_TRAINER_* set arguments of Lightning's trainer, which would change a training without a record.
+    PL_TRAINER_* is refused, because it would change arguments of Lightning's trainer without a record.
     """
     for name in sorted(os.environ):
         value = variable(name)
@@ -75,7 +75,7 @@ def check_for_training() -> None:
 
 
 def _check_gpus(value: str) -> None:
-    """Check the list of GPUs. If torch cannot read it, it finds no GPU and trains on the CPU."""
+    """Check the list of GPUs. If torch cannot parse it, it silently finds no GPU."""
     names = [name.strip() for name in value.split(",")]
     for name in names:
         if not _GPU.fullmatch(name):

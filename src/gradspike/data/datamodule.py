@@ -1,4 +1,4 @@
-"""The DataModule of all data sets: batches in reproducible order for any number of devices."""
+"""The DataModule for all data sets: batches in reproducible order for any number of devices."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class DataModule(lightning.LightningDataModule):
     """Batches of {"input", "label", "index"} for training, validation and test.
 
     The loaded input is uint8 [B, ...]; label and index are int64 [B]. On the device, images become float [B, C, H, W],
-    frames [T, B, C, H, W] (time first). (seed, epoch, sample index) determine the order and augmentation of training
-    samples. Use with Trainer(use_distributed_sampler=False), because samples are divided among devices here.
+    frames [T, B, C, H, W] (time first). (seed, epoch, sample index) determines the order and augmentation of training
+    samples. Use with Trainer(use_distributed_sampler=False), because this class divides samples among devices.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class DataModule(lightning.LightningDataModule):
         self.data_dir = Path(data_dir).expanduser()
         self.source: Source[Any] = DATASETS.build(Source, config, time_steps, self.data_dir)  # type: ignore[type-abstract]
         self.skip_batches: int | None = None
-        """Batches to skip in the first epoch; None: those that a resumed trainer has done."""
+        """Batches to skip in the first epoch; None: those that a resumed trainer has already completed."""
         self.test_split: Split = "test"
         """The split that `Trainer.test` evaluates."""
         self._samples: Samples | None = None
@@ -57,7 +57,7 @@ class DataModule(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open all splits at once, which takes milliseconds."""
         if self._samples is None:
-            # Lightning calls prepare_data on the first rank of a node, which compares digests for the others.
+            # Lightning calls prepare_data on the first rank of each node, which compares digests for the others.
             another_prepares = self.trainer is not None and self.trainer.local_rank > 0
             with trusting() if another_prepares else nullcontext():
                 samples = self.source.checked()
@@ -73,7 +73,7 @@ class DataModule(lightning.LightningDataModule):
 
     @cached_property
     def digest(self) -> str:
-        """The digest of the samples."""
+        """The digest of the samples, computed once."""
         return self.samples.digest()
 
     @override
@@ -114,7 +114,7 @@ class DataModule(lightning.LightningDataModule):
 
     @override
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Keep the sample indices on the host, too: reading them back would wait for the device.
+        """Keep a copy of the sample indices on the host, because reading them back would wait for the device.
 
         The samples of a group are transferred together, with its first batch.
         """
@@ -127,7 +127,7 @@ class DataModule(lightning.LightningDataModule):
         """Augment (in training) and normalise a batch on its device."""
         assert self._transform is not None, "call setup() first"
         if not len(batch["label"]):
-            return batch  # the empty share of a rank; the evaluation skips it
+            return batch  # this rank's share is empty; the evaluation skips it
         transform, epoch = self._transform, None
         if self.trainer is not None and self.trainer.training:
             epoch = self._epoch()
@@ -146,7 +146,7 @@ class DataModule(lightning.LightningDataModule):
         return EpochLoader(self.samples, lambda: batches, len(batches), self.config.workers, pin=self._on_gpu())
 
     def _on_gpu(self) -> bool:
-        """Whether batches go to a GPU. Pinned memory would start CUDA in a training on the CPU."""
+        """Whether batches go to a GPU. On a CPU, pinned memory would initialise CUDA."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _place(self) -> tuple[int, int]:

@@ -28,7 +28,7 @@ GROUP_BYTES = 2 * 2**20
 GROUP_BATCHES = 8
 """Limits of a group of batches: 2 MiB of uint8 samples (700 pictures of CIFAR-10) and 8 batches."""
 IN_MEMORY_BYTES = 2 * 2**30
-"""Larger sets stay memory-mapped during training. Each process (device) holds its own copy."""
+"""Larger sets stay memory-mapped during training. Each process (device) has its own copy."""
 
 
 def training_order(samples: Indices, seed: int, epoch: int) -> Indices:
@@ -42,10 +42,10 @@ def training_batches(
 ) -> list[Indices]:
     """This rank's micro-batches, `accumulate` of them per global batch.
 
-    The micro-batches of one optimiser step on all ranks together are the batch that a single device would see without
-    accumulation. A rank takes samples from both ends of a micro-batch towards the middle, so that a sample and its
-    mirror image, which mixing pairs, are on one rank. An incomplete last batch is left out unless it is the only one.
-    Raises ConfigError if a global batch cannot be divided.
+    Together, the micro-batches of one optimiser step on all ranks are the batch that a single device would process
+    without accumulation. A rank takes samples from both ends of a micro-batch towards the middle, so the two samples at
+    mirrored positions, which mixing pairs, are on the same rank. An incomplete last batch is dropped unless it is the
+    only one. Raises ConfigError if the global batch is not divisible.
     """
     shares = world_size * accumulate
     if batch_size % shares:
@@ -72,9 +72,9 @@ def training_batches(
 def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Indices]:
     """This rank's share of a split; each sample is on exactly one rank.
 
-    All ranks get the same number of batches, otherwise a collective operation would wait forever. So a share is divided
-    into equal batches, not into full ones and a remainder. Batches may be empty where a share is smaller than others;
-    those of the first rank never are.
+    All ranks get the same number of batches, otherwise a collective operation would wait forever. So each share is
+    divided into equal batches instead of full ones and a remainder. If a share is smaller than others, some of its
+    batches may be empty; batches of the first rank never are.
     """
     own = max(batch_size // world_size, 1)
     largest_share = -(-len(samples) // world_size)
@@ -84,7 +84,7 @@ def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_s
 def in_memory(samples: Samples) -> Samples:
     """Read memory-mapped samples into memory, up to IN_MEMORY_BYTES.
 
-    Otherwise the first epoch would wait for the disk at every sample, because it reads them in random order.
+    Otherwise the first epoch, which reads samples in random order, would wait for the disk at every sample.
     """
     inputs = samples.inputs
     if isinstance(inputs, np.memmap) and inputs.nbytes <= IN_MEMORY_BYTES:
@@ -104,7 +104,7 @@ class Request:
 class Group:
     """Batches that are fetched, transferred and transformed together.
 
-    Augmentation takes a few hundred small operations, almost regardless of the number of samples.
+    Augmentation takes a few hundred small operations, almost independent of the number of samples.
     """
 
     def __init__(self, inputs: Tensor, index: Tensor) -> None:
@@ -136,7 +136,7 @@ class _Fetcher(Dataset[Batch]):
             "index": torch.from_numpy(indices),
         }
         if get_worker_info() is not None:
-            # In a worker, this happens anyway, but in a thread that prints its errors and loses the batch.
+            # In a worker, this would happen later in a thread that only prints errors and loses the batch.
             for tensor in tensors.values():
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
         return {**tensors, "sizes": request.sizes}
@@ -150,7 +150,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 class _Planned:
-    """A batch sampler whose batches are set from outside. A reference to the loader would keep workers alive."""
+    """A batch sampler whose batches are assigned. A reference to the loader would keep workers alive."""
 
     def __init__(self) -> None:
         self.batches: list[Request] = []
@@ -163,11 +163,11 @@ class _Planned:
 
 
 class EpochLoader:
-    """A loader of the batches that `plan()` lists at the start of each epoch; a full epoch has `batches` of them.
+    """Loads the batches that `plan()` lists at the start of each epoch; a full epoch has `batches` batches.
 
-    The plan is made when the first batch is requested, because Lightning creates the first iterator before a resumed
-    run knows its epoch. `moment` is the (seed, epoch) of training, None for evaluation. With `grouped`, several small
-    batches are fetched at once; "group" then holds a batch's Group and its start and stop in it.
+    The plan is made when the first batch is requested, because Lightning creates the first iterator before the epoch of
+    a resumed run is known. moment: returns the (seed, epoch) of training, None for evaluation. grouped: fetch several
+    small batches at once; "group" is then a batch's Group with its start and stop in it.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class EpochLoader:
         self.moment = moment
         self.batches = batches
         self._planned = _Planned()
-        # A DataLoader draws a seed every epoch; its own generator keeps it from changing the run's random numbers.
+        # A DataLoader draws a seed every epoch; with its own generator, it does not change the run's random numbers.
         self._loader: DataLoader[Batch] = DataLoader(
             _Fetcher(samples),
             batch_sampler=self._planned,  # type: ignore[arg-type]  # requests where lists of integers are expected
@@ -235,15 +235,15 @@ class EpochLoader:
             yield batch if group is None else {**batch, "group": (group, start, stop)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty, because the trainer's progress gives the position in an epoch. Lightning requires the method."""
+        """Empty, because the trainer's progress determines the position in an epoch. Lightning requires this method."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Lightning requires the method, too."""
+        """Does nothing. Lightning requires this method."""
 
     @property
     def _iterator(self) -> Any:
-        """The running worker processes. Lightning ends them through this attribute, also after a failure.
+        """The running worker processes. Lightning ends them through this attribute, even after a failure.
 
         Left to the garbage collector, each worker takes five seconds to end.
         """

@@ -25,9 +25,9 @@ PICTURES = 6
 RECORDINGS = 2
 """Recordings per class, and epochs beside them."""
 DRAW = 1_000_003
-"""The number of the random choice of samples, far from those of augmentation."""
+"""Draw number of the random choice of samples, far from those of augmentation."""
 
-# Okabe and Ito's vermilion and blue, distinguishable with any colour vision.
+# Okabe and Ito's vermilion and blue, which are safe for colour-blind readers.
 ON, OFF = (np.array(colour) / 255 for colour in ((213, 94, 0), (0, 114, 178)))
 GAP = 3
 MARGIN = 14
@@ -47,7 +47,7 @@ class _Row:
 
 
 def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int) -> None:
-    """Draw training samples of every class into a PNG file, or of MOST_CLASSES evenly spaced ones.
+    """Draw training samples of every class, or of MOST_CLASSES evenly spaced classes, into a PNG file.
 
     The right half is the network's input in the first epochs of a run with this seed, without normalisation.
     """
@@ -79,7 +79,7 @@ def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
 
 
 def _choose(members: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Some samples, not just the first ones, and the same on every machine."""
+    """Select up to `count` samples at random, the same on every machine."""
     keys = CounterRandom.per_sample(0, 0, members).bits(DRAW)
     return members[np.argsort(keys, kind="stable")[:count]]
 
@@ -91,7 +91,7 @@ def _fetch(samples: Samples, indices: NDArray[np.int64], moment: tuple[int, int]
 def _shown_to_network(
     samples: Samples, transform: BatchTransform, index: NDArray[np.int64], epoch: int
 ) -> NDArray[Any]:
-    """The network's input in an epoch: pixels [1, S, S, 3], or frames in colour [1, T, S, S, 3]."""
+    """The network's input in an epoch: pixels [1, S, S, 3], or coloured frames [1, T, S, S, 3]."""
     raw = torch.from_numpy(_fetch(samples, index, (transform.seed, epoch)))
     values = transform(raw, torch.from_numpy(index), epoch)
     if transform.config.kind == "frames":
@@ -105,7 +105,7 @@ def _shown_to_network(
 def _colours(inputs: NDArray[Any]) -> Pixels:
     """Turn channels into colours: [n, 1 or 3, S, S] or frames [n, T, 2, S, S] -> [..., S, S, 3].
 
-    Events shade from white to the colour of their polarity, saturated at a sample's 99th percentile.
+    Events range from white to the colour of their polarity, saturated at a sample's 99th percentile.
     """
     if inputs.ndim == 4:
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(inputs, 1, -1), (*_moved(inputs), 3)))
@@ -132,7 +132,7 @@ def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
 
 
 def _tiled(grid: Pixels, least: int, most: int) -> Pixels:
-    """Tile [rows, columns, S, S, 3] into one picture, with cells scaled to about `least` to `most` pixels."""
+    """Tile [rows, columns, S, S, 3] into one picture, with cells scaled to about `least` to `most` pixels per side."""
     size = grid.shape[2]
     if size > most:
         from PIL import Image
@@ -155,7 +155,7 @@ def _tiled(grid: Pixels, least: int, most: int) -> Pixels:
 
 
 def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_caption: str) -> None:
-    """Arrange the rows with names and captions, and write the file in one step."""
+    """Arrange the rows with names and captions, and write the file atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -170,7 +170,7 @@ def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_cap
     canvas = FigureCanvasAgg(figure)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        # Without math text: a name may contain $ or _.
+        # No math text, because a name may contain $ or _.
         figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
 
     write(MARGIN, 24, title, fontsize=11, fontweight="bold")

@@ -1,4 +1,4 @@
-"""The data sets by name. Light: imports no torch."""
+"""The data sets by name. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set provides, so that order, augmentation and resuming work the same for all of them."""
+"""The interface of data sets, so order, augmentation and resuming work the same for all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gradspike.started import typed_command
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 UNUSED = 255
-"""In the place of a split: the sample is in no split."""
+"""Value in `splits` of a sample that is in no split."""
 LIMIT_SEED = 1
 ConfigT = TypeVar("ConfigT", bound=DatasetConfig)
 
@@ -52,11 +52,12 @@ class Samples:
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64)
 
     def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None = None) -> NDArray[Any]:
-        """The stored samples `indices`. moment: (seed, epoch) of a training batch, which random crops depend on."""
+        """The stored samples `indices`. moment: (seed, epoch) of a training batch, for random crops."""
         return np.asarray(self.inputs[indices])
 
     def digest(self) -> str:
-        """Equal for the same samples, wherever they lie: splits, labels, names, contents of up to 64 of them."""
+        """A digest of class names, names, labels, splits and the contents of up to 64 samples, independent of their
+        location."""
         digest = hashlib.sha256(repr(self.class_names).encode("utf-8", "surrogateescape"))
         for name in self.names:
             digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
@@ -66,7 +67,8 @@ class Samples:
         return digest.hexdigest()
 
     def check(self, classes: int, what: str) -> None:
-        """Raise UserError unless all labels are 0 to `classes` - 1 and all splits are known. what: for the message."""
+        """Raise UserError unless all labels are 0 to `classes` - 1 and all splits are valid. what: the set's name for
+        messages."""
         labels, splits = np.asarray(self.labels), np.asarray(self.splits)
         where = "" if self.folder is None else f" in {self.folder}"
         if len({len(labels), len(splits), *([len(self.names)] if len(self.names) else [])}) > 1:
@@ -93,7 +95,8 @@ class Samples:
     def limited(self, train_per_class: int) -> Samples:
         """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.
 
-        The choice depends on a hash of the index, not on the run's seed; a larger choice contains a smaller one.
+        A hash of the index selects the samples, independent of the run's seed; a larger selection contains a smaller
+        one.
         """
         splits = self.splits.copy()
         train = self.indices("train")
@@ -104,7 +107,7 @@ class Samples:
 
 
 class Source(ABC, Generic[ConfigT]):
-    """A data set. `Config` is the class of its options, derived from DatasetConfig."""
+    """A data set. `Config` is the class of its options, a subclass of DatasetConfig."""
 
     Config: ClassVar[type[DatasetConfig]]
 
@@ -115,11 +118,12 @@ class Source(ABC, Generic[ConfigT]):
         self.prepare_workers = min(4, cores())
         """Number of processes that prepare the files."""
         self.refresh = False
-        """Whether to check every file's name, size and time even if their folder seems unchanged."""
+        """Whether to check the name, size and time of every file even if the folder seems unchanged."""
 
     @abstractmethod
     def load(self) -> Samples:
-        """Open the prepared samples, preparing them first if needed. Raises UserError for what the user can fix."""
+        """Open the prepared samples, preparing them first if needed. Raises UserError for errors that the user can
+        fix."""
 
     def checked(self) -> Samples:
         """`load`, with the labels checked. Raises UserError for labels or splits out of range."""
@@ -142,8 +146,8 @@ def _typed(value: object) -> str:
 def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: int) -> NDArray[np.uint8]:
     """Split every class in the same proportions; `val` and `test` are fractions.
 
-    A sample's split depends on a hash of (seed, index), so it is the same on every machine and with every library
-    version. The seed is not that of a run.
+    A hash of (seed, index) determines a sample's split, so it is the same on every machine and with every library
+    version. The seed is independent of the run's seed.
     """
     splits = np.zeros(len(labels), dtype=np.uint8)
     rank_key = CounterRandom.per_sample(seed, 0, np.arange(len(labels), dtype=np.int64)).bits(0)
@@ -165,10 +169,10 @@ def hold_out(
 ) -> NDArray[np.uint8]:
     """Move a `fraction` of each class's training samples to `val`: at least one, and never all.
 
-    The choice depends on a hash of (seed, index), as in `stratified_split`. groups: int64 [N], the recording that a
-    sample was cut from; the samples of a recording stay together, and the fraction is one of recordings. Of a class
-    with a single recording, the last samples are held out. Groups that hold several classes, such as people, are
-    chosen for all classes at once.
+    A hash of (seed, index) selects the samples, as in `stratified_split`. groups: int64 [N], the recording that a
+    sample was cut from; samples of a recording stay together, and the fraction counts recordings. If a class has a
+    single recording, its last samples are held out. Groups with several classes, such as people, are selected for all
+    classes at once.
     """
     splits = splits.copy()
     train = splits == SPLITS.index("train")
@@ -191,5 +195,5 @@ def hold_out(
 
 
 def _share(fraction: float, count: int) -> int:
-    """How many of `count` samples to hold out: at least one and not all, or none of a single one."""
+    """How many of `count` samples to hold out: at least one but not all; 0 if there is only one."""
     return min(max(round(fraction * count), 1), count - 1)

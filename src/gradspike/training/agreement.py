@@ -1,4 +1,4 @@
-"""Processes that train together stop at the same step."""
+"""Stops all processes of a training run at the same step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing_extensions import override
 
 
 class Signals(Protocol):
-    """Holds the number of the first signal to this process, None before it."""
+    """Holds the number of the first signal to this process; None before any signal."""
 
     received: int | None
 
 
 class Agreement:
-    """Where training stops after a signal. A process that trains alone stops at the next point where it can."""
+    """Decides where training stops after a signal. A process that trains alone stops at the next possible point."""
 
     def __init__(self, signals: Signals) -> None:
         self.signals = signals
@@ -31,15 +31,15 @@ class Agreement:
 
 
 class SharedAgreement(Agreement):
-    """The same for several processes, which all call it at the same points.
+    """The same for several processes. All of them must call it at the same points.
 
-    At each point the processes start to add up their signals, and act on the sum of the point before. That sum had a
-    whole step's time to arrive, so nobody waits for it, and all of them see the same.
+    At each point, the processes start an all-reduce of their signals and act on the result of the previous point. That
+    result had a whole step to arrive, so no process waits for it, and all of them see the same value.
     """
 
     def __init__(self, signals: Signals) -> None:
         super().__init__(signals)
-        # Signals are in the memory of the host, which NCCL does not read.
+        # Signal numbers are in host memory, which NCCL cannot reduce.
         group = dist.new_group(backend="gloo")
         assert isinstance(group, dist.ProcessGroup)
         self._group = group

@@ -1,4 +1,4 @@
-"""A child process that dies with the process that started it."""
+"""Child processes that die with their parent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def dies_with_this_process() -> Callable[[], None]:
-    """For `Popen(preexec_fn=...)`: the system kills the child when this process ends. Does nothing outside Linux."""
+    """A function for `Popen(preexec_fn=...)`: the system kills the child when this process ends (Linux only)."""
     if sys.platform != "linux":
         return lambda: None
     parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl  # loaded here, because a forked child should do as little as possible
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork, because a forked child should do as little as possible
 
     def ask() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""The rank of this process among those that train together, and what starts the others. Imports nothing heavy.
+"""The rank of this process in a distributed run, and what starts the other processes. Imports nothing heavy.
 
-gradspike itself starts a process for each further device of its node. Otherwise srun starts the processes, or torchrun
-or another program that sets torchrun's variables. Training on one device ignores such variables.
+By default, gradspike starts a process for each further device of its node. Otherwise srun, torchrun or another program
+that sets torchrun's variables starts the processes. Training on one device ignores these variables.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gradspike.started import typed_command
 from gradspike.variables import variable, whole_number
 
 PARENT = "GRADSPIKE_PARENT"
-"""The process id of the parent; set for the processes that gradspike starts."""
+"""The parent's process id; set for the processes that gradspike starts."""
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a process among `world_size`, and the address of the first one; port 0 means any free port.
+    """The ranks of a process, and the address of the first process; port 0 means any free port.
 
     starts_others: whether this process starts the others of its node. started_by_us: whether another gradspike process
     started this one.
@@ -45,10 +45,10 @@ ALONE = Place()
 
 
 def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
-    """The place of this process, from its environment variables.
+    """The place of this process, read from its environment variables.
 
-    command: the command that started this process, `["gradspike", "train", ...]`. Raises ConfigError with the correct
-    command if the numbers of processes and devices differ.
+    command: the command that started this process, `["gradspike", "train", ...]`. Raises ConfigError, which gives the
+    correct command, if the numbers of processes and devices differ.
     """
     env, world = os.environ, options.world_size
     typed = typed_command("train", *command[2:])

@@ -1,4 +1,4 @@
-"""The processes that train together: their place in Lightning, and how they meet."""
+"""The processes of a distributed run: their ranks in Lightning, and how they find each other."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def is_first_process() -> bool:
 
 
 def take_place(place: Place) -> None:
-    """Make `is_first_process` and Lightning know the place of this process.
+    """Set the rank of this process for `is_first_process` and Lightning.
 
-    Until then Lightning reads RANK, LOCAL_RANK or SLURM_PROCID, which may belong to a surrounding program.
+    Before, Lightning reads RANK, LOCAL_RANK or SLURM_PROCID, which may belong to a surrounding program.
     """
     rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
 
 
 class Processes(ClusterEnvironment):
-    """Lightning's view of a place."""
+    """Adapts a Place to Lightning."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Processes(ClusterEnvironment):
 
     @override
     def set_global_rank(self, rank: int) -> None:
-        """Nothing to do: the place is known."""
+        """Nothing to do: the rank is known."""
 
     @override
     def local_rank(self) -> int:
@@ -102,9 +102,9 @@ class Processes(ClusterEnvironment):
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Starts `command` once more for each further device of this node. These processes die with this one.
+    """Starts `command` again for each further device of this node. These processes die with this one.
 
-    Lightning's own ends this process by SIGKILL, without a word, when another one has died.
+    Lightning's own launcher kills this process with SIGKILL, without a message, when another one has died.
     """
 
     def __init__(self, environment: Processes, devices: int, num_nodes: int, command: Sequence[str], watch: Watch):
@@ -136,10 +136,10 @@ class Launcher(_SubprocessScriptLauncher):
 
 
 class PatientDDP(DDPStrategy):
-    """Distributed training whose processes can be stopped while they wait for each other, and die together.
+    """DDP whose processes can be stopped while they wait for each other, and which die together.
 
-    `store` is what they share: keys and values at the first process. wait_seconds: how long they wait for missing ones.
-    command: what started this process, for those that it starts.
+    store: key-value store of the first process, shared by all. wait_seconds: how long to wait for missing processes.
+    command: the command of this process, used to start the others.
     """
 
     store: TCPStore
@@ -177,9 +177,9 @@ def meet(
     warn_after: float = SECONDS_UNTIL_WARNING,
     check: Callable[[], None] = lambda: None,
 ) -> TCPStore:
-    """Wait until all processes have joined. Logs missing ranks once; raises UserError when it gives up.
+    """Wait until all processes have joined. Logs missing ranks once; raises UserError after `give_up_after` seconds.
 
-    Calls `check` all the time, which may raise. torch waits in one call, during which Python handles no signal.
+    Calls `check`, which may raise, on every poll. torch's own wait is one call, during which Python handles no signals.
     """
     started = time.monotonic()
     warned = False
@@ -194,7 +194,7 @@ def meet(
                 f"No sign of {names} of {place.world_size} within {waited:.0f} s "
                 f"(trainer.wait_seconds={give_up_after:g}).{srun_hint()}"
             )
-        # The first process speaks; others know of its absence alone.
+        # The first process reports; the others know only whether the first one is missing.
         if waited > warn_after and not warned and (place.rank == 0 or store is None):
             warned = True
             log.error(
@@ -212,13 +212,13 @@ def meet(
 
 
 def _check_parent(place: Place) -> None:
-    """End with the process that has started this one, where the system does not see to it."""
+    """Raise UserError if the parent of this process has ended, for systems that do not kill the child."""
     if place.started_by_us and os.environ.get(PARENT) != str(os.getppid()):
         raise UserError("The first process ended while the others waited.")
 
 
 def _join(place: Place, port: int) -> TCPStore | None:
-    """Join the store of the first process and add this rank; None if that process does not listen yet."""
+    """Join the store of the first process and add this rank; None if that process is not listening yet."""
     hosted_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     first = place.rank == 0 and not hosted_elsewhere
     if not first and not _listens(place.address, port):
@@ -234,7 +234,7 @@ def _join(place: Place, port: int) -> TCPStore | None:
 
 
 def _listens(address: str, port: int) -> bool:
-    """Whether the first process listens. torch itself prints a page for each failed attempt."""
+    """Whether the first process is listening. torch prints a long message for each failed attempt."""
     try:
         socket.create_connection((address, port), timeout=1).close()
     except OSError:
@@ -243,7 +243,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 def _missing(store: TCPStore | None, place: Place) -> Sequence[int]:
-    """Ranks that have not joined. Before the first process listens, the state of the others is unknown."""
+    """Ranks that have not joined. Until the first process is listening, the state of the others is unknown."""
     if store is None:
         return [0] if place.rank else [place.rank]
     try:

@@ -50,8 +50,8 @@ log = logging.getLogger("gradspike")
 def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str]) -> tuple[RunFolder, Summary]:
     """Train and test one run. Returns its folder and its summary.
 
-    resumed: the folder of a run to continue. Raises UserError for errors that the user can fix, and Interrupted for a
-    signal. In both cases the run is marked as failed or interrupted, unless it has no folder yet.
+    resumed: the folder of a run to continue. Raises UserError for errors that the user can fix, and Interrupted after a
+    signal. The run is then marked as failed or interrupted, unless it has no folder yet.
     """
     place = find_place(config.trainer, command)
     quieten(place)
@@ -68,7 +68,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             try:
                 return run, _fit_and_test(task, run, guard, command)
             except Interrupted as error:
-                raise SystemExit(error.exit_code) from None  # the first process says so
+                raise SystemExit(error.exit_code) from None  # the first process reports it
         run = resumed or RunFolder.create(config)
         parts = (config.dataset.name, config.model.name, config.method.name)
         modules = [name.partition(":")[0] for name in parts if ":" in name]
@@ -84,7 +84,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
 
 @contextmanager
 def _held(resumed: RunFolder | None) -> Iterator[None]:
-    """Lock the resumed run before its data are prepared. The first process holds the lock for all."""
+    """Lock the resumed run before its data are prepared. The first process holds the lock for all processes."""
     if resumed is None or not is_first_process():
         yield
         return
@@ -97,7 +97,7 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to train, prepared before the run has a folder. state: the state from which a resumed run continues."""
+    """What to train, prepared before the run has a folder. state: the checkpoint that a resumed run continues from."""
 
     config: ExperimentConfig
     data: DataModule
@@ -123,7 +123,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
 
 
 def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> None:
-    """Log where the run is, where network and settings come from, and where it resumes."""
+    """Log the run's folder, the sources of the network and settings, and where training resumes."""
     log.info("run: %s", shown(run.path))
     for line in report_of(task.module.model):
         log.info("model: %s", line)
@@ -154,7 +154,7 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     timing, record = Timing(run.timing), EvaluationRecord()
     callbacks = progress(config.trainer, timing)
-    # Probe and average come before all callbacks that save, so that a checkpoint includes them.
+    # Probe and average come before all callbacks that save, so checkpoints include them.
     if config.probe.enabled:
         callbacks.append(Probe(config.probe))
     if config.trainer.ema is not None:
@@ -178,7 +178,7 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list
 
 
 def _rewind(task: _Task, run: RunFolder, loggers: list[RunLogger]) -> None:
-    """Take the records of a resumed run back to where it continues."""
+    """Cut the records of a resumed run back to the point where it continues."""
     if task.state is not None:
         JsonLines(run.metrics).cut(task.state.content["metrics_bytes"])
         drop_epochs(run.timing, epochs_done(task.state.content))

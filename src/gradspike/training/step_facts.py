@@ -1,4 +1,4 @@
-"""What one optimiser step sees: learning rate, batch, its division among ranks, the samples behind each statistic."""
+"""Facts about one optimiser step: learning rate, batch, its division among ranks, samples behind each statistic."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gradspike.config.schema import ExperimentConfig
 def step_facts(config: ExperimentConfig, train_samples: int) -> dict[str, Any]:
     """The facts as recorded in environment.json.
 
-    batch: samples of a step, of all ranks together. batch_per_rank: those of one rank in a step. batch_at_once: those
-    that one rank passes through the network at a time. norm_batch, method_batch: samples behind the statistics of the
-    norm, and of the method where it takes any.
+    batch: samples per step, over all ranks. batch_per_rank: samples per step on one rank. batch_at_once: samples that
+    one rank passes through the network at a time. norm_batch, method_batch: samples behind the statistics of the norm
+    and of the method (if it has any).
     """
     ranks, parts = config.trainer.world_size, config.trainer.accumulate
     batch = min(config.dataset.batch_size, train_samples)

@@ -1,7 +1,7 @@
-"""Ranks notice within seconds that one of them has died, and say which one and why.
+"""Detects within seconds that a rank has died, and reports which one and why.
 
-Each rank holds a connection to the first one: the system closes it when a process ends, however it ends. Nobody has to
-answer in time, so that a rank may be slow, stopped or swapped out.
+Each rank keeps a connection to the first rank, which the system closes when the process ends for any reason. No rank
+has to answer in time, so a rank may be slow, suspended or swapped out.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from gradspike.training.place import Place
 
 KEY = "gradspike/watch"
 DONE, ENDED = "done", "ended"
-"""Last words: of a rank that leaves in an orderly way, and of the first one that ends the training, with a code."""
+"""Final messages: DONE from a rank that finishes normally; ENDED, with an exit code, from the first rank when it ends
+the training."""
 SECONDS_FOR_REASON = 1.0
-"""How long the first rank waits for the exit code or the last words of another one whose connection has closed."""
+"""How long the first rank waits for the exit code or final message of a rank whose connection has closed."""
 SECONDS_TO_LEAVE = 5.0
-"""How long a rank may go on after another one has died: a collective operation can wait forever."""
+"""How long a rank may continue after another one has died, because a collective operation can wait forever."""
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class RankLost(UserError):
-    """A rank has died, and the training with it."""
+    """A rank has died, which ends the training."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -45,9 +46,9 @@ class RankLost(UserError):
 
 
 class Watch:
-    """The view of one rank of the others.
+    """One rank's watch over the others.
 
-    on_lost: what the first rank records if it has to end at once, because a collective operation does not return.
+    on_lost: called with the error on the first rank if it must exit because a collective operation does not return.
     """
 
     def __init__(self, place: Place, on_lost: Callable[[UserError | Interrupted], None]) -> None:
@@ -61,8 +62,8 @@ class Watch:
         self._sockets: list[socket.socket] = []
 
     def start(self, store: Store) -> None:
-        """Connect the ranks, which all are there. store: what they share."""
-        # The loader's processes would keep the connections of a dead rank open.
+        """Connect the ranks, all of which must have joined. store: their shared store."""
+        # Forked loader processes would keep the connections of a dead rank open.
         os.register_at_fork(after_in_child=self._drop)
         if self.place.rank == 0:
             dual = socket.has_dualstack_ipv6()
@@ -80,13 +81,13 @@ class Watch:
             self._run(self._follow)
 
     def check_children(self) -> None:
-        """Raise RankLost or Interrupted if a process that this one has started is gone."""
+        """Raise RankLost or Interrupted if a process that this one started has ended."""
         for local_rank, child in enumerate(self.children, 1):
             if child.poll() is not None:
                 raise _loss(self.place.rank + local_rank, child.returncode, "")
 
     def lost(self, error: BaseException) -> UserError | Interrupted | None:
-        """The rank whose death is the reason for this error, if it is one."""
+        """The error of the dead rank that caused `error`; None if `error` is not a broken connection."""
         if not _is_broken_connection(error):
             return None
         self._noticed.wait(SECONDS_TO_LEAVE - 1)
@@ -99,12 +100,12 @@ class Watch:
         return UserError(f"The connection between the ranks broke ({_first_line(error)}).")
 
     def leave(self, error: Exception) -> NoReturn:
-        """End this process, which is not the first, after telling that one why."""
+        """End this process, which is not the first, after sending the reason to the first."""
         code = getattr(error, "exit_code", 1)
         if not self._sockets:
             raise error  # before the ranks have met
         if _is_broken_connection(error):
-            self._ended.wait(SECONDS_TO_LEAVE)  # until `_follow` ends this process; the first one says why
+            self._ended.wait(SECONDS_TO_LEAVE)  # until `_follow` ends this process; the first one reports the reason
         else:
             if not isinstance(error, UserError):
                 traceback.print_exception(error)
@@ -113,7 +114,7 @@ class Watch:
         os._exit(code)
 
     def close(self, words: str = DONE) -> None:
-        """Stop watching, with these last words. Unless they are DONE, the first rank ends those that it has started."""
+        """Stop watching and send `words`. Unless they are DONE, the first rank kills the processes that it started."""
         self._closed.set()
         for connection in self._sockets[1:] if self.place.rank == 0 else self._sockets:
             with contextlib.suppress(OSError):
@@ -135,19 +136,19 @@ class Watch:
         self._sockets = []
 
     def _follow(self) -> None:
-        """Of another rank than the first: end when that one has ended."""
+        """On other ranks than the first: exit when the first one has ended."""
         words = _read(self._sockets[0])
-        # A rank that is about to leave by itself, because all have agreed on it, may do so.
+        # A rank that is already leaving, because all ranks agreed to stop, may do so.
         if DONE in words or self._closed.wait(SECONDS_FOR_REASON):
             self._ended.set()
             return
-        if ENDED not in words and self.place.rank == 1:  # others say the same
+        if ENDED not in words and self.place.rank == 1:  # other ranks would print the same
             print("Error: Rank 0 died, and the training with it.", file=sys.stderr, flush=True)
         code = words.partition(ENDED)[2].strip()
         os._exit(int(code) if code.isdecimal() else 1)
 
     def _attend(self) -> None:
-        """Of the first rank: hear all others out."""
+        """On the first rank: read the messages of all other ranks."""
         listening = self._sockets[0]
         said: dict[int, str] = {}
         with selectors.DefaultSelector() as waiting:
@@ -167,14 +168,14 @@ class Watch:
                         waiting.unregister(key.fileobj)
                         rank, _, words = key.data[0].partition("\n")
                         if not rank.isdecimal():
-                            continue  # somebody else's
+                            continue  # not a connection of a rank
                         said[int(rank)] = words
                         if DONE not in words:
                             self._end(int(rank), words)
                             return
 
     def _end(self, rank: int, words: str) -> None:
-        """Record the loss of a rank, and end this one if it does not notice by itself."""
+        """Record the loss of a rank, and end this process if it does not stop by itself."""
         if self._closed.is_set():
             return
         self._lost = _loss(rank, self._exit_code(rank), words)
@@ -187,7 +188,7 @@ class Watch:
         os._exit(self._lost.exit_code)
 
     def _exit_code(self, rank: int) -> int | None:
-        """The exit code of a process that this one has started."""
+        """The exit code of a rank that this process started; None if unknown."""
         local_rank = rank - self.place.rank
         if local_rank > len(self.children):
             return None
@@ -198,9 +199,9 @@ class Watch:
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Train with others. Raises RankLost, or Interrupted by a signal to another rank, in place of what follows from it.
+    """Train with other ranks. Raises RankLost or Interrupted if one is lost, instead of the resulting error.
 
-    Of another rank than the first, an error ends the process; the first one reports it.
+    On other ranks than the first, an error ends the process, and the first rank reports it.
     """
     try:
         yield
@@ -221,7 +222,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 def _loss(rank: int, code: int | None, words: str) -> UserError | Interrupted:
-    """What to say of a rank that has ended: with this exit code, if known, and with these last words."""
+    """The error for a rank that ended with this exit code (None if unknown) and these final messages."""
     reported, _, reason = words.strip().partition(" ")
     if reason:
         return RankLost(f"Rank {rank} failed: {reason}", int(reported))
@@ -237,7 +238,7 @@ def _loss(rank: int, code: int | None, words: str) -> UserError | Interrupted:
 
 
 def _is_broken_connection(error: BaseException) -> bool:
-    """Whether an error says only that other ranks cannot be reached."""
+    """Whether an error only says that other ranks cannot be reached."""
     text = f"{type(error).__name__} {error}"
     return isinstance(error, RuntimeError) and bool(
         re.search(r"gloo|NCCL|ncclRemoteError|Dist(Backend|Network|Store)Error|[Cc]onnection (closed|reset)", text)
@@ -250,7 +251,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _keep_alive(connection: socket.socket) -> None:
-    """Notice within ten seconds that the other machine is gone."""
+    """Detect within ten seconds that the other machine is gone."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, name):
@@ -258,7 +259,7 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 def _received(connection: socket.socket) -> str:
-    """What has arrived; nothing if the other end is closed."""
+    """The data received; empty if the other end is closed."""
     try:
         return connection.recv(4096).decode(errors="replace")
     except OSError:
@@ -266,7 +267,7 @@ def _received(connection: socket.socket) -> str:
 
 
 def _read(connection: socket.socket) -> str:
-    """Everything until the other end is closed."""
+    """All data until the other end is closed."""
     said = ""
     while text := _received(connection):
         said += text

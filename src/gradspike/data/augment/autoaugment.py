@@ -31,11 +31,11 @@ class AutoAugment:
         self.operations = PictureOperations(list(operations))
 
     def __call__(self, pictures: Tensor, random: CounterRandom[NDArray[np.int64]]) -> Tensor:
-        """Augment uint8 [B, 1 or 3, H, W]. random: the numbers of the B samples, on the host."""
+        """Augment uint8 [B, 1 or 3, H, W]. random: random numbers of the B samples, on the host."""
         return self.operations.apply(pictures, *self.choose(random))
 
     def choose(self, random: CounterRandom[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The indices of each sample's first and second operation, int64 [B] each; 0 is none."""
+        """The indices of each sample's first and second operation, int64 [B] each; 0: none."""
         pair = random.integers(Draw.POLICY, 0, len(self.policy) - 1)
         chosen = []
         for place, (applied, sign) in enumerate(

@@ -1,4 +1,4 @@
-"""From stored samples to network input, one batch at a time, on the batch's device."""
+"""Converts stored samples to network input, one batch at a time, on the batch's device."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HostIndex = NDArray[np.int64]
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Use one thread on a CPU: many small operations would each wait for the slowest thread.
+    """Use one thread on a CPU, because many small operations would each wait for the slowest thread.
 
-    If other processes are busy, as in a sweep, waiting costs a hundred times as much as the operations.
+    If other processes use the cores, as in a sweep, waiting takes a hundred times as long as the operations.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -39,10 +39,10 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 class BatchTransform:
-    """Augmentation (training only), conversion to float, normalisation, all determined by epoch and sample index.
+    """Augmentation (training only), conversion to float and normalisation, determined by seed, epoch and sample index.
 
-    Pictures: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in the code of DeVries &
-    Taylor 2017). Frames: shift, flip, roll, NDA, cutout, division. The random resized crop happens earlier, when
+    Pictures: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in DeVries & Taylor's
+    code, 2017). Frames: shift, flip, roll, NDA, cutout, division. The random resized crop is applied earlier, when
     pictures are decoded (pictures/encoded.py).
     """
 
@@ -58,7 +58,8 @@ class BatchTransform:
         """Turn images [B, C, H, W] into float32 of that shape, or frames [B, T, C, H, W] into float32 [T, B, C, H, W].
 
         Images are uint8; frames are uint8, or int16 if a count exceeds 255. index: int64 [B], the samples. host_index:
-        the same in host memory, which avoids waiting for the device. epoch: None for evaluation, without augmentation.
+        the same in host memory, which avoids waiting for the device. epoch: None in evaluation, which has no
+        augmentation.
         """
         with _one_thread(inputs.device):
             return self._transform(inputs, index, epoch, host_index)
@@ -87,7 +88,8 @@ class BatchTransform:
         return values if divisor == 1.0 else values.div_(divisor)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the stored values, [C, 1, 1]; cached, as each copy to a GPU takes time."""
+        """Mean and standard deviation of the stored values, [C, 1, 1]; cached, because each copy to a GPU takes
+        time."""
         if device not in self._on_device:
             mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
             self._on_device[device] = mean, std

@@ -1,8 +1,8 @@
-"""Counter-based random numbers: the same in any order, process and device.
+"""Counter-based random numbers, independent of order, process and device.
 
 A number is a hash of (seed, epoch, sample index, draw): the finaliser of SplitMix64 (Steele, Lea & Flood, "Fast
 splittable pseudorandom number generators", OOPSLA 2014), applied along the chain. All arithmetic is on int64 modulo
-2**64, with operators that numpy arrays and torch tensors share, so one definition gives the same bits when preparing
+2**64, with operators that NumPy arrays and torch tensors share, so one definition gives the same bits when preparing
 data and when augmenting on a GPU.
 """
 
@@ -40,7 +40,7 @@ def mix64(bits: ArrayT) -> ArrayT:
 
 
 def mix_integers(*values: int) -> int:
-    """Hash Python integers into one int64: the part of the chain that all samples share."""
+    """Hash Python integers into one int64: the part of the hash chain that all samples share."""
     state = 0
     for value in values:
         state = (state + value + GAMMA) % 2**64
@@ -74,7 +74,7 @@ class CounterRandom(Generic[ArrayT]):
         return mix64(key + _signed((draw + 1) * GAMMA))  # type: ignore[no-any-return]
 
     def uniform(self, draw: int) -> Any:
-        """Floats in [0, 1), multiples of 2**-24 and so exact in float32 (torch; numpy returns float64)."""
+        """Floats in [0, 1), multiples of 2**-24 and so exact in float32 (torch returns float32, NumPy float64)."""
         return _logical_shift(self.bits(draw), 40) * 2.0**-24
 
     def integers(self, draw: int, low: int, high: int) -> ArrayT:

@@ -1,4 +1,4 @@
-"""Numbers of the random decisions about a sample."""
+"""The numbers of the random decisions for a sample."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ class Draw(IntEnum):
     NDA_X = 15
     NDA_ANGLE = 16
     CROP = 32
-    """The first of 40: four per attempt at a random resized crop."""
+    """The first of 40 numbers: four per attempt at a random resized crop."""

@@ -2,8 +2,8 @@
 
 Magnitudes follow the released code for CIFAR10-DVS at 48x48 pixels: roll by up to 5 pixels along both axes, rotation
 and horizontal shear by up to 30 degrees, nearest neighbour, filled with zeros. The released loaders draw from these
-three. Cutout is in the paper and, unused, in the code; here its square covers a third of the side (16 of 48 pixels).
-The paper's horizontal flip is the option `flip`.
+three. The paper also uses cutout, which the code contains but does not use; here its square covers a third of the side
+(16 of 48 pixels). The paper's horizontal flip is the option `flip`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CUTOUT_SHARE = 3
 
 
 def neuromorphic(inputs: Tensor, random: CounterRandom[Tensor]) -> Tensor:
-    """Augment each sample of [B, ..., H, W] (any type) independently, all its frames the same way."""
+    """Augment each sample of [B, ..., H, W] (any type) independently, with the same augmentation for all its frames."""
     choice = random.integers(Draw.NDA_CHOICE, ROLL, CUTOUT)
     height, width = inputs.shape[-2:]
     y, x = _source(choice, random, height, width)
@@ -38,7 +38,7 @@ def neuromorphic(inputs: Tensor, random: CounterRandom[Tensor]) -> Tensor:
 
 
 def _source(choice: Tensor, random: CounterRandom[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Row and column (int64 [B, H, W], possibly outside) of the source of each pixel."""
+    """Row and column (int64 [B, H, W], possibly outside the frame) of the source of each pixel."""
     angle = torch.deg2rad((2 * random.uniform(Draw.NDA_ANGLE).double() - 1) * LARGEST_ANGLE)
     turned, sheared = choice == ROTATE, choice == SHEAR
     # As in torchvision: positive rotations are anticlockwise; a shear shifts each row by tan(angle) more.

@@ -1,9 +1,9 @@
-"""AutoAugment's operations on a batch, a different one for each picture, equal to torchvision's.
+"""AutoAugment's operations on a batch, with a different operation for each picture and the results of torchvision.
 
 kornia draws one sub-policy for a whole batch and interpolates differently from PIL; torchvision's functions take one
-magnitude per batch. Here, torchvision's results are tabulated once (256 values, or the source of every pixel) and the
-tables applied per picture; operations that depend on the picture use torchvision's formula and rounding. The result is
-the same on every device, bit for bit.
+magnitude per batch. Here, torchvision's results are tabulated once (256 values, or the source of every pixel), and the
+tables are applied per picture. Operations that depend on the picture use torchvision's formula and rounding. Results
+are bit-identical on every device.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Tables:
-    """Tables that do not depend on the pictures, for one device and one picture size."""
+    """Tables that are independent of the pictures, for one device and one picture size."""
 
     values: Tensor
     """uint8 [operations, 256]: the new value of each value (FIXED)."""
@@ -67,11 +67,11 @@ class _Tables:
     inside: Tensor
     """uint8 [operations, 1, H * W]: 1 for pixels with a source (GEOMETRY)."""
     factors: Tensor
-    """float32 [operations, 2]: weights of the picture and of the other one in a blend."""
+    """float32 [operations, 2]: weights of the picture and of the other picture in a blend."""
 
 
 class PictureOperations:
-    """A list of operations, applied to pictures by index."""
+    """A list of operations that are applied to pictures by index."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
@@ -101,7 +101,7 @@ class PictureOperations:
         return pictures.index_select(0, _to_device(back, pictures.device))
 
     def _one_round(self, pictures: Tensor, numbers: NDArray[np.int64], tables: _Tables) -> None:
-        """Change `pictures`, which are sorted by kind, in place."""
+        """Apply one operation to each of `pictures`, which are sorted by kind, in place."""
         rows = _to_device(self.rows[numbers], pictures.device)
         bounds = [0, *np.searchsorted(self.kinds[numbers], np.arange(len(Kind)), side="right").tolist()]
         parts = {kind: slice(bounds[kind], bounds[kind + 1]) for kind in Kind if bounds[kind] < bounds[kind + 1]}
@@ -122,7 +122,7 @@ class PictureOperations:
             elif kind == Kind.SHARPNESS:
                 inner = pictures[part, :, 1:-1, 1:-1]
                 blurred = _blurred(pictures[part])
-                # torchvision adds the difference here, not two products, and so rounds differently.
+                # Here torchvision adds the difference instead of two products, which rounds differently.
                 change = tables.factors[rows[part], 1].double().view(-1, 1, 1, 1) * (blurred - inner)
                 inner.copy_((inner + change).float().clamp_(0, 255))
 
@@ -198,7 +198,7 @@ def _value_table(kind: Kind, pictures: Tensor, index: Tensor, rows: Tensor, tabl
     values = torch.arange(256, dtype=torch.float32, device=pictures.device)
     if kind == Kind.CONTRAST:
         grey = _grey(pictures) if channels == 3 else pictures
-        # Sums of integers are exact in any order, so a batch gives the same as a single picture.
+        # Integer sums are exact in any order, so a batch gives the same result as a single picture.
         mean = grey.sum((1, 2, 3), dtype=torch.int64).float() / grey[0].numel()
         blended = _blend(values, mean.view(-1, 1, 1, 1), tables.factors[rows])
         return blended.flatten(1, 2).expand(-1, channels, -1)
@@ -219,7 +219,7 @@ def _equalizing(index: Tensor) -> Tensor:
     step = (index.shape[2] - of_largest) // 255
     below = up_to - count
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
-    # A picture of almost a single value stays unchanged (step 0).
+    # A picture with almost a single value stays unchanged (step 0).
     unchanged = torch.arange(256, dtype=torch.int32, device=index.device)
     return torch.where(step > 0, table, unchanged).to(torch.uint8)
 
@@ -245,5 +245,5 @@ def _blurred(pictures: Tensor) -> Tensor:
     values = pictures.float()
     rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
     sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    # A multiple of 1/13 is never half way between integers, so rounding does not depend on how it is computed.
+    # A multiple of 1/13 is never halfway between integers, so rounding does not depend on how it is computed.
     return (sums + 4 * values[..., 1:-1, 1:-1]).mul_(1 / 13).round_()

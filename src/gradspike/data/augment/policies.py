@@ -1,4 +1,4 @@
-"""AutoAugment's learned policies (Cubuk et al., CVPR 2019) as in torchvision.
+"""AutoAugment's learned policies (Cubuk et al., CVPR 2019), as in torchvision.
 
 A policy is 25 pairs of operations. An operation is (name, probability, step of its magnitude or None).
 """

@@ -1,4 +1,4 @@
-"""Shifting, rolling and mirroring each sample of a batch independently, and the square of cutout."""
+"""Shifts, rolls and mirrors each sample of a batch independently; draws the squares of cutout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def roll(inputs: Tensor, rows: Tensor, columns: Tensor, largest: int) -> Tensor:
     """Shift each sample of [B, ..., H, W] circularly."""
     flat = inputs.flatten(1, -3)
     height, width = inputs.shape[-2:]
-    # Padding never needs to exceed the picture: a larger shift equals its remainder.
+    # Padding never exceeds the picture's size, because a larger circular shift equals its remainder.
     down, right = min(largest, height), min(largest, width)
     if largest > down:
         rows = rows % height
@@ -48,7 +48,7 @@ def _cut(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor | None, sha
 
 
 def cut_by_index(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
-    """Cut all windows by one lookup, a few operations for any batch (for GPUs). Returns [B, K, H * W]."""
+    """Cut all windows with one lookup: a few operations for any batch, for GPUs. Returns [B, K, H * W]."""
     row, column = (torch.arange(size, device=padded.device) for size in (height, width))
     places = row[:, None] * padded.shape[3] + torch.stack([column, column.flip(0)])[:, None]
     index = places.flatten(1)[mirrored.long()] + (top * padded.shape[3] + left)[:, None]
@@ -56,7 +56,7 @@ def cut_by_index(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, he
 
 
 def cut_by_copies(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, height: int, width: int) -> Tensor:
-    """Copy each window row by row, on a CPU 2 to 4 times as fast as a lookup. Returns [B, K, H, W]."""
+    """Copy each window: on a CPU, 2 to 4 times as fast as a lookup. Returns [B, K, H, W]."""
     source = padded.numpy()
     windows = np.empty((*source.shape[:2], height, width), dtype=source.dtype)
     for sample, (y, x, flip) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
@@ -66,7 +66,7 @@ def cut_by_copies(padded: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, h
 
 
 def square(random: CounterRandom[Tensor], draws: tuple[int, int], side: int, height: int, width: int) -> Tensor:
-    """True in one square of `side` pixels per sample: bool [B, height, width].
+    """A mask that is True in one square of `side` pixels per sample: bool [B, height, width].
 
     Its centre is uniform over all pixels (draws: row, column), and the square is clipped at the edges (DeVries &
     Taylor, arXiv 1708.04552).

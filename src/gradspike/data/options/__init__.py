@@ -1,5 +1,5 @@
 """The options of each data set, validated before torch is imported.
 
-`base` holds what all data sets share, `pictures` and `events` the options of theirs, `camera` those of the simulated
-event camera.
+`base`: options of all data sets. `pictures`, `events`: options of picture and event sets. `camera`: options of the
+simulated event camera.
 """

@@ -1,4 +1,4 @@
-"""Options common to all data sets, and the facts that a model needs before any sample is loaded."""
+"""Options common to all data sets, and the properties that a model needs before any sample is loaded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AugmentConfig(Strict):
 
 
 class DatasetConfig(Strict):
-    """Options of every data set. Class attributes are facts, fields are options."""
+    """Options of every data set. Class attributes are fixed properties, fields are options."""
 
     touches: ClassVar[Touches] = Touches.DATA
 
@@ -63,7 +63,7 @@ class DatasetConfig(Strict):
 
     @property
     def divisor(self) -> float | None:
-        """Divisor of the stored values; None: mean and standard deviation normalise them."""
+        """Divisor of the stored values; None: they are normalised by mean and standard deviation."""
         return 255.0
 
     @property
@@ -84,11 +84,11 @@ class DatasetConfig(Strict):
     def statistics(
         self, measured: tuple[tuple[float, ...], tuple[float, ...]]
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel to normalise with, `measured` on the training split or fixed."""
+        """Mean and standard deviation per channel for normalisation: `measured` on the training split, or fixed."""
         return measured
 
     def check_time_steps(self, time_steps: int) -> None:
-        """Raise ValueError unless samples can be presented over `time_steps` steps."""
+        """Raise ValueError unless the data set supports `time_steps` time steps."""
         if not 1 <= time_steps <= self.max_time_steps:
             raise ValueError(
                 f"time_steps={time_steps}: the data set '{self.name}' takes 1 to {self.max_time_steps}; "
@@ -96,7 +96,7 @@ class DatasetConfig(Strict):
             )
 
     def time_steps_reason(self) -> str:
-        """Why there is an upper limit, as the end of a sentence."""
+        """The reason for the upper limit, as the end of a sentence."""
         return "a still picture gains nothing from more steps."
 
 

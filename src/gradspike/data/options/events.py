@@ -14,7 +14,7 @@ from gradspike.touches import Split
 Chip = Literal["dvs128", "davis128", "davis208", "davis240", "davis346", "davis640", "dvs640"]
 
 Milliseconds = Annotated[float, Field(ge=0.001)]
-"""At least one microsecond, the resolution of times."""
+"""At least one microsecond, the resolution of timestamps."""
 
 
 class EventAugmentConfig(AugmentConfig):
@@ -37,7 +37,7 @@ class EventAugmentConfig(AugmentConfig):
 
 
 class EventsConfig(DatasetConfig):
-    """Options of event recordings, which are turned into frames."""
+    """Options of event recordings, which are converted to frames."""
 
     kind: ClassVar[Literal["image", "frames"]] = "frames"
     channels: ClassVar[int] = 2
@@ -103,7 +103,9 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     @property
     @override
     def divisor(self) -> float | None:
-        return 255 * self.count_scale if self.resize == "tet" else self.count_scale  # TET's values are stored times 255
+        return (
+            255 * self.count_scale if self.resize == "tet" else self.count_scale
+        )  # TET frames are stored multiplied by 255
 
     @property
     @override

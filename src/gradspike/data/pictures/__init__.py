@@ -1,5 +1,6 @@
-"""Still pictures in files: from the file to pixels.
+"""Picture files: decoding, scaling, listing and preparing.
 
-`decode` reads and scales one picture, `pixels` prepares many of them, `listing` lists and labels them; `source` is the
-base of data sets kept as pixels. `encoded` decodes compressed pictures during training, `encoded_source` prepares them.
+`decode` decodes and scales one picture, `pixels` prepares many, `listing` lists and labels them. `source` is the base
+class of data sets stored as pixels. `encoded` decodes compressed pictures during training, `encoded_source` prepares
+them.
 """

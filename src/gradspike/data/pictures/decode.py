@@ -1,4 +1,4 @@
-"""One picture: from the bytes of its file to RGB, and to a fixed size."""
+"""Decodes one picture file to RGB and scales it to a fixed size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 def decode(content: bytes) -> Image.Image:
     """Decode a PNG, JPEG or WebP file to RGB. Raises ValueError with a reason to show to the user.
 
-    As `PIL.Image.convert("RGB")` (and torchvision's ImageFolder): grey becomes three equal channels, palettes are
-    looked up, CMYK is converted, alpha is dropped, the first frame of an animation is taken and orientation tags are
-    ignored. Unlike it, 16-bit grey keeps its upper 8 bits, where PIL clips.
+    Like `PIL.Image.convert("RGB")` (and torchvision's ImageFolder): grey becomes three equal channels, palettes are
+    looked up, CMYK is converted, alpha is dropped, only the first frame of an animation is used, and orientation tags
+    are ignored. Unlike PIL, which clips 16-bit grey, this keeps its upper 8 bits.
     """
     if not content:
         raise ValueError("is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about palettes with transparency, and large pictures
+            warnings.simplefilter("ignore")  # palettes with transparency, and large pictures
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             picture.load()
             return _upper_bits(picture).convert("RGB")
@@ -31,7 +31,7 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError("is not a PNG, JPEG or WebP picture") from error
     except Image.DecompressionBombError as error:
         raise ValueError("has too many pixels for a picture of a data set") from error
-    # Each of PIL's decoders raises its own errors for a damaged file (OSError, SyntaxError, EOFError, zlib.error).
+    # PIL's decoders raise different errors for damaged files (OSError, SyntaxError, EOFError, zlib.error).
     except Exception as error:
         raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
 

@@ -1,9 +1,9 @@
 """Compressed pictures, decoded and cropped by the loader's workers during training.
 
-Measured on 20 ImageNet pictures, one core, decoding and a crop scaled to 224 (benchmarks/data.py): PIL 4.5 ms,
-torchvision 3.2 ms; with the shorter side capped at 352 beforehand, 2.7 and 1.9 ms. PIL's draft mode saves a fifth of
-the decoding time on large pictures and next to nothing on capped ones. So pictures are capped, and torchvision decodes
-them.
+Time per picture to decode and scale a crop to 224, on 20 ImageNet pictures and one core (benchmarks/data.py): PIL 4.5
+ms, torchvision 3.2 ms; with the shorter side capped at 352 beforehand, 2.7 and 1.9 ms. PIL's draft mode saves a fifth
+of the decoding time on large pictures and almost nothing on capped ones. So pictures are capped and decoded with
+torchvision.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class EncodedPictures:
-    """Compressed pictures that are indexed like an array uint8 [N, 3, image_size, image_size].
+    """Compressed pictures that can be indexed like a uint8 array [N, 3, image_size, image_size].
 
-    stored: uint8, all files in a row; offsets: int64 [N + 1], file i is stored[offsets[i]:offsets[i + 1]].
+    stored: uint8, all files concatenated. offsets: int64 [N + 1]; file i is stored[offsets[i]:offsets[i + 1]].
     eval_shorter_side: length of the shorter side before the centre crop. resized_crop: smallest share of the area that
-    a random crop keeps in training; None: the centre crop in training, too.
+    a random crop keeps in training; None: the centre crop is also used in training.
     """
 
     stored: NDArray[np.uint8]
@@ -48,16 +48,16 @@ class EncodedPictures:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the array that these pictures stand for."""
+        """Shape of the equivalent array."""
         return len(self), 3, self.image_size, self.image_size
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
-        """Type of the array that these pictures stand for."""
+        """Type of the equivalent array."""
         return np.dtype(np.uint8)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pictures as in evaluation: shorter side scaled to eval_shorter_side, centre crop."""
+        """Decode pictures as in evaluation: shorter side scaled to eval_shorter_side, centre crop."""
         return self.fetch(indices, None)
 
     def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class EncodedSamples(Samples):
 def decode_stored(content: NDArray[np.uint8]) -> Tensor:
     """Decode a JPEG, PNG or WebP file to uint8 [3, H, W]. Raises RuntimeError if that fails.
 
-    Of 16 bits the upper 8 are kept, as by `decode`.
+    16-bit pictures keep their upper 8 bits, as in `decode`.
     """
     # A copy, because torch does not accept read-only memory.
     picture: Tensor = decode_image(torch.from_numpy(np.array(content)), mode=ImageReadMode.RGB)
@@ -111,8 +111,8 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop, distributed as in torchvision's RandomResizedCrop.
 
-    The area is between `smallest` and the whole picture, the aspect ratio log-uniform between 3/4 and 4/3. After ten
-    attempts that do not fit: the largest centre crop within these ratios.
+    The area is uniform between `smallest` and the whole picture, the aspect ratio log-uniform between 3/4 and 4/3. If
+    ten attempts do not fit, the result is the largest centre crop within these ratios.
     """
     for attempt in range(CROP_ATTEMPTS):
         draw = Draw.CROP + 4 * attempt

@@ -1,4 +1,4 @@
-"""The pictures of a data set as found: files, labels, splits, and the files that cannot be used."""
+"""Lists the pictures of a data set: files, labels, splits, and unusable files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PictureItem:
 
 @dataclass(frozen=True)
 class PictureListing:
-    """All pictures of a data set in their order, the class names by label, and the files that cannot be used."""
+    """All pictures of a data set in order, the class names by label, and the unusable files."""
 
     files: Files
     items: tuple[PictureItem, ...]
@@ -44,7 +44,8 @@ class PictureListing:
     bad: tuple[BadFile, ...]
 
     def left_out(self, files: Files) -> dict[str, int]:
-        """How many of `files`, which the listing was made of, are neither pictures of the data set nor bad files."""
+        """Count those of `files`, from which the listing was made, that are neither pictures of the data set nor bad
+        files."""
         inside = self.files.root[len(files.root) :]
         used = {inside + item.entry.name for item in self.items}
         return left_out(files, used, {file.path for file in self.bad}, inside)
@@ -53,7 +54,7 @@ class PictureListing:
 def converted(
     items: Sequence[PictureItem], files: Files, convert: Callable[[bytes], T], bad: list[BadFile]
 ) -> Iterator[tuple[PictureItem, T]]:
-    """Each picture with `convert` of its bytes; a file that raises OSError or ValueError is added to `bad` instead."""
+    """Yield each picture with `convert(bytes)`; a file that raises OSError or ValueError is added to `bad` instead."""
     for item in items:
         try:
             result = convert(files.read(item.entry))
@@ -66,7 +67,7 @@ def converted(
 
 
 def described(items: Sequence[PictureItem]) -> dict[str, NDArray[np.generic]]:
-    """What is stored of each picture besides its content, [n] each: labels int64, splits uint8, names in UTF-8."""
+    """The arrays stored besides the pictures, [n] each: labels int64, splits uint8, names in UTF-8."""
     return {
         "labels": np.array([item.label for item in items], dtype=np.int64),
         "splits": np.array([item.split for item in items], dtype=np.uint8),
@@ -80,7 +81,7 @@ def list_class_folders(
     around_classes: Sequence[str] = (),
     test_may_lack_labels: bool = False,
 ) -> PictureListing:
-    """List `split/class/name.ext`, with labels by sorted training class names.
+    """List `split/class/name.ext`, with labels in the order of the sorted training class names.
 
     Without `test`, `val` is the test split, as in ImageNet; `test_may_lack_labels` leaves out a test folder without
     class folders, or with one called images. The other options are those of `list_by_class`. Raises UserError if train

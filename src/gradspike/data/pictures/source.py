@@ -1,4 +1,4 @@
-"""The base of data sets of picture files that are kept as pixels: listing, preparing, splitting, normalising."""
+"""The base class of picture sets stored as pixels: listing, preparing, splitting, normalising."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from gradspike.data.source import SPLITS, Samples, hold_out
 from gradspike.errors import UserError
 
 VERSION = 1
-"""Change it with any change in this folder that alters prepared pixels."""
+"""Increase with any change in this folder that alters prepared pixels."""
 SPLIT_VERSION = 1
 SPLIT_SEED = 2009
 CONSTANT = 1e-9
-"""Below the standard deviation of any channel with two values: one level in one of 10**12 pixels gives 4e-9."""
+"""Smaller than the standard deviation of any channel with two values: one level in one of 10**12 pixels gives 4e-9."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ ConfigT = TypeVar("ConfigT", bound=PictureFilesConfig)
 
 
 class PictureSource(FileSource[ConfigT]):
-    """A data set of picture files. A subclass says where they lie and what their names mean."""
+    """A data set of picture files. Subclasses define where the files are and what their names mean."""
 
     stored_size: ClassVar[int | None] = None
     """Height and width that every picture file must have; None: any size."""
@@ -46,7 +46,7 @@ class PictureSource(FileSource[ConfigT]):
 
     @abstractmethod
     def listing(self, files: Files) -> PictureListing:
-        """List the pictures and their labels. Raises UserError if `files` do not hold this data set."""
+        """List the pictures and their labels. Raises UserError if `files` do not contain this data set."""
 
     @override
     def load(self) -> Samples:
@@ -63,7 +63,7 @@ class PictureSource(FileSource[ConfigT]):
     def build_listed(
         self, files: Files, folder: Path, work: Callable[..., Part], part_size: int, bytes_per_item: int = 0
     ) -> dict[str, Any]:
-        """Write what `work(items, files=...)` makes of all listed pictures. Returns the facts for meta.json."""
+        """Write the result of `work(items, files=...)` for all listed pictures. Returns the facts for meta.json."""
         listing = self.listing(files)
         self.check_classes(listing.class_names, files.shown())
         refuse_bad_files(listing.bad, self.config.on_bad_file)
@@ -81,7 +81,7 @@ class PictureSource(FileSource[ConfigT]):
         return {**self.facts(folder, listing, bad), "left_out": listing.left_out(files)}
 
     def facts(self, folder: Path, listing: PictureListing, bad: Sequence[BadFile]) -> dict[str, Any]:
-        """The facts for meta.json of a set whose `labels` and `splits` lie in `folder`.
+        """The facts for meta.json of a set whose `labels` and `splits` are in `folder`.
 
         Raises UserError if a class has no training pictures.
         """
@@ -105,8 +105,8 @@ class PictureSource(FileSource[ConfigT]):
     def samples(self, opened: Prepared, inputs: Any, statistics: bool = True, kind: type[Samples] = Samples) -> Samples:
         """The samples of a prepared set, with a validation split held out if the files have none.
 
-        inputs: what to index for pictures, by samples of this `kind`. statistics: whether to measure mean and standard
-        deviation of the pixels.
+        inputs: array of pictures, indexed by the samples' class `kind`. statistics: whether to measure mean and
+        standard deviation of the pixels.
         """
         arrays, facts = opened.arrays, opened.facts
         key = {
@@ -129,7 +129,7 @@ class PictureSource(FileSource[ConfigT]):
         )
 
     def usable_std(self, std: Sequence[float]) -> tuple[float, ...]:
-        """The measured `std`, with 1 for a channel that never changes: its normalised value is then 0, not NaN."""
+        """The measured `std`, with 1 for a constant channel: its normalised value is then 0, not NaN."""
         constant = [str(channel) for channel, value in enumerate(std) if value < CONSTANT]
         if constant and not self._constant_reported:
             self._constant_reported = True

@@ -1,7 +1,7 @@
-"""Prepared arrays on disk: built once, opened in milliseconds, never stale, never half written.
+"""Prepared arrays on disk: built once, opened in milliseconds, never stale, never partially written.
 
-A prepared set is a folder `data_dir/prepared/<name>-<hash>`. The hash covers everything that shapes the content (files,
-options, code version), so a changed option opens another folder instead of old data.
+A prepared set is a folder `data_dir/prepared/<name>-<hash>`. The hash covers everything that affects the content
+(files, options, code version), so a changed option uses another folder instead of old data.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def prepared(
 ) -> Prepared:
     """Open the set `name` with this `key` (JSON values), building it first if it is missing or damaged.
 
-    `build(folder)` writes arrays as folder/<array>.npy and returns facts for meta.json. The folder is a temporary one
-    that is renamed when complete. A second process waits for the first and opens its result. An interrupted build in
-    parts (see `parts`) continues where it stopped. Raises UserError if the disk fails. level: logging level of the
-    message that a set is being prepared.
+    `build(folder)` writes arrays as folder/<array>.npy and returns facts for meta.json. It is a temporary folder that
+    is renamed when complete. A second process waits for the first and opens its result. An interrupted build in parts
+    (see `parts`) continues where it stopped. level: logging level of the message that a set is being prepared. Raises
+    UserError if the disk fails.
     """
     key = canonical(key)
     folder = folder_of(data_dir, name, key)
@@ -62,7 +62,7 @@ def prepared(
 
 @contextmanager
 def _only_process(lock: Path, name: str) -> Iterator[None]:
-    """Hold a lock, with a message if another process holds it. The system releases it when a process dies."""
+    """Hold a lock; log a message if another process holds it. The system releases the lock when a process dies."""
     risk = "Do not prepare the same data set with two processes at once."
     with lock.open("a", encoding="utf-8") as file:
         try:
@@ -76,7 +76,7 @@ def _only_process(lock: Path, name: str) -> Iterator[None]:
 def _open_or_build(
     folder: Path, name: str, key: dict[str, Any], build: Callable[[Path], Mapping[str, Any]], level: int
 ) -> Prepared:
-    """What only one process at a time may do."""
+    """Open or build the set. Only one process at a time may call this."""
     partial = _partial(folder)
     continues = (partial / PARTS).is_dir()
     try:

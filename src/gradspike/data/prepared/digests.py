@@ -1,8 +1,8 @@
-"""Digests of prepared arrays: bits that flipped on the disk are found before training starts.
+"""Digests of prepared arrays, to detect bits flipped on disk before training starts.
 
-meta.json records a SHA-256 of each array, for `verify=true`, and a CRC-32 of each of its parts. Opening a set compares
-all of it if it is small. Of a larger set it compares the small arrays (labels, splits) and some parts of the large
-ones, others each time, so repeated starts cover the whole set. CRC-32 finds every flipped bit; it reads 1 GB/s.
+meta.json records the SHA-256 of each array, for `verify=true`, and the CRC-32 of each of its parts. Opening a small set
+checks all of it. Opening a larger set checks the small arrays (labels, splits) and randomly chosen parts of the large
+ones, so repeated starts cover the whole set. CRC-32 detects every single flipped bit and reads 1 GB/s.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 PART_BYTES = 8 * 2**20
 WHOLE_BYTES = 256 * 2**20
-"""Sets of up to this size are compared as a whole: 0.3 s."""
+"""Sets of up to this size are checked completely (0.3 s)."""
 WHOLE_ARRAY_BYTES = 16 * 2**20
-"""Arrays of up to this size are compared as a whole in sets of any size."""
+"""Arrays of up to this size are checked completely in sets of any size."""
 SAMPLED = 8
-"""Parts of the larger arrays to compare."""
+"""Number of parts of the larger arrays to check."""
 
 _on = ContextVar("compare digests", default=True)
 _compared: set[tuple[object, ...]] = set()
@@ -37,7 +37,7 @@ class DamagedError(Exception):
 
 @contextmanager
 def trusting() -> Iterator[None]:
-    """Open sets without comparing digests, because another process has just done it."""
+    """Open sets without comparing digests, because another process has just compared them."""
     token = _on.set(False)
     try:
         yield
@@ -59,7 +59,7 @@ def digests(path: Path) -> dict[str, str]:
 def compare(folder: Path, arrays: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise DamagedError if a compared part of an array in `folder` differs from its record in meta.json.
 
-    An unchanged set is compared once per process.
+    An unchanged set is checked once per process.
     """
     paths = {name: folder / f"{name}.npy" for name in arrays}
     state = (folder, *((name, path.stat().st_mtime_ns, path.stat().st_ino) for name, path in paths.items()))
@@ -85,14 +85,14 @@ def compare(folder: Path, arrays: Mapping[str, Mapping[str, Any]]) -> None:
             folder,
         )
     else:
-        # A generator of its own: the global one belongs to the training.
+        # A separate generator, because the global one belongs to training.
         for name, part in random.Random().sample(sampled, min(SAMPLED, len(sampled))):
             _compare_part(paths[name], arrays[name], part)
     _compared.add(state)
 
 
 def compare_whole(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise DamagedError if an array's file does not have its recorded SHA-256."""
+    """Raise DamagedError unless an array's file has its recorded SHA-256."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Free space on a disk, checked before a long preparation and reported when it runs out."""
+"""Free disk space: checked before a long preparation, and reported when the disk is full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all data sets that are prepared from files: finding the files, opening or building the prepared set."""
+"""The base class of all data sets prepared from files: finds the files, opens or builds the prepared set."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ FilesConfigT = TypeVar("FilesConfigT", bound=FilesConfig)
 
 
 class FileSource(Source[FilesConfigT]):
-    """A data set of files that the user provides or downloads. A subclass says where they lie."""
+    """A data set of files that the user provides or downloads. Subclasses define where to find them."""
 
     what: ClassVar[str]
     """The data set's name for messages."""
     usual_names: ClassVar[tuple[str, ...]]
-    """Folders and archives to look for in data_dir."""
+    """Names of folders and archives to look for in data_dir."""
     put: ClassVar[str]
-    """What to put there and where to get it, for the message that nothing was found."""
+    """What to put there and where to get it, for the message when nothing was found."""
 
     def files(self) -> Files:
-        """The folder or archive, downloaded first if `dataset.download` is set. Raises UserError."""
+        """The folder or archive, downloaded if missing and `dataset.download` is set. Raises UserError."""
         config = self.config
         find = partial(find_source, config.source, self.data_dir, self.usual_names, self.what, self.put)
         if config.download and config.source is None:
@@ -52,7 +52,7 @@ class FileSource(Source[FilesConfigT]):
         return find()
 
     def places(self) -> list[Path]:
-        """The paths where the files may be, whether or not they exist."""
+        """The possible paths of the files, whether or not they exist."""
         source = self.config.source
         if source is not None:
             return [Path(source).expanduser()]
@@ -67,8 +67,8 @@ class FileSource(Source[FilesConfigT]):
     ) -> Prepared:
         """Open the set prepared from the files with these `options`, building it first if needed.
 
-        `build(files, folder)` writes arrays and returns facts, among them "source", "class_names" and "bad". If the
-        files are missing, the set prepared from the same path is opened.
+        `build(files, folder)` writes arrays and returns facts, including "source", "class_names" and "bad". If the
+        files are missing, opens the set prepared from the same path.
         """
         try:
             files = self.files()
@@ -84,7 +84,7 @@ class FileSource(Source[FilesConfigT]):
     def _recorded(
         self, build: Callable[[Files, Path], Mapping[str, Any]], files: Files, folder: Path
     ) -> Mapping[str, Any]:
-        """The facts of `build`, with where the files come from and what is left out of them."""
+        """The facts of `build`, with the origin of the files and the counts of files left out."""
         facts = build(files, folder)
         left_out = dict(Counter(files.ignored()) + Counter(facts.get("left_out", {})))
         if left_out:
@@ -115,7 +115,8 @@ class FileSource(Source[FilesConfigT]):
         raise MissingSourceError("\n".join(lines)) from error
 
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:
-        """Raise ConfigError unless `dataset.classes` is the number of classes in the files, `shown` to the user."""
+        """Raise ConfigError unless `dataset.classes` is the number of classes in the files. shown: their path for
+        messages."""
         if len(class_names) != self.config.classes:
             some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
             raise ConfigError(
@@ -125,7 +126,7 @@ class FileSource(Source[FilesConfigT]):
 
 
 def left_out_text(counts: Mapping[str, int]) -> str:
-    """The files and folders that are no samples, most frequent first: `.DS_Store (3), @eaDir (2)`."""
+    """Text for the files and folders that are not samples, most frequent first: `.DS_Store (3), @eaDir (2)`."""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     rest = sum(counts[name] for name in ordered[KINDS_SHOWN:])
     return ", ".join(f"{name} ({counts[name]:,})" for name in ordered[:KINDS_SHOWN]) + (

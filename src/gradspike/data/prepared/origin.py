@@ -1,7 +1,7 @@
-"""Where prepared sets come from: the path of their files, recorded in meta.json, and which set may stand in for them.
+"""The origin of prepared sets: the path of their files, recorded in meta.json, and which set may replace missing files.
 
-A set stands in for missing files only if its recorded path is the one asked for. Nothing else in data_dir tells that
-it holds the same data.
+A set replaces missing files only if its recorded path is the requested one. Nothing else in data_dir proves that it
+holds the same data.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gradspike.data.prepared.stored import Prepared, canonical, open_stored, rea
 log = logging.getLogger(__name__)
 
 OF_ORIGIN = ("format", "source")
-"""Keys about the origin of a set, not about its options; so are all keys with "version" in their name."""
+"""Keys that describe the origin of a set, not its options. All keys with "version" in their name do so, too."""
 
 
 def origin(path: Path, data_dir: Path) -> dict[str, Any]:
-    """The facts to record of a set made from `path`: its resolved path, and the path in data_dir if it lies there.
+    """The facts to record about a set made from `path`: its resolved path, and its path in data_dir if it is inside.
 
-    With the second, a data_dir that is moved or copied as a whole keeps its sets.
+    The second lets a data_dir that is moved or copied as a whole keep its sets.
     """
     resolved, base = os.path.realpath(path), os.path.realpath(data_dir)
     inside = Path(resolved).is_relative_to(base)
@@ -38,7 +38,8 @@ def came_from(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     if "path" in facts:
         inside = asked["path_in_data_dir"]
         return facts["path"] == asked["path"] or (inside is not None and facts["path_in_data_dir"] == inside)
-    # Sets of earlier versions record only the path shown to the user: that of the files, or of a folder in an archive.
+    # Sets of earlier versions record only the path shown to the user: the path of the files or of a folder in an
+    # archive.
     shown = Path(os.path.realpath(str(facts.get("source", ""))))
     path = Path(asked["path"])
     return shown == path or (path in shown.parents and path.name.lower().endswith(ARCHIVES))
@@ -47,10 +48,10 @@ def came_from(facts: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
 def stand_in(
     data_dir: Path, name: str, key: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], known: Sequence[str]
 ) -> Prepared | None:
-    """The set `name` that was made from one of the paths `asked`, with the options in `key`; None if it is unclear.
+    """The set `name` made from one of the paths `asked` with the options in `key`; None if there is not exactly one.
 
-    known: the last known fingerprints of these paths. A set of earlier files does not stand in for later ones. Raises
-    DamagedError if the only such set is damaged.
+    known: the last known fingerprints of these paths, because a set of earlier files does not replace later ones.
+    Raises DamagedError if the only such set is damaged.
     """
     wanted = {**canonical(key), "source": None}
     found = []
@@ -86,9 +87,9 @@ def recorded_paths(data_dir: Path, name: str) -> dict[str, list[str]]:
 
 
 def report_old_sets(opened: Prepared, name: str, key: Mapping[str, Any]) -> None:
-    """Log the sets that this one replaces: the same options and path, earlier files or an earlier version.
+    """Log the sets that this one replaces: same options and path, but earlier files or an earlier version.
 
-    Sets derived from them (with "of" in their key, such as splits) are included.
+    Includes sets derived from them (with "of" in their key, such as splits).
     """
     if "of" in key:
         return

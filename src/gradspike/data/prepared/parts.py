@@ -1,8 +1,8 @@
-"""Preparation of many files in parts, by several processes. Finished parts are kept, so a kill costs one part only.
+"""Prepares many files in parts with several processes. Finished parts are kept, so a kill loses only unfinished ones.
 
 A part is a folder `parts/<number>` of the partial set: one .npy file per array and, written last, part.json. When all
-parts exist, each array is joined into one .npy file. A part's array is deleted once it is copied: at most one part is
-on disk twice, and a missing array means that it was copied.
+parts exist, each array is joined into one .npy file. A part's array is deleted after it is copied, so at most one part
+is on disk twice, and a missing array means that it was copied.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from gradspike.shown import counted
 ItemT = TypeVar("ItemT")
 PARTS = "parts"
 SHOWN = 10
-"""How many bad files an error lists; the preparation stops after this many."""
+"""Number of bad files that an error lists; the preparation stops after this many."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The result of some items: arrays to join along their first axis, and the files that cannot be used."""
+    """The result of some items: arrays to join along their first axis, and the unusable files."""
 
     arrays: dict[str, NDArray[Any]]
     bad: tuple[BadFile, ...] = ()
@@ -59,15 +59,15 @@ def build_in_parts(
     on_bad_file: Literal["error", "skip"],
     bytes_per_item: int = 0,
 ) -> tuple[BadFile, ...]:
-    """Write what `work` makes of `items`, in order, to folder/<array>.npy. Returns the files that were left out.
+    """Write the results of `work` on `items`, in order, to folder/<array>.npy. Returns the files that were left out.
 
-    `work` gets up to `part_size` items at a time in one of `workers` processes. It must be picklable (a module's
+    `work` gets up to `part_size` items at a time in one of `workers` processes. It must be picklable (a module-level
     function, or functools.partial of one) and depend only on its items. Parts that an earlier call with the same items
-    finished in `folder` are reused. An array takes the widest type of its parts. With `bytes_per_item` (of the result)
-    the free space is checked first.
+    finished in `folder` are reused. An array has the widest type of its parts. bytes_per_item: size of an item's
+    result, to check the free space first; 0: no check.
 
-    Raises UserError for a full disk, for bad files with on_bad_file=error, and if no file is usable; OSError if the
-    disk fails.
+    Raises UserError if the disk is full, if there are bad files and on_bad_file=error, or if no file is usable; OSError
+    if the disk fails.
     """
     chunks = [items[start : start + part_size] for start in range(0, len(items), part_size)]
     parts = folder / PARTS
@@ -94,9 +94,9 @@ def build_in_parts(
 
 
 def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip"], complete: bool = True) -> None:
-    """Raise UserError that lists up to SHOWN of the `bad` files, unless there are none or they are to be skipped.
+    """Raise UserError with a list of up to SHOWN of the `bad` files, unless there are none or on_bad_file=skip.
 
-    complete: whether all files were looked at, so that there are no more bad ones.
+    complete: whether all files were checked, so there are no more bad ones.
     """
     if not bad or on_bad_file == "skip":
         return
@@ -114,7 +114,7 @@ def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip
 
 
 class Names(Sequence[str]):
-    """File names decoded on access from bytes [N] in UTF-8 (`encode_names`), so a million of them open at once."""
+    """File names decoded on access from UTF-8 bytes [N] (`encode_names`), so a million names open instantly."""
 
     def __init__(self, stored: NDArray[np.bytes_]) -> None:
         self._stored = stored
@@ -143,7 +143,7 @@ def _name(number: int) -> str:
 
 
 def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int) -> None:
-    """Delete parts of other items, which only a changed program can leave under the same key."""
+    """Delete parts of other items, which only changed code can leave under the same key."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(repr(item).encode("utf-8", "surrogatepass") + b"\n")
@@ -162,7 +162,7 @@ def _keep_only_the_same_plan(parts: Path, items: Sequence[ItemT], part_size: int
 
 
 def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[ItemT]) -> None:
-    """Do the work on some items and write the part, in a folder that is renamed when complete."""
+    """Process some items and write the part to a folder that is renamed when complete."""
     part = work(items)
     temporary = parts / f".{_name(number)}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -187,7 +187,7 @@ def _make_part(parts: Path, number: int, items: Sequence[ItemT], work: Work[Item
 
 
 def _settle(file: Any) -> None:
-    """Flush the bytes to disk before anything is renamed or deleted because of them."""
+    """Flush the bytes to disk, before a rename or deletion that relies on them."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -202,7 +202,7 @@ def _bad(part: Path) -> list[BadFile]:
 
 
 def _finished(part: Path, folder: Path) -> bool:
-    """Whether a part is complete: each array in its own file, or already copied into the joined one."""
+    """Whether a part is complete: each array is in its own file or already copied into the joined file."""
     try:
         for name, facts in _record(part)["arrays"].items():
             own = part / f"{name}.npy"
@@ -227,7 +227,7 @@ def _no_space(error: OSError, folder: Path, parts: Path, done: int, total: int) 
 
 
 def _check_part(array: Path, fact: Mapping[str, Any]) -> None:
-    """Raise UserError, and delete the part, if an array of a finished part is not what was written."""
+    """Delete the part and raise UserError if an array of a finished part differs from what was written."""
     if fact.get("crc32") not in (None, zlib.crc32(array.read_bytes())):
         shutil.rmtree(array.parent)
         raise UserError(
@@ -237,7 +237,7 @@ def _check_part(array: Path, fact: Mapping[str, Any]) -> None:
 
 
 def _join(folder: Path, parts: list[Path]) -> None:
-    """Join each array of the parts, in order, into one file. Continues where an earlier call stopped."""
+    """Join the parts of each array, in order, into one file. Continues where an earlier call stopped."""
     records = [_record(part)["arrays"] for part in parts]
     if not any(fact["shape"][0] for arrays in records for fact in arrays.values()):
         raise UserError("No file can be used: every one is missing or bad.")
@@ -245,7 +245,7 @@ def _join(folder: Path, parts: list[Path]) -> None:
         if (folder / f"{name}.npy").is_file():
             continue
         having = [number for number, arrays in enumerate(records) if name in arrays]
-        # A part without usable items may not know their shape.
+        # The shape of a part without usable items may be unknown.
         used = [number for number in having if records[number][name]["shape"][0] > 0] or having
         facts = [records[number][name] for number in used]
         shapes = {tuple(fact["shape"][1:]) for fact in facts}

@@ -1,4 +1,4 @@
-"""A prepared set on disk: a folder of .npy files and a meta.json with their sizes, digests and facts."""
+"""Reads and writes a prepared set: a folder of .npy files and a meta.json with their sizes, digests and facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gradspike.shown import counted
 
 FORMAT = 1
 ABOUT_FILES = ("source", "path", "path_in_data_dir", "bad", "left_out")
-"""Facts about the files that a set was made of. All others are about its samples."""
+"""Facts about the source files of a set. All other facts are about its samples."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prepared:
 
 
 def canonical(key: Mapping[str, Any]) -> dict[str, Any]:
-    """The key after a round trip through JSON, so that keys can be compared."""
+    """The key after a round trip through JSON, so keys can be compared."""
     back: dict[str, Any] = json.loads(to_json({"format": FORMAT, **key}, sort_keys=True))
     return back
 
@@ -49,14 +49,14 @@ def folder_of(data_dir: Path, name: str, key: Mapping[str, Any]) -> Path:
 
 
 def stored_sets(data_dir: Path, name: str) -> list[Path]:
-    """All sets of that name, with any key."""
+    """All sets with this name and any key."""
     shape = re.compile(re.escape(name) + "-[0-9a-f]{16}")
     found = (data_dir / "prepared").glob(f"{name}-*")
     return sorted(folder for folder in found if shape.fullmatch(folder.name) and folder.is_dir())
 
 
 def derived_sets(opened: Prepared) -> Iterator[Prepared]:
-    """The sets that were made from this one, such as its splits, without their arrays."""
+    """The sets derived from this one, such as its splits, without their arrays."""
     for folder in sorted(opened.folder.parent.glob("*-*")):
         try:
             meta = read_meta(folder)
@@ -67,7 +67,7 @@ def derived_sets(opened: Prepared) -> Iterator[Prepared]:
 
 
 def open_folder(folder: Path) -> Prepared:
-    """Open a prepared set by its folder, whatever its key. Raises DamagedError."""
+    """Open a prepared set by its folder, with any key. Raises DamagedError."""
     return open_stored(folder, read_meta(folder)["key"])
 
 
@@ -93,7 +93,7 @@ def open_stored(folder: Path, key: Mapping[str, Any]) -> Prepared:
 def _open_array(path: Path, record: Mapping[str, Any]) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a damaged header raises OSError, ValueError, SyntaxError or tokenize.TokenError
+    except Exception as error:  # damaged headers raise OSError, ValueError, SyntaxError or tokenize.TokenError
         raise DamagedError(f"{path.name} cannot be read: {error}") from error
     if list(array.shape) != record["shape"] or array.dtype.str != record["dtype"]:
         raise DamagedError(
@@ -132,6 +132,6 @@ def write_meta(folder: Path, key: Mapping[str, Any], facts: Mapping[str, Any]) -
 
 
 def _digest(meta: Mapping[str, Any]) -> str:
-    """The SHA-256 of what meta.json says about the samples."""
+    """The SHA-256 of the part of meta.json that describes the samples."""
     facts = {name: fact for name, fact in meta["facts"].items() if name not in ABOUT_FILES}
     return hashlib.sha256(to_json({**meta, "facts": facts}, sort_keys=True).encode()).hexdigest()

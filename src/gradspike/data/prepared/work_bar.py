@@ -1,4 +1,4 @@
-"""Progress of a long piece of work on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long task on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class WorkBar:
-    """A context manager; `advance(count)` as items get done. `done` of `total` were done before."""
+    """A context manager. Call `advance(count)` when items are finished; `done` of `total` were finished before."""
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done = title, total, done
@@ -44,7 +44,7 @@ class WorkBar:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
-        """`count` more items are done."""
+        """Report that `count` more items are finished."""
         self.done += count
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done)

@@ -1,4 +1,4 @@
-"""Independent tasks in several processes, which end when their parent ends for any reason."""
+"""Runs independent tasks in several processes, which end when their parent ends for any reason."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gradspike.errors import UserError
 
 
 def run_tasks(tasks: Iterable[tuple[int, Callable[[], None]]], workers: int) -> Iterator[int]:
-    """Run (number, task) pairs, a few at a time; yields the number of each finished task.
+    """Run (number, task) pairs, a few at a time. Yields the number of each finished task.
 
-    Raises what a task raises, and UserError if a process is killed.
+    Re-raises the errors of tasks; raises UserError if a process is killed.
     """
     if workers <= 1:
         for number, task in tasks:
             task()
             yield number
         return
-    # Not forked: the parent may have threads (progress bar, torch), and forking them can hang.
+    # Spawned, not forked: the parent may have threads (progress bar, torch), and a forked child can hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
@@ -51,7 +51,7 @@ def _collect(running: dict[Future[None], int]) -> Iterator[int]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends."""
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,4 +1,4 @@
-"""`gradspike slurm-script`: prints a batch script that trains one run. Imports nothing heavy, and needs no Slurm."""
+"""`gradspike slurm-script`: prints a batch script that trains one run. Imports nothing heavy; needs no Slurm."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMMAND = Command("slurm-script", USAGE, keys=SlurmScriptConfig, valued=("--setu
 
 
 def slurm_script(words: list[str]) -> int:
-    """Print the script of the configuration that `words` compose. Returns the exit code."""
+    """Print the script for the configuration given by `words`. Returns the exit code."""
     typed = COMMAND.parse(words)
     options = sbatch_options([word for word in typed.overrides if word.startswith(PREFIX)])
     overrides = [word for word in typed.overrides if not word.startswith(PREFIX)]

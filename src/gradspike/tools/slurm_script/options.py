@@ -38,11 +38,11 @@ GIVEN_BY = {
     "open-mode": "nothing: a job that is queued again appends to its output",
     "array": "one script for each run, or `gradspike sweep ... executor=slurm`",
 }
-"""Options that follow from something else, and from what."""
+"""Options that cannot be set here, and what to use instead."""
 
 
 def sbatch_options(typed: Sequence[str]) -> dict[str, str]:
-    """The options by their names in sbatch; a switch has an empty value. Raises ConfigError.
+    """Map the names of sbatch options to values; a switch has an empty value. Raises ConfigError.
 
     typed: words such as `slurm.partition=gpu`, with `_` or `-` in names.
     """

@@ -45,8 +45,8 @@ def batch_script(
 ) -> str:
     """The script.
 
-    config: what is trained; overrides: the words that compose it; options: further options of sbatch and their values,
-    an empty one for an option without a value; setup: lines that the script runs first.
+    config: the configuration to train. overrides: the command-line words that give it. options: further sbatch options
+    with their values, empty for switches. setup: lines that the script runs first.
     """
     trainer = config.trainer
     own = {
@@ -74,14 +74,14 @@ def batch_script(
         options="\n".join(f"#SBATCH --{name}{f'={_quoted(value)}' if value else ''}" for name, value in merged.items()),
         setup="\n".join(["", *setup, *exports]),
         words=_words(config, overrides),
-        # srun does not take this over from sbatch since Slurm 22.05.
+        # Since Slurm 22.05, srun does not inherit this from sbatch.
         srun=f" --cpus-per-task={merged['cpus-per-task']}",
         command=shlex.join(child_command()),
     )
 
 
 def _words(config: ExperimentConfig, overrides: Sequence[str]) -> str:
-    """Lines that set the words of the command: a new run in a folder of the job's own, or that run again."""
+    """Lines that set the command's arguments: a new run in the job's own folder, or `resume=` if it exists."""
     if config.resume is not None:
         return f"words=({shlex.join(overrides)})"
     kept = [word for word in overrides if word.partition("=")[0] != "runs_dir"]
@@ -89,5 +89,5 @@ def _words(config: ExperimentConfig, overrides: Sequence[str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """A value as sbatch reads it."""
+    """Quote a value for an #SBATCH line if needed."""
     return value if re.fullmatch(r"[\w./:@%,=+-]+", value, re.ASCII) else f'"{value}"'
