@@ -56,8 +56,7 @@ class Samples:
         return np.asarray(self.inputs[indices])
 
     def digest(self) -> str:
-        """A digest of class names, names, labels, splits and the contents of up to 64 samples, independent of their
-        location."""
+        """A digest of names, labels, splits and the contents of up to 64 samples, independent of their location."""
         digest = hashlib.sha256(repr(self.class_names).encode("utf-8", "surrogateescape"))
         for name in self.names:
             digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
@@ -67,7 +66,7 @@ class Samples:
         return digest.hexdigest()
 
     def check(self, classes: int, what: str) -> None:
-        """Raise UserError unless all labels are 0 to `classes` - 1 and all splits are valid. what: the set's name for
+        """Raise UserError for invalid splits or labels outside 0 to `classes` - 1. what: the set's name for
         messages."""
         labels, splits = np.asarray(self.labels), np.asarray(self.splits)
         where = "" if self.folder is None else f" in {self.folder}"
@@ -95,8 +94,7 @@ class Samples:
     def limited(self, train_per_class: int) -> Samples:
         """The same samples with at most `train_per_class` training samples of each class; the rest are in no split.
 
-        A hash of the index selects the samples, independent of the run's seed; a larger selection contains a smaller
-        one.
+        A hash of the index selects the samples, independent of the run's seed. Larger selections contain smaller ones.
         """
         splits = self.splits.copy()
         train = self.indices("train")
@@ -122,8 +120,7 @@ class Source(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def load(self) -> Samples:
-        """Open the prepared samples, preparing them first if needed. Raises UserError for errors that the user can
-        fix."""
+        """Open the prepared samples; prepare them first if needed. Raises UserError for errors the user can fix."""
 
     def checked(self) -> Samples:
         """`load`, with the labels checked. Raises UserError for labels or splits out of range."""

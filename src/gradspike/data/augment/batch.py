@@ -88,8 +88,7 @@ class BatchTransform:
         return values if divisor == 1.0 else values.div_(divisor)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the stored values, [C, 1, 1]; cached, because each copy to a GPU takes
-        time."""
+        """Mean and standard deviation of the stored values, [C, 1, 1], cached because each copy to a GPU takes time."""
         if device not in self._on_device:
             mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (self.mean, self.std))
             self._on_device[device] = mean, std

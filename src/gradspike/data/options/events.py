@@ -103,9 +103,7 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     @property
     @override
     def divisor(self) -> float | None:
-        return (
-            255 * self.count_scale if self.resize == "tet" else self.count_scale
-        )  # TET frames are stored multiplied by 255
+        return 255 * self.count_scale if self.resize == "tet" else self.count_scale  # TET frames are stored times 255
 
     @property
     @override

@@ -17,7 +17,7 @@ def decode(content: bytes) -> Image.Image:
 
     Like `PIL.Image.convert("RGB")` (and torchvision's ImageFolder): grey becomes three equal channels, palettes are
     looked up, CMYK is converted, alpha is dropped, only the first frame of an animation is used, and orientation tags
-    are ignored. Unlike PIL, which clips 16-bit grey, this keeps its upper 8 bits.
+    are ignored. PIL would clip 16-bit grey; this function keeps its upper 8 bits.
     """
     if not content:
         raise ValueError("is empty (0 bytes)")

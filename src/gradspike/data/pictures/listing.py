@@ -44,8 +44,7 @@ class PictureListing:
     bad: tuple[BadFile, ...]
 
     def left_out(self, files: Files) -> dict[str, int]:
-        """Count those of `files`, from which the listing was made, that are neither pictures of the data set nor bad
-        files."""
+        """Count the `files` behind this listing that are neither pictures of the data set nor bad files."""
         inside = self.files.root[len(files.root) :]
         used = {inside + item.entry.name for item in self.items}
         return left_out(files, used, {file.path for file in self.bad}, inside)

@@ -105,8 +105,8 @@ class PictureSource(FileSource[ConfigT]):
     def samples(self, opened: Prepared, inputs: Any, statistics: bool = True, kind: type[Samples] = Samples) -> Samples:
         """The samples of a prepared set, with a validation split held out if the files have none.
 
-        inputs: array of pictures, indexed by the samples' class `kind`. statistics: whether to measure mean and
-        standard deviation of the pixels.
+        inputs: the pictures, or an object that is indexed like them. kind: the class of the samples. statistics:
+        whether to measure mean and standard deviation of the pixels.
         """
         arrays, facts = opened.arrays, opened.facts
         key = {

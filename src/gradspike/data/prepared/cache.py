@@ -34,9 +34,9 @@ def prepared(
 ) -> Prepared:
     """Open the set `name` with this `key` (JSON values), building it first if it is missing or damaged.
 
-    `build(folder)` writes arrays as folder/<array>.npy and returns facts for meta.json. It is a temporary folder that
-    is renamed when complete. A second process waits for the first and opens its result. An interrupted build in parts
-    (see `parts`) continues where it stopped. level: logging level of the message that a set is being prepared. Raises
+    `build(folder)` writes arrays as folder/<array>.npy and returns facts for meta.json. `folder` is temporary and is
+    renamed when complete. A second process waits for the first and opens its result. An interrupted build in parts (see
+    `parts`) continues where it stopped. level: logging level of the message that a set is being prepared. Raises
     UserError if the disk fails.
     """
     key = canonical(key)

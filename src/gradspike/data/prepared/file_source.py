@@ -115,8 +115,7 @@ class FileSource(Source[FilesConfigT]):
         raise MissingSourceError("\n".join(lines)) from error
 
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:
-        """Raise ConfigError unless `dataset.classes` is the number of classes in the files. shown: their path for
-        messages."""
+        """Raise ConfigError unless the files have `dataset.classes` classes. shown: their path for messages."""
         if len(class_names) != self.config.classes:
             some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
             raise ConfigError(
