@@ -58,7 +58,7 @@ class DatasetConfig(Strict):
     eval_batch_size: Speed[int] = Field(default=256, ge=1)
     """Largest batch in validation and test, over all devices."""
     workers: Shown[int] = Field(default=0, ge=0, le=256)
-    """Loader processes per device; 0 loads in the training process, fastest for a set that fits in memory."""
+    """Loader processes per device; 0: load in the training process, which is fastest for a set that fits in memory."""
     augment: AugmentConfig = AugmentConfig()
 
     @property
@@ -104,14 +104,14 @@ class FilesConfig(DatasetConfig):
     """Options of data sets read from files."""
 
     source: Shown[Annotated[str, Field(min_length=1)] | None] = None
-    """Folder or archive (zip, tar) that holds the files; null: searched for in data_dir under the usual names."""
+    """Folder or archive (zip, tar) with the files; null: search data_dir for the usual names."""
     download: Shown[bool] = False
     """Download the official files if they are missing."""
     on_bad_file: Start[Literal["error", "skip"]] = "error"
-    """error: a file that cannot be used stops the preparation; skip: it is left out and listed."""
+    """error: an unusable file stops the preparation; skip: unusable files are left out and listed."""
     val_fraction: Split[float] = Field(default=0.1, ge=0, lt=1)
-    """Share of each class's training samples held out for validation if the source has no validation split; 0: train on
-    all of them and report the last epoch."""
+    """Share of each class's training samples to hold out for validation if the source has no validation split; 0: train
+    on all samples and report the last epoch."""
     train_per_class: Split[PositiveInt | None] = None
     """Training samples to use per class; null: all."""
 

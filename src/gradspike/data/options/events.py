@@ -46,7 +46,7 @@ class EventsConfig(DatasetConfig):
     bins: Literal["equal_time", "equal_count"] = "equal_time"
     """equal_time: frames of equal duration; equal_count: frames with equal numbers of events."""
     count_scale: float = Field(default=1.0, gt=0)
-    """Divisor of the event counts: this many events make an input of 1.0. No events stay 0."""
+    """Divisor of the event counts: this many events give an input of 1.0; zero events give 0."""
     augment: EventAugmentConfig = EventAugmentConfig()
 
     @property
@@ -61,7 +61,8 @@ class EventsConfig(DatasetConfig):
 
 
 class DigitsEventsConfig(EventsConfig):
-    """The digits, moved along three saccades of 100 ms each in front of a simulated event camera of 24x24 pixels."""
+    """The digits, moved along three saccades of 100 ms each and recorded by a simulated event camera of 24x24
+    pixels."""
 
     max_time_steps: ClassVar[int] = 100
 
@@ -83,8 +84,8 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     binning: Literal["count", "binary"] = "count"
     """count: a pixel's value is its number of events; binary: 1 for one or more events."""
     resize: Literal["events", "tet"] = "events"
-    """How the sensor's size becomes image_size. events: each event moves to the pixel that covers its position, none is
-    lost; tet: frames at the sensor's size, interpolated as in the released TET code."""
+    """How to scale the sensor's size to image_size. events: move each event to the pixel that covers its position,
+    without losing any; tet: interpolate frames of the sensor's size as in the released TET code."""
     normalize: Literal["none", "peak"] = "none"
     """none: counts divided by count_scale; peak: each sample divided by its largest count."""
     window_ms: Milliseconds | None = None
@@ -94,8 +95,8 @@ class RecordingsConfig(EventsConfig, FilesConfig):
     on_disorder: Literal["error", "sort"] = "error"
     """error: a recording whose time goes backwards is a bad file; sort: jitter of up to 10 ms is sorted and counted."""
     on_gap: Literal["error", "keep"] = "error"
-    """error: with bins=equal_time or windows, a recording with a gap longer than all the rest, such as a jump of the
-    clock, is a bad file; keep: the gap is real."""
+    """error: with bins=equal_time or windows, a recording with a gap longer than the rest of the recording, such as a
+    clock jump, is a bad file; keep: the gap is real."""
     max_left_out: float = Field(default=0.05, ge=0, le=1)
     """Largest share of a recording's events that may be left out (pulses, events marked as invalid, unknown addresses);
     more make it a bad file."""
@@ -147,13 +148,13 @@ class Cifar10DvsConfig(RecordingsConfig):
 
 
 class Cifar10DvsSimConfig(Cifar10DvsConfig):
-    """CIFAR-10's pictures in front of the simulated event camera, moved as they were for CIFAR10-DVS."""
+    """CIFAR-10's pictures, moved as for CIFAR10-DVS and recorded by the simulated event camera."""
 
     name: Literal["cifar10dvs_sim"] = "cifar10dvs_sim"  # type: ignore[assignment]
     per_class: PositiveInt = 1000
     """Recordings per class."""
     camera: CameraConfig = CameraConfig(threshold=0.2)
-    """Natural pictures have less contrast than the digits, so the threshold is half of theirs: about 170,000 events per
+    """Natural pictures have less contrast than the digits, so the threshold is half as high: about 170,000 events per
     recording."""
 
 
@@ -185,9 +186,9 @@ class EventFolderConfig(RecordingsConfig):
     classes: PositiveInt
     sensor_size: PositiveInt | tuple[PositiveInt, PositiveInt] = 128
     """Size of the sensor in pixels: one number if it is square, else [width, height]. Frames are square, so the axes of
-    any other sensor are scaled separately."""
+    a sensor that is not square are scaled separately."""
     chip: Chip | None = None
-    """Sensor of AEDAT 2.0 files whose header does not name a known one; null: as in the header, or a DVS128."""
+    """Sensor of AEDAT 2.0 files whose header does not name a known sensor; null: use the header, or else a DVS128."""
     train_folder: Split[str] = "train"
     """Folder of the training recordings."""
     val_folder: Split[str | None] = "val"

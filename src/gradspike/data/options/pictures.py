@@ -94,8 +94,8 @@ class PictureFilesConfig(ImageConfig, FilesConfig):
     channels: ClassVar[int] = 3
 
     storage: Form[Literal["pixels", "encoded"]] = "pixels"
-    """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed, decoded during training, for
-    sets too large for the disk as pixels, or cropped at random."""
+    """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed and decoded during training,
+    for sets that are too large for the disk as pixels or need random resized crops."""
 
     @property
     @override
@@ -146,9 +146,9 @@ class ImageNetConfig(PictureFilesConfig):
     val_fraction: float = Field(default=0.01, ge=0, lt=1)
     storage: Literal["pixels", "encoded"] = "encoded"
     shorter_side: Form[PositiveInt] = 352
-    """Pictures with a longer shorter side are scaled down to this many pixels during preparation (encoded only)."""
+    """Largest shorter side in pixels; larger pictures are scaled down to it during preparation (encoded only)."""
     eval_shorter_side: PositiveInt = 256
-    """Pixels that the shorter side is scaled to in evaluation, before the centre crop of image_size (encoded only)."""
+    """Shorter side in pixels in evaluation, before the centre crop of image_size (encoded only)."""
     normalize: Literal["standard", "unit", "fixed"] = "fixed"
     mean: tuple[float, ...] | None = IMAGENET_MEAN
     std: tuple[PositiveFloat, ...] | None = IMAGENET_STD
