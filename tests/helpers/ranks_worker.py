@@ -32,7 +32,7 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
 
-STEPS = 12
+STEPS = 20
 
 
 def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ CASES = {
     "one value a channel and sample": ["method=ds_atgo", "model.depth=4"],
     "accumulated": ["method=ds_atgo", "trainer.accumulate=2"],
     "mixed": ["method=psg_pda", "loss.mixup=0.4", "loss.cutmix=1", "trainer.accumulate=3"],
-    # Twelve steps cross the end of an epoch, whose last 59 and 17 samples are left out; shares of 50 and of 23 samples.
+    # 20 steps cross the end of an epoch, whose last 59 and 17 samples are left out; shares of 50 and of 23 samples.
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=200", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
