@@ -34,7 +34,7 @@ def test_mistakes_are_answered_before_anything_heavy_isimported(tmp_path: Path) 
     ("words", "code", "said"),
     [
         (["optimzer=sgd"], 2, "'optimizer'"),
-        (["seed=0,1"], 2, "add -m"),
+        (["seed=0,1"], 2, "Add -m"),
         (["-m", "seed=0,1", "trainer.devices=2"], 2, "can use only one device"),
         (["hydra.mode=MULTIRUN", "seed=0", "trainer.devices=2"], 2, "can use only one device"),
         (["-m", "trainer=glob(*)"], 2, "list the options"),

@@ -24,7 +24,7 @@ def test_help_lists_every_command_in_a_line() -> None:
     result = command("--help")
     assert result.returncode == 0
     for name, (line, _) in COMMANDS.items():
-        assert f"\n  {name:<11}{line}\n" in result.stdout
+        assert f"\n  {name:<14}{line}\n" in result.stdout
     assert main(["help"]) == 0
 
 
@@ -188,7 +188,7 @@ def test_other_commands_say_that_they_need_none(name: str, own_options: Path) ->
         ("", ConfigError, "out=: must be a file"),
         (".", ConfigError, "out=.: must be a file"),
         ("no/such/x.json", UserError, "unknown folder 'no/such'"),
-        ("a.txt", ConfigError, r"must be one of \.json \(the numbers\)"),
+        ("a.txt", ConfigError, r"must end in one of \.json \(the numbers\)"),
         ("/proc/x.json", UserError, "cannot be written to"),
     ],
 )

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from gradspike.config.compose import CONF_DIR, GROUPS, load_config, options_of
+from gradspike.config.compose import CONF_DIR, GROUPS, load_config, options_of, visible_gpus
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, nearest
 from gradspike.methods.registry import METHODS
@@ -30,7 +31,19 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         facts = ["dataset.image_size=32", "dataset.classes=5"] if option.endswith("_folder") else []
         if group == "model":  # the digits are too small for the VGG networks
             facts = ["dataset=cifar10"]
+        if word == "trainer=ddp" and not torch.cuda.device_count():
+            with pytest.raises(ConfigError, match="trainer=ddp: no GPU is visible here"):
+                load_config([word])
+            continue
         load_config([word, "dataset.batch_size=64", *facts])
+
+
+def test_ddp_uses_all_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    visible_gpus.cache_clear()
+    assert load_config(["trainer=ddp"]).trainer.devices == 8
+    assert load_config(["trainer=ddp", "trainer.devices=2"]).trainer.devices == 2
+    visible_gpus.cache_clear()
 
 
 def test_every_registered_part_has_a_yaml_of_its_name() -> None:

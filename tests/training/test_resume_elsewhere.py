@@ -309,7 +309,7 @@ def test_a_data_set_without_files_has_no_source(trained: RunFolder, capsys: pyte
     for name in ("evaluate", "landscape"):
         code, _, error = here([name, f"run={trained.path}", "dataset.source=x"], capsys)
         assert code == 2
-        assert "dataset.source: there is no such key" in error
+        assert "unknown key 'dataset.source'" in error
         code, _, error = here([name, f"run={trained.path}", "dataset.sorce=x"], capsys)
         assert code == 2
         assert "Did you mean 'dataset.source'?" in error

@@ -219,7 +219,7 @@ def _resumed(arguments: Namespace) -> tuple[ExperimentConfig, list[str]] | None:
     if path is None or arguments.multirun or any(word.upper() == "HYDRA.MODE=MULTIRUN" for word in hydras):
         return None
     if arguments.cfg == "all":
-        raise ConfigError("resume and --cfg all exclude each other: --cfg job prints the run's configuration.")
+        raise ConfigError("resume and --cfg all cannot be combined: --cfg job prints the run's configuration.")
     resumed = requested_config(path, arguments.overrides, folders, arguments.config_name or "config")
     arguments.overrides = [override("resume", path), *hydras]
     return resumed
