@@ -96,7 +96,7 @@ def test_they_take_their_options_and_train(module: str) -> None:
     ("word", "said"),
     [
         ("neuron.floor=1", "neuron.floor=1: must be less than 1"),
-        ("+neuron.flor=0.5", "Did you mean 'floor'"),
+        ("+neuron.flor=0.5", "Did you mean 'neuron.floor'"),
         ("norm.alpha=0", "norm.alpha=0: must be greater than 0"),
         ("norm.name=own_parts_of_a_layer:Shiftd", "has no class 'Shiftd'. Did you mean 'Shifted'?"),
         ("neuron.name=own_parts_of_a_layer:Shifted", "must be a subclass of gradspike.neurons.options.NeuronConfig"),

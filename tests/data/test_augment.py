@@ -245,6 +245,7 @@ def fed(data: DataModule, epoch: int, rank: int = 0, world_size: int = 1) -> dic
         global_rank=rank,
         world_size=world_size,
         fit_loop=SimpleNamespace(epoch_loop=progress),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
         training=True,
     )
     seen = {}

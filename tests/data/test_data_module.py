@@ -47,7 +47,14 @@ def at_epoch(epoch: int, rank: int = 0, world_size: int = 1) -> Any:
     """As much of a trainer as the DataModule looks at."""
     progress = SimpleNamespace(current=SimpleNamespace(ready=0))
     loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(current_epoch=epoch, global_rank=rank, world_size=world_size, fit_loop=loops, training=True)
+    return SimpleNamespace(
+        current_epoch=epoch,
+        global_rank=rank,
+        world_size=world_size,
+        fit_loop=loops,
+        training=True,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
 
 
 def index_batches(loader: Any) -> list[list[int]]:

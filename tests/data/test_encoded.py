@@ -192,6 +192,7 @@ def fed(folder: Path, epoch: int, world_size: int = 1, training: bool = True, **
             global_rank=rank,
             world_size=world_size,
             fit_loop=SimpleNamespace(epoch_loop=progress),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
             training=training,
         )
         for batch in data.train_dataloader() if training else data.test_dataloader():

@@ -316,7 +316,7 @@ def test_bad_files_are_named_and_refused_or_skipped(tmp_path: Path, caplog: pyte
     bad = {
         "train/ant/empty.bin": (b"", "is empty"),
         "train/ant/cut.bin": (made.bin_bytes(made.recording(0))[:-1], "truncated"),
-        "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 times"),
+        "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 time,"),
         "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "holds no events"),
         "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events outside the sensor"),
         "train/cat/notes.h5": (b"hello", "is not one of"),

@@ -156,7 +156,7 @@ def test_command(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["trainer.accumulate=2"], "trainer.accumulate=1"),
         (["datset=digits"], "dataset"),
         (["--fast"], "unknown flag '--fast'"),
-        (["out=nowhere/at/all.json"], "no folder"),
+        (["out=nowhere/at/all.json"], "unknown folder 'nowhere/at'"),
     ],
 )
 def test_mistakes(words: list[str], message: str) -> None:

@@ -81,7 +81,7 @@ def test_the_configuration_is_checked(tmp_path: Path, capsys: pytest.CaptureFixt
     for words, said in [
         (["method=mpd_ag"], "Did you mean 'mpd_agl'"),
         (["optimizer.lrr=1"], "Did you mean 'optimizer.lr'"),
-        (["seed=0,1"], "one value, not several"),
+        (["seed=0,1"], "only one value is allowed"),
         (["--setpu", "x"], "Did you mean '--setup'"),
     ]:
         with pytest.raises(ConfigError, match=said):

@@ -111,7 +111,7 @@ def test_a_renamed_sweep_keeps_its_study(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("sqlite:///X/what?.db", "unknown SQLite option '.db' after ?"),
-        ("sqlite:///X/a?b=c.db", "which has no 'b'"),
+        ("sqlite:///X/a?b=c.db", "unknown SQLite option 'b'"),
         ("sqlite:///X/{x}.db", "must not contain { or }"),
         ("study.db", "must be a URL such as sqlite:///study.db"),
         ("/tmp/study.db", "must be a URL"),

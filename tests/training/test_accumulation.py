@@ -48,7 +48,7 @@ def test_counts_are_of_whole_steps(tiny_config: Compose) -> None:
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(tiny_config: Compose) -> None:
-    with pytest.raises(ConfigError, match="multiple of their number, 3"):
+    with pytest.raises(ConfigError, match="must be a multiple of 3, because"):
         tiny_config("trainer.accumulate=3")
 
 

@@ -130,5 +130,5 @@ def _kind_of(annotation: Any) -> Kind:
     members = list(_members(annotation))
     if members == [str]:
         return "text"
-    listed = all(get_origin(one) in (tuple, list) and get_args(one)[0] is str for one in members)
+    listed = all(get_origin(one) in (tuple, list) and list(_members(get_args(one)[0])) == [str] for one in members)
     return "texts" if members and listed else "other"

@@ -19,7 +19,7 @@ from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-de
 from typing_extensions import override
 
 from gradspike.errors import UserError
-from gradspike.started import child_command, child_environment
+from gradspike.started import child_command, python_path
 from gradspike.training.parent_death import dies_with_this_process
 from gradspike.training.place import PARENT, Place, srun_hint
 from gradspike.training.watch import Watch
@@ -129,7 +129,7 @@ class Launcher(_SubprocessScriptLauncher):
             "NODE_RANK": str(self.environment.node_rank()),
         }
         for local_rank in range(1, self.num_processes):
-            variables = child_environment({**os.environ, **shared, "LOCAL_RANK": str(local_rank)})
+            variables = {**os.environ, **python_path(os.environ), **shared, "LOCAL_RANK": str(local_rank)}
             command = child_command(*self.command[1:])
             self.procs.append(subprocess.Popen(command, env=variables, preexec_fn=dies_with_this_process()))
         self.watch.children = self.procs
