@@ -256,7 +256,7 @@ def test_tensorboard_holds_the_curves(tiny_config: Compose) -> None:
 def test_json_lines_writes_valid_json_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
     logger = JsonLines(tmp_path / "metrics.jsonl")
     logger.log_metrics({"a": float("nan"), "b": 1.5}, 3)
-    size = logger.size()
+    size = logger.size_on_disk()
     logger.log_metrics({"a": 2.0}, 4)
     logger.cut(size)
     assert [json.loads(line) for line in logger.file.read_text().splitlines()] == [{"step": 3, "a": None, "b": 1.5}]
