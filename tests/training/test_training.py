@@ -284,7 +284,7 @@ def test_resume_refuses_other_samples(tiny_config: Compose) -> None:
     assert len(content["data"]) == 64
     torch.save({**content, "data": "another"}, run.last)
     config = run.config()
-    with pytest.raises(UserError, match="differ from those of the run"):
+    with pytest.raises(UserError, match="which are not those that the run was trained on"):
         train(config, run)
 
 
