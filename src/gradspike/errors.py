@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -88,3 +88,13 @@ def unknown_path(kind: str, path: Path) -> str:
     folder = path.parent
     close = nearest(path.name, (one.name for one in folder.iterdir())) if folder.is_dir() else None
     return f"unknown {kind} '{path}'." + (f" Did you mean '{folder / close}'?" if close is not None else "")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, then those behind it."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or one.__context__

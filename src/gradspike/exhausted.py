@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gradspike.errors import UserError
+from gradspike.errors import UserError, causes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = re.compile(
@@ -47,7 +47,7 @@ def one_sentence(to_lower: Callable[[], str], keys: str = "dataset.") -> Iterato
 
 def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = None) -> str | None:
     """The message for an error that means an exhausted resource; None for any other error."""
-    for one in _chain(error):
+    for one in causes(error):
         text = f"{type(one).__name__}: {one}"
         if "out of resource" in text:  # a Triton kernel that is too large for the GPU
             continue
@@ -66,7 +66,7 @@ def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = Non
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether a system or SQLite error comes from a full disk, an exhausted quota or a file size limit."""
-    return any((isinstance(one, OSError) and is_full(one)) or "disk is full" in str(one) for one in _chain(error))
+    return any((isinstance(one, OSError) and is_full(one)) or "disk is full" in str(one) for one in causes(error))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -114,13 +114,3 @@ def loader_failure(error: BaseException) -> str | None:
             "dataset.batch_size."
         )
     return None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, then its causes."""
-    seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or one.__context__

@@ -1,9 +1,11 @@
-"""Valid JSON for any numbers. All JSON files are written through this module."""
+"""Valid JSON for any numbers, and files of one JSON object a line. All JSON files are written through this module."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -22,3 +24,16 @@ def to_json(value: Any, **options: Any) -> str:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
         return json.dumps(finite(value), allow_nan=False, **options)
+
+
+def readable_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one a line; damaged lines are skipped, and a missing file has none."""
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record

@@ -28,7 +28,7 @@ from gradspike.models.determinism import NOT_DETERMINISTIC
 from gradspike.models.registry import MODELS
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import surface
-from gradspike.training import module
+from gradspike.training import module, processes
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
@@ -43,6 +43,8 @@ Meter.results = lambda self, split: dict.fromkeys(results(self, split), 0.0)
 surface.cosine = lambda *arguments: 0.0
 # NCCL needs real devices.
 ddp._get_default_process_group_backend_for_device = lambda device: "gloo"
+# The other ranks need all of this too.
+processes.child_command = lambda *words: [sys.executable, __file__, "main", *words]
 # Shapes are tensors here, and therefore garbage.
 torchmetrics.metric.gather_all_tensors = lambda value, group=None: list(ranks.gathered(value))
 

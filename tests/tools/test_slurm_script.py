@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.slurm_script.command import slurm_script
@@ -87,6 +88,22 @@ def test_the_configuration_is_checked(tmp_path: Path, capsys: pytest.CaptureFixt
         with pytest.raises(ConfigError, match=said):
             slurm_script([*words, f"out={out}"])
     assert not out.exists()
+
+
+def test_a_resumed_run_is_read_as_train_reads_it(
+    tiny_config: Callable[..., ExperimentConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The defaults' data set has no `dataset.camera`."""
+    run = RunFolder.create(tiny_config("trainer.devices=2", "dataset=digits_events"))
+    words = [f"resume={run.path}", "dataset.camera.threshold=0.2"]
+    with pytest.raises(ConfigError, match=r"dataset\.camera\.threshold: the run has 0\.4"):
+        slurm_script(words)
+    assert slurm_script([f"resume={run.path}", "trainer.devices=1", "trainer.accumulate=2"]) == 0
+    text = capsys.readouterr().out
+    assert set_options(text)["ntasks-per-node"] == "1"
+    assert f"words=(resume={run.path} trainer.devices=1 trainer.accumulate=2)" in text
+    with pytest.raises(ConfigError, match="finds its own run again"):
+        slurm_script(["resume=auto"])
 
 
 def test_words_and_folders_travel_unchanged(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gradspike.config.recipes import check_choices
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
 from gradspike.config.validate import validate
-from gradspike.errors import ConfigError, did_you_mean, unknown, unknown_path
+from gradspike.errors import ConfigError, causes, did_you_mean, unknown, unknown_path
 from gradspike.nested import flat
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
@@ -48,11 +48,9 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ConfigError):
-            cause = cause.__cause__ or cause.__context__  # OmegaConf wraps what a resolver raises
-        if cause is not None:
-            raise cause from None
+        for cause in causes(error):  # OmegaConf wraps what a resolver raises
+            if isinstance(cause, ConfigError):
+                raise cause from None
         raise ConfigError(f"The configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradspike.json_text import to_json
+from gradspike.json_text import readable_lines, to_json
 from gradspike.runs.files import write_record
 
 
 def training_seconds(file: Path) -> float:
     """Seconds spent in the epochs of a run, over all sessions. A repeated epoch counts once."""
     by_epoch: dict[int, float] = {}
-    for line in _lines(file):
+    for line in _epochs(file):
         by_epoch[line["epoch"]] = max(float(line.get("epoch_seconds", 0.0)), by_epoch.get(line["epoch"], 0.0))
     return sum(by_epoch.values())
 
@@ -22,17 +21,9 @@ def training_seconds(file: Path) -> float:
 def drop_epochs(file: Path, first: int) -> None:
     """Remove half-written lines, and those from epoch `first` on, which a resumed run repeats."""
     if file.is_file():
-        kept = [line for line in _lines(file) if line["epoch"] < first]
+        kept = [line for line in _epochs(file) if line["epoch"] < first]
         write_record(file, "".join(to_json(line) + "\n" for line in kept))
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    if not file.is_file():
-        return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("epoch"), int):
-            yield record
+def _epochs(file: Path) -> Iterator[dict[str, Any]]:
+    return (line for line in readable_lines(file) if isinstance(line.get("epoch"), int))

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from typing_extensions import override
 
-from gradspike.errors import UserError, unknown_path
+from gradspike.errors import UserError, causes, unknown_path
 from gradspike.exhausted import is_out_of_memory
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted
@@ -55,7 +55,8 @@ class AtomicFiles(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            cause = _system_error(error)
+            # torch.save reports an error of its own.
+            cause = next((one for one in causes(error) if isinstance(one, OSError)), None)
             if cause is None:
                 raise
             reason = cause.strerror or cause
@@ -184,10 +185,3 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from _tensors(inner, f"{name}/{number}")
-
-
-def _system_error(error: BaseException | None) -> OSError | None:
-    """The OSError behind an error of torch.save, which reports its own instead."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error

@@ -12,6 +12,7 @@ import torch
 
 from gradspike.config.schema import TrainerConfig
 from gradspike.errors import UserError
+from gradspike.shown import counted
 
 log = logging.getLogger("gradspike")
 
@@ -58,8 +59,8 @@ def _check_gpus(options: TrainerConfig, device: str, section: str) -> None:
         ways = [f"{section}devices={fewer} {section}accumulate={parts // fewer}"] if fewer else []
         devices = f" {section}devices={options.devices}" if options.devices > 1 else ""
         raise UserError(
-            f"{section}accelerator={options.accelerator}{devices}: this machine has {gpus} CUDA "
-            f"{'device' if gpus == 1 else 'devices'}. {problem + ' ' if problem else ''}"
+            f"{section}accelerator={options.accelerator}{devices}: this machine has "
+            f"{counted(gpus, 'CUDA device')}. {problem + ' ' if problem else ''}"
             f"Use {' or '.join([*ways, f'{section}accelerator=cpu'])}."
         )
     built_for = torch.cuda.get_arch_list() if device == "cuda" else []

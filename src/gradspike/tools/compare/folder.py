@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gradspike.errors import UserError
-from gradspike.json_text import to_json
+from gradspike.json_text import readable_lines, to_json
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
@@ -51,7 +51,7 @@ def read_run(folder: Path) -> Run:
         validation=validation,
         confusion=_optional(folder / "confusion.json"),
         layers=_optional(folder / "layers.json"),
-        timing=tuple(_lines(folder / "timing.jsonl")),
+        timing=tuple(readable_lines(folder / "timing.jsonl")),
         sessions=sessions,
     )
 
@@ -174,19 +174,6 @@ def _thinned(lines: list[str]) -> list[str]:
     if len(lines) <= PROBES:
         return lines
     return [lines[round(index * (len(lines) - 1) / (PROBES - 1))] for index in range(PROBES)]
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The readable lines of a file; damaged lines are skipped."""
-    if not file.is_file():
-        return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
 
 
 def _json(file: Path, kind: type[Any]) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
-from gradspike.config.compose import load_config
+from gradspike.cli.resume import requested_config, resumed_path
+from gradspike.config.compose import config_dirs, load_config
+from gradspike.errors import ConfigError
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
-from gradspike.runs.folder import RunFolder
-from gradspike.runs.resume import resumed_config
+from gradspike.runs.newest import AUTO
 from gradspike.tools.slurm_script.options import PREFIX, sbatch_options
 from gradspike.tools.slurm_script.script import SECONDS_TO_SAVE, batch_script
 
@@ -48,9 +49,13 @@ def slurm_script(words: list[str]) -> int:
     options = sbatch_options([word for word in typed.overrides if word.startswith(PREFIX)])
     overrides = [word for word in typed.overrides if not word.startswith(PREFIX)]
     setup = typed.flags.get("--setup", [])
-    config = load_config(overrides, typed.config_dir)
-    if config.resume is not None:
-        config = resumed_config(RunFolder.open(config.resume), config, overrides)
+    folders = config_dirs(typed.config_dir)
+    if (resumed := resumed_path(overrides, folders)) is not None:
+        config, _ = requested_config(resumed, overrides, folders)
+    else:
+        config = load_config(overrides, typed.config_dir)
+    if config.resume == AUTO:
+        raise ConfigError("resume=auto: the script finds its own run again; leave it out, or name a run.")
     path = None if typed.options.out is None else checked_file("out=", typed.options.out)
     folder = [] if typed.config_dir is None else ["--config-dir", typed.config_dir]
     text = batch_script(config, [*folder, *overrides], options, setup)

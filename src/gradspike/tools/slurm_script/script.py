@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.shown import counted
-from gradspike.started import child_command, child_environment
+from gradspike.started import child_command, python_path
 
 SECONDS_TO_SAVE = 120
 
@@ -63,7 +63,7 @@ def batch_script(
     if on_gpus and not any(name.startswith("gpus") or name == "gres" for name in options):
         own["gpus-per-node"] = str(trainer.devices)
     merged = {**own, **options}
-    sources = child_environment(os.environ).get("PYTHONPATH")
+    sources = python_path(os.environ).get("PYTHONPATH") or os.environ.get("PYTHONPATH")
     exports = [f"export PYTHONPATH={shlex.quote(sources)}"] if sources else []
     devices = counted(trainer.devices, "GPU") if on_gpus else counted(trainer.devices, "process", "processes")
     nodes = counted(trainer.num_nodes, "node")
