@@ -2,7 +2,8 @@
 
 PLAN is a JSON list of {"world_size", "words", "resume", "fail"}, trained one after the other. Ranks are forks of this
 process, which imports everything once. `resume` continues the only run of its runs_dir. `fail` is [rank or null for
-all, micro-batch, "exit" | "kill" | "error"]. Prints the exit codes of each entry's ranks and its seconds, as JSON.
+all, micro-batch, "exit" | "kill" | "error"]; "kill" at micro-batch 0 is before the ranks are connected. Prints the exit
+codes of each entry's ranks and its seconds, as JSON.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def rank_of(rank: int, port: int, entry: dict[str, Any]) -> None:
 
 
 def _fail_at(number: int, how: str) -> None:
+    if number == 0:
+        torch.distributed.init_process_group = lambda *words, **more: os.kill(os.getpid(), signal.SIGKILL)
     done = 0
     original = SpikingClassifier.training_step
 

@@ -83,18 +83,20 @@ def test_a_rank_that_dies_ends_the_others_with_one_sentence(together: Callable[.
     ended, errors = together(
         ("failed", words, {"fail": [1, 8, "error"]}),
         ("killed", words, {"fail": [1, 8, "kill"]}),
+        ("early", words, {"fail": [1, 0, "kill"]}),
         ("first", words, {"fail": [0, 8, "kill"]}),
     )
-    assert [one.codes for one in ended] == [[1, 1], [1, -9], [-9, 1]], errors
-    assert [one.run.state() for one in ended] == ["failed", "failed", "running"]
+    assert [one.codes for one in ended] == [[1, 1], [1, -9], [1, -9], [-9, 1]], errors
+    assert [one.run.state() for one in ended] == ["failed", "failed", "failed", "running"]
     sentences = [
         "Rank 1 failed: OSError: the disk is gone",
+        "Rank 1 died without a reason: it was killed, or its machine cannot be reached.",
         "Rank 1 died without a reason: it was killed, or its machine cannot be reached.",
         "Rank 0 died, and the training with it.",
     ]
     assert [line for line in errors.splitlines() if line.startswith("Error")] == [f"Error: {one}" for one in sentences]
     assert errors.count("Traceback") == 1  # of the error itself
     assert "gloo" not in errors
-    for one, sentence in zip(ended[:2], sentences, strict=False):
+    for one, sentence in zip(ended[:3], sentences, strict=False):
         assert json.loads((one.run.path / "status.json").read_text())["reason"] == f"RankLost: {sentence}"
     assert all(one.seconds < 30 for one in ended)

@@ -166,8 +166,9 @@ class PatientDDP(DDPStrategy):
         self.store = meet(
             environment.place, environment.main_port, give_up_after=self.wait_seconds, check=self.watch.check_children
         )
-        super().setup_distributed()
+        # First: the ranks wait for each other in the setup too, for half an hour if one of them has died.
         self.watch.start(self.store)
+        super().setup_distributed()
 
 
 def meet(
