@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+MOST_NAMES = 10
 
 
 def relative(path: Path) -> Path:
@@ -19,6 +22,15 @@ def printable(text: str) -> str:
 def shown(path: Path) -> str:
     """`path` in a sentence or a table."""
     return printable(str(relative(path)))
+
+
+def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """Names with commas between them; of more than `most`, the first ones and the number of the others:
+    `a, b and 1,234 more`.
+    """
+    every = list(names)
+    rest = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -18,9 +18,12 @@ GPUS = "CUDA_VISIBLE_DEVICES"
 LIGHTNING = "PL_TRAINER_"
 _EMPTY = re.compile(
     rf"{WHOLE.pattern}|{'|'.join(THREADS)}"
-    r"|(WANDB|SLURM|PL|TORCHELASTIC|TORCH|TORCHINDUCTOR|TRITON|NCCL|HF)_\w+|MASTER_ADDR|NETRC"
+    r"|(WANDB|SLURM|PL|TORCH\w*|PYTORCH\w*|TRITON|NCCL|GLOO|HF|HYDRA|XDG|OMP|GOMP|KMP|MKL|CUBLAS|CUDA(?!_VISIBLE))_\w+"
+    r"|MASTER_ADDR|NETRC|HOME|CC|CXX"
 )
-"""An empty CUDA_VISIBLE_DEVICES is a value: it hides all GPUs."""
+"""Libraries read an empty one as a name, a path or a number. An empty CUDA_VISIBLE_DEVICES is a value: it hides all
+GPUs.
+"""
 _GPU = re.compile(r"-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none", re.IGNORECASE)
 
 

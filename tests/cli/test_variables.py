@@ -30,6 +30,12 @@ def test_set_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> 
         "WANDB_MODE",
         "NETRC",
         "TORCHINDUCTOR_CACHE_DIR",
+        "XDG_CACHE_HOME",
+        "HOME",
+        "CXX",
+        "OMP_PROC_BIND",
+        "CUDA_HOME",
+        "CUBLAS_WORKSPACE_CONFIG",
         "CUDA_VISIBLE_DEVICES",
         "TEST_OF_OURS",
     )

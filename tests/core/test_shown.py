@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gradspike.errors import unknown, unknown_path
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ def test_unknown_path_names_the_closest_one(tmp_path: Path) -> None:
         f"unknown folder '{tmp_path}/rnus'. Did you mean '{tmp_path}/runs'?"
     )
     assert unknown_path("file", tmp_path / "no" / "file") == f"unknown file '{tmp_path}/no/file'."
+
+
+def test_a_list_that_is_cut_says_how_many_are_missing() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(map(str, range(3)), 3) == "0, 1, 2"
+    assert listed((f"c{number}" for number in range(1244)), 2) == "c0, c1 and 1,242 more"
+    assert listed([]) == ""

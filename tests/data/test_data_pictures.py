@@ -297,7 +297,11 @@ def test_classes_that_the_splits_do_not_share(tmp_path: Path) -> None:
     samples = load_folder(tmp_path, tmp_path / "pets", on_bad_file="skip")
     assert np.unique(samples.labels[samples.indices("test")]).tolist() == [1, 2]
     shutil.move(tmp_path / "ant", tmp_path / "pets" / "test" / "dog")
-    with pytest.raises(UserError, match=r"test has classes that train does not have: dog"):
+    with pytest.raises(UserError, match=r"test has classes that train does not have: dog\."):
+        load_folder(tmp_path, tmp_path / "pets", on_bad_file="skip")
+    for number in range(12):
+        shutil.copytree(tmp_path / "pets" / "test" / "dog", tmp_path / "pets" / "test" / f"dog{number:02}")
+    with pytest.raises(UserError, match=r"does not have: dog, dog00, .*, dog08 and 3 more\. Their"):
         load_folder(tmp_path, tmp_path / "pets", on_bad_file="skip")
 
 

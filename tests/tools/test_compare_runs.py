@@ -218,6 +218,20 @@ def test_a_seed_again_is_told_and_the_newest_is_taken(runs: Path) -> None:
     assert "DIFFERENT accuracy" in told.reason
 
 
+def test_the_newest_start_is_found_whatever_the_offset_of_the_clock(runs: Path) -> None:
+    """Summer time ends between the two starts."""
+    first, again = folder_of(runs, "mpd_agl", 1), copied(runs, "mpd_agl", 1, "ffffffff")
+    for folder, started in ((first, "2026-10-25T02:50:00+02:00"), (again, "2026-10-25T02:10:00+01:00")):
+        edit(folder / "environment.json", lambda sessions, text=started: sessions[0].update(started=text))
+    (told,) = group_runs(gather([runs]).runs).excluded
+    assert told.path == str(first)
+
+
+def test_a_damaged_record_of_sessions_is_not_read(runs: Path) -> None:
+    (folder_of(runs, "mpd_agl", 1) / "environment.json").write_text('[1, "started", null]')
+    assert len(gather([runs]).runs) == 7
+
+
 @pytest.mark.parametrize(
     ("key", "value", "kind"),
     [

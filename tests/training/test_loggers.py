@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from gradspike.cli import train as launch
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
@@ -188,6 +189,28 @@ def test_names_that_wandb_refuses_are_refused_by_the_schema(
         tiny_config("logger=wandb", *typed)
     assert said in str(error.value)
     tiny_config("logger=files")  # which reads no variable of W&B
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_RESUME", "maybe", "WANDB_RESUME=maybe: Input should be 'allow', 'must', 'never' or 'auto'"),
+        ("WANDB_CONSOLE", "loud", "WANDB_CONSOLE=loud: Input should be"),
+        ("WANDB_SILENT", "perhaps", "WANDB_SILENT=perhaps: Input should be a valid boolean"),
+        ("WANDB_BASE_URL", "https://wandb.ai", "WANDB_BASE_URL=https://wandb.ai: "),
+        ("WANDB_HTTP_TIMEOUT", "soon", "WANDB_HTTP_TIMEOUT=soon: Input should be a valid number"),
+        ("WANDB__STATS_SAMPLING_INTERVAL", "0", "WANDB__STATS_SAMPLING_INTERVAL=0: "),
+        ("WANDB_FORK_FROM", "run?_step=5", "WANDB_FORK_FROM=run?_step=5 does not fit"),
+    ],
+)
+def test_variables_that_wandb_refuses_are_refused_before_a_run(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as error:
+        launch.train(tiny_config("logger=wandb"), [])
+    assert said in str(error.value)
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_refused_project_costs_a_second_and_no_folder(tiny: Callable[..., list[str]], tmp_path: Path) -> None:

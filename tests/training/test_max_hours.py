@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def test_the_newest_unfinished_run_of_the_same_configuration(tiny_config: Compos
     assert found() == runs[0].path
     runs[0].set_status("finished")
     assert found() == runs[2].path
+
+
+def test_the_newest_run_is_that_of_the_latest_start(tiny_config: Compose) -> None:
+    """Whatever its folder is called, and whatever the offset of the clock: summer time ends between the two."""
+    config = tiny_config()
+    starts = {"zz_renamed": "2026-10-25T02:50:00+02:00", "a_copy": "2026-10-25T02:10:00+01:00"}
+    for name, started in starts.items():
+        run = RunFolder.create(config)
+        run.set_status("interrupted")
+        (run.path / "environment.json").write_text(json.dumps([{"started": started}]))
+        run.path.rename(run.path.with_name(name))
+    newest = newest_run(config)
+    assert newest is not None
+    assert newest.path.name == "a_copy"
 
 
 def test_resume_auto_with_processes_that_look_by_themselves(

@@ -14,7 +14,7 @@ import pytest
 from gradspike.config.schema import ExperimentConfig, TrainerConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.training.place import ALONE, PARENT, Place, find_place, first_node
+from gradspike.training.place import ALONE, MPI, PARENT, Place, find_place, first_node
 from gradspike.training.processes import meet
 from helpers.command import command, execute, here
 from helpers.forks import fork_server
@@ -25,7 +25,7 @@ SLURM = {"SLURM_JOB_ID": "912345", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "S
 SLURM |= {"SLURM_JOB_NODELIST": "gpu[03-04]"}
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 NAMES = (*SLURM, *TORCHRUN, PARENT, "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_NNODES")
-NAMES += ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+NAMES += ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "LOCAL_WORLD_SIZE", *MPI)
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
         SLURM | {"SLURM_NTASKS": "1"},
         SLURM | {"SLURM_NTASKS": "4"},  # a batch script's own process, which no srun has multiplied
         {PARENT: str(os.getppid()), "LOCAL_RANK": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "PMI_SIZE": "4", "PMI_RANK": "3"},
         {"RANK": "", "WORLD_SIZE": "", "SLURM_JOB_ID": "", "TORCHELASTIC_RUN_ID": ""},
     ],
 )
@@ -73,6 +74,7 @@ def test_one_device_is_alone(place: Callable[..., Place], variables: dict[str, s
         {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2"},  # the shell of salloc is no task
         {PARENT: str(os.getppid())},
         {PARENT: "1", "LOCAL_RANK": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
     ],
 )
 def test_several_devices_are_started_by_us(place: Callable[..., Place], variables: dict[str, str]) -> None:
@@ -112,6 +114,9 @@ def test_the_processes_of_torchrun(place: Callable[..., Place]) -> None:
         (2, SLURM | {"SLURM_NTASKS": "2", "SLURM_LOCALID": "2"}, "2 tasks of this Slurm job run on 1 node"),
         (1, TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}, "torchrun started 2"),
         (4, TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}, "torchrun started 2"),
+        # Each process of mpirun would start processes of its own.
+        *((2, {name: "2"}, f"mpirun started 2 ({name})") for name in MPI),
+        (2, {"OMPI_COMM_WORLD_SIZE": "2"} | SLURM | {"SLURM_NTASKS": "1"}, "mpirun started 2"),
     ],
 )
 def test_another_number_of_processes_is_refused_with_the_line_to_type(
@@ -120,9 +125,15 @@ def test_another_number_of_processes_is_refused_with_the_line_to_type(
     with pytest.raises(ConfigError) as error:
         place(devices=devices, **variables)
     assert found in str(error.value)
-    srun = f"srun --nodes=1 --ntasks-per-node={devices} " if "Slurm" in found else ""
+    srun = f"srun --nodes=1 --ntasks-per-node={devices} " if "this Slurm job" in found else ""
     assert srun in str(error.value)
     assert "gradspike train seed=1 'runs_dir=my runs'" in str(error.value)
+
+
+def test_torchrun_with_other_processes_on_a_node(place: Callable[..., Place]) -> None:
+    assert place(devices=2, **TORCHRUN, LOCAL_WORLD_SIZE="2").rank == 1
+    with pytest.raises(ConfigError, match=r"torchrun started 1 of them on this node\. Start torchrun with"):
+        place(devices=2, **TORCHRUN, LOCAL_WORLD_SIZE="1")
 
 
 @pytest.mark.parametrize("missing", ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"])
@@ -132,6 +143,26 @@ def test_several_nodes_without_a_launcher(place: Callable[..., Place], missing: 
     del variables[missing]
     with pytest.raises(ConfigError, match=f"set {missing} there"):
         place(devices=2, nodes=2, **variables)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "variables", "said"),
+    [
+        (1, TORCHRUN | {"RANK": "2"}, "RANK=2 must be less than 2, the number of processes with trainer.devices=2"),
+        (1, TORCHRUN | {"LOCAL_RANK": "2"}, "LOCAL_RANK=2 must be less than 2, the number of processes of a node with"),
+        (1, TORCHRUN | {"MASTER_PORT": "0"}, "MASTER_PORT=0 must be a port that all processes use"),
+        (1, SLURM | {"SLURM_NTASKS": "2", "SLURM_PROCID": "5"}, "SLURM_PROCID=5 must be less than 2"),
+        (1, SLURM | {"SLURM_NTASKS": "2", "MASTER_PORT": "0"}, "MASTER_PORT=0 must be a port"),
+        (2, {"NODE_RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "NODE_RANK=2 must be less than trainer.num_n"),
+        (2, {"NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "0"}, "MASTER_PORT=0 must be a port"),
+    ],
+)
+def test_ranks_that_would_wait_for_ever(
+    place: Callable[..., Place], nodes: int, variables: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        place(devices=2, nodes=nodes, **variables)
+    assert said in str(error.value)
 
 
 def test_variables_that_are_no_numbers(place: Callable[..., Place]) -> None:

@@ -19,7 +19,7 @@ from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 from gradspike.terminal.printer import speak
 
 if TYPE_CHECKING:
@@ -134,13 +134,12 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
     counts = {split: len(samples.indices(split)) for split in SPLITS}
     inputs = samples.inputs
     shape = "x".join(str(size) for size in inputs.shape[1:]) if hasattr(inputs, "shape") else "compressed"
-    names = ", ".join(samples.class_names[:10]) + (", ..." if len(samples.class_names) > 10 else "")
     print(f"data set   {config.dataset.name}")
     if opened is not None:
         size = sum(file.stat().st_size for file in opened.folder.iterdir())
         print(f"prepared   {opened.folder}  ({size_text(size)})")
     print(f"samples    {', '.join(f'{split} {count:,}' for split, count in counts.items())}  of {shape}")
-    print(f"classes    {config.dataset.classes}" + (f": {names}" if names else ""))
+    print(f"classes    {config.dataset.classes}" + (f": {listed(samples.class_names)}" if samples.class_names else ""))
     if opened is not None and (decoded := opened.facts.get("decoded")):
         from gradspike.data.events.decoded import decoding_lines
         from gradspike.data.events.recording import percent

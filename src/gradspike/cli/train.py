@@ -47,6 +47,10 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         check_writable(chosen, "The environment variable WANDB_DIR=")
     check_data_dir(config.data_dir)
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
+    if config.logger.name == "wandb":
+        from gradspike.loggers.wandb_environment import check_environment
+
+        check_environment()
 
     from gradspike.terminal.tables import print_result
     from gradspike.training import run as training

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,19 @@ def environment(command: list[str], modules: Iterable[str] = ()) -> dict[str, An
         "source": source_digest(),
         "modules": module_digests(modules),
     }
+
+
+def start_time(sessions: Sequence[Mapping[str, Any]]) -> float:
+    """When the first of the sessions started, in seconds since 1970; -inf if that is not recorded.
+
+    Recorded times have the offset of their machine's clock, which summer time or another machine changes. A time
+    without an offset is UTC, as W&B's.
+    """
+    try:
+        started = datetime.fromisoformat(str(sessions[0]["started"]))
+    except (LookupError, ValueError):
+        return -math.inf
+    return (started if started.tzinfo else started.replace(tzinfo=UTC)).timestamp()
 
 
 def _processor() -> str:

@@ -150,6 +150,15 @@ class RunFolder:
             raise UserError(f"{self.path / 'summary.json'}: cannot be read: {error}") from error
         return content
 
+    def sessions(self) -> list[dict[str, Any]]:
+        """The entries of environment.json; none if it is missing or damaged."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        valid = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
+        return found if valid else []
+
     def record_session(
         self,
         command: list[str],
@@ -163,9 +172,8 @@ class RunFolder:
         `changed` are the keys in which a resumed run differs from its start, with both values.
         """
         file = self.path / "environment.json"
-        try:
-            sessions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-        except ValueError:
+        sessions = self.sessions()
+        if not sessions and file.is_file():
             sessions = [{"damaged": file.read_text(encoding="utf-8", errors="replace")}]
         session = {
             **environment(command, modules),

@@ -10,6 +10,7 @@ import yaml
 from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig
 from gradspike.nested import flat
+from gradspike.runs.environment import start_time
 from gradspike.runs.folder import RunFolder
 from gradspike.touches import Touches
 
@@ -21,14 +22,11 @@ FREE = (Touches.SHOWN, Touches.START)
 def newest_run(config: ExperimentConfig) -> RunFolder | None:
     """The newest unfinished run of this configuration in `runs_dir`, else its newest finished one, else None.
 
-    Runs are ordered by their folders' names, which begin with the time of their start.
+    Runs are ordered by their recorded start, and those that never started by their folders' names.
     """
     plain = config.plain()
-    runs = [
-        RunFolder(file.parent)
-        for file in sorted(Path(config.runs_dir).glob("*/config.yaml"), key=lambda file: file.parent.name, reverse=True)
-        if _same(plain, file)
-    ]
+    found = [RunFolder(file.parent) for file in Path(config.runs_dir).glob("*/config.yaml") if _same(plain, file)]
+    runs = sorted(found, key=lambda run: (start_time(run.sessions()), run.path.name), reverse=True)
     unfinished = (run for run in runs if run.state() != "finished")
     return next(unfinished, runs[0] if runs else None)
 

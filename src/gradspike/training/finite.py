@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import override
 
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 from gradspike.spiking_norm import FirstLayerWatch
 
 NONE = 2**63 - 1
@@ -95,5 +95,4 @@ def bad_weights(model: nn.Module) -> str | None:
     bad = [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
     if not bad:
         return None
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return f"The network contains NaN or infinite values in {', '.join(bad[:3])}{more}"
+    return f"The network contains NaN or infinite values in {listed(bad, 3)}"

@@ -21,6 +21,8 @@ from gradspike.variables import variable, whole_number
 PARENT = "GRADSPIKE_PARENT"
 """The parent's process id; set for the processes that gradspike starts."""
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE")
+"""How many processes Open MPI, MPICH or Intel MPI, MVAPICH or IBM's jsrun started."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,14 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     if variable("TORCHELASTIC_RUN_ID", env) and (started := _number(env, "WORLD_SIZE")) != world:
         _refuse(f"torchrun started {started}", options, f"Type, without torchrun: {typed}")
     if world > 1 and all(variable(name, env) for name in TORCHRUN) and _number(env, "WORLD_SIZE") == world:
-        return _started_by_torchrun(env)
+        per_node = _number(env, "LOCAL_WORLD_SIZE", options.devices)
+        if per_node != options.devices:
+            right = f"--nnodes={options.num_nodes} --nproc-per-node={options.devices}"
+            _refuse(f"torchrun started {per_node} of them on this node", options, f"Start torchrun with {right}.")
+        return _checked(_started_by_torchrun(env), options, ("RANK", "LOCAL_RANK"))
     tasks = _tasks(env)
+    if world > 1 and tasks == 1 and (mpi := next((name for name in MPI if _number(env, name) > 1), None)):
+        _refuse(f"mpirun started {_number(env, mpi)} ({mpi})", options, f"Type, without mpirun: {typed}")
     if tasks == 1 or (world == 1 and variable("SLURM_STEP_ID", env) is None):
         return _first(env, options) if world > 1 else ALONE
     srun = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices} {typed}"
@@ -68,7 +76,7 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     if nodes != options.num_nodes or _number(env, "SLURM_LOCALID") >= options.devices:
         found = f"the {counted(tasks, 'task')} of this Slurm job run on {counted(nodes, 'node')}"
         _refuse(found, options, f"Type: {srun}")
-    return _started_by_srun(env, tasks)
+    return _checked(_started_by_srun(env, tasks), options, ("SLURM_PROCID", "SLURM_LOCALID"))
 
 
 def started_together() -> int:
@@ -90,6 +98,24 @@ def _refuse(found: str, options: TrainerConfig, instead: str) -> NoReturn:
         f"trainer.devices={options.devices} trainer.num_nodes={options.num_nodes} needs "
         f"{counted(options.world_size, 'process', 'processes')}, but {found}. {instead}"
     )
+
+
+def _checked(place: Place, options: TrainerConfig, names: tuple[str, str]) -> Place:
+    """The place of a process that another program started. Raises ConfigError if the others would wait for it for ever.
+
+    names: the variables of its rank among all processes and among those of its node.
+    """
+    ranks = zip(names, (place.rank, place.local_rank), (place.world_size, options.devices), strict=True)
+    for name, rank, count in ranks:
+        if rank >= count:
+            raise ConfigError(
+                f"The environment variable {name}={rank} must be less than {count}, the number of processes"
+                f"{'' if name == names[0] else ' of a node'} with trainer.devices={options.devices} "
+                f"trainer.num_nodes={options.num_nodes}."
+            )
+    if place.port == 0:
+        raise ConfigError("The environment variable MASTER_PORT=0 must be a port that all processes use, 1 to 65535.")
+    return place
 
 
 def _number(env: Mapping[str, str], name: str, default: int = 0) -> int:
@@ -115,7 +141,11 @@ def _first(env: Mapping[str, str], options: TrainerConfig) -> Place:
             f"{', '.join(missing)} there."
         )
     node = _number(env, "NODE_RANK")
-    return Place(
+    if node >= options.num_nodes:
+        raise ConfigError(
+            f"The environment variable NODE_RANK={node} must be less than trainer.num_nodes={options.num_nodes}."
+        )
+    place = Place(
         rank=node * options.devices,
         node_rank=node,
         world_size=options.world_size,
@@ -123,6 +153,7 @@ def _first(env: Mapping[str, str], options: TrainerConfig) -> Place:
         port=_number(env, "MASTER_PORT"),
         starts_others=True,
     )
+    return _checked(place, options, ("RANK", "LOCAL_RANK"))
 
 
 def _started_by_us(env: Mapping[str, str], options: TrainerConfig) -> Place:

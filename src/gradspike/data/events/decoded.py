@@ -11,13 +11,12 @@ import numpy as np
 
 from gradspike.data.events.clips import DECODED, Clip
 from gradspike.data.events.recording import percent
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 log = logging.getLogger(__name__)
 
 KNOWN_SIZES = ((34, 34), (128, 128), (240, 180), (304, 240), (346, 260), (640, 480), (1280, 720))
 """Sensors of common data sets and cameras, smallest first."""
-SHOWN = 5
 
 
 def describe_decoding(folder: Path, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -55,9 +54,8 @@ def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
             f"{counted(decoded['disordered'], 'event')} sorted"
         )
     if jumping := decoded.get("recordings_with_jumps", ()):
-        named = ", ".join(jumping[:SHOWN]) + (", ..." if len(jumping) > SHOWN else "")
         count = counted(len(jumping), "recording")
-        lines.append(f"gap longer than all the rest (a jump of the clock?) in {count}: {named}")
+        lines.append(f"gap longer than all the rest (a jump of the clock?) in {count}: {listed(jumping)}")
     return lines
 
 

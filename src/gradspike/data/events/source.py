@@ -34,6 +34,7 @@ from gradspike.data.prepared.parts import PARTS, Names, build_in_parts, refuse_b
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class EventSource(FileSource[RecordingsT]):
         if missing:
             raise UserError(
                 f"No training recording is left of the class{'es' if len(missing) > 1 else ''} "
-                f"{', '.join(missing)}. Add recordings, or remove the class from all splits and lower dataset.classes."
+                f"{listed(missing)}. Add recordings, or remove the class from all splits and lower dataset.classes."
             )
         return splits
 

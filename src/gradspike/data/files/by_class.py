@@ -12,6 +12,7 @@ from gradspike.data.files.files import Files
 from gradspike.data.files.names import class_name
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 SPLIT_FOLDERS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "Train", "training"),
@@ -51,10 +52,9 @@ def samples_root(
     if "" in roots or not roots:
         return files
     if len(roots) > 1:
-        found = ", ".join(sorted(roots)[:8]) + (", ..." if len(roots) > 8 else "")
         raise UserError(
-            f"{files.shown()} holds several data sets: {found}. Name one with dataset.source, unpacking an archive "
-            "first."
+            f"{files.shown()} holds several data sets: {listed(sorted(roots))}. Name one with dataset.source, "
+            "unpacking an archive first."
         )
     return files.below(roots.pop())
 

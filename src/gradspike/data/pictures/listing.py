@@ -19,6 +19,7 @@ from gradspike.data.pictures.decode import EXTENSIONS
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +101,7 @@ def list_class_folders(
             tops = sorted({entry.name.partition("/")[0] for entry in found.files.entries()})
             raise UserError(
                 f"{found.files.shown()}: no pictures in {split}/<class>/. Expected train/<class>/name.png and "
-                f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {', '.join(tops[:8]) or 'nothing'}"
-                + (", ..." if len(tops) > 8 else "")
+                f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {listed(tops) or 'nothing'}"
             )
     return assemble(found.files, splits, found.bad)
 
@@ -119,7 +119,7 @@ def assemble(
         untrained = sorted(classes.keys() - labels.keys())
         if untrained:
             raise UserError(
-                f"{files.shown()}: {split} has classes that train does not have: {', '.join(untrained[:10])}. "
+                f"{files.shown()}: {split} has classes that train does not have: {listed(untrained)}. "
                 f"Their pictures, such as {files.shown(classes[untrained[0]][0].name)}, cannot be learnt."
             )
         if classes:

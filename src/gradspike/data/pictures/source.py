@@ -24,6 +24,7 @@ from gradspike.data.prepared.parts import Names, Part, build_in_parts, refuse_ba
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import SPLITS, Samples, hold_out
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 VERSION = 1
 """Increase with any change in this folder that alters prepared pixels."""
@@ -90,7 +91,7 @@ class PictureSource(FileSource[ConfigT]):
         np.add.at(counts, (labels, splits), 1)
         empty = [name for name, of_class in zip(listing.class_names, counts, strict=True) if of_class[0] == 0]
         if empty:
-            raise UserError(f"{listing.files.shown()}: no training picture of class {', '.join(empty)} can be used.")
+            raise UserError(f"{listing.files.shown()}: no training picture of class {listed(empty)} can be used.")
         import PIL
 
         return {

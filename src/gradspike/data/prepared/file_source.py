@@ -21,7 +21,7 @@ from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class FileSource(Source[FilesConfigT]):
         if self.config.source is not None:
             lines[0] += nearest_path(self.places()[0])
         for path, folders in recorded_paths(self.data_dir, name).items():
-            lines.append(f"  Prepared from {path}: {', '.join(folders)}")
+            lines.append(f"  Prepared from {path}: {listed(folders)}")
         if len(lines) > 1:
             lines.append("  To use one without its files, give its options and dataset.source=<its path>.")
         raise MissingSourceError("\n".join(lines)) from error
@@ -117,9 +117,8 @@ class FileSource(Source[FilesConfigT]):
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:
         """Raise ConfigError unless the files have `dataset.classes` classes. shown: their path for messages."""
         if len(class_names) != self.config.classes:
-            some = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
             raise ConfigError(
-                f"{shown} has {counted(len(class_names), 'class', 'classes')} ({some}); set "
+                f"{shown} has {counted(len(class_names), 'class', 'classes')} ({listed(class_names)}); set "
                 f"dataset.classes={len(class_names)} (it is {self.config.classes})."
             )
 

@@ -29,7 +29,7 @@ from gradspike.data.pictures.source import PictureSource
 from gradspike.data.prepared.parts import Part, build_in_parts, encode_names, refuse_bad_files
 from gradspike.data.source import SPLITS
 from gradspike.errors import UserError
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 SIZE = 32
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
@@ -227,7 +227,7 @@ def _find_batches(files: Files, official: Official) -> Files | None:
         several = [f"{folder}/ (pickles)" if folder else "its pickles" for folder in complete]
         several += [f"{pictures} (pictures)"] if pictures else []
         raise UserError(
-            f"{files.shown()} holds {official.title} more than once: {', '.join(several)}. Name one with "
+            f"{files.shown()} holds {official.title} more than once: {listed(several)}. Name one with "
             "dataset.source, unpacking an archive first."
         )
     if complete or not found or pictures:

@@ -23,6 +23,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import EventFolderConfig
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 Folders = Mapping[Split, Sequence[str]]
 
@@ -72,7 +73,7 @@ def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Fol
             tops = sorted({entry.name.partition("/")[0] for files in places for entry in files.entries()})
             raise UserError(
                 f"{places[0].shown()}: has no recordings in a folder {' or '.join(folders[split])} for the {split} "
-                f"split; found {', '.join(tops[:8])}. Expected {folders[split][0]}/<class>/<name> with "
+                f"split; found {listed(tops) or 'nothing'}. Expected {folders[split][0]}/<class>/<name> with "
                 f"{', '.join(endings)}."
             )
     class_names = tuple(sorted({name for listing in listings for name in listing.class_names()}))

@@ -23,7 +23,7 @@ from gradspike.data.pictures.decode import EXTENSIONS
 from gradspike.data.pictures.listing import PictureListing, assemble, list_class_folders
 from gradspike.data.pictures.source import PictureSource
 from gradspike.errors import UserError
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -107,9 +107,7 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
                     by_folder.setdefault(wnid, []).append(entry)
     missing = [wnid for wnid in wnids if wnid not in train]
     if missing:
-        raise UserError(
-            f"{files.shown('wnids.txt')} lists classes without training pictures: {', '.join(missing[:10])}"
-        )
+        raise UserError(f"{files.shown('wnids.txt')} lists classes without training pictures: {listed(missing)}")
     test = _annotated(files, annotations, pictures, by_folder, wnids, bad)
     return _with_words(files, assemble(files, {"train": train, "test": test}, bad))
 

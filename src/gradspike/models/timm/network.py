@@ -19,8 +19,10 @@ from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.sites import NotConvertible, check_kind
 from gradspike.models.timm.trace import DoesNotRun, NotTraceable, check_runs, trace
 from gradspike.models.timm.weights import load_pretrained
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 from gradspike.spiking_norm import LayerContext
+
+SHOWN = 3  # names in a line
 
 TIMM_OPTIONS_SET_ELSEWHERE = {
     **dict.fromkeys(("pretrained", "checkpoint_path"), "load weights with model.pretrained=<file>"),
@@ -73,16 +75,18 @@ class TimmReport:
         if not done.pairs and not done.norms:
             lines.append("warning: no batch norm, so nothing keeps the currents near the threshold")
         if done.woken:
-            lines.append(f"initial gain 1 instead of timm's 0, with which nothing fires: {_named(done.woken)}")
+            woken = listed(done.woken, SHOWN)
+            lines.append(f"initial gain 1 instead of timm's 0, with which nothing fires: {woken}")
         if done.opened:
             lines.append(
                 "initial gain alpha * V_th / sqrt(2) instead of timm's 0, with which gradients may not pass the next "
-                f"sum: {_named(done.opened)}"
+                f"sum: {listed(done.opened, SHOWN)}"
             )
         if done.relays:
-            lines.append(f"initial mean current 0.75 V_th, because the input is pooled spikes: {_named(done.relays)}")
+            relays = listed(done.relays, SHOWN)
+            lines.append(f"initial mean current 0.75 V_th, because the input is pooled spikes: {relays}")
         lines.append(
-            f"still images are computed once up to {_named(done.still)}"
+            f"still images are computed once up to {listed(done.still, SHOWN)}"
             if done.still
             else "still images are repeated in time before the first spiking layer"
         )
@@ -149,7 +153,3 @@ def create(config: TimmConfig, dataset: DatasetConfig) -> nn.Module:
             f"model.name={config.name} model.options={config.options}: timm cannot build it ({first_line(error)})."
         ) from error
     return network
-
-
-def _named(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

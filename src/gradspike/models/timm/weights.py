@@ -11,7 +11,7 @@ from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from gradspike.errors import ConfigError, UserError, first_line, unknown_path
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 SHOWN = 4  # names in a message
 
@@ -42,7 +42,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
     unexpected = [key for key in weights if key not in own]
     other = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     problems = [
-        f"{what}: {_some(keys)}"
+        f"{what}: {listed(keys, SHOWN)}"
         for what, keys in (("missing", missing), ("not in the network", unexpected), ("with another shape", other))
         if keys
     ]
@@ -72,8 +72,3 @@ def _layers_of(network: nn.Module, role: str) -> Iterable[str]:
     """Names of the modules that timm lists as the network's classifier or first convolution."""
     names = getattr(network, "pretrained_cfg", {}).get(role) or ()
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _some(keys: list[str]) -> str:
-    rest = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + rest

@@ -38,7 +38,8 @@ def read_run(folder: Path) -> Run:
     epochs, probes, validation = _records(folder / "metrics.jsonl")
     if any(number(record.get("train/loss")) is None for record in epochs):
         raise Unusable("its training loss is not a number in some epoch")
-    sessions = tuple(entry for entry in _optional(folder / "environment.json", list) or () if "started" in entry)
+    entries = _optional(folder / "environment.json", list) or ()
+    sessions = tuple(entry for entry in entries if isinstance(entry, dict) and "started" in entry)
     return Run(
         id=_identity(folder, config, sessions),
         wandb_ids=_wandb_ids(folder),

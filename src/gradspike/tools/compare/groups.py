@@ -15,6 +15,7 @@ from gradspike.config.marks import touches
 from gradspike.errors import ConfigError
 from gradspike.json_text import to_json
 from gradspike.nested import flat
+from gradspike.runs.environment import start_time
 from gradspike.shown import counted
 from gradspike.tools.compare.run import Excluded, Run
 from gradspike.touches import SHAPING, Touches
@@ -208,7 +209,7 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
 def _one_per_seed(name: str, members: Sequence[Run], excluded: list[Excluded]) -> list[Run]:
     """The newest run of each seed. Lists older duplicates and flags differing results."""
     kept: dict[int, Run] = {}
-    for run in sorted(members, key=lambda run: (run.started, run.path), reverse=True):
+    for run in sorted(members, key=lambda run: (start_time(run.sessions), run.path), reverse=True):
         first = kept.setdefault(run.seed, run)
         if first is not run:
             same = first.final("last") == run.final("last")

@@ -14,7 +14,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 from typing_extensions import override
 
 from gradspike.registry import Strict
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -89,7 +89,7 @@ class Categorical(Parameter):
         texts = self._texts()
         twice = sorted({text for text in texts if texts.count(text) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} appears twice in values")
+            raise ValueError(f"{listed(twice)} {'appears' if len(twice) == 1 else 'appear'} more than once in values")
         if self.probabilities is not None and len(self.probabilities) != len(self.values):
             raise ValueError(
                 f"has {counted(len(self.values), 'value')} but "
