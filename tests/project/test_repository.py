@@ -76,7 +76,7 @@ def test_ci_tests_the_supported_versions_of_python() -> None:
     for job in jobs.values():
         assert set(job["strategy"]["matrix"]["python"]) == supported
     assert ".ci/run" in [step.get("run") for step in jobs["test"]["steps"]]
-    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test\nexec make test-null-gpu\n" in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda file: file.name)
