@@ -25,7 +25,7 @@ train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
 test: lint  ## lint, types and all tests that need neither a GPU nor minutes
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadgroup --durations=10
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --no-loadscope-reorder --durations=10
 
 lint: $(READY)  ## style, spelling, layers and types: ruff, codespell, import-linter, mypy
 	@$(PY) -m ruff check .

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,34 +21,48 @@ from helpers.command import ROOT, TINY
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
-COMPARED = "compared_runs"
-"""The fixture below that trains seven runs."""
-
-
 # The files with the longest tests and groups come first, so that no process waits long for another's last one.
 LONGEST = ("test_sweep_runs.py", "test_ranks.py", "test_engine_triton.py", "test_docs.py", "test_bench_step.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group what is to share a process (`pytest -n 2 --dist loadgroup`), and put the longest tests first."""
-    for item in items:
-        if (group := group_of(item)) is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    first = ("compiled", COMPARED)
-    items.sort(key=lambda item: group_of(item) not in first and item.path.name not in LONGEST)
+    """Put the longest tests first."""
+    items.sort(key=lambda item: group_of(item.nodeid) not in SHARED and item.path.name not in LONGEST)
 
 
-def group_of(item: pytest.Item) -> str | None:
-    """Tests of compiled neurons: each kernel takes seconds, and one process needs it once. So do fixtures for tests of
-    one file, and the trained runs.
-    """
-    if getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "compiled":  # type: ignore[attr-defined]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute groups of tests among the processes of `pytest -n`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    # xdist's own groups (`--dist loadgroup`) are lost with pytest 9.2, which no longer reads the ids that xdist writes.
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+SHARED = ("compiled", "compared_runs")
+"""Groups of tests of several files: those with compiled neurons, of which each kernel takes seconds, and those that use
+the trained runs of the fixture below.
+"""
+
+
+def group_of(nodeid: str) -> str:
+    """The group of a test, which runs in one process: what its tests share is made once."""
+    file = nodeid.partition("::")[0]
+    text = text_of(file)
+    if 'scope="module"' in text:
+        return file
+    if re.search(r"[\[-]compiled[\]-]", nodeid):
         return "compiled"
-    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    if COMPARED in fixtures:
-        return COMPARED
-    shared = any(found[-1].scope == "module" for found in fixtures.values())
-    return item.path.name if shared else None
+    return "compared_runs" if "compared_runs" in text else nodeid
+
+
+@functools.cache
+def text_of(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,7 @@ from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
 from helpers.command import ROOT, execute
 
-# One process of pytest for all, which share what another process found.
-pytestmark = [pytest.mark.nullgpu, pytest.mark.xdist_group("nullgpu")]
+pytestmark = pytest.mark.nullgpu
 
 WORKER = ROOT / "tests" / "helpers" / "null_gpu.py"
 
