@@ -15,6 +15,10 @@ MEMORY = re.compile(
     r"|Storage size calculation overflowed|integer multiplication overflow|array is too big",
     re.IGNORECASE,
 )
+NO_SHARED_MEMORY = (
+    "The loader's processes ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, or make "
+    "it larger (docker run --shm-size=8g)."
+)
 GPU_MEMORY = re.compile(r"(CUDA|HIP|MPS)\b.*out of memory|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_\w*ALLOC_FAILED")
 
 
@@ -59,8 +63,10 @@ def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = Non
         if gpu or is_out_of_memory(one):
             advice = to_lower() if to_lower is not None else "end other programs, or use a machine with more of it"
             return f"Out of memory{' on the GPU' if gpu else ''}: {advice}."
-        if "can't start new thread" in text:
-            return "No more threads can be started: raise the limit (ulimit -u), or lower dataset.workers."
+        # A failing fork raises BlockingIOError (EAGAIN).
+        if "can't start new thread" in text or isinstance(one, BlockingIOError):
+            what = "processes" if isinstance(one, BlockingIOError) else "threads"
+            return f"No more {what} can be started: raise the limit (ulimit -u), or lower dataset.workers."
     return None
 
 
@@ -98,10 +104,7 @@ def loader_failure(error: BaseException) -> str | None:
     """
     text = f"{error}\n{error.__cause__ or ''}"
     if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
-        return (
-            "The loader's processes ran out of shared memory (/dev/shm): lower dataset.workers or dataset.batch_size, "
-            "or make it larger (docker run --shm-size=8g)."
-        )
+        return NO_SHARED_MEMORY
     if re.search(r"Too many open files|received \d+ items of ancdata", text):
         return (
             "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."

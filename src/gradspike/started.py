@@ -50,9 +50,14 @@ def python_path(variables: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(SOURCES), *([before] if before else [])])}
 
 
-def typed_command(command: str, *words: str) -> str:
-    """`gradspike <command> <words>` to paste into a shell, in the form that the user used for this process."""
-    return shlex.join([*_start(), command, *words])
+def typed_command(command: str, *words: str, launcher: str = "") -> str:
+    """`gradspike <command> <words>` to paste into a shell, in the form that the user used for this process.
+
+    launcher: a program that starts it, such as `srun --ntasks=2`.
+    """
+    program = _start()
+    found_by = [f"PYTHONPATH={_short(SOURCES)}"] if "-m" in program and not _importable() else []
+    return " ".join(filter(None, [shlex.join(found_by), launcher, shlex.join([*program, command, *words])]))
 
 
 def _start() -> list[str]:
@@ -65,8 +70,7 @@ def _start() -> list[str]:
     python = shutil.which("python")
     # All executables of virtual environments may be links to one file, so compare folders too.
     ours = python is not None and Path(python).samefile(sys.executable) and _folder(python) == _folder(sys.executable)
-    found_by = [] if _importable() else [f"PYTHONPATH={_short(SOURCES)}"]
-    return [*found_by, "python" if ours else _short(Path(sys.executable)), "-m", "gradspike"]
+    return ["python" if ours else _short(Path(sys.executable)), "-m", "gradspike"]
 
 
 def _folder(file: str) -> Path:

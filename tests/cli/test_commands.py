@@ -197,6 +197,26 @@ def test_files_to_write_are_checked_before_any_work(text: str, error: type[Excep
         checked_file("out=", text, {".json": "the numbers"})
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "run="], "run=: must not be empty"),
+        (["evaluate", "run=x", "data_dir="], "data_dir=: must not be empty"),
+        (["landscape", "run=x", "out="], "out=: must not be empty"),
+        (["prepare", "dataset=cifar10dvs_sim", "export="], "export=: must not be empty"),
+        (["sweep", "x.yaml", "gpus="], "gpus=: must not be empty"),
+        (["train", "resume="], "The path of a run must not be empty"),
+        (["train", "dataset=digits", "runs_dir="], "runs_dir=: must not be empty"),
+    ],
+)
+def test_an_unset_variable_of_the_shell_is_no_default(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run=$RUN` in the folder of a run evaluated that run."""
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["describe", "dataset=digits"], ["profile", "dataset=digits"]])
 def test_a_file_that_cannot_be_written_is_answered_without_torch(words: list[str], tmp_path: Path) -> None:
     result = command(*words, f"out={tmp_path}", python=IMPORT_TIMES)

@@ -26,6 +26,7 @@ from gradspike.data.source import Samples
 from gradspike.errors import UserError
 from helpers.command import GRADSPIKE, ROOT, command, execute
 from helpers.data_samples import encoded, pack, pixels, write_class_folders
+from helpers.limits import no_file_may_grow
 
 
 @pytest.fixture
@@ -193,6 +194,8 @@ def folder_samples(tmp_path: Path, classes: int = 3, **options: Any) -> tuple[Im
 def test_a_sheet_shows_stored_pictures_and_what_the_network_gets(tmp_path: Path) -> None:
     flip = ImageAugmentConfig(flip=True)
     config, samples = folder_samples(tmp_path, augment=flip)
+    with pytest.raises(UserError, match=r"preview=.*p\.png: cannot be written \(File too large\)"), no_file_may_grow():
+        draw_preview(tmp_path / "p.png", config, samples, seed=1)
     draw_preview(tmp_path / "p.png", config, samples, seed=1)
     sheet = read(tmp_path / "p.png")
     flipped = 0

@@ -34,6 +34,18 @@ def test_words_that_need_no_quotes_have_none() -> None:
     assert override("resume", "runs/2026-01-01_10-00-00_a_s0") == "resume=runs/2026-01-01_10-00-00_a_s0"
 
 
+def test_a_launcher_stands_after_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`srun PYTHONPATH=src python` looks for a program of that name."""
+    monkeypatch.setattr(sys, "argv", ["__main__.py"])
+    monkeypatch.setattr(started, "_as_module", lambda: True)
+    for importable, first in ((True, "srun"), (False, "PYTHONPATH=")):
+        monkeypatch.setattr(started, "_importable", lambda found=importable: found)
+        words = shlex.split(started.typed_command("train", "seed=1", launcher="srun --ntasks=2"))
+        assert words[0].startswith(first)
+        assert words[words.index("srun") + 1] == "--ntasks=2"
+        assert words[-4:] == ["-m", "gradspike", "train", "seed=1"]
+
+
 def copy_of_the_checkout(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for part in ("src", "conf"):

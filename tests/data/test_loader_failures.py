@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from gradspike.data.loader import LoaderError, loader_failure
 from helpers.command import execute
 from helpers.failing_loader import loader
+from helpers.limits import no_file_may_grow
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -29,6 +31,17 @@ TESTS = str(Path(__file__).parents[1])
 def test_resources_that_end_are_one_sentence(how: str, said: str) -> None:
     with pytest.raises(LoaderError, match=said):
         list(loader(how))
+
+
+def test_processes_that_cannot_start_leave_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With /dev/shm full, torch's iterator is half started; Python collected it with a traceback of its own."""
+    collected: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", collected.append)
+    with pytest.raises(LoaderError, match=r"ran out of shared memory \(/dev/shm\)") as error, no_file_may_grow():
+        list(loader("never"))
+    del error
+    gc.collect()
+    assert not collected
 
 
 def test_a_fault_of_the_code_stays_a_traceback() -> None:

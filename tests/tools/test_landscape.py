@@ -23,6 +23,7 @@ from torch import nn
 
 from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
+from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import command as landscape_command
 from gradspike.tools.landscape.command import landscape
@@ -43,6 +44,7 @@ from gradspike.training.checkpoint import state_hash
 from gradspike.training.evaluate import evaluate
 from gradspike.training.module import SpikingClassifier
 from helpers.command import ROOT, TINY
+from helpers.limits import no_file_may_grow
 
 LABELS = {"method": "m", "dataset": "d", "model": "x", "seed": 0, "checkpoint": "last", "epoch": 1, "samples": 3}
 
@@ -244,8 +246,6 @@ def fill(at: object, axis: list[float], file: PointsFile) -> None:
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
-    from gradspike.errors import UserError
-
     settings = {"seed": 0}
     for text in ("", '{"se'):  # killed before anything was known
         (tmp_path / NAME).write_text(text)
@@ -410,6 +410,12 @@ def test_a_file_system_without_locks_is_a_warning(
     with caplog.at_level("WARNING", logger="gradspike"), PointsFile(tmp_path, {"seed": 0}, 9, restart=False) as file:
         file.add(0, Point(1.0, 0.5))
     assert file.done == {0: Point(1.0, 0.5)}
+
+
+def test_a_full_disk_is_named_at_the_first_point(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error, no_file_may_grow():
+        PointsFile(tmp_path, {"seed": 0}, 9, restart=False)
+    assert str(error.value).startswith(f"{tmp_path}: cannot be written to (File too large)")
 
 
 def test_a_full_disk_keeps_the_points(

@@ -20,6 +20,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint, state_hash
 from gradspike.training.module import Diverged, SpikingClassifier
 from helpers.command import execute
+from helpers.limits import no_file_may_grow
 from helpers.runs import assert_same_run, at_batch, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -42,6 +43,15 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def test_a_full_disk_speaks_of_an_earlier_checkpoint_only_if_there_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    for kept in ("", " The previous checkpoint is unchanged."):
+        with pytest.raises(UserError) as error, no_file_may_grow():
+            AtomicFiles().save_checkpoint(CONTENT, file)
+        assert str(error.value) == f"{file}: cannot be saved (File too large).{kept}"
+        AtomicFiles().save_checkpoint(CONTENT, file)
 
 
 def test_no_flipped_bit_is_read(tmp_path: Path) -> None:

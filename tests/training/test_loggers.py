@@ -13,9 +13,11 @@ import pytest
 
 from gradspike.cli import train as launch
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.wandb_options import WandbConfig
 from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
+from gradspike.loggers.wandb_environment import check_environment
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.runs.folder import RunFolder
 from gradspike.training import run as training
@@ -107,6 +109,8 @@ def test_what_is_typed_wins_over_variables(tiny_config: Compose, monkeypatch: py
 def test_a_variable_that_is_set_and_empty_is_unset(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*NAMES, "WANDB_MODE", "WANDB_DIR", "WANDB_CONSOLE", "WANDB_INIT_TIMEOUT", "WANDB_SILENT"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("WANDB_TAGS", " ,")
+    monkeypatch.setenv("WANDB_JOB_TYPE", " ")
     run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
     assert "W&B" not in run.log.read_text()
     start = start_record(run)
@@ -165,6 +169,7 @@ def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pyte
         (["logger.project="], {}, "logger.project=: must not be empty"),
         (["logger.entity=a/b"], {}, "logger.entity=a/b: must not contain /"),
         (["logger.group=" + "x" * 129], {}, "logger.group=xxx"),
+        (["logger.group="], {}, "logger.group=: must not be empty"),
         (["logger.tags=[" + "x" * 65 + "]"], {}, "a tag must have 1 to 64 characters"),
         ([], {"WANDB_PROJECT": "team/project"}, "the environment variable WANDB_PROJECT=team/project: must not contain "
          "/; write the team as WANDB_ENTITY=team WANDB_PROJECT=project"),
@@ -189,6 +194,17 @@ def test_names_that_wandb_refuses_are_refused_by_the_schema(
         tiny_config("logger=wandb", *typed)
     assert said in str(error.value)
     tiny_config("logger=files")  # which reads no variable of W&B
+
+
+def test_spaces_around_values_are_no_part_of_them(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B refuses an id with spaces and an empty tag; it reads the variables itself."""
+    for name, value in {"WANDB_RUN_ID": " one ", "WANDB_TAGS": " a,,b , ", "WANDB_PROJECT": " p "}.items():
+        monkeypatch.setenv(name, value)
+    options = tiny_config("logger=wandb").logger
+    assert isinstance(options, WandbConfig)
+    assert (options.project, options.tags) == ("p", ("a", "b"))
+    check_environment()
+    assert [os.environ[name] for name in ("WANDB_RUN_ID", "WANDB_TAGS", "WANDB_PROJECT")] == ["one", "a,b", "p"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ class Command:
             if not equals:
                 plain.append(word)
             elif key in self._known():
+                if not value:  # as from an unset variable of the shell; it would pass for a default or for `.`
+                    raise self.error(f"{word}: must not be empty.")
                 values[key] = value
             elif self.trains:
                 self._check_key(key)

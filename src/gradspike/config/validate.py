@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -176,5 +177,7 @@ def explain(detail: Any) -> str:
         return f"name must be one of {', '.join(allowed)}.{did_you_mean(str(context['tag']), allowed)}"
     if detail["type"] == "value_error":
         return str(context["error"])
-    message = str(detail["msg"]).replace("Input should be", "must be")
+    if detail["type"] == "string_too_short" and context["min_length"] == 1:
+        return "must not be empty"
+    message = re.sub(r"^\w+ should", "must", str(detail["msg"]))
     return message.partition(", unable to parse")[0].replace("a valid integer", "an integer").replace("valid ", "")

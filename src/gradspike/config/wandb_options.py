@@ -26,7 +26,9 @@ ENVIRONMENT = "environment"
 
 
 def check_length(text: str) -> str:
-    """Raise ValueError for a name that is too long for W&B."""
+    """Raise ValueError for a name that is empty or too long for W&B."""
+    if not text.strip():
+        raise ValueError("must not be empty")
     if len(text) > LONGEST:
         raise ValueError(f"must have at most {LONGEST} characters, which is W&B's limit; it has {len(text)}")
     return text
@@ -34,8 +36,6 @@ def check_length(text: str) -> str:
 
 def check_name(text: str, entity: str = "logger.entity", project: str = "logger.project") -> str:
     """Raise ValueError for a name that W&B accepts for no project, user or team. entity, project: names of the keys."""
-    if not text.strip():
-        raise ValueError("must not be empty")
     found = re.search(r"[/\\#?%:]", text)
     team, _, rest = text.partition("/")
     if found and team and rest and not re.search(r"[/\\#?%:]", team + rest):
@@ -84,11 +84,12 @@ def _check_name_in_environment(text: str) -> str:
 def _tags(typed: Any) -> Any:
     if typed:
         return typed
-    tags = from_environment("WANDB_TAGS", lambda text: ",".join(check_tag(tag) for tag in _split(text)))
-    return tuple(_split(tags or ""))
+    tags = from_environment("WANDB_TAGS", lambda text: ",".join(check_tag(tag) for tag in split_tags(text)))
+    return tuple(split_tags(tags or ""))
 
 
-def _split(text: str) -> list[str]:
+def split_tags(text: str) -> list[str]:
+    """The tags in WANDB_TAGS, without empty ones."""
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
 from gradspike.data.source import Samples
 from gradspike.errors import ConfigError
-from gradspike.exhausted import LoaderError, loader_failure
+from gradspike.exhausted import NO_SHARED_MEMORY, LoaderError, is_full, loader_failure
 from gradspike.shown import counted
 
 Indices = NDArray[np.int64]
@@ -210,11 +211,22 @@ class EpochLoader:
             Request(np.concatenate(group), tuple(len(batch) for batch in group), moment) for group in groups
         ]
         try:
-            for fetched in self._loader:
+            for fetched in self._started():
                 yield from self._divided(fetched)
         except (RuntimeError, OSError) as error:
             if failure := loader_failure(error):
                 raise LoaderError(failure) from error
+            raise
+
+    def _started(self) -> Iterator[Batch]:
+        """The loader's iterator, whose processes have started. Raises LoaderError if /dev/shm is full."""
+        try:
+            return iter(self._loader)
+        except OSError as error:
+            _drop_half_started(error)
+            # Semaphores are files there, but the error does not name them.
+            if is_full(error) and error.filename is None:
+                raise LoaderError(NO_SHARED_MEMORY) from error
             raise
 
     def _together(self, batch_size: int) -> int:
@@ -252,3 +264,13 @@ class EpochLoader:
     @_iterator.setter
     def _iterator(self, iterator: Any) -> None:
         self._loader._iterator = iterator
+
+
+def _drop_half_started(error: BaseException) -> None:
+    """Keep torch's iterator, which `error` left without processes, from failing again when Python collects it."""
+    trace = error.__traceback__
+    while trace is not None:
+        one = trace.tb_frame.f_locals.get("self")
+        if isinstance(one, _MultiProcessingDataLoaderIter) and not getattr(one, "_workers", None):
+            one._shutdown = True  # type: ignore[attr-defined]
+        trace = trace.tb_next

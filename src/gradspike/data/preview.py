@@ -16,6 +16,7 @@ from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
+from gradspike.errors import UserError
 from gradspike.shown import counted, printable
 
 MOST_CLASSES = 20
@@ -187,5 +188,7 @@ def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_cap
     try:
         canvas.print_figure(temporary, format="png", dpi=DPI, facecolor="white")
         temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"preview={path}: cannot be written ({error.strerror or error}).") from error
     finally:
         temporary.unlink(missing_ok=True)

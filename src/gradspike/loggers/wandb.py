@@ -15,12 +15,13 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import LONGEST, WandbConfig, chosen_folder
 from gradspike.loggers.base import RunLogger
 from gradspike.loggers.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
+from gradspike.loggers.wandb_environment import tidy_environment
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.nested import flat
 from gradspike.runs.folder import LAYERS, RunFolder
 from gradspike.runs.probe_records import histogram_edges
 from gradspike.runs.wandb_ids import wandb_ids
-from gradspike.variables import unset_empty, variable
+from gradspike.variables import variable
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class WandbLogger(RunLogger):
     @rank_zero_only
     def start(self) -> None:
         """Open the W&B run, offline if it cannot connect."""
-        unset_empty()  # W&B would take an empty variable for a mode, a tag or a name
+        tidy_environment()
         import wandb
 
         for attempt in dict.fromkeys((self._mode(), "offline")):

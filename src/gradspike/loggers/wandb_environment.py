@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import os
 
+from gradspike.config.wandb_options import split_tags
 from gradspike.errors import ConfigError, first_line
-from gradspike.variables import variable
+from gradspike.variables import unset_empty
 
 PREFIX = "WANDB_"
 OTHER_NAMES = {"http_timeout": "x_graphql_timeout_seconds", "file_pusher_timeout": "x_file_transfer_timeout_seconds"}
 """Settings whose variables have other names; those of `config.wandb_options` are checked there."""
+TAGS = "WANDB_TAGS"
 NOT_OURS = ("WANDB_FORK_FROM", "WANDB_RESUME_FROM")
 SECRET = "WANDB_API_KEY"
 
 
+def tidy_environment() -> None:
+    """Remove empty variables, empty tags and spaces around values. W&B reads the variables itself and refuses these."""
+    unset_empty()
+    for name in _names():
+        os.environ[name] = os.environ[name].strip()
+    if tags := split_tags(os.environ.pop(TAGS, "")):
+        os.environ[TAGS] = ",".join(tags)
+
+
 def check_environment() -> None:
-    """Raise ConfigError for the first variable that W&B would refuse. Imports wandb."""
+    """Tidy the variables; raise ConfigError for the first one that W&B would refuse. Imports wandb."""
     import wandb
 
-    for name in sorted(os.environ):
-        value = variable(name)
-        if value is None or not name.startswith(PREFIX) or name == SECRET:
+    tidy_environment()
+    for name in _names():
+        value = os.environ[name]
+        if name == SECRET:
             continue
         if name in NOT_OURS:
             raise ConfigError(
@@ -37,6 +49,10 @@ def check_environment() -> None:
             wandb.Settings(**{setting: value})
         except Exception as error:  # W&B has errors of its own besides pydantic's
             raise ConfigError(f"The environment variable {name}={value}: {_reason(error)}") from error
+
+
+def _names() -> list[str]:
+    return sorted(name for name in os.environ if name.startswith(PREFIX))
 
 
 def _reason(error: Exception) -> str:

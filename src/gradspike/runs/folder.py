@@ -89,8 +89,10 @@ class RunFolder:
     def open(cls, path: str) -> RunFolder:
         """Open an existing run by its real path, so that `.`, links and a later chdir do not matter.
 
-        Raises ConfigError if the path is not a run folder; suggests the closest one.
+        Raises ConfigError if the path is empty or not a run folder; suggests the closest one.
         """
+        if not path:
+            raise ConfigError("The path of a run must not be empty.")
         run = cls(Path(os.path.realpath(Path(path).expanduser())))
         if not (run.path / "config.yaml").is_file():
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]

@@ -60,7 +60,8 @@ class AtomicFiles(TorchCheckpointIO):
             if cause is None:
                 raise
             reason = cause.strerror or cause
-            raise UserError(f"{target}: cannot be saved ({reason}). The previous checkpoint is unchanged.") from error
+            kept = " The previous checkpoint is unchanged." if target.exists() else ""
+            raise UserError(f"{target}: cannot be saved ({reason}).{kept}") from error
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
         _refuse(f"mpirun started {_number(env, mpi)} ({mpi})", options, f"Type, without mpirun: {typed}")
     if tasks == 1 or (world == 1 and variable("SLURM_STEP_ID", env) is None):
         return _first(env, options) if world > 1 else ALONE
-    srun = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices} {typed}"
+    launcher = f"srun --nodes={options.num_nodes} --ntasks-per-node={options.devices}"
+    srun = typed_command("train", *command[2:], launcher=launcher)
     if tasks != world:
         _refuse(f"this Slurm job has {counted(tasks, 'task')}", options, f"Type: {srun}")
     nodes = _number(env, "SLURM_STEP_NUM_NODES", _number(env, "SLURM_NNODES", options.num_nodes))

@@ -38,7 +38,7 @@ class PointsFile:
                 self._file.truncate(0)
             self._read(settings)
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     def __enter__(self) -> PointsFile:
@@ -47,8 +47,7 @@ class PointsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # on a full disk, closing fails as the write did, which is reported
-            self._file.close()
+        self._close()
 
     def add(self, index: int, point: Point) -> None:
         """Store a finished point."""
@@ -58,6 +57,10 @@ class PointsFile:
     def grid(self) -> list[Point]:
         """All points in order. None may be missing."""
         return [self.done[index] for index in range(self.total)]
+
+    def _close(self) -> None:
+        with suppress(OSError):  # on a full disk, closing fails as the write did, which is reported
+            self._file.close()
 
     def _lock(self) -> None:
         try:
