@@ -49,8 +49,11 @@ bench: $(READY)  ## time per training step against the ReLU twin
 bench-data: $(READY)  ## images/s of the loader, against torchvision and PIL; decoded event files/s
 	@$(PY) benchmarks/data.py
 
+size: $(READY)  ## time and memory of a tenth of the largest work (docs/reliability.md has the full size)
+	@$(PY) benchmarks/size.py --scale 0.1
+
 clean:  ## remove caches and build products; runs/, data/ and .venv stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data size clean

@@ -30,10 +30,11 @@ def readable_lines(file: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one a line; damaged lines are skipped, and a missing file has none."""
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record

@@ -71,6 +71,7 @@ class PartSource:
 
     def __init__(self, module: str, package: str, file: Path) -> None:
         self.executed: set[int] = set()
+        self._values: dict[str, Any] = {}
         self._file = str(file)
         self._namespace = ModuleType(module)
         self._namespace.__dict__.update(__file__=self._file, __package__=package)
@@ -111,6 +112,8 @@ class PartSource:
 
     def value_of(self, name: str) -> Any:
         """The value of a top-level name, after executing the statements that it depends on."""
+        if name in self._values:
+            return self._values[name]
         self._position(name)
         needed: set[str] = set()
         wanted: set[int] = set()
@@ -125,7 +128,8 @@ class PartSource:
             if position not in wanted and _may_change(statement, needed):
                 raise NotReadable(f"line {statement.lineno} may change what {name} depends on")
         self._execute(sorted(wanted - self.executed))
-        return getattr(self._namespace, name)
+        self._values[name] = getattr(self._namespace, name)
+        return self._values[name]
 
     def _position(self, name: str) -> int:
         positions = self._positions.get(name, [])

@@ -99,8 +99,8 @@ class Samples:
         splits = self.splits.copy()
         train = self.indices("train")
         train = train[np.argsort(CounterRandom.per_sample(LIMIT_SEED, 0, train).bits(0), kind="stable")]
-        for label in np.unique(self.labels[train]):
-            splits[train[self.labels[train] == label][train_per_class:]] = UNUSED
+        for members in by_label(self.labels, train):
+            splits[members[train_per_class:]] = UNUSED
         return replace(self, splits=splits)
 
 
@@ -148,8 +148,7 @@ def stratified_split(labels: NDArray[np.int64], val: float, test: float, seed: i
     """
     splits = np.zeros(len(labels), dtype=np.uint8)
     rank_key = CounterRandom.per_sample(seed, 0, np.arange(len(labels), dtype=np.int64)).bits(0)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for members in by_label(labels, np.arange(len(labels))):
         members = members[np.argsort(rank_key[members], kind="stable")]
         n_val, n_test = round(val * len(members)), round(test * len(members))
         splits[members[:n_val]] = SPLITS.index("val")
@@ -179,8 +178,7 @@ def hold_out(
         of_classes = np.unique(np.stack([groups[train], labels[train]]), axis=1)[0]
         if 1 < len(np.unique(of_classes)) < len(of_classes):
             labels = np.zeros_like(labels)
-    for label in np.unique(labels[train]) if fraction > 0 else ():
-        members = np.flatnonzero(train & (labels == label))
+    for members in by_label(labels, np.flatnonzero(train)) if fraction > 0 else ():
         recordings = np.unique(groups[members])
         if len(recordings) == 1:
             held_out = members[len(members) - _share(fraction, len(members)) :]
@@ -189,6 +187,15 @@ def hold_out(
             held_out = members[np.isin(groups[members], recordings[order[: _share(fraction, len(recordings))]])]
         splits[held_out] = SPLITS.index("val")
     return splits
+
+
+def by_label(labels: NDArray[np.int64], samples: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The `samples` (indices) of each label, in their order. Sorts once; a pass over all samples for each of many
+    classes takes minutes."""
+    of_samples = labels[samples]
+    order = np.argsort(of_samples, kind="stable")
+    starts = np.flatnonzero(np.diff(of_samples[order])) + 1
+    return np.split(samples[order], starts) if len(samples) else []
 
 
 def _share(fraction: float, count: int) -> int:

@@ -7,9 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gradspike.errors import UserError
 from gradspike.json_text import to_json
 
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # The umask can only be read by setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -51,6 +54,11 @@ def write_output(path: Path, text: str, option: str) -> None:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def fast_yaml(text: str) -> Any:
+    """`yaml.safe_load` in C where PyYAML has it: ten times as fast, for commands that read many configurations."""
+    return yaml.load(text, Loader=_YAML)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig
 from gradspike.nested import flat
 from gradspike.runs.environment import start_time
+from gradspike.runs.files import fast_yaml
 from gradspike.runs.folder import RunFolder
 from gradspike.touches import Touches
 
@@ -25,10 +26,16 @@ def newest_run(config: ExperimentConfig) -> RunFolder | None:
     Runs are ordered by their recorded start, and those that never started by their folders' names.
     """
     plain = config.plain()
-    found = [RunFolder(file.parent) for file in Path(config.runs_dir).glob("*/config.yaml") if _same(plain, file)]
-    runs = sorted(found, key=lambda run: (start_time(run.sessions()), run.path.name), reverse=True)
-    unfinished = (run for run in runs if run.state() != "finished")
-    return next(unfinished, runs[0] if runs else None)
+    newest = None
+    every = [RunFolder(file.parent) for file in Path(config.runs_dir).glob("*/config.yaml")]
+    for run in sorted(every, key=lambda run: (start_time(run.sessions()), run.path.name), reverse=True):
+        # The state first: reading it is fast, and of the finished runs only the newest of this configuration counts.
+        finished = run.state() == "finished"
+        if (newest is None or not finished) and _same(plain, run.path / "config.yaml"):
+            if not finished:
+                return run
+            newest = run
+    return newest
 
 
 def _same(plain: dict[str, Any], file: Path) -> bool:
@@ -37,7 +44,7 @@ def _same(plain: dict[str, Any], file: Path) -> bool:
         text = file.read_text(encoding="utf-8")
         if f"\nseed: {plain['seed']}\n" not in f"\n{text}":
             return False  # without the time that YAML takes
-        theirs = yaml.safe_load(text)
+        theirs = fast_yaml(text)
     except (OSError, ValueError, yaml.YAMLError):
         return False
     if not isinstance(theirs, dict):

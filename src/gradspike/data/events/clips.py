@@ -32,7 +32,7 @@ DECODED = ("clip", "events", "special", "left_out", "disordered", "jumps", "widt
 the sensor size."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """A recording, or its part [begin_us, end_us), with label and split.
 

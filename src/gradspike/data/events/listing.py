@@ -50,8 +50,11 @@ class Listing:
         """
         counts: Counter[str] = Counter()
         bad = {file.path for file in self.bad} | set(self.labels)
+        by_place: dict[Path, list[Clip]] = {}
+        for clip in self.clips:
+            by_place.setdefault(clip.files.path, []).append(clip)
         for place in places:
-            own = [clip for clip in self.clips if clip.files.path == place.path]
+            own = by_place.get(place.path, [])
             inside = own[0].files.root[len(place.root) :] if own else ""
             counts.update(left_out(place, {inside + clip.entry.name for clip in own}, bad, inside))
             if place.shown() != files.shown():

@@ -160,9 +160,10 @@ class EventSource(FileSource[RecordingsT]):
         if self.config.window_ms is not None:
             window = round(self.config.window_ms * 1000)
             begin, held_out = np.asarray(arrays["begin_us"]), splits == SPLITS.index("val")
-            for divided in np.intersect1d(group[held_out], group[train & ~held_out]):
-                first = begin[held_out & (group == divided)].min()
-                splits[train & ~held_out & (group == divided) & (begin + window > first)] = UNUSED
+            if held_out.any():
+                first = np.full(int(group.max()) + 1, np.iinfo(np.int64).max)  # start of what is held out of each group
+                np.minimum.at(first, group[held_out], begin[held_out])
+                splits[train & ~held_out & (begin + window > first[group])] = UNUSED
         return splits
 
     def _missing_classes(self, frames: Prepared, splits: NDArray[np.uint8]) -> list[str]:

@@ -1,19 +1,19 @@
-"""Lists the files in a folder, zip or tar file, and keeps archives open for reading."""
+"""Lists the files in a folder, zip or tar file.
+
+The standard library keeps about a kilobyte for each member of an open archive, a gigabyte for a million pictures. So
+archives are closed once they are listed, and `members` reads a member at its place, without the archive's directory.
+"""
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import os
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.leavings import Leavings, first_leaving, is_leaving
@@ -26,12 +26,12 @@ BOMB_RATIO = 200
 """An archive member that exceeds both limits is not data: pictures and events compress by a factor of 20 at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file: its `name` (parts joined by "/"), its size in bytes, and a mark that changes with its content.
 
-    mark: CRC-32 for a zip member, otherwise the modification time in nanoseconds. offset: position of the content in a
-    tar file.
+    mark: CRC-32 for a zip member, otherwise the modification time in nanoseconds. offset: position in the archive, of
+    the content in an unpacked tar file, of the member's header in a zip file.
     """
 
     name: str
@@ -49,17 +49,21 @@ class Listed:
     ignored: dict[str, int]
 
 
+class Implausible(ValueError):
+    """A member that would unpack to far more bytes than any data."""
+
+
 def refuse_bomb(unpacked: int, packed: int) -> None:
-    """Raise ValueError if the unpacked size in an archive's header is implausible for its packed size."""
+    """Raise Implausible if the unpacked size in an archive's header is implausible for its packed size."""
     if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
-        raise ValueError(
+        raise Implausible(
             f"would unpack from {packed:,} to {unpacked:,} bytes, as no data do; if it is what you expect, unpack it "
             "yourself"
         )
 
 
 def refuse_bomb_inside(content: bytes) -> None:
-    """Apply `refuse_bomb` to a file that is itself a zip file (.npz, .pt). Raises ValueError."""
+    """Apply `refuse_bomb` to a file that is itself a zip file (.npz, .pt). Raises Implausible."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
@@ -109,12 +113,13 @@ def list_zip(path: Path, shown: str) -> Listed:
     entries: dict[str, Entry] = {}
     bad: dict[str, BadFile] = {}
     leavings = Leavings()
-    for info in open_zip(path).infolist():
-        if info.is_dir() or _is_ignored(info.filename, leavings):
+    for info in _zip_members(path):
+        name = member_name(info)
+        if name.endswith("/") or _is_ignored(name, leavings):
             continue
         if info.flag_bits & 1:
-            raise UserError(f"{shown} is encrypted (for example {info.filename}): unpack it with its password first.")
-        _enter(shown, Entry(info.filename, info.file_size, info.CRC), entries, bad)
+            raise UserError(f"{shown} is encrypted (for example {name}): unpack it with its password first.")
+        _enter(shown, Entry(name, info.file_size, info.CRC, info.header_offset), entries, bad)
     return Listed(tuple(entries.values()), tuple(bad.values()), leavings.counts())
 
 
@@ -124,13 +129,14 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
     bad: dict[str, BadFile] = {}
     leavings = Leavings()
     last: tarfile.TarInfo | None = None
-    for info in open_tar(path):
+    packed = path.stat().st_size
+    for info in _tar_members(path):
         name = info.name.removeprefix("./")
         last = info
         if compressed:
             try:
-                refuse_bomb(info.size, path.stat().st_size)
-            except ValueError as error:
+                refuse_bomb(info.size, packed)
+            except Implausible as error:
                 raise UserError(f"{shown}: its member {name} {error}.") from error
         if info.isdir() or _is_ignored(name, leavings):
             continue
@@ -141,11 +147,26 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
         _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
     if last is not None and not compressed and not last.issparse():
         # A tar file truncated between two members reads like a shorter one. Only its final zero block is missing.
-        file = open_plain(path)
-        file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
-        if file.read(BLOCK) != bytes(BLOCK):
-            raise tarfile.ReadError("it ends before its end mark")
+        with path.open("rb") as file:
+            file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
+            if file.read(BLOCK) != bytes(BLOCK):
+                raise tarfile.ReadError("it ends before its end mark")
     return Listed(tuple(entries.values()), tuple(bad.values()), leavings.counts())
+
+
+def _zip_members(path: Path) -> Iterator[zipfile.ZipInfo]:
+    with zipfile.ZipFile(path) as archive:
+        archive.NameToInfo.clear()
+        archive.filelist.reverse()
+        while archive.filelist:
+            yield archive.filelist.pop()  # so that it and its Entry are not kept at the same time
+
+
+def _tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(path, encoding="utf-8") as archive:  # the default encoding depends on the locale
+        while (info := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+            yield info
 
 
 def _is_ignored(name: str, leavings: Leavings) -> bool:
@@ -165,54 +186,3 @@ def _enter(shown: str, entry: Entry, entries: dict[str, Entry], bad: dict[str, B
         bad[entry.name] = BadFile(f"{shown}/{entry.name}", "is in the archive more than once")
     else:
         entries[entry.name] = entry
-
-
-Opened = tuple[Path, int, int, int]
-
-
-def _now(path: Path) -> Opened:
-    """Cache key of an open file. A changed file gets a new key, as does a forked worker: handles must not be shared."""
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns, os.getpid()
-
-
-@lru_cache(maxsize=4)
-def _zip(*opened: *Opened) -> zipfile.ZipFile:
-    archive = zipfile.ZipFile(opened[0])
-    for info in archive.infolist():
-        info.filename = member_name(info)
-    archive.NameToInfo = {info.filename: info for info in archive.infolist()}
-    return archive
-
-
-@lru_cache(maxsize=4)
-def _tar(*opened: *Opened) -> tarfile.TarFile:
-    return tarfile.open(opened[0], encoding="utf-8")  # the default encoding depends on the locale
-
-
-@lru_cache(maxsize=4)
-def _plain(*opened: *Opened) -> IO[bytes]:
-    return opened[0].open("rb")
-
-
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file and keep it open, because its directory is slow to read."""
-    return _zip(*_now(path))
-
-
-def open_tar(path: Path) -> tarfile.TarFile:
-    """Open a tar file, compressed or not, and keep it open."""
-    return _tar(*_now(path))
-
-
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a file and keep it open."""
-    return _plain(*_now(path))
-
-
-def opener(path: Path) -> Any:
-    """The function that opens a file for decompressed reading, selected by the file's first bytes."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-    return next((opener for magic, opener in openers.items() if start.startswith(magic)), open)

@@ -13,22 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import (
     Entry,
+    Implausible,
     Listed,
     list_folder,
     list_tar,
     list_zip,
-    open_plain,
-    open_tar,
-    open_zip,
-    opener,
-    refuse_bomb,
 )
+from gradspike.data.files.members import opener, tar_member, zip_member
 from gradspike.errors import UserError
 
 MOST_BYTES = 2**30
@@ -75,23 +73,34 @@ class Files:
 
     @cached_property
     def _listed(self) -> Listed:
+        listed = self._list() if self.kind == "folder" else self._archive
+        inside = listed.entries
+        if self.root:
+            start = len(self.root)
+            inside = tuple(
+                Entry(entry.name[start:], entry.size, entry.mark, entry.offset)
+                for entry in inside
+                if entry.name.startswith(self.root)
+            )
+        return replace(listed, entries=tuple(sorted(inside, key=attrgetter("name"))))
+
+    @cached_property
+    def _archive(self) -> Listed:
+        """The whole archive, listed once for all folders in it (see `below`)."""
+        return self._list()
+
+    def _list(self) -> Listed:
         try:
             shown = str(self.shown_as or self.path)
             match self.kind:
                 case "folder":
-                    listed = list_folder(self.path, self.root)
+                    return list_folder(self.path, self.root)
                 case "zip":
-                    listed = list_zip(self.path, shown)
+                    return list_zip(self.path, shown)
                 case "tar":
-                    listed = list_tar(self.path, shown, self.compressed)
+                    return list_tar(self.path, shown, self.compressed)
         except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError) as error:
             raise UserError(f"{self.shown()} cannot be read: it is damaged or incomplete ({error}).") from error
-        entries = [
-            replace(entry, name=entry.name[len(self.root) :])
-            for entry in listed.entries
-            if entry.name.startswith(self.root)
-        ]
-        return replace(listed, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
 
     def entries(self) -> tuple[Entry, ...]:
         """All files that are not ignored, sorted by name on every file system. Raises UserError."""
@@ -107,7 +116,10 @@ class Files:
 
     def below(self, folder: str) -> Files:
         """The files in one folder, with names relative to it."""
-        return replace(self, root=f"{self.root}{folder.rstrip('/')}/" if folder else self.root)
+        inner = replace(self, root=f"{self.root}{folder.rstrip('/')}/" if folder else self.root)
+        if self.kind != "folder":
+            inner.__dict__["_archive"] = self._archive
+        return inner
 
     def within_single_folder(self, *wanted: str) -> Files:
         """Strip the folders that contain all files, as in many archives. Stops at a `wanted` folder."""
@@ -123,24 +135,17 @@ class Files:
         name = self.root + entry.name
         if entry.size > most:
             raise ValueError(f"has {entry.size:,} bytes; at most {most:,.0f} are read")
-        if self.kind == "zip":
-            refuse_bomb(entry.size, open_zip(self.path).getinfo(name).compress_size)
         if self.kind == "folder":
             return (self.path / name).read_bytes()
         if self.kind == "tar" and not self.compressed:
-            file = open_plain(self.path)
-            file.seek(entry.offset)
-            content = file.read(entry.size)
-            if len(content) != entry.size:
-                raise ValueError("is truncated")
-            return content
+            return tar_member(self.path, entry, compressed=False)
         try:
             if self.kind == "zip":
-                return open_zip(self.path).read(name)
-            member = open_tar(self.path).extractfile(name)
-            assert member is not None
-            return member.read()
-        except Exception as error:  # zlib, lzma, zipfile, tarfile and struct raise different errors
+                return zip_member(self.path, name, entry)
+            return tar_member(self.path, entry, compressed=True)
+        except Implausible:
+            raise
+        except Exception as error:  # zlib, lzma, zipfile and struct raise different errors
             raise ValueError(f"cannot be unpacked ({str(error) or type(error).__name__})") from error
 
     def find(self, name: str) -> Entry | None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PictureItem:
     """A picture to prepare: its file, its label, and its split (index into SPLITS)."""
 

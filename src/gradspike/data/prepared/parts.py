@@ -72,9 +72,10 @@ def build_in_parts(
     chunks = [items[start : start + part_size] for start in range(0, len(items), part_size)]
     parts = folder / PARTS
     _keep_only_the_same_plan(parts, items, part_size)
-    missing = [number for number in range(len(chunks)) if not _finished(parts / _name(number), folder)]
+    finished = [_finished(parts / _name(number), folder) for number in range(len(chunks))]
+    missing = [number for number, is_finished in enumerate(finished) if not is_finished]
     check_free_space(folder, bytes_per_item * sum(len(chunks[number]) for number in missing))
-    bad = [file for number in range(len(chunks)) if number not in set(missing) for file in _bad(parts / _name(number))]
+    bad = [file for number, is_finished in enumerate(finished) if is_finished for file in _bad(parts / _name(number))]
     done = len(items) - sum(len(chunks[number]) for number in missing)
     with WorkBar(title, total=len(items), done=done) as bar:
         tasks = ((number, partial(_make_part, parts, number, chunks[number], work)) for number in missing)

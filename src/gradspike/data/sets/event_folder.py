@@ -77,9 +77,10 @@ def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Fol
                 f"{', '.join(endings)}."
             )
     class_names = tuple(sorted({name for listing in listings for name in listing.class_names()}))
+    labels = {name: label for label, name in enumerate(class_names)}
     clips = numbered(
         [
-            Clip(listing.files, entry, class_names.index(name), split, group=0)
+            Clip(listing.files, entry, labels[name], split, group=0)
             for listing in listings
             for split in SPLITS
             for name, entries in listing.splits.get(split, {}).items()

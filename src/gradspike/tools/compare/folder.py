@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from gradspike.errors import UserError
 from gradspike.json_text import readable_lines, to_json
 from gradspike.locks import NoLocks, Taken, lock
+from gradspike.runs.files import fast_yaml
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.shown import counted, shown
-from gradspike.tools.compare.run import Run, number
+from gradspike.tools.compare.quantities import of_epoch, of_probe, of_timing, of_validation
+from gradspike.tools.compare.run import Run, number, optional
 
 MARKS = ("config.yaml", "status.json", "metrics.jsonl", "summary.json")
 PROBES = 120  # number of probe records to read per run, evenly spaced in time
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Unusable(Exception):
@@ -38,7 +39,7 @@ def read_run(folder: Path) -> Run:
     epochs, probes, validation = _records(folder / "metrics.jsonl")
     if any(number(record.get("train/loss")) is None for record in epochs):
         raise Unusable("its training loss is not a number in some epoch")
-    entries = _optional(folder / "environment.json", list) or ()
+    entries = optional(folder / "environment.json", list) or ()
     sessions = tuple(entry for entry in entries if isinstance(entry, dict) and "started" in entry)
     return Run(
         id=_identity(folder, config, sessions),
@@ -50,9 +51,9 @@ def read_run(folder: Path) -> Run:
         epochs=tuple(epochs),
         probes=tuple(probes),
         validation=validation,
-        confusion=_optional(folder / "confusion.json"),
-        layers=_optional(folder / "layers.json"),
-        timing=tuple(readable_lines(folder / "timing.jsonl")),
+        confusion_file=folder / "confusion.json",
+        layers=optional(folder / "layers.json"),
+        timing=tuple(of_timing(record) for record in readable_lines(folder / "timing.jsonl")),
         sessions=sessions,
     )
 
@@ -63,8 +64,13 @@ def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mappin
     For a run made before ids were stored, its metrics replace the id.
     """
     started = str(sessions[0]["started"] if sessions else "")
-    own = _id(folder) or hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+    own = _id(folder) or _digest(folder / "metrics.jsonl")
     return hashlib.sha256(to_json([started, config, own], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _id(folder: Path) -> str | None:
@@ -98,7 +104,7 @@ def _config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise Unusable("has no config.yaml: it was stopped before it started")
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        config = fast_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Unusable("its config.yaml cannot be read") from error
     if not isinstance(config, dict):
@@ -150,31 +156,45 @@ def _epochs_done(file: Path) -> int:
 def _records(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
     """The epochs, the probe's training records (thinned out), and its last validation record.
 
-    Probe records are most of the file; only those kept are parsed.
+    Probe records are most of the file, which may be larger than memory: only those kept are parsed.
     """
+    epochs: list[dict[str, Any]] = []
+    probes = array("q")  # places of their lines
+    last, validation = "", "{}"
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        with file.open("rb") as lines:
+            place = 0
+            for line in lines:
+                text = line.decode()
+                last = text if text.strip() else last
+                if '"train/loss"' in text:
+                    epochs.append(of_epoch(json.loads(text)))
+                if '"probe/' in text:
+                    probes.append(place)
+                if '"probe_val/' in text:
+                    validation = text
+                place += len(line)
+            if not epochs:
+                raise Unusable(f"its {file.name} has no epoch: it is damaged, or in an older format")
+            json.loads(last)
+            thinned = [of_probe(json.loads(_line_at(lines, place))) for place in _thinned(probes)]
+        return epochs, thinned, of_validation(json.loads(validation))
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(f"its {file.name} cannot be read") from error
-    epochs = [line for line in lines if '"train/loss"' in line]
-    probes = [line for line in lines if '"probe/' in line]
-    validations = [line for line in lines if '"probe_val/' in line][-1:]
-    if not epochs:
-        raise Unusable(f"its {file.name} has no epoch: it is damaged, or in an older format")
-    try:
-        if lines[-1:]:
-            json.loads(lines[-1])
-        parsed = [[json.loads(line) for line in part] for part in (epochs, _thinned(probes), validations)]
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise Unusable(f"its {file.name} is half written or damaged") from error
-    return parsed[0], parsed[1], parsed[2][0] if parsed[2] else {}
 
 
-def _thinned(lines: list[str]) -> list[str]:
-    """At most PROBES evenly spaced lines. The choice depends only on their number, so all seeds keep the same steps."""
-    if len(lines) <= PROBES:
-        return lines
-    return [lines[round(index * (len(lines) - 1) / (PROBES - 1))] for index in range(PROBES)]
+def _line_at(file: IO[bytes], place: int) -> bytes:
+    file.seek(place)
+    return file.readline()
+
+
+def _thinned(places: Sequence[int]) -> Sequence[int]:
+    """At most PROBES evenly spaced ones. The choice depends only on their number, so all seeds keep the same steps."""
+    if len(places) <= PROBES:
+        return places
+    return [places[round(index * (len(places) - 1) / (PROBES - 1))] for index in range(PROBES)]
 
 
 def _json(file: Path, kind: type[Any]) -> Any:
@@ -187,11 +207,3 @@ def _json(file: Path, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise Unusable(f"its {file.name} is in another format")
     return value
-
-
-def _optional(file: Path, kind: type[Any] = dict) -> Any:
-    """The content of a file that a comparison can do without, or None."""
-    try:
-        return _json(file, kind)
-    except Unusable:
-        return None

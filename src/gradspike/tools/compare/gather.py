@@ -22,15 +22,15 @@ class Gathered:
     excluded: tuple[Excluded, ...]
 
 
-def gather(paths: Sequence[Path]) -> Gathered:
+def gather(paths: Sequence[Path], without: frozenset[Path] = frozenset()) -> Gathered:
     """All runs below `paths` (folders, run folders, W&B's folders or files), each once.
 
-    Raises UserError for a path that does not exist.
+    without: run folders (resolved) that are not read. Raises UserError for a path that does not exist.
     """
     runs: list[Run] = []
     excluded: list[Excluded] = []
     # Run folders come first, because W&B's files contain less.
-    for files in _by_run(_places(paths)):
+    for files in _by_run(place for place in _places(paths) if place not in without):
         try:
             runs.append(_read_offline(files) if files[0].suffix == ".wandb" else read_run(files[0]))
         except (Unusable, UserError) as reason:
@@ -52,8 +52,12 @@ def merged(parts: Iterable[Gathered]) -> Gathered:
             first = runs.setdefault(run.id, run)
             if first.path != run.path:
                 excluded.append(Excluded(run.path, f"is a copy of {first.path}{_difference(first, run)}; counted once"))
+    by_id: dict[str, list[Run]] = {}
+    for run in runs.values():
+        for one in run.wandb_ids:
+            by_id.setdefault(one, []).append(run)
     for run in offline:
-        original = next((one for one in runs.values() if run.id in one.wandb_ids and _alike(one, run)), None)
+        original = next((one for one in by_id.get(run.id, ()) if _alike(one, run)), None)
         first = original or runs.setdefault(run.id, run)
         if first.path != run.path:
             what = "W&B's files" if original else "another copy of W&B's files"

@@ -16,7 +16,7 @@ from gradspike.errors import ConfigError
 from gradspike.json_text import to_json
 from gradspike.nested import flat
 from gradspike.runs.environment import start_time
-from gradspike.shown import counted
+from gradspike.shown import counted, listed
 from gradspike.tools.compare.run import Excluded, Run
 from gradspike.touches import SHAPING, Touches
 
@@ -64,9 +64,9 @@ class Grouping:
 def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grouping:
     """Group runs. Raises ConfigError if they differ in keys that must not be compared, unless `allow` permits it."""
     settings = {run.id: shaping(run) for run in runs}
-    refuse(runs, settings, allow)
-    differing = _differing(settings)
     refused = kinds(runs)
+    differing = _differing(settings)
+    refuse(runs, settings, {key: refused[key] for key in differing if key in refused}, allow)
     swept = [key for key in differing if _varies_within(runs, settings, key) or key in refused]
     short = _short_names(swept)
     found: dict[tuple[str, str], list[Run]] = {}
@@ -75,9 +75,10 @@ def group_runs(runs: Sequence[Run], allow: frozenset[str] = frozenset()) -> Grou
         found.setdefault((run.label, to_json(chosen, sort_keys=True)), []).append(run)
     excluded: list[Excluded] = []
     groups = []
+    named = _named(runs, settings, swept)
     for (label, chosen_text), members in found.items():
         chosen = json.loads(chosen_text)
-        shown = {key: chosen[key] for key in swept if key in chosen and _is_named(runs, settings, label, key)}
+        shown = {key: chosen[key] for key in swept if key in chosen and key in named[label]}
         name = ", ".join([label, *(f"{short[key]}={text_of(value)}" for key, value in shown.items())])
         groups.append(Group(name, label, chosen, tuple(_one_per_seed(name, members, excluded))))
     return Grouping(
@@ -107,14 +108,17 @@ def kinds(runs: Sequence[Run]) -> dict[str, str]:
     return {key: kind for key, kind in found.items() if kind != "data" or key.startswith("dataset.")}
 
 
-def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow: frozenset[str]) -> None:
-    """Raise ConfigError if runs differ in something not allowed, with the keys, the runs and what to do."""
-    refused = kinds(runs)
+def refuse(
+    runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], found: Mapping[str, str], allow: frozenset[str]
+) -> None:
+    """Raise ConfigError if runs differ in something not allowed, with the keys, the runs and what to do.
+
+    found: the keys in which they differ but must not, and their kinds.
+    """
     problems = []
     differing = []
-    for key in _differing(settings):
-        kind = refused.get(key)
-        if kind is not None and kind not in allow:
+    for key, kind in found.items():
+        if kind not in allow:
             values = {run.id: _text(settings[run.id], key) for run in runs}
             problems.append(f"  {WHAT[kind]}: {key} is {_who(runs, values)}")
             differing.append(kind)
@@ -140,13 +144,15 @@ def refuse(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], allow
 
 def _who(runs: Sequence[Run], values: Mapping[str, str]) -> str:
     """`64 in 17 runs, 32 in 1 run (runs/x)`, with the names of the rarer ones."""
-    counts = Counter(values.values()).most_common()
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(values[run.id], []).append(run.path)
+    ordered = sorted(names.items(), key=lambda one: -len(one[1]))
     parts = []
-    for index, (value, count) in enumerate(counts):
-        names = [run.path for run in runs if values[run.id] == value]
-        named = f" ({', '.join(names[:2])}{', ...' if count > 2 else ''})" if index else ""
-        parts.append(f"{value} in {counted(count, 'run')}{named}")
-    return ", ".join(parts)
+    for index, (value, paths) in enumerate(ordered):
+        named = f" ({', '.join(paths[:2])}{', ...' if len(paths) > 2 else ''})" if index else ""
+        parts.append(f"{value} in {counted(len(paths), 'run')}{named}")
+    return listed(parts)
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -192,11 +198,17 @@ def _varies_within(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]
     return any(len(values) > 1 for values in found.values())
 
 
-def _is_named(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], label: str, key: str) -> bool:
-    """Whether a swept key is part of a group's name: an option of the method only if it varies there."""
-    if not key.startswith("method."):
-        return True
-    return len({_text(settings[run.id], key) for run in runs if run.label == label}) > 1
+def _named(runs: Sequence[Run], settings: Mapping[str, Mapping[str, Any]], swept: Sequence[str]) -> dict[str, set[str]]:
+    """The swept keys in the names of each method's groups: an option of the method only if it varies there."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for run in runs:
+        of_label = found.setdefault(run.label, {key: set() for key in swept})
+        for key, values in of_label.items():
+            values.add(_text(settings[run.id], key))
+    return {
+        label: {key for key, values in of_label.items() if len(values) > 1 or not key.startswith("method.")}
+        for label, of_label in found.items()
+    }
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -221,14 +233,14 @@ def _one_per_seed(name: str, members: Sequence[Run], excluded: list[Excluded]) -
 def _ordered(groups: list[Group], swept: Sequence[str]) -> list[Group]:
     """Sorted by mean accuracy, best first; with swept keys, method by method and along the sweep."""
 
-    def accuracy(members: Sequence[Group]) -> float:
-        values = [run.final("last") or 0.0 for group in members for run in group.runs]
-        return sum(values) / len(values)
+    values: dict[str, list[float]] = {}
+    for group in groups:
+        values.setdefault(group.label, []).extend(run.final("last") or 0.0 for run in group.runs)
+    accuracy = {label: sum(of_label) / len(of_label) for label, of_label in values.items()}
 
     def place(group: Group) -> tuple[Any, ...]:
-        of_label = [one for one in groups if one.label == group.label]
         along = tuple(_sortable(group.settings.get(key)) for key in swept)
-        return (-accuracy(of_label), group.label, along)
+        return (-accuracy[group.label], group.label, along)
 
     return sorted(groups, key=place)
 
@@ -250,8 +262,8 @@ def _notes(
     for key in noted:
         by_label = {run.label: _text(settings[run.id], key) for run in runs if key in settings[run.id]}
         if len(set(by_label.values())) > 1:
-            listed = ", ".join(f"{value} for {label}" for label, value in sorted(by_label.items()))
-            notes.append(f"Methods also differ in {key}: {listed}.")
+            each = ", ".join(f"{value} for {label}" for label, value in sorted(by_label.items()))
+            notes.append(f"Methods also differ in {key}: {each}.")
     versions = {run.code for run in runs}
     if "code" in allow and len(versions) > 1:
         notes.append(f"Runs of {len(versions)} versions of the code are averaged and compared, as allowed.")

@@ -15,6 +15,7 @@ from gradspike.shown import printable
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
+from gradspike.tools.compare.quantities import CURVES, HEATS, PATHS
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.run import Run, number
 from gradspike.tools.compare.statistics import ALPHA, Sample
@@ -49,9 +50,9 @@ def page_data(comparison: Comparison, title: str, command: str, made: str) -> di
             for row in rows
             if row.paired is not None and row.against is not None
         ],
-        "curves": _each(series.CURVES, groups, series.curve),
-        "heat": _each(series.HEATS, groups, series.heat),
-        "paths": _each(series.PATHS, groups, series.path_of),
+        "curves": _each(CURVES, groups, series.curve),
+        "heat": _each(HEATS, groups, series.heat),
+        "paths": _each(PATHS, groups, series.path_of),
         "classes": {str(place): found for place, group in enumerate(groups) if (found := series.classes(group))},
         "energy": {str(place): _energy_data(row.energies) for place, row in enumerate(rows) if row.energies},
         "sweeps": _sweeps(comparison),
@@ -182,9 +183,10 @@ def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[
     """The common part of all configurations (nested), and the other keys of each run (dotted) by its id."""
     flattened = {run.id: {key: value for key, value in flat(run.config) if not key.startswith("_")} for run in runs}
     first = flattened[runs[0].id]
-    shared = [
-        key for key, value in first.items() if all(key in one and one[key] == value for one in flattened.values())
-    ]
+    # Keys in the order of the first run's.
+    shared = {
+        key: None for key, value in first.items() if all(key in one and one[key] == value for one in flattened.values())
+    }
     nested: dict[str, Any] = {}
     for key in shared:
         *path, last = key.split(".")
@@ -193,8 +195,7 @@ def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[
             place = place.setdefault(part, {})
         place[last] = first[key]
     own = {
-        name: {key: value for key, value in values.items() if key not in set(shared)}
-        for name, values in flattened.items()
+        name: {key: value for key, value in values.items() if key not in shared} for name, values in flattened.items()
     }
     return nested, own
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gradspike.config.schema import PublishedConfig
 from gradspike.cost.energy import Energy, energy_of
 from gradspike.errors import ConfigError, unknown
+from gradspike.json_text import to_json
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, Grouping
 from gradspike.tools.compare.published import published_of
@@ -101,21 +102,22 @@ def baselines(grouping: Grouping, baseline: str | None) -> tuple[str | None, dic
         return baseline, {group.name: one for group in grouping.groups if group is not one}
     if baseline not in labels:
         raise ConfigError(f"--baseline: {unknown('method or group', baseline, dict.fromkeys([*labels, *names]))}")
+    candidates: dict[str, list[Group]] = {}
+    for group in grouping.groups:
+        if group.label == baseline:
+            candidates.setdefault(_place(group), []).append(group)
     found: dict[str, Group] = {}
     for group in grouping.groups:
-        partners = [one for one in grouping.groups if one.label == baseline and _same_place(group, one)]
+        partners = candidates.get(_place(group), [])
         if group.label != baseline and len(partners) == 1:
             found[group.name] = partners[0]
     return baseline, found
 
 
-def _same_place(group: Group, other: Group) -> bool:
-    """Whether two groups have the same swept settings, apart from options of their methods."""
-    ours, theirs = (
-        {key: value for key, value in one.settings.items() if not key.startswith(("method.", "neuron."))}
-        for one in (group, other)
-    )
-    return ours == theirs
+def _place(group: Group) -> str:
+    """The swept settings of a group, apart from options of its method, as text."""
+    kept = {key: value for key, value in group.settings.items() if not key.startswith(("method.", "neuron."))}
+    return to_json(kept, sort_keys=True)
 
 
 def _accuracies(group: Group) -> dict[int, float]:

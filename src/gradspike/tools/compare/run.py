@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -27,12 +29,12 @@ class Run:
     config: dict[str, Any]
     summary: dict[str, Any]
     epochs: tuple[dict[str, Any], ...]
-    """The records that end an epoch."""
+    """The records that end an epoch, with the numbers that are shown (see `quantities`)."""
     probes: tuple[dict[str, Any], ...] = ()
     """The probe's training records, thinned out if there are many."""
     validation: dict[str, Any] = field(default_factory=dict)
     """The probe's record of the last validation."""
-    confusion: dict[str, Any] | None = None
+    confusion_file: Path | None = None
     layers: dict[str, Any] | None = None
     timing: tuple[dict[str, Any], ...] = ()
     sessions: tuple[dict[str, Any], ...] = ()
@@ -43,6 +45,11 @@ class Run:
     def seed(self) -> int:
         """Seed of weights, order and augmentation."""
         return int(self.config["seed"])
+
+    @property
+    def confusion(self) -> dict[str, Any] | None:
+        """The test confusion matrix, read at each access: those of a thousand runs may not fit in memory."""
+        return None if self.confusion_file is None else optional(self.confusion_file)
 
     @property
     def label(self) -> str:
@@ -95,6 +102,15 @@ class Run:
     def validates(self) -> bool:
         """Whether there was a validation split."""
         return number(self.summary.get("val", {}).get("best", {}).get("accuracy")) is not None
+
+
+def optional(file: Path, kind: type[Any] = dict) -> Any:
+    """The content of a JSON file that a comparison can do without, or None."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, kind) else None
 
 
 def number(value: Any) -> float | None:

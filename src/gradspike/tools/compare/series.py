@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradspike.runs.probe_records import VALIDATION, layer_names, time_steps
 from gradspike.tools.compare.groups import Group
 from gradspike.tools.compare.run import Run, number
 
-CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/firing_rate")
-HEATS = ("firing_rate", "gradient_available")
-PATHS = ("theta", "kappa")
 LARGEST_MATRIX = 100  # largest number of classes for which the confusion matrix is drawn
 
 Numbers = list[float | None]
@@ -84,24 +82,28 @@ def path_of(group: Group, quantity: str) -> dict[str, Any] | None:
 
 def classes(group: Group) -> dict[str, Any] | None:
     """Accuracy of each class after the last epoch, and the confusion matrix over all seeds."""
-    found = [run.confusion for run in group.runs if run.confusion]
-    if not found:
-        return None
-    count = int(found[0]["classes"])
-    matrices = []
-    for one in found:
-        matrix = np.zeros((count, count), dtype=np.int64)
+    total: NDArray[np.int64] | None = None
+    of_runs = []
+    for run in group.runs:
+        if not (one := run.confusion):
+            continue
+        if total is None:
+            count = int(one["classes"])
+            total = np.zeros((count, count), dtype=np.int64)
+        matrix = np.zeros_like(total)
         for label, predicted, samples in one["last"]:
             matrix[label, predicted] = samples
-        matrices.append(matrix)
-    total = np.sum(matrices, axis=0)
-    accuracies = np.array([np.diag(one) / np.maximum(one.sum(1), 1) for one in matrices])
+        total += matrix
+        of_runs.append(np.diag(matrix) / np.maximum(matrix.sum(1), 1))
+    if total is None:
+        return None
+    accuracies = np.array(of_runs)
     wrong = total - np.diag(np.diag(total))
     worst = np.argsort(-wrong, axis=None, kind="stable")[:10]
     return {
         "accuracy": [rounded(float(value)) for value in accuracies.mean(0)],
         "sd": [rounded(_sd(values)) for values in accuracies.T.tolist()],
-        "samples": [int(value) for value in total.sum(1) // len(found)],
+        "samples": [int(value) for value in total.sum(1) // len(of_runs)],
         "matrix": total.tolist() if count <= LARGEST_MATRIX else None,
         "worst": [
             [int(place // count), int(place % count), int(wrong.flat[place])] for place in worst if wrong.flat[place]

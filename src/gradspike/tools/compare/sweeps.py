@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradspike.errors import ConfigError
-from gradspike.runs.identity import has_id
+from gradspike.errors import ConfigError, UserError
+from gradspike.runs.identity import has_id, id_of
 from gradspike.shown import shown
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.run import Excluded
@@ -23,9 +24,13 @@ def gather_sweep(folder: Path) -> Gathered:
         raise ConfigError(f"--sweep {shown(folder)}: is not a sweep folder (it has no sweep.json).")
     folder = folder.resolve()
     records = dict(_records(folder))
-    claimed = {number: _run_of(folder, record) for number, record in records.items()}
+    there = _Places(folder)
+    claimed = {number: there.run_of(record) for number, record in records.items()}
     ours = gather([place for place in claimed.values() if place is not None])
-    every = merged([ours, gather([folder / "runs"])]) if (folder / "runs").is_dir() else ours
+    every = ours
+    if (folder / "runs").is_dir():
+        read = frozenset(place for place in claimed.values() if place is not None)
+        every = merged([ours, gather([folder / "runs"], without=read)])
     excluded = list(every.excluded)
     mine = {run.path for run in ours.runs}
     excluded += [Excluded(run.path, "belongs to no trial of the sweep") for run in every.runs if run.path not in mine]
@@ -42,20 +47,45 @@ def gather_sweep(folder: Path) -> Gathered:
     return Gathered(ours.runs, tuple(excluded))
 
 
-def _run_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The folder of a trial's run: the recorded one, or after a renaming the one with its id or of its process."""
-    run_id = record.get("run_id")
-    recorded = [folder / str(record["run"])] if record.get("run") else []
-    for place in [*recorded, *sorted((folder / "runs").glob("*/"))]:
-        ours = has_id(place, run_id) or (place in recorded and run_id is None)
-        if ours and (place / "config.yaml").is_file():
-            return place.resolve()
-    process = (record.get("host"), record.get("pid"))
-    for file in sorted((folder / "runs").glob("*/status.json")):
-        status = _content(file)
-        if None not in process and (status.get("host"), status.get("pid")) == process:
-            return file.parent.resolve()
-    return None
+class _Places:
+    """The run folders of a sweep. They are read once, and only if a recorded one is not in its place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run_of(self, record: Mapping[str, Any]) -> Path | None:
+        """The folder of a trial's run: the recorded one, or after a renaming the one with its id or of its process."""
+        run_id = record.get("run_id")
+        recorded = self.folder / str(record.get("run"))
+        if record.get("run") and (run_id is None or has_id(recorded, run_id)) and _is_run(recorded):
+            return recorded.resolve()
+        process = (record.get("host"), record.get("pid"))
+        found = self._by_id.get(run_id) if run_id is not None else None
+        return found or (self._by_process.get(process) if None not in process else None)
+
+    @cached_property
+    def _all(self) -> list[Path]:
+        return [place.resolve() for place in sorted((self.folder / "runs").glob("*/"))]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Path]:
+        return {run_id: place for place in reversed(self._all) if _is_run(place) and (run_id := _id(place)) is not None}
+
+    @cached_property
+    def _by_process(self) -> dict[tuple[Any, Any], Path]:
+        statuses = ((place, _content(place / "status.json")) for place in reversed(self._all))
+        return {(status.get("host"), status.get("pid")): place for place, status in statuses}
+
+
+def _is_run(place: Path) -> bool:
+    return (place / "config.yaml").is_file()
+
+
+def _id(place: Path) -> str | None:
+    try:
+        return id_of(place)
+    except UserError:
+        return None
 
 
 def _records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:

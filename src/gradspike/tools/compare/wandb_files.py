@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradspike.errors import UserError
+from gradspike.tools.compare.quantities import of_epoch, of_probe, of_validation
 from gradspike.tools.compare.run import Run
 
 SECONDS = 120
@@ -40,9 +42,10 @@ def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
             elif kind == "summary":
                 summary |= content.get("update", {})
             elif kind == "history":
-                item = content["item"]
                 # A resumed run repeats the steps after its last checkpoint.
-                history[int(item["_step"])] = item
+                step, item = _shown(content["item"])
+                if item:
+                    history[step] = item
             elif kind == "environment" and "started_at" in content:
                 command = [content.get("code_path", ""), *content.get("args", [])]
                 session = {"started": content["started_at"], "command": command, "git": content.get("git")}
@@ -65,18 +68,27 @@ def read_wandb(files: Sequence[Path], shown: str) -> tuple[Run, bool]:
     return run, exit_code == 0
 
 
-def _records(file: Path) -> list[dict[str, Any]]:
+def _shown(item: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The step of a record, and the numbers in it that a comparison shows."""
+    return int(item["_step"]), of_epoch(item) | of_probe(item) | of_validation(item)
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
     tool = Path(sys.executable).with_name("wandb")
     try:
-        result = subprocess.run(
-            [str(tool), "leet", "inspect", "--json", str(file)],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=SECONDS,
-            check=True,
-        )
-        return [json.loads(line) for line in result.stdout.splitlines() if line.strip()]
+        # Not through memory: the text of a long run is larger than its file.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
+            subprocess.run(
+                [str(tool), "leet", "inspect", "--json", str(file)],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                timeout=SECONDS,
+                check=True,
+            )
+            out.seek(0)
+            yield from (json.loads(line) for line in out if line.strip())
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"W&B cannot read it ({reason})") from error

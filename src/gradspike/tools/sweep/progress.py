@@ -13,32 +13,41 @@ from gradspike.tools.sweep.file import Metric
 
 @dataclass
 class Tail:
-    """Returns each complete line of a growing file once. A resumed run may have truncated the file."""
+    """Returns each complete line with the text `key` in a growing file once.
+
+    Other lines are neither parsed nor kept: a long run has gigabytes of them. A resumed run may have truncated the
+    file.
+    """
 
     path: Path
+    key: bytes
     place: int = 0
 
     def new(self) -> list[dict[str, Any]]:
         """The records written since the last call."""
+        records = []
         try:
             with self.path.open("rb") as file:
                 if file.seek(0, 2) < self.place:
                     self.place = 0
                 file.seek(self.place)
-                content = file.read()
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self.place += len(line)
+                    if self.key in line and (record := _parsed(line)) is not None:
+                        records.append(record)
         except OSError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self.place += len(whole)
-        records = []
-        for line in whole.splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                records.append(record)
+            pass
         return records
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 @dataclass
@@ -53,8 +62,8 @@ class Progress:
     seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._metrics = Tail(self.run / "metrics.jsonl")
-        self._timing = Tail(self.run / "timing.jsonl")
+        self._metrics = Tail(self.run / "metrics.jsonl", b'"epoch"')
+        self._timing = Tail(self.run / "timing.jsonl", b'"epoch_seconds"')
 
     def update(self) -> list[tuple[int, float]]:
         """Read new lines. Returns (finished epochs, metric) for each new epoch."""

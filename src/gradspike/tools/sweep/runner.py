@@ -73,6 +73,8 @@ class Runner:
         self._looked = 0.0
         self._in_vain = False
         self._trials: list[FrozenTrial] = []
+        self._known = True
+        """Whether the values of all trials are known, so that none waits for results of others."""
 
     def run(self) -> int:
         """Run until no trial is left or a signal arrives. Returns the exit code."""
@@ -200,7 +202,7 @@ class Runner:
 
     def _free(self) -> int:
         """The number of trials that may start now."""
-        if self.cluster is not None and all(trial.user_attrs.get("values") for trial in self._trials):
+        if self.cluster is not None and self._known:
             return len(self._trials)  # the cluster limits the array
         free = self.plan.workers - len(self.active)
         if self.plan.gpus:
@@ -221,6 +223,7 @@ class Runner:
             return
         self._looked = now
         self._trials = self.study.trials()
+        self._known = all(trial.user_attrs.get("values") for trial in self._trials)
         if not self._free():
             return
         self._in_vain = True
@@ -242,8 +245,9 @@ class Runner:
     def _in_order(self) -> Iterator[FrozenTrial]:
         """Trials that this runner may take: interrupted ones first, then waiting ones."""
         for trial in self._trials:
-            ours = trial.user_attrs.get("folder") == self.folder.id or is_unsigned(trial)
-            if trial.state == TrialState.RUNNING and ours and not self._has(trial.number):
+            if trial.state != TrialState.RUNNING or self._has(trial.number):
+                continue
+            if trial.user_attrs.get("folder") == self.folder.id or is_unsigned(trial):
                 yield trial
         for trial in self._trials:
             if trial.state == TrialState.WAITING:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from optuna.storages import RDBStorage
 
 from gradspike.errors import ConfigError
+from gradspike.tools.sweep.sparing import SparingStorage
 
 TRIES_TO_CONNECT = 10
 SECONDS_TO_WAIT = 60
@@ -30,12 +31,12 @@ def connect(place: str | Path) -> RDBStorage:
     url, options = _target(place)
     for _ in range(TRIES_TO_CONNECT):
         try:
-            return RDBStorage(url, engine_kwargs=dict(options))
+            return SparingStorage(url, engine_kwargs=dict(options))
         except Exception as error:
             if not any(word in str(error) for word in ("already exists", "duplicate key", "UNIQUE", "is locked")):
                 raise
             time.sleep(1)
-    return RDBStorage(url, engine_kwargs=dict(options))
+    return SparingStorage(url, engine_kwargs=dict(options))
 
 
 def _target(place: str | Path) -> tuple[str, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
+from optuna.storages import get_storage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gradspike.errors import UserError, first_line
@@ -41,12 +42,13 @@ class Study:
         direction = metric.goal
         try:
             self.storage = connect(place)
+            self._cached = get_storage(self.storage)
             try:
                 self._study = optuna.create_study(
-                    storage=self.storage, study_name=name, direction=direction, pruner=pruner
+                    storage=self._cached, study_name=name, direction=direction, pruner=pruner
                 )
             except DuplicatedStudyError:
-                self._study = optuna.load_study(storage=self.storage, study_name=name, pruner=pruner)
+                self._study = optuna.load_study(storage=self._cached, study_name=name, pruner=pruner)
         except UserError:
             raise
         except Exception as error:
@@ -109,7 +111,7 @@ class Study:
         sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
         # Load it again, because a study object caches the trials of its last proposal.
         study = optuna.load_study(
-            storage=self.storage, study_name=self.name, sampler=sampler, pruner=self._study.pruner
+            storage=self._cached, study_name=self.name, sampler=sampler, pruner=self._study.pruner
         )
         trial = optuna.trial.Trial(study, self._id(number))
         return {name: parameter.suggest(trial, name) for name, parameter in swept.items()}
@@ -143,7 +145,7 @@ class Study:
         self.storage.remove_session()
 
     def _id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return self._cached.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
 def is_unsigned(trial: FrozenTrial) -> bool:

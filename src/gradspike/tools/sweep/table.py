@@ -71,12 +71,13 @@ class Table:
         self, trials: Sequence[FrozenTrial], active: Mapping[int, Active], again: Mapping[int, Record], workers: int
     ) -> None:
         """Redraw the live table; without a terminal, print a line every minute."""
-        line = self._overview(trials, active, workers)
         if self._live is None:
             if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
                 self._said = time.monotonic()
+                line = self._overview(trials, active, workers)
                 self._out.print(f"{time.strftime('%H:%M:%S')}  {line}", soft_wrap=True)
             return
+        line = self._overview(trials, active, workers)
         table = RichTable(title_justify="left")
         for column in ("trial", "parameters", "state", "epoch", self.metric.name, "left"):
             table.add_column(column, justify="left" if column in ("parameters", "state") else "right")

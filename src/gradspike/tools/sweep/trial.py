@@ -98,10 +98,8 @@ def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
         recorded = folder.path / record.run
         if record.run_id is None or has_id(recorded, record.run_id):
             return RunFolder(recorded)
-    places = sorted(config.parent for config in folder.runs.glob("*/config.yaml"))
-    by_id = (place for place in places if has_id(place, record.run_id))
-    by_process = (place for place in places if _written_by(place, record))
-    found = next(by_id, None) or next(by_process, None)
+    by_process = (place for place in folder.index.of_process(record.host, record.pid) if _written_by(place, record))
+    found = folder.index.with_id(record.run_id) or next(by_process, None)
     return RunFolder(found) if found is not None else None
 
 
