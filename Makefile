@@ -1,4 +1,4 @@
-# `make help` lists the targets. All commands run in .venv, which the first target that needs it sets up.
+# `make help` lists the targets. All commands run in .venv, which is created by the first target that needs it.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
@@ -12,10 +12,10 @@ JOBS ?= 2
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## make .venv and install gradspike with its development tools
+setup: $(READY)  ## create .venv and install gradspike with its development tools
 
 $(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gradspike needs Python 3.11 or newer; $(PYTHON) is older. Name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gradspike needs Python 3.11 or newer; $(PYTHON) is older. Choose another: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Setting up $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -24,35 +24,35 @@ $(READY): pyproject.toml
 train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
-test: lint  ## lint, types and all tests that need neither a GPU nor minutes
+test: lint  ## linters, type checker and all tests that need neither a GPU nor several minutes
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --no-loadscope-reorder --durations=10
 
-lint: $(READY)  ## style, spelling, layers and types: ruff, codespell, import-linter, mypy
+lint: $(READY)  ## check style, spelling, layers and types: ruff, codespell, import-linter, mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m codespell_lib
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(PY) -m mypy
 
-test-slow: $(READY)  ## tests that take minutes: whole trainings with their accuracy
+test-slow: $(READY)  ## tests that take minutes: complete training runs and their accuracy
 	@$(PY) -m pytest -q -m slow
 
 test-gpu: $(READY)  ## tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu
 
-test-null-gpu: $(READY)  ## CUDA's paths on a device without kernels; skips where that cannot be built
+test-null-gpu: $(READY)  ## CUDA code paths on a simulated device without kernels; skipped if it cannot be built
 	@$(PY) -m pytest -q -m nullgpu
 
-bench: $(READY)  ## time per training step against the ReLU twin
+bench: $(READY)  ## time per training step, compared with the ReLU twin
 	@$(PY) benchmarks/step.py
 
-bench-data: $(READY)  ## images/s of the loader, against torchvision and PIL; decoded event files/s
+bench-data: $(READY)  ## images/s of the loader, compared with torchvision and PIL; decoded event files/s
 	@$(PY) benchmarks/data.py
 
 size: $(READY)  ## time and memory of a tenth of the largest work (docs/reliability.md has the full size)
 	@$(PY) benchmarks/size.py --scale 0.1
 
-clean:  ## remove caches and build products; runs/, data/ and .venv stay
+clean:  ## remove caches and build products; keep runs/, data/ and .venv
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 

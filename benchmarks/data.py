@@ -2,14 +2,14 @@
 
     python benchmarks/data.py [--data-dir data] [--shared ../shared/data] [--rounds 9]
 
-- Augmented CIFAR-10 batches of 100 (crop, flip, AutoAugment, normalisation; from the stored pictures to the float batch
-  on the device), compared with a torchvision + PIL DataLoader over the same pictures in memory, with 0, 1 or 2 workers.
+- Augmented CIFAR-10 batches of 100 (crop, flip, AutoAugment, normalisation; from the stored images to the float batch
+  on the device), compared with a torchvision + PIL DataLoader over the same images in memory, with 0, 1 or 2 workers.
 - Opening a prepared data set; decoding event files, compared with tonic if its reader works; decoding, cropping JPEG.
 - Images per second that training ResNet-19 (full width, T = 2) consumes.
 
 Candidates take turns, so a machine that slows down slows all of them. Numbers are medians over the rounds; ratios have
 their 10th and 90th percentile. CIFAR-10 is searched for in the data folder and the shared folder; without it, random
-pictures of the same size are used. Parts whose files are missing are skipped.
+images of the same size are used. Parts whose files are missing are skipped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RESNET_BATCH, RESNET_STEPS = 10, 2
 
 
 class PilPictures(Dataset[tuple[torch.Tensor, int]]):
-    """Like torchvision.datasets.CIFAR10: an array in memory, a PIL picture and transforms for each sample."""
+    """Like torchvision.datasets.CIFAR10: an array in memory, a PIL image and transforms for each sample."""
 
     def __init__(self, pictures: np.ndarray, labels: np.ndarray) -> None:
         self.pictures, self.labels = pictures, labels
@@ -84,7 +84,7 @@ def cifar10(data_dir: Path, shared: Path) -> tuple[Samples, Callable[[], Samples
             return opener(), opener
         except UserError:
             continue
-    print("CIFAR-10 was not found; using random pictures of the same size.")
+    print("CIFAR-10 was not found; using random images of the same size.")
     low = torch.rand(50_000, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     pictures = (torch.nn.functional.interpolate(low, (32, 32), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
     return Samples(pictures.numpy(), np.arange(50_000) % 10, np.zeros(50_000, dtype=np.uint8)), None
@@ -237,7 +237,7 @@ def read_all(read: Callable[[bytes], Any], files: list[bytes]) -> None:
 
 
 def compare_jpeg(shared: Path, rounds: int) -> None:
-    """Print milliseconds per picture to decode, and to decode and crop to 224, full-size and capped; one thread."""
+    """Print milliseconds per image to decode, and to decode and crop to 224, full-size and capped; one thread."""
     archive = shared / "imagenet_sample_20.zip"
     if not archive.is_file():
         return
@@ -274,7 +274,7 @@ def compare_jpeg(shared: Path, rounds: int) -> None:
         "PIL + crop": pil_crop,
         "torchvision + crop": torchvision_crop,
     }
-    print("\nImageNet JPEG, ms per picture, one thread" + " " * 11 + "original   shorter side capped at 352")
+    print("\nImageNet JPEG, ms per image, one thread" + " " * 13 + "original   shorter side capped at 352")
     kinds = (full, [encode(content, 352) for content in full])
     times: dict[str, list[list[float]]] = {name: [[], []] for name in candidates}
     for _ in range(rounds):
@@ -299,7 +299,7 @@ def main() -> None:
     samples, opener = cifar10(options.data_dir, options.shared)
     ours = compare_feeding(samples, options.rounds, device)
     if opener is not None:
-        print(f"\nOpening the prepared CIFAR-10: {median_ms(opener, 20):.1f} ms ({len(samples.labels):,} pictures)")
+        print(f"\nOpening the prepared CIFAR-10: {median_ms(opener, 20):.1f} ms ({len(samples.labels):,} images)")
     print("\nEvent files decoded, one thread", flush=True)
     compare_event_files(options.shared, options.rounds)
     compare_jpeg(options.shared, options.rounds)

@@ -11,7 +11,7 @@ that slows down slows all of them. Ratios are of two numbers of the same round. 
 90th percentile.
 
 A step is: gradients to None, forward, loss (cross entropy of the mean over time), backward, SGD with momentum. Frames
-differ between time steps, so no candidate gains from a constant input; the row "still picture" shows what ours gains
+differ between time steps, so no candidate gains from a constant input; the row "still image" shows what ours gains
 from one. Warm-up and compilation are not counted.
 """
 
@@ -128,7 +128,7 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
     best = next((one for one in ours if one.engine == "compiled"), ours[0])
     if options.compile:
         ours.append(replace(best, name=f"{best.name}, trainer.compile", compiled=True))
-    found += [*ours, replace(best, name=f"{best.name}, still picture", still=True)]
+    found += [*ours, replace(best, name=f"{best.name}, still image", still=True)]
     found.append(Candidate("one autograd function a step", "research_code"))
     if options.peers:
         for backend in peers.SPIKINGJELLY_BACKENDS[device]:

@@ -63,7 +63,7 @@ class Candidate:
     compiled: bool = False
     """torch.compile of the whole network."""
     still: bool = False
-    """The input is one picture [B, C, H, W], not frames [T, B, C, H, W]."""
+    """The input is one image [B, C, H, W], not frames [T, B, C, H, W]."""
     backend: str = ""
 
 
@@ -235,7 +235,7 @@ def build_network(config: Any, candidate: Candidate) -> Any:
 
 
 def frames(network: Network, candidate: Candidate, dataset: Any, layout: Any, device: Any) -> Any:
-    """Counts of events [T, B, C, H, W], new at each step; [B, C, H, W] for a still picture.
+    """Counts of events [T, B, C, H, W], new at each step; [B, C, H, W] for a still image.
 
     Folded into [T * B, C, H, W] (samples first if the candidate needs that), it has the layout `layout`.
     """

@@ -28,8 +28,9 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, signum: int, saved: bool = False, rank: int | None = None) -> None:
-        whom = "Stopped" if rank is None else f"Stopped, because rank {rank} was ended"
-        super().__init__(f"{whom} by {signal.Signals(signum).name}{' with its state saved' if saved else ' at once'}.")
+        whom = "Stopped" if rank is None else f"Stopped because rank {rank} was ended"
+        state = "after saving" if saved else "without saving"
+        super().__init__(f"{whom} by {signal.Signals(signum).name} {state} its state.")
         self.exit_code = 128 + signum
 
 
@@ -37,7 +38,7 @@ class OutOfTime(Interrupted):
     """The hours of `trainer.max_hours` are over. `exit_code` is EX_TEMPFAIL of sysexits.h: try again later."""
 
     def __init__(self, hours: float) -> None:
-        BaseException.__init__(self, f"Stopped after trainer.max_hours={hours:g} with its state saved.")
+        BaseException.__init__(self, f"Stopped after trainer.max_hours={hours:g} after saving its state.")
         self.exit_code = 75
 
 

@@ -28,7 +28,7 @@ class Touches(Enum):
     BUDGET = "budget"
     """How long the network trains, and on how many samples at a time."""
     FORM = "form"
-    """The format of numbers and pictures: papers do not state it, but it changes results."""
+    """The format of numbers and images: papers do not state it, but it changes results."""
     RESULT = "result"
     """Any other effect on the result."""
     SEED = "seed"

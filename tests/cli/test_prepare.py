@@ -138,7 +138,7 @@ def test_mistakes_and_help_need_nothing_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of 1,000 small pictures, then 200 that take long enough to decode for a signal to come in time."""
+    """A part of 1,000 small images, then 200 that take long enough to decode for a signal to come in time."""
     archive = tmp_path_factory.mktemp("large") / "large.zip"
     small, large = (encoded(np.full((size, size, 3), 90, dtype=np.uint8), "JPEG") for size in (32, 1200))
     with zipfile.ZipFile(archive, "w") as file:
@@ -176,7 +176,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def contains(sheet: np.ndarray, cell: np.ndarray) -> bool:
-    """Whether a picture stands somewhere in a larger one, pixel by pixel."""
+    """Whether an image stands somewhere in a larger one, pixel by pixel."""
     height, width = cell.shape[:2]
     corners = (sheet == cell[0, 0]).all(axis=2)[: -height + 1 or None, : -width + 1 or None]
     return any(

@@ -268,7 +268,7 @@ def row(name: str) -> str:
         str(config.trainer.max_epochs),
         f"{config.optimizer.weight_decay:g}",
         loss,
-        ", ".join(numbers) or "not at hand",
+        ", ".join(numbers) or "not available",
         config.recipe.source,
     ]
     return f"| {' | '.join(cells)} |"

@@ -107,7 +107,7 @@ def test_statistics_are_safe_beside_a_large_mean(engine: Engine) -> None:
 
 
 def test_other_sizes_compile_nothing() -> None:
-    """Other widths, batches, picture sizes and a smaller last batch share the kernels."""
+    """Other widths, batches, image sizes and a smaller last batch share the kernels."""
 
     def passes(channels: int, batch: int, side: int) -> None:
         layer = make_layer(method_config("mpd_agl"), channels=channels)

@@ -214,7 +214,7 @@ def test_options_that_do_not_suit_are_refused(config: type[DatasetConfig], optio
 
 @pytest.fixture(scope="module")
 def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of two classes: 40 of each to train on, 5 of these held out for validation, 10 to test."""
+    """Images of two classes: 40 of each to train on, 5 of these held out for validation, 10 to test."""
     folder = tmp_path_factory.mktemp("pictures")
     for split, count in (("train", 40), ("test", 10)):
         for seed, name in enumerate(("cat", "dog")):

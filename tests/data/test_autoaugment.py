@@ -1,4 +1,4 @@
-"""AutoAugment in batches against torchvision and PIL, picture by picture."""
+"""AutoAugment in batches against torchvision and PIL, image by image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHOUT_MAGNITUDE = {"AutoContrast", "Equalize", "Invert", "Identity"}
 
 
 def alone(picture: Tensor | Image.Image, operation: Operation) -> Tensor:
-    """torchvision's result for one picture: a tensor, or a PIL picture that becomes one."""
+    """torchvision's result for one image: a tensor, or a PIL image that becomes one."""
     name, size = operation
     if name != "Identity":
         nearest = InterpolationMode.NEAREST
@@ -44,7 +44,7 @@ def every_operation(height: int, width: int) -> list[Operation]:
 
 
 def all_at_once(pictures: Tensor, operations: list[Operation]) -> Tensor:
-    """Every operation on every picture, in one batch in random order: [operations, pictures, C, H, W]."""
+    """Every operation on every image, in one batch in random order: [operations, images, C, H, W]."""
     numbers = np.repeat(np.arange(len(operations)), len(pictures))
     order = np.random.default_rng(0).permutation(len(numbers))
     batch = pictures.repeat(len(operations), 1, 1, 1)

@@ -1,4 +1,4 @@
-"""cifar10dvs_sim: exact pictures on an exact path, the same events everywhere, files that read as they were made."""
+"""cifar10dvs_sim: exact images on an exact path, the same events everywhere, files that read as they were made."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from helpers.data_samples import pixels
 from helpers.event_samples import write_squares
 
 CHECKSUM = "222d3469d6041a2a5dd767b3d62f7f77a2db124363d9938c1b6b506054da51b2"
-"""SHA-256 of the events of two pictures: a change needs a new VERSION."""
+"""SHA-256 of the events of two images: a change needs a new VERSION."""
 
 
 def blocks(number: int) -> np.ndarray:
-    """A picture [3, 32, 32] of blocks."""
+    """An image [3, 32, 32] of blocks."""
     return np.kron(pixels(number, 8).transpose(2, 0, 1), np.ones((4, 4), dtype=np.uint8))
 
 
@@ -70,7 +70,7 @@ def test_the_path_is_six_closed_loops_of_diagonals() -> None:
 
 
 def test_the_picture_on_the_monitor_is_a_bicubic_enlargement() -> None:
-    """Pillow's own bicubic filter of the grey picture, to within its rounding to 8 bits."""
+    """Pillow's own bicubic filter of the grey image, to within its rounding to 8 bits."""
     picture = blocks(3) // 3 + 100  # away from black, where 16 bits of light are few for a level
     grey = picture.astype(np.float64).transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
     theirs = np.asarray(Image.fromarray(grey.astype(np.float32)).resize((512, 512), Image.Resampling.BICUBIC))
@@ -130,14 +130,14 @@ def test_exported_recordings_read_back_as_the_same_frames(
 def test_a_larger_set_holds_the_smaller_one(
     simulated: tuple[Cifar10DvsSim, Samples], pictures: Path, tmp_path: Path
 ) -> None:
-    """Also with more processes; test pictures come after the training ones."""
+    """Also with more processes; test images come after the training ones."""
     _, small = simulated
     large = simulator(pictures, tmp_path, workers=2, per_class=3, folds=3).load()
     assert len(large.names) == 30
     place = {name: index for index, name in enumerate(large.names)}
     for index, name in enumerate(small.names):
         assert (small.inputs[index] == large.inputs[place[name]]).all()
-    with pytest.raises(ConfigError, match=r"has 3 pictures of class airplane. Set dataset.per_class=3 or less"):
+    with pytest.raises(ConfigError, match=r"has 3 images of class airplane. Set dataset.per_class=3 or less"):
         simulator(pictures, tmp_path, per_class=4).load()
 
 

@@ -138,9 +138,13 @@ def test_other_files_are_still_refused(tmp_path: Path, name: str) -> None:
     write_class_folders(tmp_path / "p", size=16)
     add(tmp_path / "e", [name])
     add(tmp_path / "p", [name])
-    with pytest.raises(UserError, match=rf"^1 file cannot be used:\n.*{name}: is (not one of|in no class folder)"):
+    with pytest.raises(
+        UserError, match=rf"^1 unusable file:\n.*{name}: (has none of the extensions|is not in a class folder)"
+    ):
         events("event_folder", tmp_path, tmp_path / "e", classes=3)
-    with pytest.raises(UserError, match=rf"^1 file cannot be used:\n.*{name}: is (not one of|in no class folder)"):
+    with pytest.raises(
+        UserError, match=rf"^1 unusable file:\n.*{name}: (has none of the extensions|is not in a class folder)"
+    ):
         images(tmp_path, tmp_path / "p")
 
 
@@ -241,11 +245,13 @@ def test_pickles_are_read_where_all_of_them_are(tmp_path: Path, name: str, endin
 def test_two_copies_of_cifar_are_not_guessed_between(tmp_path: Path) -> None:
     write_cifar_pickles(tmp_path / "c/new")
     shutil.copytree(tmp_path / "c/new", tmp_path / "c/old")
-    with pytest.raises(UserError, match=r"holds CIFAR-10 more than once: new/ \(pickles\), old/ \(pickles\)\. Name"):
+    with pytest.raises(
+        UserError, match=r"contains CIFAR-10 more than once: new/ \(pickles\), old/ \(pickles\)\. Choose"
+    ):
         cifar(tmp_path, tmp_path / "c")
     shutil.rmtree(tmp_path / "c/old")
     made.write(tmp_path / "c/train/cat/0.png", encoded(pixels(0)))
-    with pytest.raises(UserError, match=r"more than once: new/ \(pickles\), train/cat/0\.png \(pictures\)"):
+    with pytest.raises(UserError, match=r"more than once: new/ \(pickles\), train/cat/0\.png \(images\)"):
         cifar(tmp_path, tmp_path / "c")
 
 

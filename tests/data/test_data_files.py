@@ -131,10 +131,10 @@ def test_a_truncated_archive_is_named(folder: Path, tmp_path: Path, ending: str)
 
 def test_a_file_that_is_no_archive_and_one_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"<html>not found</html>")
-    with pytest.raises(UserError, match="cannot be read as a zip or tar file"):
+    with pytest.raises(UserError, match="neither a folder nor a readable zip or tar file"):
         Files.open(tmp_path / "a.zip")
     (tmp_path / "empty.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be read as a zip or tar file"):
+    with pytest.raises(UserError, match="neither a folder nor a readable zip or tar file"):
         Files.open(tmp_path / "empty.tar")
     with pytest.raises(MissingSourceError, match="does not exist"):
         Files.open(tmp_path / "gone")
@@ -173,8 +173,8 @@ def test_a_listing_by_class_places_or_names_every_file(folder: Path, tmp_path: P
     assert {name: len(entries) for name, entries in listing.splits["train"].items()} == {"ant": 5, "bee": 4, "cat": 4}
     assert listing.splits["train"]["ant"][-1].name == "train/ant/deep/x.PNG"
     assert [(file.path, file.problem) for file in listing.bad] == [
-        (f"{archive}/pets/train/ant/notes.gif", "is not one of .png"),
-        (f"{archive}/pets/train/loose.png", "is in no class folder"),
+        (f"{archive}/pets/train/ant/notes.gif", "has none of the extensions .png"),
+        (f"{archive}/pets/train/loose.png", "is not in a class folder"),
     ]
 
 

@@ -45,7 +45,7 @@ def test_a_mistyped_source_does_not_train_on_what_happens_to_be_prepared(pets: P
 
 
 def test_the_nearest_existing_folder_is_named_if_nothing_is_alike(pets: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"nearest path that exists is {tmp_path}/X\."):
+    with pytest.raises(UserError, match=rf"closest existing path is {tmp_path}/X\."):
         load(tmp_path, tmp_path / "X" / "quite" / "another")
     write_class_folders(tmp_path / "Y" / "birds")
     with pytest.raises(UserError, match=rf"Did you mean {tmp_path}/Y/birds\?"):

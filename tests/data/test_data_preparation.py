@@ -69,7 +69,7 @@ def test_bad_items_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
     bad = (0, 13, *range(14, 21), 39)  # a whole part among them
     assert [file.path for file in build(tmp_path, bad=bad)] == [f"item/{item}" for item in bad]
     assert np.load(tmp_path / "square.npy")[:, 0].tolist() == [n for n in range(40) if n not in bad]
-    with pytest.raises(UserError, match="No file can be used"):
+    with pytest.raises(UserError, match="no usable file"):
         build(tmp_path / "none", bad=tuple(range(40)))
 
 
@@ -83,8 +83,8 @@ def test_an_error_names_several_bad_files_and_stops_early(tmp_path: Path) -> Non
         build_in_parts(folder, range(400), work, **options)  # type: ignore[arg-type]
     assert all(f"item/{item}: is bad" in str(error.value) for item in range(3, 23, 2))
     assert "item/23" not in str(error.value)
-    assert "there may be more" in str(error.value)
-    known = int(re.match(r"At least (\d+) files cannot be used", str(error.value))[1])  # type: ignore[index]
+    assert "and possibly more" in str(error.value)
+    known = int(re.match(r"At least (\d+) unusable files", str(error.value))[1])  # type: ignore[index]
     assert f"... and {known - 10} more" in str(error.value) if known > 10 else known == 10
     assert "dataset.on_bad_file=skip" in str(error.value)
     assert len(log.read_text()) < 30, "went on long after ten bad files"
@@ -92,14 +92,14 @@ def test_an_error_names_several_bad_files_and_stops_early(tmp_path: Path) -> Non
 
 def test_the_number_of_bad_files_is_that_of_all_of_them() -> None:
     bad = [BadFile(f"item/{number}", "is bad") for number in range(500)]
-    with pytest.raises(UserError, match=r"^500 files cannot be used") as error:
+    with pytest.raises(UserError, match=r"^500 unusable files") as error:
         refuse_bad_files(bad, "error")
     assert str(error.value).count("item/") == 10
     assert "... and 490 more" in str(error.value)
     assert "may be more" not in str(error.value)
-    with pytest.raises(UserError, match=r"^1 file cannot be used"):
+    with pytest.raises(UserError, match=r"^1 unusable file"):
         refuse_bad_files(bad[:1], "error")
-    with pytest.raises(UserError, match=r"^10 files cannot be used") as error:
+    with pytest.raises(UserError, match=r"^10 unusable files") as error:
         refuse_bad_files(bad[:10], "error")
     assert "more" not in str(error.value)
 
@@ -221,7 +221,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A zip of 420 pictures."""
+    """A zip of 420 images."""
     place = tmp_path_factory.mktemp("pictures")
     write_class_folders(place / "files", size=48, counts={"train": 100, "test": 40})
     return pack(place / "files", place / "pictures.zip")
@@ -304,7 +304,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_told_with_what_is_needed_and_nothing_broken_is_left(
     pictures: Path, unbroken: dict[str, bytes], small_disk: Path
 ) -> None:
-    """420 pictures of 24x24 are 726 kB."""
+    """420 images of 24x24 are 726 kB."""
     process = start(pictures, small_disk)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""Two decoders, one result: PIL prepares pictures, torchvision decodes the compressed ones during training."""
+"""Two decoders, one result: PIL prepares images, torchvision decodes the compressed ones during training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _random = np.random.default_rng(0)
 
 
 def _smooth(seed: int) -> np.ndarray:
-    """A picture without sharp edges, so that JPEG changes it little."""
+    """An image without sharp edges, so that JPEG changes it little."""
     small = np.random.default_rng(seed).integers(30, 220, (4, 4, 3), dtype=np.uint8)
     return np.array(Image.fromarray(small).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -91,7 +91,7 @@ FILES: dict[str, tuple[bytes, np.ndarray, float]] = {
 
 
 def as_jpeg(kind: str) -> float:
-    """The mean difference that JPEG makes: more for pictures with edges."""
+    """The mean difference that JPEG makes: more for images with edges."""
     return {"black and white": 14, "palette": 6, "palette, transparent": 6}.get(kind, 3)
 
 
@@ -181,7 +181,7 @@ def test_a_channel_that_never_changes_counts_as_std_1(
         samples = load(tmp_path, tmp_path / "flat", classes=2, storage=storage)
     assert samples.std[2] == 1.0
     assert 0 < samples.std[0] < 1
-    assert caplog.text.count("Channel 2 of 'image_folder' has the same value in all training pictures") == 1
+    assert caplog.text.count("Channel 2 of 'image_folder' has the same value in all training images") == 1
     config = ImageFolderConfig(image_size=SIZE, classes=2, normalize="standard")
     values = BatchTransform(config, 0, samples.mean, samples.std)(
         torch.from_numpy(np.asarray(samples.inputs[np.arange(2)])), torch.arange(2), None

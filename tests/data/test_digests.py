@@ -54,7 +54,7 @@ def test_any_flipped_bit_of_a_small_set_is_found(
     folder = set_of(tmp_path)
     whole = (folder / f"{array}.npy").read_bytes()
     flip(folder / f"{array}.npy", place, bit)
-    with pytest.raises(DamagedError, match=rf"^{array}\.npy: part 1 of 1 \(bytes 0 to {len(whole) - 1:,}\) is not"):
+    with pytest.raises(DamagedError, match=rf"^{array}\.npy: part 1 of 1 \(bytes 0 to {len(whole) - 1:,}\) does not match"):
         open_folder(folder)
     again = set_of(tmp_path)
     assert f"The prepared set in {folder} is damaged ({array}.npy: part 1 of 1" in caplog.text
@@ -76,7 +76,7 @@ def test_hundreds_of_flips_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ['"bee"', "0.5", '"ant"', '"version": 1'])
 def test_a_flipped_bit_in_the_facts_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
-    """The names of the classes, and the mean that normalises every picture."""
+    """The names of the classes, and the mean that normalises every image."""
     meta = set_of(tmp_path) / "meta.json"
     before = meta.read_text()
     assert text in before
@@ -118,7 +118,7 @@ def test_a_large_set_is_sampled_elsewhere_at_each_start(tmp_path: Path, monkeypa
         except DamagedError as error:
             found.append(str(error))
     assert 0 < len(found) < 120, "8 of 801 parts: about 30"
-    assert set(found) == {"inputs.npy: part 501 of 801 (bytes 500,000 to 500,999) is not what was written"}
+    assert set(found) == {"inputs.npy: part 501 of 801 (bytes 500,000 to 500,999) does not match its checksum"}
 
 
 def test_sampling_leaves_the_random_numbers_of_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_large_sets_of_earlier_versions_say_once_that_they_cannot_be_compared(
     with caplog.at_level("INFO"):
         open_folder(folder)
         open_folder(folder)
-    assert caplog.text.count("was prepared by an earlier version, without digests of its parts") == 1
+    assert caplog.text.count("was prepared by an earlier version, which stored no checksums of its parts") == 1
 
 
 def test_a_rank_that_does_not_prepare_trusts_the_one_that_does(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def cifar(data_dir: Path, source: Path) -> Cifar:
 
 
 def test_a_split_that_flipped_is_drawn_again(tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A test picture would train."""
+    """A test image would train."""
     before = np.array(cifar(tmp_path, pets).load().splits)
     (splits,) = (tmp_path / "prepared").glob("cifar10-split-*/splits.npy")
     flip(splits, -1, 1)

@@ -1,4 +1,4 @@
-"""Compressed pictures: what is kept, how it is cropped, and that it is fed like any other set."""
+"""Compressed images: what is kept, how it is cropped, and that it is fed like any other set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gradspike.errors import ConfigError, UserError
 from helpers.picture_samples import photographs
 
 SIZES = [(50, 70), (64, 64), (40, 90), (120, 41), (33, 47), (36, 36)]
-"""Height and width of the pictures of a class."""
+"""Height and width of the images of a class."""
 
 
 def picture(number: int, mode: str = "RGB") -> Image.Image:
@@ -48,7 +48,7 @@ def as_tensor(content: bytes) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ImageNet's layout with two classes of pictures of many sizes, and the data folder around it."""
+    """ImageNet's layout with two classes of images of many sizes, and the data folder around it."""
     data_dir = tmp_path_factory.mktemp("data")
     for split, count in (("train", 10), ("val", 4)):
         for place, wnid in enumerate(("n01440764", "n01443537")):
@@ -232,7 +232,7 @@ def test_the_official_flat_validation_folder_is_refused_with_a_way_out(folder: P
     (tmp_path / "imagenet" / "train").symlink_to(folder / "imagenet" / "train")
     for number in range(1, 4):
         (tmp_path / "imagenet" / "val" / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(file_bytes(number, "JPEG"))
-    with pytest.raises(UserError, match=r"val/ has 3 pictures .*outside class folders(.|\n)*ILSVRC2012_devkit_t12"):
+    with pytest.raises(UserError, match=r"val/ has 3 images .*outside class folders(.|\n)*ILSVRC2012_devkit_t12"):
         ImageNet(configured(), 1, tmp_path).load()
 
 

@@ -123,7 +123,7 @@ def test_cifar10dvs_comes_as_ten_archives_also_inside_another(tmp_path: Path) ->
 def test_the_same_recording_in_two_formats_is_refused(tmp_path: Path) -> None:
     made.write_cifar10dvs(tmp_path / "CIFAR10DVS", classes=1, per_class=3)
     made.write(tmp_path / "CIFAR10DVS/airplane/cifar10_airplane_1.npz", made.npz_bytes(made.recording(0)))
-    with pytest.raises(UserError, match=r"cifar10_airplane_1.npz: is recording 1 of class airplane, like .*_1.aedat"):
+    with pytest.raises(UserError, match=r"cifar10_airplane_1.npz: is recording 1 of class airplane, as is .*_1.aedat"):
         load("cifar10dvs", tmp_path, classes=1, image_size=16)
 
 
@@ -149,7 +149,7 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load("event_folder", tmp_path, source=str(tmp_path / "sessions"), **SESSIONS)
     assert "session_a/Caixa.npz: has the same name as" in str(error.value)
-    assert "session_a/notes.h5: is not one of" in str(error.value)
+    assert "session_a/notes.h5: has none of the extensions" in str(error.value)
 
 
 def test_a_clip_without_events_does_not_take_the_others_of_its_file_along(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_ready_frames_are_what_the_released_code_loads(tmp_path: Path) -> None:
     for index, name in enumerate(counted.names):
         blocks = written[name].permute(3, 0, 1, 2).reshape(4, 2, 32, 4, 32, 4).sum((3, 5))
         assert torch.equal(torch.from_numpy(np.array(counted.inputs[index])), blocks.to(torch.uint8))
-    with pytest.raises(UserError, match="holds 4 frames: set time_steps=4"):
+    with pytest.raises(UserError, match="contains 4 frames: set time_steps=4"):
         load("cifar10dvs", tmp_path, time_steps=5, resize="tet")
-    with pytest.raises(ConfigError, match="split of their own"):
+    with pytest.raises(ConfigError, match="already split into the folders"):
         load("cifar10dvs", tmp_path, resize="tet", test_fold=3)
 
 
@@ -235,7 +235,9 @@ def test_gestures_come_from_both_distributions_alike(tmp_path: Path) -> None:
     ten = load("dvs_gesture", tmp_path, source=str(published), image_size=16, classes=10)
     assert len(ten.names) == 40
     (published / "user02_led_labels.csv").unlink()
-    with pytest.raises(UserError, match=r"user02_led_labels.csv: is missing; it holds the labels of user02_led.aedat"):
+    with pytest.raises(
+        UserError, match=r"user02_led_labels.csv: is missing; it contains the labels of user02_led.aedat"
+    ):
         load("dvs_gesture", tmp_path, source=str(published), image_size=16)
 
 
@@ -317,16 +319,16 @@ def test_bad_files_are_named_and_refused_or_skipped(tmp_path: Path, caplog: pyte
         "train/ant/empty.bin": (b"", "is empty"),
         "train/ant/cut.bin": (made.bin_bytes(made.recording(0))[:-1], "truncated"),
         "train/bee/back.npz": (made.npz_bytes(back), "time goes backwards 1 time,"),
-        "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "holds no events"),
+        "train/bee/none.aedat": (aedat2_bytes(made.recording(0))[: -60 * 8], "contains no events"),
         "train/cat/outside.npz": (made.npz_bytes(made.recording(0, size=200)), "38 events outside the sensor"),
-        "train/cat/notes.h5": (b"hello", "is not one of"),
-        "train/ghost.bin": (made.bin_bytes(made.recording(0)), "is in no class folder"),
+        "train/cat/notes.h5": (b"hello", "has none of the extensions"),
+        "train/ghost.bin": (made.bin_bytes(made.recording(0)), "is not in a class folder"),
     }
     for name, (content, _) in bad.items():
         made.write(folder / name, content)
     (folder / "train/ant/gone.bin").symlink_to("nowhere")
     options: dict[str, Any] = {"image_size": 16, "classes": 3}
-    with pytest.raises(UserError, match=r"notes.h5: is not one of[^$]*dataset.on_bad_file=skip"):
+    with pytest.raises(UserError, match=r"notes.h5: has none of the extensions[^$]*dataset.on_bad_file=skip"):
         load("event_folder", tmp_path, **options)
     with caplog.at_level(logging.WARNING, "gradspike"):
         samples = load("event_folder", tmp_path, on_bad_file="skip", **options)
@@ -351,7 +353,7 @@ def test_what_the_user_said_is_compared_with_the_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the class dog has no recording in the test split"):
         load("event_folder", tmp_path, image_size=16, classes=4)
     made.write(tmp_path / "event_folder/test/eel/0.bin", made.bin_bytes(made.recording(0)))
-    with pytest.raises(UserError, match=r"No training recording is left of the class eel"):
+    with pytest.raises(UserError, match=r"No training recording is left for the class eel"):
         load("event_folder", tmp_path, image_size=16, classes=5, on_bad_file="skip")
 
 
@@ -497,7 +499,7 @@ def test_gestures_are_found_whatever_their_case_and_none_is_passed_over(tmp_path
         source("dvs_gesture", tmp_path, image_size=16).load()
     made.write_dvs_gesture(tmp_path / "tonic")
     made.write(tmp_path / "tonic/ibmGestureTrain/user01_led/11.npy", made.npy_bytes(np.zeros((4, 4))))
-    with pytest.raises(UserError, match=r"11.npy: is labelled 11, but labels go up to 10"):
+    with pytest.raises(UserError, match=r"11.npy: has label 11; labels are 0 to 10"):
         load("dvs_gesture", tmp_path, source=str(tmp_path / "tonic"), image_size=16)
 
 
@@ -505,7 +507,7 @@ def test_recordings_beside_ready_frames_are_not_passed_over(tmp_path: Path) -> N
     made.write_ready_frames(tmp_path / "both")
     made.write_cifar10dvs(tmp_path / "both", classes=1, per_class=2)
     with pytest.raises(
-        UserError, match=r"holds 2 recordings, for example .*cifar10_airplane_0.aedat, and 13 files of ready frames"
+        UserError, match=r"contains 2 recordings, for example .*cifar10_airplane_0.aedat, and 13 files of ready frames"
     ):
         load("cifar10dvs", tmp_path, source=str(tmp_path / "both"), resize="tet")
 

@@ -33,7 +33,7 @@ def load(data_dir: Path, source: Path, classes: int = 2, **options: object) -> S
 
 
 def write(folder: Path, splits: dict[str, tuple[str | bytes, ...]], count: int = 3) -> None:
-    """Pictures in class folders whose names are text or bytes."""
+    """Images in class folders whose names are text or bytes."""
     number = 0
     for split, classes in splits.items():
         for name in classes:

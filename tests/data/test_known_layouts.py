@@ -1,4 +1,4 @@
-"""Data sets as their usual scripts and publishers leave them: the pictures decide, not a file beside them."""
+"""Data sets as their usual scripts and publishers leave them: the images decide, not a file beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.data_samples import encoded, pixels, write_class_folders, write_tin
 
 WNIDS = ("n01000000", "n02000000", "n03000000")
 CLASS_OF = {"val_0": 2, "val_1": 2, "val_2": 0, "val_3": 0, "val_4": 1, "val_5": 1}
-"""Labels of the pictures of `write_tiny_imagenet`."""
+"""Labels of the images of `write_tiny_imagenet`."""
 
 
 def tiny(data_dir: Path, source: Path, **options: object) -> Samples:
@@ -38,7 +38,7 @@ def left_out(samples: Samples) -> dict[str, int]:
 
 
 def move(folder: Path, place: str, names: list[str] | None = None, copy: bool = False) -> None:
-    """Sort val/images into folders; place: where a picture goes, with {wnid} and {name}."""
+    """Sort val/images into folders; place: where an image goes, with {wnid} and {name}."""
     for name in names or sorted(path.name for path in (folder / "val" / "images").iterdir()):
         target = folder / place.format(wnid=WNIDS[CLASS_OF[Path(name).stem]], name=name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def test_tiny_imagenet_as_scripts_leave_it(tmp_path: Path, how: str) -> None:
 
 
 def test_tiny_imagenet_with_a_labelled_test_split_made_of_val(tmp_path: Path) -> None:
-    """A script that divides the validation pictures between val and test, by class."""
+    """A script that divides the validation images between val and test, by class."""
     folder = tmp_path / "tiny"
     write_tiny_imagenet(folder)
     shutil.rmtree(folder / "test")
@@ -127,7 +127,7 @@ def test_tiny_imagenet_without_labels_for_val_is_refused(tmp_path: Path) -> None
     folder = tmp_path / "tiny"
     write_tiny_imagenet(folder)
     (folder / "val" / "val_annotations.txt").unlink()
-    with pytest.raises(UserError, match=r"val/images has 6 pictures .*val_annotations.txt is missing"):
+    with pytest.raises(UserError, match=r"val/images has 6 images .*val_annotations.txt is missing"):
         tiny(tmp_path, folder)
 
 
@@ -135,7 +135,7 @@ def test_tiny_imagenet_without_labels_for_val_is_refused(tmp_path: Path) -> None
 
 
 def write_kaggle(root: Path) -> Path:
-    """The unpacked competition: pictures, boxes, lists, the labels of val. Returns the folder of pictures."""
+    """The unpacked competition: images, boxes, lists, the labels of val. Returns the folder of images."""
     place = root / "ILSVRC" / "Data" / "CLS-LOC"
     write_class_folders(place, size=40, classes=("n01", "n02", "n03"), counts={"train": 3})
     lines = ["ImageId,PredictionString"]
@@ -194,19 +194,19 @@ def test_kaggles_imagenet_sorted_by_the_usual_script(tmp_path: Path) -> None:
 
 def test_kaggles_validation_pictures_without_their_table_are_refused(tmp_path: Path) -> None:
     place = write_kaggle(tmp_path / "kaggle")
-    with pytest.raises(UserError, match=r"(?s)val/ has 6 pictures .*LOC_val_solution.csv"):
+    with pytest.raises(UserError, match=r"(?s)val/ has 6 images .*LOC_val_solution.csv"):
         imagenet(tmp_path, place)
     table = tmp_path / "kaggle" / "LOC_val_solution.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:-1]))
-    with pytest.raises(UserError, match=r"ILSVRC2012_val_00000006.JPEG: is in no class folder"):
+    with pytest.raises(UserError, match=r"ILSVRC2012_val_00000006.JPEG: is not in a class folder"):
         imagenet(tmp_path, tmp_path / "kaggle")
     table.write_text("\n".join([*lines, "ILSVRC2012_val_00000007,n01 1 2 3 4"]))
     with pytest.raises(UserError, match=r"ILSVRC2012_val_00000007: is in LOC_val_solution.csv but missing"):
         imagenet(tmp_path, tmp_path / "kaggle")
 
 
-# Where the pictures are.
+# Where the images are.
 
 
 def folder(data_dir: Path, source: Path) -> Samples:
@@ -226,7 +226,7 @@ def test_pictures_are_found_beside_files_that_are_none(tmp_path: Path) -> None:
 def test_of_two_data_sets_none_is_guessed(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "all" / "pets")
     write_class_folders(tmp_path / "all" / "birds")
-    with pytest.raises(UserError, match="holds several data sets: birds, pets"):
+    with pytest.raises(UserError, match="contains several data sets: birds, pets"):
         folder(tmp_path, tmp_path / "all")
 
 
@@ -234,5 +234,5 @@ def test_unlabelled_test_pictures_of_ones_own_are_still_refused(tmp_path: Path) 
     write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2})
     (tmp_path / "pets" / "test").mkdir()
     (tmp_path / "pets" / "test" / "1.png").write_bytes(encoded(pixels(1)))
-    with pytest.raises(UserError, match=r"test/1.png: is in no class folder"):
+    with pytest.raises(UserError, match=r"test/1.png: is not in a class folder"):
         folder(tmp_path, tmp_path / "pets")

@@ -55,8 +55,8 @@ def test_labels_out_of_range_are_refused_when_a_set_is_opened(
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ([0, 3, 9, 1], r"has 2 of 4 labels outside 0 to 2; the first is 3, of picture 1"),
-        ([0, 1, 2, -1], r"has 1 of 4 labels outside 0 to 2; the first is -1, of picture 3"),
+        ([0, 3, 9, 1], r"has 2 of 4 labels outside 0 to 2; the first is 3, of image 1"),
+        ([0, 1, 2, -1], r"has 1 of 4 labels outside 0 to 2; the first is -1, of image 3"),
         ([0.0, 1.0, 2.0, 0.0], r"has labels of type float64; they must be whole numbers"),
     ],
 )
@@ -78,7 +78,7 @@ def test_labels_of_ready_frames_are_counted_and_named_by_file(tmp_path: Path) ->
     config = DATASETS.config_class("cifar10dvs")(name="cifar10dvs", resize="tet")
     source = DATASETS.implementation("cifar10dvs")(config, 4, tmp_path)
     source.prepare_workers = 1
-    with pytest.raises(UserError, match=r"^2 files cannot be used") as error:
+    with pytest.raises(UserError, match=r"^2 unusable files") as error:
         source.load()
-    assert "train/3.pt: holds the label 10, but the labels of 10 classes go up to 9" in str(error.value)
-    assert "train/7.pt: holds the label 255" in str(error.value)
+    assert "train/3.pt: has label 10; with 10 classes, labels are 0 to 9" in str(error.value)
+    assert "train/7.pt: has label 255" in str(error.value)

@@ -45,7 +45,7 @@ LEFT = [
 
 @pytest.fixture
 def pets(tmp_path: Path) -> tuple[Path, dict[str, object]]:
-    """A folder with everything that computers have left in it, and the pictures that belong to it."""
+    """A folder with everything that computers have left in it, and the images that belong to it."""
     written = write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2, "test": 1})
     for number, name in enumerate(LEFT):
         path = tmp_path / "pets" / name

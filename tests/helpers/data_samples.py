@@ -20,12 +20,12 @@ Options = dict[str, Any]
 
 
 def pixels(number: int, size: int = 32) -> np.ndarray:
-    """A picture [size, size, 3] of noise that belongs to `number`."""
+    """An image [size, size, 3] of noise that belongs to `number`."""
     return np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 def encoded(array: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, kind, **options)
     return file.getvalue()
@@ -65,7 +65,7 @@ def pack(folder: Path, archive: Path, top: str = "") -> Path:
 
 
 def write_cifar_pickles(folder: Path, name: str = "cifar10", count: int = 4, classes: int = 3) -> dict[str, np.ndarray]:
-    """The official layout with `count` pictures in each batch. Returns the rows [3072] by name."""
+    """The official layout with `count` images in each batch. Returns the rows [3072] by name."""
     written = {}
     folder.mkdir(parents=True)
     hundred = name == "cifar100"
@@ -139,7 +139,7 @@ SOURCES: dict[str, Callable[[Path], Options]] = {
     "imagenet": _imagenet,
     **EVENT_SOURCES,
 }
-"""By the name of a picture set: writes a small source of it into a folder and returns the options that go with it."""
+"""By the name of an image set: writes a small source of it into a folder and returns the options that go with it."""
 
 ABOUT_FILES: Options = {"image_size": 32, "classes": 3}
 """What a user has to say of files of their own (??? in the YAML)."""

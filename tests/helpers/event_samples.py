@@ -187,7 +187,7 @@ def _files(writer: Callable[[Path], object], **options: Any) -> Callable[[Path],
 
 
 def write_squares(folder: Path, train: int = 2, test: int = 1) -> None:
-    """CIFAR-10's classes as split/class/name.png: a light square on grey, at another place in each picture."""
+    """CIFAR-10's classes as split/class/name.png: a light square on grey, at another place in each image."""
     for label, name in enumerate(CLASS_NAMES):
         for number in range(train + test):
             picture = np.full((32, 32, 3), 90, dtype=np.uint8)

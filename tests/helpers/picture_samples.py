@@ -1,4 +1,4 @@
-"""Pictures for tests of augmentation: smooth ones as photographs are, and the extremes."""
+"""Images for tests of augmentation: smooth ones as photographs are, and the extremes."""
 
 from __future__ import annotations
 

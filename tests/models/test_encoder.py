@@ -1,4 +1,4 @@
-"""Pictures as spikes: statistics, repeatability, and every backbone with an encoder."""
+"""Images as spikes: statistics, repeatability, and every backbone with an encoder."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ def test_a_run_that_ends_within_an_epoch_resumes_bit_for_bit(
 
 def test_frames_are_refused() -> None:
     model = build(encoded("latency"))
-    with pytest.raises(ValueError, match=r"model\.encoder=latency is for pictures"):
+    with pytest.raises(ValueError, match=r"model\.encoder=latency is for still images"):
         copy.deepcopy(model)(torch.rand(2, 4, 3, 8, 8))

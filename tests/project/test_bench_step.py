@@ -204,7 +204,7 @@ def test_whole_command(tmp_path: Path) -> None:
         "---",
         "ReLU twin",
         "ours, eager, fixed_sg",
-        "ours, eager, fixed_sg, still picture",
+        "ours, eager, fixed_sg, still image",
         "one autograd function a step",
         "SpikingJelly, torch",
         "snnTorch",
@@ -220,7 +220,7 @@ def test_whole_command(tmp_path: Path) -> None:
             assert re.fullmatch(rf"\| .* \| {number} \({number} to {number}\) \| {number} \|", row), row
     assert f"torch {torch.__version__}" in text
     assert "1 thread; " in text
-    assert "still picture" in result.stdout
+    assert "still image" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -165,12 +165,12 @@ def nothing_but_a_start(folder: Path) -> None:
     ("spoil", "reason"),
     [
         (not_a_number, "test loss after the last epoch is not a number"),
-        (diverged_on_the_way, "training loss is not a number"),
+        (diverged_on_the_way, "training loss is missing or not a number"),
         (killed, "it was killed (2 of 2 epochs done)"),
         (stopped, "interrupted, Stopped by SIGTERM"),
         (cut, "metrics.jsonl is half written"),
         (half_summary, "summary.json is half written"),
-        (old_format, "an older format"),
+        (old_format, "its format is older"),
         (nothing_but_a_start, "no config.yaml"),
     ],
 )
@@ -499,7 +499,7 @@ def test_a_copy_is_told_by_its_content_whatever_it_is_called(runs: Path) -> None
     assert told.reason.endswith("; counted once")
     edit(copy / "summary.json", lambda summary: summary["test"]["last"].update(accuracy=0.125))
     (told,) = gather([runs]).excluded
-    assert "ANOTHER test accuracy" in told.reason
+    assert "DIFFERENT test accuracy" in told.reason
 
 
 def test_a_run_trained_again_is_no_copy_of_the_first(runs: Path) -> None:

@@ -30,7 +30,7 @@ def test_spiking_cnn_by_hand() -> None:
     layers = by_name(measure(digits("method=fixed_sg")))
     assert list(layers) == ["convs.0", "neurons.0", "pool", "convs.1", "neurons.1", "grid", "head"]
     first, second, head = layers["convs.0"], layers["convs.1"], layers["head"]
-    # A still picture: the first convolution is computed once, what comes after the first neuron at every step.
+    # A still image: the first convolution is computed once, what comes after the first neuron at every step.
     assert (first.steps, first.output, first.parameters, first.macs) == (1, (4, 8, 8), 9 * 4, 9 * 1 * 4 * 64)
     assert (second.steps, second.output, second.parameters) == (3, (8, 4, 4), 9 * 4 * 8)
     assert second.macs == 3 * 9 * 4 * 8 * 16
@@ -47,7 +47,7 @@ def test_spiking_cnn_by_hand() -> None:
 
 def test_kept_activations_of_the_twin_by_hand() -> None:
     layers = by_name(measure(digits("model.activation=relu", "time_steps=1")))
-    assert layers["convs.0"].kept_bytes == 64 * FLOAT  # the picture
+    assert layers["convs.0"].kept_bytes == 64 * FLOAT  # the image
     assert layers["neurons.0"].kept_bytes == 2 * 4 * 64 * FLOAT  # input of the norm, output of the ReLU
     assert layers["convs.1"].kept_bytes == 4 * 16 * FLOAT  # what pooling gave
     assert layers["neurons.1"].kept_bytes == 2 * 8 * 16 * FLOAT
@@ -99,7 +99,7 @@ def test_measuring_leaves_the_random_numbers_alone() -> None:
     first = measure(digits("model.encoder=poisson", "dataset.normalize=unit"))
     assert torch.equal(torch.rand(3), expected)
     assert first == measure(digits("model.encoder=poisson", "dataset.normalize=unit"))
-    assert by_name(first)["convs.0"].steps == 3  # an encoded picture changes over time
+    assert by_name(first)["convs.0"].steps == 3  # an encoded image changes over time
 
 
 OWN = """\

@@ -152,7 +152,7 @@ def test_a_job_of_two_nodes_saves_is_queued_again_and_finishes(tmp_path: Path, t
         cluster.run("scancel", "--signal=USR1", job)
         _wait(lambda: cluster.state(job) == "COMPLETED", output)
     printed = output.read_text()
-    assert printed.count("Stopped by SIGUSR1 with its state saved.") == 1, printed
+    assert printed.count("Stopped by SIGUSR1 after saving its state.") == 1, printed
     assert printed.count("resumed at epoch") == 1
     assert "Traceback" not in printed
     runs = [RunFolder(next(tmp_path.glob(pattern))) for pattern in ("unbroken/2*", f"runs/slurm_{job}/2*")]

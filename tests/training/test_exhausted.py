@@ -65,7 +65,7 @@ def test_memory_that_ends_in_a_training(
     said = str(error.value)
     lower = LOWER.replace("memory", "memory on the GPU") if ends is gpu_runs_out else LOWER
     assert said.startswith(f"{lower} The last saved state is ")
-    assert f"{run.last.name}; where there is enough, continue it with: " in said
+    assert f"{run.last.name}. Once that is fixed, continue it with: " in said
     assert run.state() == "failed"
     log = run.log.read_text(encoding="utf-8")
     assert "Traceback" in log

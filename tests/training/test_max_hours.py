@@ -27,7 +27,7 @@ def test_a_run_out_of_time_saves_and_resume_auto_continues_it(
     words = ["trainer.max_epochs=1", "resume=auto", "trainer.max_hours=1e-9"]
     steps = []
     for _ in range(3):  # each session takes one step, since the time is over before it
-        with pytest.raises(OutOfTime, match=r"trainer\.max_hours=1e-09 with its state saved") as error:
+        with pytest.raises(OutOfTime, match=r"trainer\.max_hours=1e-09 after saving its state") as error:
             launch.train(tiny_config(*words), words)
         assert error.value.exit_code == 75
         (run,) = map(RunFolder, (tmp_path / "runs").glob("2*"))
@@ -94,5 +94,5 @@ def test_resume_auto_with_processes_that_look_by_themselves(
         "MASTER_PORT": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="resume=auto: not with srun or torchrun"):
+    with pytest.raises(ConfigError, match="resume=auto: does not work with srun or torchrun"):
         launch.train(tiny_config("resume=auto", "trainer.devices=2"), ["resume=auto", "trainer.devices=2"])

@@ -333,5 +333,5 @@ def test_slurms_signal_saves_and_stops(tiny: Callable[..., list[str]], tmp_path:
     output = process.communicate(timeout=60)[0]
     run = RunFolder(next((tmp_path / "runs").glob("2*")))
     assert (process.returncode, run.state()) == (128 + signal.SIGUSR1, "interrupted"), output
-    assert "with its state saved" in output
+    assert "after saving its state" in output
     assert [file.name for file in tmp_path.iterdir()] == ["runs"]

@@ -126,7 +126,7 @@ def test_a_copy_with_changed_metrics_is_still_a_copy(two: tuple[Path, Path]) -> 
     assert len(found.runs) == 2
     (told,) = found.excluded
     assert "is a copy of" in told.reason
-    assert "ANOTHER test accuracy" in told.reason
+    assert "DIFFERENT test accuracy" in told.reason
 
 
 def test_a_damaged_id_is_listed_by_compare(two: tuple[Path, Path]) -> None:

@@ -90,8 +90,8 @@ def test_a_rank_that_dies_ends_the_others_with_one_sentence(together: Callable[.
     assert [one.run.state() for one in ended] == ["failed", "failed", "failed", "running"]
     sentences = [
         "Rank 1 failed: OSError: the disk is gone",
-        "Rank 1 died without a reason: it was killed, or its machine cannot be reached.",
-        "Rank 1 died without a reason: it was killed, or its machine cannot be reached.",
+        "Rank 1 died without reporting an error: it was killed, or its machine cannot be reached.",
+        "Rank 1 died without reporting an error: it was killed, or its machine cannot be reached.",
         "Rank 0 died, and the training with it.",
     ]
     assert [line for line in errors.splitlines() if line.startswith("Error")] == [f"Error: {one}" for one in sentences]

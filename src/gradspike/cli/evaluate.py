@@ -44,8 +44,8 @@ Arguments:
   engine          auto | eager | compiled | triton               (the run's)
   accelerator     auto | cpu | gpu                               (auto)
 
-Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run's folder. Other samples than
-those of the training are refused.
+Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run folder. Samples other than
+those used for training are refused.
 """
 
 COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig)

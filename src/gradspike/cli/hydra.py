@@ -51,7 +51,7 @@ HELP = """\
 Train a spiking neural network with a surrogate-gradient method, or resume a run.
 
   gradspike train method=mpd_agl dataset=digits model=spiking_cnn seed=1
-  gradspike train method=ds_atgo dataset=cifar10               with its recipe; recipe=none: without
+  gradspike train method=ds_atgo dataset=cifar10               with the matching recipe; recipe=none uses none
   gradspike train dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
   gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m        every combination, one after the other
   gradspike train resume=runs/<run>                            continue a run where it stopped

@@ -41,7 +41,7 @@ Arguments:
   workers        number of processes that prepare                                    (4, or the number of cores)
   preview        PNG file to draw samples of each class to, raw and augmented
   verify         true: compare all bytes with their checksums                          (false)
-  export         cifar10dvs_sim only: write the recordings to this folder in the layout of CIFAR10-DVS, and do no more
+  export         cifar10dvs_sim only: write the recordings to this folder in the layout of CIFAR10-DVS, then stop
   export_format  aedat (AEDAT 2.0) | npz                                             (aedat)
   key=value      any other key of `gradspike train`; only seed has an effect, on the preview
 """

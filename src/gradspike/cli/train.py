@@ -71,7 +71,7 @@ def _found(config: ExperimentConfig, words: list[str]) -> tuple[ExperimentConfig
     place = find_place(config.trainer, words)
     if place.world_size > 1 and not place.starts_others:
         raise ConfigError(
-            "resume=auto: not with srun or torchrun, whose processes each look by themselves; name the run."
+            "resume=auto: does not work with srun or torchrun, because each process searches for itself; name the run."
         )
     run = newest_run(config)
     kept = [word for word in words if word.partition("=")[0] != "resume"]

@@ -193,7 +193,7 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
                 key = word.partition("=")[0]
                 if not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
                     raise ConfigError(unknown_key(key, known)) from error
-            plus = " New keys of a dictionary want a plus: '+key={name:value}'."
+            plus = " New keys of a dictionary need a plus: '+key={name:value}'."
             reason = str(error).splitlines()[0]
             raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
     check_choices(words, composed, folders)

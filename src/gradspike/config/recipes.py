@@ -25,7 +25,7 @@ CHOICES = ("neuron", "loss", "optimizer", "scheduler", "trainer", "logger")
 
 SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
 
-# What a paper states about a run: not the format of pictures and numbers.
+# What a paper states about a run: not the format of images and numbers.
 PUBLISHED = SHAPING - {Touches.FORM}
 
 

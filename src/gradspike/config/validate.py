@@ -86,12 +86,12 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
 
 
 def _encoder_problems(config: ExperimentConfig) -> Iterator[str]:
-    """Rate encoders need still pictures with values from 0 to 1."""
+    """Rate encoders need still images with values from 0 to 1."""
     encoder = config.model.encoder
     if encoder == "direct":
         return
     if config.dataset.kind == "frames":
-        yield f"model.encoder={encoder}: needs still pictures, but '{config.dataset.name}' has frames. Use direct"
+        yield f"model.encoder={encoder}: needs still images, but '{config.dataset.name}' has frames. Use direct"
     elif getattr(config.dataset, "normalize", "unit") != "unit":
         yield f"model.encoder={encoder}: needs values from 0 to 1. Add dataset.normalize=unit"
 

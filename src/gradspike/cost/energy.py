@@ -3,7 +3,7 @@
     integer inputs (spikes, spike counts)     mean |input| x MACs accumulates (AC), 0.9 pJ each
     real inputs, and every layer of an ANN    MACs multiply-accumulates, dense, 4.6 pJ each
 
-For a still picture, an ANN computes the same at every time step, so it counts once.
+For a still image, an ANN computes the same at every time step, so it counts once.
 
 32-bit floating point in 45 nm (Horowitz, ISSCC 2014). An input of n is n spikes and counts as n accumulates. The mean
 input is used for all synapses of a layer, including borders. Memory access, neurons and norms are not counted, as is

@@ -2,7 +2,7 @@
 
 For a spike, a weight is only added: an accumulate (AC). For any other input, it is multiplied and added: a
 multiply-accumulate (MAC). Which one a layer needs is measured on its inputs, not assumed: the first layer after a
-picture, or a layer after average pooling, has real inputs.
+image, or a layer after average pooling, has real inputs.
 """
 
 from __future__ import annotations

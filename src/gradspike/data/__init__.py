@@ -5,7 +5,7 @@
 - `options`: the keys of each data set.
 - `sets`: one file per data set. CIFAR files are read in `sets/cifar.py`.
 - `files`: folders, zip and tar files; which of their files are samples.
-- `pictures`: decoding and scaling of picture files, stored as pixels or compressed.
+- `pictures`: decoding and scaling of image files, stored as pixels or compressed.
 - `events`: decoding of event recordings and their conversion to frames. `camera`: the simulated event camera.
 - `prepared`: the prepared arrays on disk, built in parts by several processes.
 - `augment`: reproducible augmentation. `loader`, `datamodule`: order, batches, devices. `preview`: the contact sheet.

@@ -27,7 +27,7 @@ Moment = tuple[int, int]
 
 GROUP_BYTES = 2 * 2**20
 GROUP_BATCHES = 8
-"""Limits of a group of batches: 2 MiB of uint8 samples (700 pictures of CIFAR-10) and 8 batches."""
+"""Limits of a group of batches: 2 MiB of uint8 samples (700 images of CIFAR-10) and 8 batches."""
 IN_MEMORY_BYTES = 2 * 2**30
 """Larger sets stay memory-mapped during training. Each process (device) has its own copy."""
 

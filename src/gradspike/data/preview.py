@@ -22,7 +22,7 @@ from gradspike.shown import counted, printable
 MOST_CLASSES = 20
 MOST_FRAMES = 10
 PICTURES = 6
-"""Pictures per class, and epochs beside them."""
+"""Images per class, and epochs beside them."""
 RECORDINGS = 2
 """Recordings per class, and epochs beside them."""
 DRAW = 1_000_003
@@ -74,9 +74,9 @@ def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
     """The captions of the two halves."""
     if config.kind == "image":
         shown = "as evaluated" if config.compressed else "as stored"
-        return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first one, epochs 1 to {count}"
+        return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first sample in epochs 1 to {count}"
     frames = f"{f'{MOST_FRAMES} of ' if steps > MOST_FRAMES else ''}{counted(steps, 'frame')} in time"
-    return f"as stored: {frames}, ON orange, OFF blue", f"the first one, epochs 1 to {count}"
+    return f"as stored: {frames}, ON orange, OFF blue", f"the first sample in epochs 1 to {count}"
 
 
 def _choose(members: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -124,7 +124,7 @@ def _moved(inputs: NDArray[Any]) -> tuple[int, ...]:
 
 
 def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
-    """Pictures side by side, or recordings below each other with their frames side by side."""
+    """Images side by side, or recordings below each other with their frames side by side."""
     if config.kind == "image":
         return _tiled(colours[None], 64, 96)
     steps = colours.shape[1]
@@ -133,7 +133,7 @@ def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
 
 
 def _tiled(grid: Pixels, least: int, most: int) -> Pixels:
-    """Tile [rows, columns, S, S, 3] into one picture, with cells scaled to about `least` to `most` pixels per side."""
+    """Tile [rows, columns, S, S, 3] into one image, with cells scaled to about `least` to `most` pixels per side."""
     size = grid.shape[2]
     if size > most:
         from PIL import Image

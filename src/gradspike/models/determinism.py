@@ -29,7 +29,7 @@ NOT_DETERMINISTIC = {
     "max_unpool2d": "max unpooling",
     "max_unpool3d": "max unpooling of volumes",
     "median.dim": "median along an axis",
-    "nll_loss2d_forward": "cross entropy of pictures",
+    "nll_loss2d_forward": "cross entropy of images",
     "put": "take or put by flat indices",
     "reflection_pad1d_backward": "reflection padding of sequences",
     "reflection_pad3d_backward": "reflection padding of volumes",

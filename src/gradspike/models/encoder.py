@@ -1,4 +1,4 @@
-"""Encoders of still pictures as spikes: by rate (poisson) or by the time of a single spike (latency)."""
+"""Encoders of still images as spikes: by rate (poisson) or by the time of a single spike (latency)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVALUATION_SEED = 0
 
 
 def poisson(images: Tensor, time_steps: int, training: bool) -> Tensor:
-    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1. At each step a pixel spikes with its value as
+    """Spikes [T, B, C, H, W] of images [B, C, H, W] of 0 to 1. At each step a pixel spikes with its value as
     probability, independently of earlier steps (Heeger 2000).
 
     In training, random numbers are new in each call and come from torch's CPU generator, whose state is in checkpoints.
@@ -31,7 +31,7 @@ def poisson(images: Tensor, time_steps: int, training: bool) -> Tensor:
 
 
 def latency(images: Tensor, time_steps: int, training: bool = False) -> Tensor:
-    """Spikes [T, B, C, H, W] of pictures [B, C, H, W] of 0 to 1. Each pixel spikes once; brighter pixels spike earlier.
+    """Spikes [T, B, C, H, W] of images [B, C, H, W] of 0 to 1. Each pixel spikes once; brighter pixels spike earlier.
 
     The range from 0 to 1 is divided into T equal parts; the brightest part spikes at the first step. A pixel of 0 never
     spikes.
@@ -45,7 +45,7 @@ ENCODERS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {"poisson": poisson
 
 
 def encode_inputs(model: nn.Module, encoder: str, time_steps: int) -> None:
-    """Encode pictures [B, C, H, W] as spikes [T, B, C, H, W] before they enter the backbone.
+    """Encode images [B, C, H, W] as spikes [T, B, C, H, W] before they enter the backbone.
 
     A hook, not a module around the backbone, so that an encoder changes no parameter name.
     """
@@ -64,6 +64,8 @@ class _EncoderHook:
     def __call__(self, model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         (images,) = inputs
         if images.ndim != 4:
-            raise ValueError(f"model.encoder={self.encoder} is for pictures [B, C, H, W]; got {list(images.shape)}.")
+            raise ValueError(
+                f"model.encoder={self.encoder} is for still images [B, C, H, W]; got {list(images.shape)}."
+            )
         with torch.no_grad():
             return ENCODERS[self.encoder](images, self.time_steps, model.training)

@@ -18,7 +18,7 @@ class ModelConfig(Strict):
     name: str
     activation: Literal["spike", "relu"] = "spike"
     encoder: Literal["direct", "poisson", "latency"] = "direct"
-    """How a still picture enters. direct: its values are a constant current; poisson: at each step a pixel spikes with
+    """How a still image enters. direct: its values are a constant current; poisson: at each step a pixel spikes with
     its value as probability; latency: each pixel spikes once, brighter ones earlier. poisson and latency need values of
     0 to 1 (dataset.normalize=unit). Event frames enter unchanged."""
 

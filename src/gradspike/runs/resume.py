@@ -68,7 +68,7 @@ def statistics_change(run: RunFolder, config: ExperimentConfig) -> str | None:
         return None
     return (
         f"Batch statistics are over {now} samples at a time; at the start of the run they were over {before}. "
-        "The result is not that of an unchanged run."
+        "The result will differ from that of an unchanged run."
     )
 
 
@@ -90,8 +90,8 @@ def check_parts(run: RunFolder, plain: dict[str, Any]) -> None:
     if now not in possible:
         ways = [f"  {' '.join(f'{key}={value}' for key, value in zip(PARTS, way, strict=True))}" for way in possible]
         raise ConfigError(
-            f"{shown(run.path)}: a resumed run keeps its configuration: {' x '.join(PARTS)} is {product} and must stay "
-            f"so, because each device keeps the number of samples that it sees at a time. Allowed:\n" + "\n".join(ways)
+            f"{shown(run.path)}: a resumed run keeps its configuration: {' x '.join(PARTS)} must stay {product}, "
+            f"so that each device still gets the same number of samples at a time. Allowed:\n" + "\n".join(ways)
         )
 
 

@@ -91,7 +91,7 @@ def require_data_of(checkpoint: Mapping[str, Any], data: DataModule) -> None:
     where = f"dataset.source={source}" if source is not None else f"data_dir={data.data_dir}"
     typed = "dataset.source or data_dir" if "source" in type(config).model_fields else "data_dir"
     raise UserError(
-        f"dataset={config.name}: the run was trained on the samples {trained_on[:DIGITS]}, but {where} has "
-        f"{found[:DIGITS]}, which are not those that the run was trained on: files, splits or contents differ. Point "
-        f"{typed} at its data, or start a new run."
+        f"dataset={config.name}: the run was trained on samples with the digest {trained_on[:DIGITS]}, but those of "
+        f"{where} have {found[:DIGITS]}: files, splits or contents differ. Set {typed} to the run's data, or start a "
+        "new run."
     )

@@ -54,7 +54,7 @@ class FiniteSamples(Metric):
 
 
 def finite_samples(inputs: Tensor) -> Tensor:
-    """Whether all values of each sample are finite, [B]. inputs: pictures [B, C, H, W] or frames [T, B, C, H, W]."""
+    """Whether all values of each sample are finite, [B]. inputs: images [B, C, H, W] or frames [T, B, C, H, W]."""
     batch_axis = inputs.ndim - 4
     # x - x is 0 or, if x is not finite, NaN. On a CPU this takes half the time of isfinite.
     return (inputs - inputs).sum([axis for axis in range(inputs.ndim) if axis != batch_axis]) == 0

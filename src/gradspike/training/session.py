@@ -74,7 +74,7 @@ def _saved(run: RunFolder) -> str:
     if not run.last.is_file():
         return "Nothing was saved yet."
     command = typed_command("train", override("resume", str(relative(run.path))))
-    return f"The last saved state is {shown(run.last)}; where there is enough, continue it with: {command}"
+    return f"The last saved state is {shown(run.last)}. Once that is fixed, continue it with: {command}"
 
 
 def record_end(run: RunFolder, error: BaseException) -> None:

@@ -234,7 +234,7 @@ def _loss(rank: int, code: int | None, words: str) -> UserError | Interrupted:
         return RankLost(f"Rank {rank} was killed by {name}{memory}.", 128 - code)
     if code is not None:
         return RankLost(f"Rank {rank} ended with exit code {code}.", code or 1)
-    return RankLost(f"Rank {rank} died without a reason: it was killed, or its machine cannot be reached.", 1)
+    return RankLost(f"Rank {rank} died without reporting an error: it was killed, or its machine cannot be reached.", 1)
 
 
 def _is_broken_connection(error: BaseException) -> bool:

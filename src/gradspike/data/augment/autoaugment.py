@@ -14,7 +14,7 @@ from gradspike.data.augment.policies import MAGNITUDES, POLICIES, SIGNED
 
 
 class AutoAugment:
-    """The policy `name` for pictures of one size, equal to torchvision's AutoAugment with its default fill."""
+    """The policy `name` for images of one size, equal to torchvision's AutoAugment with its default fill."""
 
     def __init__(self, name: str, height: int, width: int) -> None:
         self.policy = POLICIES[name]

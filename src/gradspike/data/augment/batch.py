@@ -41,9 +41,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 class BatchTransform:
     """Augmentation (training only), conversion to float and normalisation, determined by seed, epoch and sample index.
 
-    Pictures: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in DeVries & Taylor's
+    Images: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in DeVries & Taylor's
     code, 2017). Frames: shift, flip, roll, NDA, cutout, division. The random resized crop is applied earlier, when
-    pictures are decoded (pictures/encoded.py).
+    images are decoded (pictures/encoded.py).
     """
 
     def __init__(

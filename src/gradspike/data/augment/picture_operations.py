@@ -1,8 +1,8 @@
-"""AutoAugment's operations on a batch, with a different operation for each picture and the results of torchvision.
+"""AutoAugment's operations on a batch, with a different operation for each image and the results of torchvision.
 
 kornia draws one sub-policy for a whole batch and interpolates differently from PIL; torchvision's functions take one
 magnitude per batch. Here, torchvision's results are tabulated once (256 values, or the source of every pixel), and the
-tables are applied per picture. Operations that depend on the picture use torchvision's formula and rounding. Results
+tables are applied per image. Operations that depend on the image use torchvision's formula and rounding. Results
 are bit-identical on every device.
 """
 
@@ -58,7 +58,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class _Tables:
-    """Tables that are independent of the pictures, for one device and one picture size."""
+    """Tables that are independent of the images, for one device and one image size."""
 
     values: Tensor
     """uint8 [operations, 256]: the new value of each value (FIXED)."""
@@ -67,11 +67,11 @@ class _Tables:
     inside: Tensor
     """uint8 [operations, 1, H * W]: 1 for pixels with a source (GEOMETRY)."""
     factors: Tensor
-    """float32 [operations, 2]: weights of the picture and of the other picture in a blend."""
+    """float32 [operations, 2]: weights of the image and of the other image in a blend."""
 
 
 class PictureOperations:
-    """A list of operations that are applied to pictures by index."""
+    """A list of operations that are applied to images by index."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.operations = tuple(operations)
@@ -85,9 +85,9 @@ class PictureOperations:
         self._tables: dict[tuple[torch.device, int, int], _Tables] = {}
 
     def apply(self, pictures: Tensor, *rounds: NDArray[np.int64]) -> Tensor:
-        """Apply the operations `rounds` (indices, int64 [B]) in order to the pictures, uint8 [B, 1 or 3, H, W].
+        """Apply the operations `rounds` (indices, int64 [B]) in order to the images, uint8 [B, 1 or 3, H, W].
 
-        Indices stay on the host, where the pictures are sorted by kind of operation without waiting for the device.
+        Indices stay on the host, where the images are sorted by kind of operation without waiting for the device.
         """
         tables = self._for(pictures)
         arrangement = np.arange(len(pictures))
@@ -191,14 +191,14 @@ def _move(pictures: Tensor, rows: Tensor, tables: _Tables) -> Tensor:
 
 
 def _value_table(kind: Kind, pictures: Tensor, index: Tensor, rows: Tensor, tables: _Tables) -> Tensor:
-    """uint8 [n, C, 256]: the new value of each value, per picture and channel. index: pictures, int64 [n, C, HW]."""
+    """uint8 [n, C, 256]: the new value of each value, per image and channel. index: images, int64 [n, C, HW]."""
     channels = pictures.shape[1]
     if kind == Kind.FIXED:
         return tables.values[rows][:, None].expand(-1, channels, -1)
     values = torch.arange(256, dtype=torch.float32, device=pictures.device)
     if kind == Kind.CONTRAST:
         grey = _grey(pictures) if channels == 3 else pictures
-        # Integer sums are exact in any order, so a batch gives the same result as a single picture.
+        # Integer sums are exact in any order, so a batch gives the same result as a single image.
         mean = grey.sum((1, 2, 3), dtype=torch.int64).float() / grey[0].numel()
         blended = _blend(values, mean.view(-1, 1, 1, 1), tables.factors[rows])
         return blended.flatten(1, 2).expand(-1, channels, -1)
@@ -219,7 +219,7 @@ def _equalizing(index: Tensor) -> Tensor:
     step = (index.shape[2] - of_largest) // 255
     below = up_to - count
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
-    # A picture with almost a single value stays unchanged (step 0).
+    # An image with almost a single value stays unchanged (step 0).
     unchanged = torch.arange(256, dtype=torch.int32, device=index.device)
     return torch.where(step > 0, table, unchanged).to(torch.uint8)
 

@@ -23,7 +23,7 @@ def roll(inputs: Tensor, rows: Tensor, columns: Tensor, largest: int) -> Tensor:
     """Shift each sample of [B, ..., H, W] circularly."""
     flat = inputs.flatten(1, -3)
     height, width = inputs.shape[-2:]
-    # Padding never exceeds the picture's size, because a larger circular shift equals its remainder.
+    # Padding never exceeds the image's size, because a larger circular shift equals its remainder.
     down, right = min(largest, height), min(largest, width)
     if largest > down:
         rows = rows % height

@@ -66,10 +66,10 @@ class EventCamera:
         """
         end = int(times_us[-1])
         if times_us[0] != 0 or (np.diff(times_us) <= 0).any() or end >= 2**31:
-            raise ValueError("times_us must start at 0, ascend, and stay below 2**31 microseconds")
+            raise ValueError("times_us must start at 0, increase, and stay below 2**31 microseconds")
         time_bits = end.bit_length()
         if len(recordings).bit_length() + (self.height * self.width).bit_length() + time_bits + 1 > 63:
-            raise ValueError("too many pixels times microseconds at once: record fewer scenes in one call")
+            raise ValueError("too many pixels x microseconds for one call: record fewer scenes at a time")
         # One integer per candidate event: a single sort orders them by recording, pixel, time and polarity.
         candidates = [
             (cell << time_bits | t) << 1 | p for cell, t, p in self._crossings(samples, times_us, len(recordings))

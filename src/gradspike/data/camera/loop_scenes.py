@@ -1,12 +1,12 @@
-"""The scene recorded for CIFAR10-DVS: a CIFAR-10 picture moving on a monitor, computed in integers.
+"""The scene recorded for CIFAR10-DVS: a CIFAR-10 image moving on a monitor, computed in integers.
 
-Li, Liu, Ji, Li & Shi (Front. Neurosci. 2017) enlarged each picture to 512x512 by bicubic interpolation and moved it
+Li, Liu, Ji, Li & Shi (Front. Neurosci. 2017) enlarged each image to 512x512 by bicubic interpolation and moved it
 smoothly along a closed loop six times. The loop is a diamond: each side spans 10 pixels along both axes at 200 pixels
 per second and axis, which takes 50 ms per side, 200 ms per loop and 1.2 s in total. Size, interpolation and number of
 loops are from the paper's abstract and the data set's description. Step and speed are from public code that reproduces
 the recordings with the paper's numbers.
 
-Assumptions: the monitor's refresh is not simulated. The picture fills the sensor, with 4x4 monitor pixels per sensor
+Assumptions: the monitor's refresh is not simulated. The image fills the sensor, with 4x4 monitor pixels per sensor
 pixel. Its edge pixels are replicated outwards: on a black background, the outline alone would cause 40 % of the events.
 """
 
@@ -23,7 +23,7 @@ SENSOR = 128
 MONITOR = 512
 LOOPS = 6
 CORNERS = ((-10, 0), (0, -10), (10, 0), (0, 10), (-10, 0))
-"""(x, y) offset of the picture from the centre, in monitor pixels."""
+"""(x, y) offset of the image from the centre, in monitor pixels."""
 STEP_US = 5000
 """Time per monitor pixel along each axis."""
 
@@ -33,7 +33,7 @@ _WHITE = 65535
 
 
 def path() -> NDArray[np.int64]:
-    """Position of the picture at each sample time, int64 [241, 2 (x, y)], in monitor pixels."""
+    """Position of the image at each sample time, int64 [241, 2 (x, y)], in monitor pixels."""
     legs = [np.linspace(start, end, 10, endpoint=False) for start, end in pairwise(np.array(CORNERS))]
     loop = np.rint(np.concatenate(legs)).astype(np.int64)
     return np.concatenate([np.tile(loop, (LOOPS, 1)), loop[:1]])
@@ -45,7 +45,7 @@ def sample_times() -> NDArray[np.int64]:
 
 
 def scenes(pictures: NDArray[np.uint8]) -> Iterator[NDArray[np.uint16]]:
-    """Yield sensor intensities uint16 [R, 128, 128] at each point of the path, for pictures uint8 [R, 3, 32, 32]."""
+    """Yield sensor intensities uint16 [R, 128, 128] at each point of the path, for images uint8 [R, 3, 32, 32]."""
     covered = _covered(_on_monitor(pictures))
     seen: dict[tuple[int, int], NDArray[np.uint16]] = {}
     for x, y in path().tolist():
@@ -81,7 +81,7 @@ def _covered(light: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 @cache
 def _bicubic(pixels: int) -> NDArray[np.float64]:
-    """Weights (in 2**-16) of picture pixels for each monitor pixel, with replicated edges: [512, pixels].
+    """Weights (in 2**-16) of image pixels for each monitor pixel, with replicated edges: [512, pixels].
 
     Keys' cubic kernel with a = -1/2 (IEEE TASSP 1981). The 16 distances are odd multiples of 1/32, where the kernel's
     values are multiples of 2**-16.

@@ -60,7 +60,7 @@ def read_aedat2(data: bytes, chip: str | None = None) -> Recording:
     """Read an AEDAT 2.0 file. chip: a key of CHIPS, or None to use the header's. Raises BadRecordingError."""
     lines, start = header_of(data)
     if (len(data) - start) % 8:
-        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last whole event")
+        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last complete event")
     words = np.frombuffer(data, dtype=">u4", offset=start).astype(np.uint32)
     address, stamps = words[::2], words[1::2]
     in_header = next((found[1].decode("utf-8", "replace") for line in lines if (found := _CHIP.match(line))), None)
@@ -84,8 +84,8 @@ def _chip(in_header: str | None, wanted: str | None) -> str | None:
     short = in_header.rpartition(".")[2]
     if found is None and wanted is None:
         raise BadRecordingError(
-            f"recorded with an {unknown('sensor', short, CHIPS)}. If its addresses are laid out like those of one of "
-            "these, set dataset.chip"
+            f"recorded with an {unknown('sensor', short, CHIPS)}. If its address layout matches one of these, set "
+            "dataset.chip"
         )
     if found is not None and wanted not in (None, found):
         raise BadRecordingError(f"its header names the sensor {short}, but a {wanted} is expected")
@@ -99,20 +99,17 @@ def _without_name(address: NDArray[np.uint32]) -> str:
     if wrong <= MAX_LEFT_OUT * len(address):
         return "dvs128"
     fitting = chips_that_fit(address, MAX_LEFT_OUT)
-    advice = (
-        f"They fit {' or '.join(f'dataset.chip={name} ({CHIPS[name].width}x{CHIPS[name].height})' for name in fitting)}"
-        if fitting
-        else f"dataset.chip takes {', '.join(CHIPS)}, and they fit none of these"
-    )
+    choices = (f"dataset.chip={name} ({CHIPS[name].width}x{CHIPS[name].height})" for name in fitting)
+    advice = f"They match {' or '.join(choices)}" if fitting else f"They match no known chip ({', '.join(CHIPS)})"
     raise BadRecordingError(
-        f"its header names no sensor, and {percent(wrong / len(address))} of its {len(address):,} addresses are not "
-        f"those of a DVS128. {advice}"
+        f"its header names no sensor, and {percent(wrong / len(address))} of its {len(address):,} addresses are "
+        f"invalid for a DVS128. {advice}"
     )
 
 
 def _left_out(decoded: Decoded, chip: str) -> tuple[int, str]:
     parts = (
-        (decoded.strays, f"at addresses that a {chip} does not have"),
+        (decoded.strays, f"at addresses invalid for a {chip}"),
         (decoded.pulses, "pulses at the synchronisation or external input"),
     )
     return sum(count for count, _ in parts), ", ".join(f"{count:,} {what}" for count, what in parts if count)

@@ -31,7 +31,7 @@ def read_aedat3(data: bytes) -> Recording:
     """
     lines, start = header_of(data)
     if b"#!END-HEADER" not in lines:
-        raise BadRecordingError("the line #!END-HEADER is missing from its header")
+        raise BadRecordingError("its header has no #!END-HEADER line")
     packets, special = [], 0
     while start < len(data):
         if start + _PACKET.size > len(data):
@@ -48,7 +48,7 @@ def read_aedat3(data: bytes) -> Recording:
         start += size * number
     word = np.concatenate([words[:, 0] for words, _ in packets]) if packets else np.zeros(0, np.uint32)
     if any((words[:, 1] >> 31).any() or overflow < 0 for words, overflow in packets):
-        raise BadRecordingError("holds timestamps beyond their 31 bits")
+        raise BadRecordingError("contains timestamps of more than 31 bits")
     t = [words[:, 1].astype(np.int64) + (overflow << 31) for words, overflow in packets]
     time = np.concatenate(t) if t else np.zeros(0, np.int64)
     valid = (word & 1).astype(np.bool_)

@@ -49,9 +49,9 @@ def read_aedat4(data: bytes) -> Recording:
                 raise
             raise BadRecordingError(f"cannot be decoded as .aedat4: {error}") from error
     if not streams:
-        raise BadRecordingError("holds no event stream")
+        raise BadRecordingError("contains no event stream")
     if len(streams) > 1:
-        raise BadRecordingError(f"holds {len(streams)} event streams: export each to a file of its own")
+        raise BadRecordingError(f"contains {len(streams)} event streams: export each one to its own file")
     return replace(_joined(packets), special=others, sensor=_sensor(description))
 
 
@@ -102,9 +102,9 @@ def _joined(packets: list[NDArray[Any]]) -> Recording:
     events = np.concatenate(packets)
     for name in ("x", "y"):
         if len(events) and events[name].max() >= 2**15:
-            raise BadRecordingError(f"column {name} goes up to {events[name].max()}, beyond any sensor")
+            raise BadRecordingError(f"column {name} contains {events[name].max()}, larger than any sensor")
     on = events["on" if "on" in (events.dtype.names or ()) else "p"]  # the field name depends on the package version
     x, y = events["x"].astype(np.int16), events["y"].astype(np.int16)
     if len(events) and events["t"].max() >= 2**63:
-        raise BadRecordingError("holds negative times")
+        raise BadRecordingError("contains negative times")
     return Recording(events["t"].astype(np.int64), x, y, on.astype(np.bool_))

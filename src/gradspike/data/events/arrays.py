@@ -52,7 +52,7 @@ def load_npy(data: bytes) -> NDArray[Any]:
 
 def _unreadable(error: Exception, ending: str) -> BadRecordingError:
     if "allow_pickle" in str(error):
-        return BadRecordingError("holds pickled objects, which can run code and have no place in a data file")
+        return BadRecordingError("contains pickled objects, which can run code and are not allowed in a data file")
     return BadRecordingError(f"cannot be read as {ending}: {error}")
 
 
@@ -60,7 +60,7 @@ def _from_array(array: NDArray[Any]) -> Recording:
     if array.dtype.names:
         return _from_columns({name: array[name] for name in array.dtype.names})
     if array.ndim != 2 or array.shape[1] != 4:
-        raise BadRecordingError(f"holds an array of shape {array.shape}; events are [E, 4]: t, x, y, p")
+        raise BadRecordingError(f"contains an array of shape {array.shape}; events are [E, 4]: t, x, y, p")
     return recording_of(*array.T)
 
 
@@ -88,22 +88,22 @@ def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[A
         low, high = columns["t"].min(), columns["t"].max()
         if low < 0:
             raise BadRecordingError(
-                f"column t holds negative times, the first {columns['t'][columns['t'] < 0][0]:,.0f}: 32-bit times that "
-                "wrapped, or counted from a trigger; store times from 0 as 64-bit integers"
+                f"column t contains negative times (first: {columns['t'][columns['t'] < 0][0]:,.0f}): 32-bit times "
+                "that wrapped, or counted from a trigger; store times from 0 as 64-bit integers"
             )
         if high >= (2**53 if columns["t"].dtype.kind == "f" else 2**63):
-            raise BadRecordingError(f"column t goes up to {high}, beyond what {columns['t'].dtype} can hold exactly")
+            raise BadRecordingError(f"column t contains {high}, more than {columns['t'].dtype} represents exactly")
         for name in ("x", "y"):
             low, high = columns[name].min(), columns[name].max()
             if low < 0:
-                raise BadRecordingError(f"column {name} goes down to {low}, and pixels count from 0")
+                raise BadRecordingError(f"column {name} contains {low}, but pixels count from 0")
             if high >= 2**15:
-                raise BadRecordingError(f"column {name} goes up to {high}, beyond any sensor")
+                raise BadRecordingError(f"column {name} contains {high}, larger than any sensor")
     polarity = columns["p"]
     if polarity.dtype.kind != "b" and not (
         ((polarity == 1) | (polarity == 0)).all() or ((polarity == 1) | (polarity == -1)).all()
     ):
-        raise BadRecordingError("column p holds other values than 0 and 1 (or -1 and 1)")
+        raise BadRecordingError("column p contains values other than 0 and 1 (or -1 and 1)")
     x16, y16 = columns["x"].astype(np.int16), columns["y"].astype(np.int16)
     return Recording(columns["t"].astype(np.int64), x16, y16, polarity > 0)
 
@@ -111,10 +111,10 @@ def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[A
 def _check_whole(name: str, column: NDArray[Any]) -> None:
     """Raise BadRecordingError unless all values of a column are integers."""
     if column.dtype.kind not in "iuf" + "b" * (name == "p"):
-        raise BadRecordingError(f"column {name} holds {column.dtype}, not numbers")
+        raise BadRecordingError(f"column {name} has type {column.dtype}, not numbers")
     if column.dtype.kind == "f" and not np.isfinite(column).all():
         count = int(np.count_nonzero(~np.isfinite(column)))
-        raise BadRecordingError(f"column {name} holds NaN or infinity in {counted(count, 'value')}")
+        raise BadRecordingError(f"column {name} contains NaN or infinity in {counted(count, 'value')}")
     if column.dtype.kind == "f" and not (column == np.rint(column)).all():
         hint = "; times are whole microseconds" if name == "t" else ""
-        raise BadRecordingError(f"column {name} holds numbers that are not whole{hint}")
+        raise BadRecordingError(f"column {name} contains fractional numbers{hint}")

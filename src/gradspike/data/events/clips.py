@@ -97,8 +97,7 @@ class ClipFrames:
                     )
                     if label >= self.classes:
                         raise BadRecordingError(
-                            f"holds the label {label}, but the labels of {self.classes} classes go up to "
-                            f"{self.classes - 1}"
+                            f"has label {label}; with {self.classes} classes, labels are 0 to {self.classes - 1}"
                         )
                     samples.append((label, clip.number, 0, 0, frames))
                     continue
@@ -191,8 +190,8 @@ class ClipFrames:
         needed = windows * self.time_steps * 2 * self.image_size**2
         if needed > _memory() / 2:  # the frames are copied once
             raise BadRecordingError(
-                f"makes {counted(windows, 'window')}, {size_text(needed)} of frames: more than this machine's memory "
-                f"can take. Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
+                f"gives {counted(windows, 'window')}, {size_text(needed)} of frames: more than fits in this machine's "
+                f"memory. Choose a longer window_ms or stride_ms (they are {(self.window_us or 0) / 1000:g} and "
                 f"{(self.stride_us or 0) / 1000:g})"
             )
 
@@ -204,7 +203,7 @@ def _part_of(clip: Clip, recording: Recording) -> tuple[Recording, int, int]:
     part = recording[slice(*np.searchsorted(recording.t, (clip.begin_us, clip.end_us)).tolist())]
     if not len(part):
         raise BadRecordingError(
-            f"has no events between {clip.begin_us:,} and {clip.end_us:,} us, where its labels place one"
+            f"has no events between {clip.begin_us:,} and {clip.end_us:,} us, although its labels list a clip there"
         )
     return part, clip.begin_us, 0
 

@@ -29,7 +29,7 @@ def in_order(recording: Recording, on_disorder: Literal["error", "sort"]) -> tup
     if late.max() > JITTER_US:
         event = int(np.argmax(late > JITTER_US))
         raise BadRecordingError(
-            f"time goes backwards by {late[event]:,} us at event {event:,}, too far to be sorted as jitter (at most "
+            f"time goes backwards by {late[event]:,} us at event {event:,}, too much for jitter (at most "
             f"{JITTER_US:,} us): the clock was reset or wrapped, so split the file there"
         )
     return recording[np.argsort(t, kind="stable")], int(np.count_nonzero(late))
@@ -50,7 +50,7 @@ def jump(recording: Recording) -> str | None:
         rest -= gap
         if gap > rest:
             return (
-                f"{duration(gap)} pass without an event after event {event:,}, more than the rest of the recording "
+                f"no event for {duration(gap)} after event {event:,}, longer than the rest of the recording "
                 f"({duration(rest)}, {counted(len(recording), 'event')})"
             )
     return None

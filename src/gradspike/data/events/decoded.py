@@ -46,7 +46,7 @@ def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
     if decoded.get("left_out"):
         lines.append(
             f"{counted(decoded['left_out'], 'event')} left out ({percent(decoded['left_out_share'])}): pulses, events "
-            "marked as invalid, or addresses that the sensor does not have"
+            "marked as invalid, or addresses outside the sensor"
         )
     if decoded.get("disordered"):
         lines.append(
@@ -55,7 +55,7 @@ def decoding_lines(decoded: Mapping[str, Any]) -> list[str]:
         )
     if jumping := decoded.get("recordings_with_jumps", ()):
         count = counted(len(jumping), "recording")
-        lines.append(f"gap longer than all the rest (a jump of the clock?) in {count}: {listed(jumping)}")
+        lines.append(f"gap longer than the rest of the recording (a clock jump?) in {count}: {listed(jumping)}")
     return lines
 
 

@@ -42,13 +42,13 @@ def to_frames(
     if not len(t):
         return np.zeros(shape, dtype=np.uint8)
     if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
-        raise ValueError(f"an event lies outside the sensor of {width} x {height} pixels")
+        raise ValueError(f"an event is outside the sensor of {width} x {height} pixels")
     if bins == "equal_time":
         start, end = span_us if span_us is not None else (int(t[0]), int(t[-1]) + 1)
         if t[0] < start or t[-1] >= end:
-            raise ValueError(f"an event lies outside the recording from {start} to {end} us")
+            raise ValueError(f"an event is outside the recording, which lasts from {start} to {end} us")
         if (end - start) * time_steps >= 2**63:
-            raise ValueError(f"{end - start:,} us cannot be divided into {counted(time_steps, 'frame')}")
+            raise ValueError(f"{end - start:,} us are too long to divide into {counted(time_steps, 'frame')}")
         step = (t.astype(np.int64) - start) * time_steps // (end - start)
     else:
         step = np.arange(len(t)) * time_steps // len(t)

@@ -89,7 +89,9 @@ def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> It
                 archive = replace(Files.open(inner), shown_as=Path(files.shown(entry.name)))
             places.append(stack.enter_context(archive.readable(place)))
         if not places:
-            raise UserError(f"{files.shown()}: holds no recordings ({', '.join(endings)}) and no archives of them.")
+            raise UserError(
+                f"{files.shown()}: contains neither recordings ({', '.join(endings)}) nor archives of recordings."
+            )
         yield places
 
 

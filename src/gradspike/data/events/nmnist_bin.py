@@ -14,7 +14,7 @@ def read_bin(data: bytes) -> Recording:
     y = 240 marks a timestamp overflow of 2**13 microseconds instead of an event (the data set's Read_Ndataset.m).
     """
     if len(data) % 5:
-        raise BadRecordingError(f"truncated: {counted(len(data) % 5, 'byte')} after the last whole event")
+        raise BadRecordingError(f"truncated: {counted(len(data) % 5, 'byte')} after the last complete event")
     columns = np.frombuffer(data, dtype=np.uint8).reshape(-1, 5)
     words = columns.astype(np.int64)
     t = (words[:, 2] & 127) << 16 | words[:, 3] << 8 | words[:, 4]

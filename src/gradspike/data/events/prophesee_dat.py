@@ -34,20 +34,20 @@ def read_dat(data: bytes) -> Recording:
         raise BadRecordingError(f"is a Prophesee RAW file ({kind}), not a .dat file")
     version = next((int(found[1]) for line in header if (found := re.match(rb"% Version (\d+)", line))), 2)
     if version < 2:
-        raise BadRecordingError(f"is a .dat file of version {version}; version 2 can be read")
+        raise BadRecordingError(f"is a .dat file of version {version}; only version 2 is supported")
     if len(data) < start + 2:
         raise BadRecordingError("the file ends after its header")
     if data[start] not in _CHANGES:
-        raise BadRecordingError(f"holds events of type {data[start]}; change detection events have type 0 or 12")
+        raise BadRecordingError(f"contains events of type {data[start]}; change detection events have type 0 or 12")
     if data[start + 1] != 8:
         raise BadRecordingError(f"has events of {counted(data[start + 1], 'byte')}; change detection events have 8")
     start += 2
     if (len(data) - start) % 8:
-        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last whole event")
+        raise BadRecordingError(f"truncated: {counted((len(data) - start) % 8, 'byte')} after the last complete event")
     words = np.frombuffer(data, dtype="<u4", offset=start).astype(np.uint32)
     place = words[1::2]
     if (place >> 29).any():
-        raise BadRecordingError("holds polarities other than 0 and 1")
+        raise BadRecordingError("contains polarities other than 0 and 1")
     x, y = (place & 0x3FFF).astype(np.int16), (place >> 14 & 0x3FFF).astype(np.int16)
     return Recording(unwrap(words[::2]), x, y, (place >> 28 & 1).astype(np.bool_), sensor=_sensor(header))
 

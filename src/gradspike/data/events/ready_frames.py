@@ -39,19 +39,19 @@ def read_ready_frames(
     """
     frames, label = _load(data)
     if len(frames) != time_steps:
-        raise BadRecordingError(f"holds {counted(len(frames), 'frame')}: set time_steps={len(frames)}")
+        raise BadRecordingError(f"contains {counted(len(frames), 'frame')}: set time_steps={len(frames)}")
     empty = np.isnan(frames).all(axis=(1, 2, 3), keepdims=True)  # an empty frame was divided by its maximum, 0
     values = np.where(empty, np.float32(0), frames)
     if not np.isfinite(values).all():
-        raise BadRecordingError(f"holds NaN or infinity in {counted(int((~np.isfinite(values)).sum()), 'value')}")
+        raise BadRecordingError(f"contains NaN or infinity in {counted(int((~np.isfinite(values)).sum()), 'value')}")
     if values.min() < 0:
-        raise BadRecordingError("holds negative values, so neither counts nor frames in the range 0 to 1")
+        raise BadRecordingError("contains negative values; frames are counts, or values from 0 to 1")
     if resize == "tet":
         if values.max() > 1:
-            raise BadRecordingError("holds values above 1; the released code takes frames in the range 0 to 1")
+            raise BadRecordingError("contains values above 1; the released code expects frames with values from 0 to 1")
         return tet_resize(values, image_size), label
     if (values != np.rint(values)).any():
-        raise BadRecordingError("holds values that are not whole, so not event counts: set dataset.resize=tet")
+        raise BadRecordingError("contains fractional values instead of event counts: set dataset.resize=tet")
     counts = _by_place(_by_place(values, image_size).swapaxes(2, 3), image_size).swapaxes(2, 3)
     if binning == "binary":
         counts = (counts > 0).astype(np.float64)
@@ -74,14 +74,16 @@ def _load(data: bytes) -> tuple[NDArray[np.float32], int]:
             raise BadRecordingError(calls(code)) from error
         # torch's own message advises loading it anyway.
         advice = isinstance(error, pickle.UnpicklingError)
-        reason = "it is not a file of tensors" if advice else first_line(error)
+        reason = "it is not a tensor file" if advice else first_line(error)
         raise BadRecordingError(f"cannot be read as [frames, label]: {reason}") from error
     if array.ndim == 4 and array.shape[0] == 2 and array.shape[1] == array.shape[2]:
         array = array.transpose(3, 0, 1, 2)
     if array.ndim != 4 or array.shape[1] != 2 or array.shape[2] != array.shape[3]:
-        raise BadRecordingError(f"holds frames of shape {tuple(array.shape)} instead of [T, 2, H, H] or [2, H, H, T]")
+        raise BadRecordingError(
+            f"contains frames of shape {tuple(array.shape)} instead of [T, 2, H, H] or [2, H, H, T]"
+        )
     if not number.is_integer() or number < 0:
-        raise BadRecordingError(f"holds the label {number}")
+        raise BadRecordingError(f"has label {number}; labels are whole numbers from 0")
     return array, int(number)
 
 

@@ -56,8 +56,8 @@ class Recording:
     def check_left_out(self, most: float) -> None:
         """Raise BadRecordingError if there are no events, or if the fraction left out exceeds `most`."""
         if not len(self):
-            others = f" (but {self.special:,} that are no change in brightness)" if self.special else ""
-            raise BadRecordingError(f"holds no events{others}")
+            others = f" (except {self.special:,} that do not mark a change in brightness)" if self.special else ""
+            raise BadRecordingError(f"contains no events{others}")
         total = len(self) + self.left_out
         if self.left_out > most * total:
             raise BadRecordingError(
@@ -86,12 +86,12 @@ class Recording:
             raise BadRecordingError(
                 f"{counted(len(outside), 'event')} outside the sensor of {width}x{height} pixels, the first at column "
                 f"{self.x[first]}, row {self.y[first]}; "
-                + (f"its header names a sensor of {columns}x{rows}" if self.sensor else f"they need {columns}x{rows}")
+                + (f"its header gives a sensor of {columns}x{rows}" if self.sensor else f"they need {columns}x{rows}")
             )
         if self.sensor and (self.sensor[0] < width or self.sensor[1] < height):
             columns, rows = self.sensor
             raise BadRecordingError(
-                f"its header names a sensor of {columns}x{rows} pixels, smaller than the {width}x{height} expected"
+                f"its header gives a sensor of {columns}x{rows} pixels, smaller than the expected {width}x{height}"
             )
 
 
@@ -101,7 +101,7 @@ def _remedy(back_us: int) -> str:
         return "if this is jitter, add dataset.on_disorder=sort"
     for bits in (32, 31, 24, 23):
         if 0.99 * 2**bits < back_us <= 2**bits:
-            return f"this is a clock of {bits} bits that wrapped: store unwrapped times as 64-bit integers"
+            return f"this is a {bits}-bit clock that wrapped: store unwrapped times as 64-bit integers"
     return "the clock was reset: split the file there"
 
 

@@ -28,7 +28,7 @@ def read_recording(name: str, data: bytes, chip: str | None = None) -> Recording
     """
     ending = os.path.splitext(name)[1].lower()
     if ending not in READERS:
-        raise BadRecordingError(f"is not one of {', '.join(READERS)}")
+        raise BadRecordingError(f"has none of the extensions {', '.join(READERS)}")
     if not data:
         raise BadRecordingError("is empty (0 bytes)")
     reader = READERS[ending]
@@ -56,7 +56,7 @@ def read_aedat(data: bytes, chip: str | None = None) -> Recording:
         return read_aedat4(data)
     if not data.startswith(b"#"):
         raise BadRecordingError("has no AEDAT header (lines that start with '#')")
-    raise BadRecordingError(f"is AEDAT {version}; versions 2.0, 3.1 and 4.0 can be read")
+    raise BadRecordingError(f"is AEDAT {version}; versions 2.0, 3.1 and 4.0 are supported")
 
 
 READERS: dict[str, Callable[[bytes], Recording]] = {

@@ -133,7 +133,7 @@ class EventSource(FileSource[RecordingsT]):
         missing = self._missing_classes(frames, splits)
         if missing:
             raise UserError(
-                f"No training recording is left of the class{'es' if len(missing) > 1 else ''} "
+                f"No training recording is left for the class{'es' if len(missing) > 1 else ''} "
                 f"{listed(missing)}. Add recordings, or remove the class from all splits and lower dataset.classes."
             )
         return splits
@@ -217,15 +217,15 @@ class EventSource(FileSource[RecordingsT]):
             columns, rows = decoded["extent"]
             width, height = self.sensor
             raise UserError(
-                f"{files.shown()}: no event lies beyond column {columns - 1} and row {rows - 1} of the sensor's "
-                f"{width}x{height} pixels, so every recording would fill only a corner of its frames. "
+                f"{files.shown()}: all events are in columns 0 to {columns - 1} and rows 0 to {rows - 1} of the "
+                f"sensor's {width}x{height} pixels, so every recording would fill only a corner of its frames. "
                 + self.advice_on_sensor(needed)
             )
 
     def advice_on_sensor(self, needed: tuple[int, int]) -> str:
         """What to do if the events need a different sensor size."""
         return (
-            f"These are not recordings as {self.what} has them. For your own recordings, use dataset=event_folder "
+            f"These recordings are not from {self.what}. For your own recordings, use dataset=event_folder "
             f"dataset.sensor_size={size_option(needed)}."
         )
 

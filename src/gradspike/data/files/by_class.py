@@ -53,8 +53,8 @@ def samples_root(
         return files
     if len(roots) > 1:
         raise UserError(
-            f"{files.shown()} holds several data sets: {listed(sorted(roots))}. Name one with dataset.source, "
-            "unpacking an archive first."
+            f"{files.shown()} contains several data sets: {listed(sorted(roots))}. Choose one with "
+            "dataset.source (unpack an archive first)."
         )
     return files.below(roots.pop())
 
@@ -87,9 +87,9 @@ def list_by_class(
         if len(inner) == 1 and inner[0] in known:
             found.setdefault(split_of[top], {}).setdefault(known[inner[0]], []).append(entry)
         elif len(inner) == 1:
-            bad.append(BadFile(files.shown(entry.name), "is in no class folder"))
+            bad.append(BadFile(files.shown(entry.name), "is not in a class folder"))
         elif not entry.name.lower().endswith(tuple(extensions)):
-            bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(extensions)}"))
+            bad.append(BadFile(files.shown(entry.name), f"has none of the extensions {', '.join(extensions)}"))
         else:
             found.setdefault(split_of[top], {}).setdefault(class_name(inner[0]), []).append(entry)
     ordered: dict[Split, dict[str, tuple[Entry, ...]]] = {

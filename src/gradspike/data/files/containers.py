@@ -23,7 +23,7 @@ from gradspike.errors import UserError
 BLOCK = tarfile.BLOCKSIZE
 BOMB_BYTES = 64 * 2**20
 BOMB_RATIO = 200
-"""An archive member that exceeds both limits is not data: pictures and events compress by a factor of 20 at most."""
+"""An archive member that exceeds both limits is not data: images and events compress by a factor of 20 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def refuse_bomb(unpacked: int, packed: int) -> None:
     """Raise Implausible if the unpacked size in an archive's header is implausible for its packed size."""
     if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
         raise Implausible(
-            f"would unpack from {packed:,} to {unpacked:,} bytes, as no data do; if it is what you expect, unpack it "
-            "yourself"
+            f"would unpack from {packed:,} to {unpacked:,} bytes, as an archive made to fill a disk does; if you "
+            "trust it, unpack it yourself"
         )
 
 
@@ -150,7 +150,7 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
         with path.open("rb") as file:
             file.seek(last.offset_data + (-(-last.size // BLOCK) * BLOCK if last.isreg() else 0))
             if file.read(BLOCK) != bytes(BLOCK):
-                raise tarfile.ReadError("it ends before its end mark")
+                raise tarfile.ReadError("its end marker is missing")
     return Listed(tuple(entries.values()), tuple(bad.values()), leavings.counts())
 
 

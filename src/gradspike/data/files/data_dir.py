@@ -24,7 +24,7 @@ def check_data_dir(path: str | Path) -> Path:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"data_dir={folder} cannot be created ({error.strerror}). Prepared data is kept there: "
+            f"data_dir={folder} cannot be created ({error.strerror}). Prepared data sets are stored there: "
             f"choose another folder with data_dir=..., or change its permissions."
         ) from error
     return folder

@@ -30,7 +30,7 @@ from gradspike.data.files.members import opener, tar_member, zip_member
 from gradspike.errors import UserError
 
 MOST_BYTES = 2**30
-"""Size limit for a picture, list or pickle; no real one is larger."""
+"""Size limit for an image, list or pickle; no real one is larger."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -67,7 +67,7 @@ class Files:
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
         raise UserError(
-            f"{path} is not a folder, and cannot be read as a zip or tar file. A download may be incomplete: compare "
+            f"{path} is neither a folder nor a readable zip or tar file. A download may be incomplete: compare "
             "its size, or download it again."
         )
 
@@ -134,7 +134,7 @@ class Files:
         """Read a file of up to `most` bytes. Raises OSError or ValueError with a reason for the user."""
         name = self.root + entry.name
         if entry.size > most:
-            raise ValueError(f"has {entry.size:,} bytes; at most {most:,.0f} are read")
+            raise ValueError(f"has {entry.size:,} bytes; the limit is {most:,.0f}")
         if self.kind == "folder":
             return (self.path / name).read_bytes()
         if self.kind == "tar" and not self.compressed:

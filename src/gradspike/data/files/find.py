@@ -28,8 +28,8 @@ def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], 
         f"{what} was not found in data_dir={data_dir}.\n"
         f"  Looked for: {', '.join(searched)}\n"
         f"  Put there: {put}\n"
-        f"  Or name the folder or archive, wherever it is: dataset.source=<path>. (data_dir itself must be writable: "
-        "the prepared set is kept there.)"
+        f"  Or give the path of the folder or archive: dataset.source=<path>. (data_dir itself must be writable: the "
+        "prepared data set is stored there.)"
     )
 
 
@@ -46,6 +46,6 @@ def nearest_path(path: Path) -> str:
         names = []
     alike = get_close_matches(missing[0], names, n=1, cutoff=0.6) if missing else []
     if not alike:
-        return f" The nearest path that exists is {existing}."
+        return f" The closest existing path is {existing}."
     found = existing.joinpath(alike[0], *missing[1:])
     return f" Did you mean {found if found.exists() else existing / alike[0]}?"

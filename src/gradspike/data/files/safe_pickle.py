@@ -37,7 +37,7 @@ class _Unpickler(pickle._Unpickler):
 
 def calls(code: str) -> str:
     """The reason to refuse a pickle that calls `code`."""
-    return f"is a pickle that calls {code} when it is loaded, which has no place in a data file. Nothing of it was run"
+    return f"is a pickle that calls {code} when loaded, which is not allowed in a data file. It was not run"
 
 
 def foreign_call(content: bytes, known: Collection[str]) -> str | None:

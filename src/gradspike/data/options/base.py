@@ -25,7 +25,7 @@ class AugmentConfig(Strict):
 
     @property
     def policy(self) -> str | None:
-        """AutoAugment's policy (pictures)."""
+        """AutoAugment's policy (images)."""
         return None
 
     @property
@@ -45,7 +45,7 @@ class DatasetConfig(Strict):
     touches: ClassVar[Touches] = Touches.DATA
 
     kind: ClassVar[Literal["image", "frames"]]
-    """image: a sample is a still picture [C, H, W]; frames: a sequence of frames [T, C, H, W]."""
+    """image: a sample is a still image [C, H, W]; frames: a sequence of frames [T, C, H, W]."""
     channels: ClassVar[int]
     max_time_steps: ClassVar[int]
 
@@ -91,13 +91,13 @@ class DatasetConfig(Strict):
         """Raise ValueError unless the data set supports `time_steps` time steps."""
         if not 1 <= time_steps <= self.max_time_steps:
             raise ValueError(
-                f"time_steps={time_steps}: the data set '{self.name}' takes 1 to {self.max_time_steps}; "
+                f"time_steps={time_steps}: the data set '{self.name}' allows 1 to {self.max_time_steps}; "
                 f"{self.time_steps_reason()}"
             )
 
     def time_steps_reason(self) -> str:
         """The reason for the upper limit, as the end of a sentence."""
-        return "a still picture gains nothing from more steps."
+        return "more steps add nothing to a still image."
 
 
 class FilesConfig(DatasetConfig):

@@ -57,7 +57,7 @@ class EventsConfig(DatasetConfig):
     @override
     def time_steps_reason(self) -> str:
         """Why there is an upper limit, as a sentence."""
-        return "shorter frames hold hardly any events."
+        return "shorter frames contain hardly any events."
 
 
 class DigitsEventsConfig(EventsConfig):
@@ -74,7 +74,7 @@ class DigitsEventsConfig(EventsConfig):
 
     def time_steps_reason(self) -> str:
         """Why there is an upper limit, as a sentence."""
-        return "a recording lasts 300 ms, and frames shorter than 3 ms hold hardly any events."
+        return "a recording lasts 300 ms, and frames shorter than 3 ms contain hardly any events."
 
 
 class RecordingsConfig(EventsConfig, FilesConfig):
@@ -148,13 +148,13 @@ class Cifar10DvsConfig(RecordingsConfig):
 
 
 class Cifar10DvsSimConfig(Cifar10DvsConfig):
-    """CIFAR-10's pictures, moved as for CIFAR10-DVS and recorded by the simulated event camera."""
+    """CIFAR-10's images, moved as for CIFAR10-DVS and recorded by the simulated event camera."""
 
     name: Literal["cifar10dvs_sim"] = "cifar10dvs_sim"  # type: ignore[assignment]
     per_class: PositiveInt = 1000
     """Recordings per class."""
     camera: CameraConfig = CameraConfig(threshold=0.2)
-    """Natural pictures have less contrast than the digits, so the threshold is half as high: about 170,000 events per
+    """Natural images have less contrast than the digits, so the threshold is half as high: about 170,000 events per
     recording."""
 
 

@@ -1,4 +1,4 @@
-"""Options of data sets of still pictures."""
+"""Options of data sets of still images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageAugmentConfig(AugmentConfig):
-    """Random augmentation of pictures, in this order: resized crop, shift, flip, AutoAugment, cutout."""
+    """Random augmentation of images, in this order: resized crop, shift, flip, AutoAugment, cutout."""
 
     autoaugment: Literal["cifar10", "imagenet"] | None = None
     """Learned AutoAugment policy (Cubuk et al., CVPR 2019), drawn for each sample; null: none."""
@@ -31,7 +31,7 @@ class ImageAugmentConfig(AugmentConfig):
 
 
 class ImageConfig(DatasetConfig):
-    """Options of still pictures."""
+    """Options of still images."""
 
     kind: ClassVar[Literal["image", "frames"]] = "image"
     max_time_steps: ClassVar[int] = 64
@@ -71,7 +71,7 @@ class ImageConfig(DatasetConfig):
     def _resized_crop_needs_whole_pictures(self) -> ImageConfig:
         if self.augment.resized_crop is not None and not self.compressed:
             raise ValueError(
-                "augment.resized_crop needs whole pictures, which only dataset.storage=encoded keeps (imagenet, "
+                "augment.resized_crop needs full-size images, which only dataset.storage=encoded keeps (imagenet, "
                 "image_folder). Set that, or dataset.augment.resized_crop=null"
             )
         return self
@@ -89,12 +89,12 @@ class DigitsConfig(ImageConfig):
 
 
 class PictureFilesConfig(ImageConfig, FilesConfig):
-    """Options of picture files. Grey pictures become RGB."""
+    """Options of image files. Grey images become RGB."""
 
     channels: ClassVar[int] = 3
 
     storage: Form[Literal["pixels", "encoded"]] = "pixels"
-    """Form of the prepared pictures. pixels: decoded, at image_size; encoded: compressed and decoded during training,
+    """Form of the prepared images. pixels: decoded, at image_size; encoded: compressed and decoded during training,
     for sets that are too large for the disk as pixels or need random resized crops."""
 
     @property
@@ -104,7 +104,7 @@ class PictureFilesConfig(ImageConfig, FilesConfig):
 
 
 class Cifar10Config(PictureFilesConfig):
-    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 pictures of 32x32 pixels, 10 classes."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 images of 32x32 pixels, 10 classes."""
 
     name: Literal["cifar10"] = "cifar10"
     image_size: PositiveInt = 32
@@ -118,14 +118,14 @@ class Cifar10Config(PictureFilesConfig):
 
 
 class Cifar100Config(Cifar10Config):
-    """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 pictures of 32x32 pixels, 100 classes."""
+    """CIFAR-100 (Krizhevsky 2009): 50,000 + 10,000 images of 32x32 pixels, 100 classes."""
 
     name: Literal["cifar100"] = "cifar100"  # type: ignore[assignment]
     classes: PositiveInt = 100
 
 
 class TinyImageNetConfig(PictureFilesConfig):
-    """Tiny-ImageNet-200: 100,000 + 10,000 pictures of 64x64 pixels, 200 classes; its `val` is the test split."""
+    """Tiny-ImageNet-200: 100,000 + 10,000 images of 64x64 pixels, 200 classes; its `val` is the test split."""
 
     name: Literal["tiny_imagenet"] = "tiny_imagenet"
     image_size: PositiveInt = 64
@@ -136,7 +136,7 @@ class TinyImageNetConfig(PictureFilesConfig):
 
 
 class ImageNetConfig(PictureFilesConfig):
-    """ImageNet-1k (ILSVRC 2012): 1.28 million pictures, 1,000 classes; its `val` is the test split."""
+    """ImageNet-1k (ILSVRC 2012): 1.28 million images, 1,000 classes; its `val` is the test split."""
 
     name: Literal["imagenet"] = "imagenet"
     image_size: PositiveInt = 224
@@ -146,7 +146,7 @@ class ImageNetConfig(PictureFilesConfig):
     val_fraction: float = Field(default=0.01, ge=0, lt=1)
     storage: Literal["pixels", "encoded"] = "encoded"
     shorter_side: Form[PositiveInt] = 352
-    """Largest shorter side in pixels; larger pictures are scaled down to it during preparation (encoded only)."""
+    """Largest shorter side in pixels; larger images are scaled down to it during preparation (encoded only)."""
     eval_shorter_side: PositiveInt = 256
     """Shorter side in pixels in evaluation, before the centre crop of image_size (encoded only)."""
     normalize: Literal["standard", "unit", "fixed"] = "fixed"
@@ -165,7 +165,7 @@ class ImageNetConfig(PictureFilesConfig):
 
 
 class ImageFolderConfig(ImageNetConfig):
-    """Your own pictures: `split/class/name.ext` in a folder, zip or tar file; PNG, JPEG or WebP."""
+    """Your own images: `split/class/name.ext` in a folder, zip or tar file; PNG, JPEG or WebP."""
 
     name: Literal["image_folder"] = "image_folder"  # type: ignore[assignment]
     image_size: PositiveInt

@@ -1,4 +1,4 @@
-"""Decodes one picture file to RGB and scales it to a fixed size."""
+"""Decodes one image file to RGB and scales it to a fixed size."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError("is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # palettes with transparency, and large pictures
+            warnings.simplefilter("ignore")  # palettes with transparency, and large images
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             picture.load()
             return _upper_bits(picture).convert("RGB")
     except UnidentifiedImageError as error:
-        raise ValueError("is not a PNG, JPEG or WebP picture") from error
+        raise ValueError("is not a PNG, JPEG or WebP image") from error
     except Image.DecompressionBombError as error:
-        raise ValueError("has too many pixels for a picture of a data set") from error
+        raise ValueError("has too many pixels") from error
     # PIL's decoders raise different errors for damaged files (OSError, SyntaxError, EOFError, zlib.error).
     except Exception as error:
         raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from error

@@ -1,8 +1,8 @@
-"""Compressed pictures, decoded and cropped by the loader's workers during training.
+"""Compressed images, decoded and cropped by the loader's workers during training.
 
-Time per picture to decode and scale a crop to 224, on 20 ImageNet pictures and one core (benchmarks/data.py): PIL 4.5
+Time per image to decode and scale a crop to 224, on 20 ImageNet images and one core (benchmarks/data.py): PIL 4.5
 ms, torchvision 3.2 ms; with the shorter side capped at 352 beforehand, 2.7 and 1.9 ms. PIL's draft mode saves a fifth
-of the decoding time on large pictures and almost nothing on capped ones. So pictures are capped and decoded with
+of the decoding time on large images and almost nothing on capped ones. So images are capped and decoded with
 torchvision.
 """
 
@@ -30,7 +30,7 @@ ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class EncodedPictures:
-    """Compressed pictures that can be indexed like a uint8 array [N, 3, image_size, image_size].
+    """Compressed images that can be indexed like a uint8 array [N, 3, image_size, image_size].
 
     stored: uint8, all files concatenated. offsets: int64 [N + 1]; file i is stored[offsets[i]:offsets[i + 1]].
     eval_shorter_side: length of the shorter side before the centre crop. resized_crop: smallest share of the area that
@@ -57,7 +57,7 @@ class EncodedPictures:
         return np.dtype(np.uint8)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode pictures as in evaluation: shorter side scaled to eval_shorter_side, centre crop."""
+        """Decode images as in evaluation: shorter side scaled to eval_shorter_side, centre crop."""
         return self.fetch(indices, None)
 
     def fetch(self, indices: NDArray[np.int64], moment: tuple[int, int] | None) -> NDArray[np.uint8]:
@@ -79,7 +79,7 @@ class EncodedPictures:
         return pictures
 
     def decode(self, index: int) -> Tensor:
-        """Decode a picture at its stored size: uint8 [3, H, W]."""
+        """Decode an image at its stored size: uint8 [3, H, W]."""
         return decode_stored(self.stored[self.offsets[index] : self.offsets[index + 1]])
 
 
@@ -95,7 +95,7 @@ class EncodedSamples(Samples):
 def decode_stored(content: NDArray[np.uint8]) -> Tensor:
     """Decode a JPEG, PNG or WebP file to uint8 [3, H, W]. Raises RuntimeError if that fails.
 
-    16-bit pictures keep their upper 8 bits, as in `decode`.
+    16-bit images keep their upper 8 bits, as in `decode`.
     """
     # A copy, because torch does not accept read-only memory.
     picture: Tensor = decode_image(torch.from_numpy(np.array(content)), mode=ImageReadMode.RGB)
@@ -111,7 +111,7 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop, distributed as in torchvision's RandomResizedCrop.
 
-    The area is uniform between `smallest` and the whole picture, the aspect ratio log-uniform between 3/4 and 4/3. If
+    The area is uniform between `smallest` and the whole image, the aspect ratio log-uniform between 3/4 and 4/3. If
     ten attempts do not fit, the result is the largest centre crop within these ratios.
     """
     for attempt in range(CROP_ATTEMPTS):

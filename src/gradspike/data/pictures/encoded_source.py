@@ -1,6 +1,6 @@
-"""The base class of data sets of large pictures, stored as pixels or compressed (`dataset.storage`).
+"""The base class of data sets of large images, stored as pixels or compressed (`dataset.storage`).
 
-Each file is read and checked once, pictures larger than needed are scaled down, and all bytes go into one array.
+Each file is read and checked once, images larger than needed are scaled down, and all bytes go into one array.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ JPEG_QUALITY = 95
 DECODERS_DIFFER = 2.0
 """Largest mean difference, in 8-bit levels, between two decoders' pixels of a lossy file."""
 MEASURED = 5000
-"""Largest number of training pictures to measure for normalize=standard."""
+"""Largest number of training images to measure for normalize=standard."""
 
 ConfigT = TypeVar("ConfigT", bound=ImageNetConfig)
 
 
 class LargePictureSource(PictureSource[ConfigT]):
-    """A data set of picture files that may be stored compressed."""
+    """A data set of image files that may be stored compressed."""
 
     @override
     def load(self) -> Samples:
@@ -78,7 +78,7 @@ class LargePictureSource(PictureSource[ConfigT]):
 
 
 def _measure(samples: Samples, folder: Path) -> dict[str, Any]:
-    """Mean and standard deviation per channel of evenly spaced training pictures, cropped as in evaluation."""
+    """Mean and standard deviation per channel of evenly spaced training images, cropped as in evaluation."""
     train = samples.indices("train")
     chosen = train[:: -(-len(train) // MEASURED)]
     mean, std = channel_statistics(samples.inputs, chosen, chunk=100)
@@ -87,7 +87,7 @@ def _measure(samples: Samples, folder: Path) -> dict[str, Any]:
 
 
 def read_encoded(items: Sequence[PictureItem], *, files: Files, shorter_side: int) -> Part:
-    """Read pictures into the arrays bytes, lengths, labels, splits and names.
+    """Read images into the arrays bytes, lengths, labels, splits and names.
 
     Every file is decoded once, so damaged files are found now and not during training.
     """
@@ -106,7 +106,7 @@ def read_encoded(items: Sequence[PictureItem], *, files: Files, shorter_side: in
 
 
 def encode(content: bytes, shorter_side: int) -> bytes:
-    """The bytes to store for a picture file. Raises ValueError with a reason to show to the user.
+    """The bytes to store for an image file. Raises ValueError with a reason to show to the user.
 
     RGB and grey files that are small enough are kept unchanged, if the decoder used in training gives the same pixels.
     All others become JPEG, scaled down (Lanczos) if their shorter side is longer than `shorter_side`.

@@ -1,4 +1,4 @@
-"""Lists the pictures of a data set: files, labels, splits, and unusable files."""
+"""Lists the images of a data set: files, labels, splits, and unusable files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PictureItem:
-    """A picture to prepare: its file, its label, and its split (index into SPLITS)."""
+    """An image to prepare: its file, its label, and its split (index into SPLITS)."""
 
     entry: Entry
     label: int
@@ -37,7 +37,7 @@ class PictureItem:
 
 @dataclass(frozen=True)
 class PictureListing:
-    """All pictures of a data set in order, the class names by label, and the unusable files."""
+    """All images of a data set in order, the class names by label, and the unusable files."""
 
     files: Files
     items: tuple[PictureItem, ...]
@@ -45,7 +45,7 @@ class PictureListing:
     bad: tuple[BadFile, ...]
 
     def left_out(self, files: Files) -> dict[str, int]:
-        """Count the `files` behind this listing that are neither pictures of the data set nor bad files."""
+        """Count the `files` behind this listing that are neither images of the data set nor bad files."""
         inside = self.files.root[len(files.root) :]
         used = {inside + item.entry.name for item in self.items}
         return left_out(files, used, {file.path for file in self.bad}, inside)
@@ -54,7 +54,7 @@ class PictureListing:
 def converted(
     items: Sequence[PictureItem], files: Files, convert: Callable[[bytes], T], bad: list[BadFile]
 ) -> Iterator[tuple[PictureItem, T]]:
-    """Yield each picture with `convert(bytes)`; a file that raises OSError or ValueError is added to `bad` instead."""
+    """Yield each image with `convert(bytes)`; a file that raises OSError or ValueError is added to `bad` instead."""
     for item in items:
         try:
             result = convert(files.read(item.entry))
@@ -67,7 +67,7 @@ def converted(
 
 
 def described(items: Sequence[PictureItem]) -> dict[str, NDArray[np.generic]]:
-    """The arrays stored besides the pictures, [n] each: labels int64, splits uint8, names in UTF-8."""
+    """The arrays stored besides the images, [n] each: labels int64, splits uint8, names in UTF-8."""
     return {
         "labels": np.array([item.label for item in items], dtype=np.int64),
         "splits": np.array([item.split for item in items], dtype=np.uint8),
@@ -85,7 +85,7 @@ def list_class_folders(
 
     Without `test`, `val` is the test split, as in ImageNet; `test_may_lack_labels` leaves out a test folder without
     class folders, or with one called images. The other options are those of `list_by_class`. Raises UserError if train
-    or test is missing, or if a class has no training pictures; a class without test pictures is among the bad files.
+    or test is missing, or if a class has no training images; a class without test images is among the bad files.
     """
     found = list_by_class(files, EXTENSIONS, labels=labels, around_classes=around_classes)
     splits = dict(found.splits)
@@ -94,13 +94,13 @@ def list_class_folders(
         unlabelled = tuple(found.files.shown(f"{folder}/") for folder in SPLIT_FOLDERS["test"])
         found = replace(found, bad=tuple(file for file in found.bad if not file.path.startswith(unlabelled)))
     if "val" in splits and "test" not in splits:
-        log.info("%s has no labelled test folder: val is the test split.", files.shown())
+        log.info("%s has no labelled test folder: its val folder is used as the test split.", files.shown())
         splits["test"] = splits.pop("val")
     for split in ("train", "test"):
         if split not in splits:
             tops = sorted({entry.name.partition("/")[0] for entry in found.files.entries()})
             raise UserError(
-                f"{found.files.shown()}: no pictures in {split}/<class>/. Expected train/<class>/name.png and "
+                f"{found.files.shown()}: no images in {split}/<class>/. Expected train/<class>/name.png and "
                 f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {listed(tops) or 'nothing'}"
             )
     return assemble(found.files, splits, found.bad)
@@ -120,11 +120,11 @@ def assemble(
         if untrained:
             raise UserError(
                 f"{files.shown()}: {split} has classes that train does not have: {listed(untrained)}. "
-                f"Their pictures, such as {files.shown(classes[untrained[0]][0].name)}, cannot be learnt."
+                f"Remove them, or add training images. An example: {files.shown(classes[untrained[0]][0].name)}"
             )
         if classes:
             problems += [
-                BadFile(files.shown(split), f"has no pictures of class {name}")
+                BadFile(files.shown(split), f"has no images of class {name}")
                 for name in class_names
                 if name not in classes
             ]

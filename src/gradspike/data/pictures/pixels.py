@@ -1,4 +1,4 @@
-"""Prepares pictures as uint8 pixels of one size."""
+"""Prepares images as uint8 pixels of one size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PART_SIZE = 1000
 
 
 def read_pictures(items: Sequence[PictureItem], *, files: Files, size: int, stored_size: int | None) -> Part:
-    """Decode pictures into the arrays inputs (uint8 [n, 3, size, size]), labels, splits and names.
+    """Decode images into the arrays inputs (uint8 [n, 3, size, size]), labels, splits and names.
 
     stored_size: height and width that every file must have; None: any size.
     """

@@ -1,4 +1,4 @@
-"""The base class of picture sets stored as pixels: listing, preparing, splitting, normalising."""
+"""The base class of image sets stored as pixels: listing, preparing, splitting, normalising."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ ConfigT = TypeVar("ConfigT", bound=PictureFilesConfig)
 
 
 class PictureSource(FileSource[ConfigT]):
-    """A data set of picture files. Subclasses define where the files are and what their names mean."""
+    """A data set of image files. Subclasses define where the files are and what their names mean."""
 
     stored_size: ClassVar[int | None] = None
-    """Height and width that every picture file must have; None: any size."""
+    """Height and width that every image file must have; None: any size."""
     _constant_reported = False
 
     @abstractmethod
     def listing(self, files: Files) -> PictureListing:
-        """List the pictures and their labels. Raises UserError if `files` do not contain this data set."""
+        """List the images and their labels. Raises UserError if `files` do not contain this data set."""
 
     @override
     def load(self) -> Samples:
@@ -56,7 +56,7 @@ class PictureSource(FileSource[ConfigT]):
         return self.samples(opened, opened.arrays["inputs"])
 
     def build(self, files: Files, folder: Path) -> dict[str, Any]:
-        """Write the pixels of all pictures. Returns the facts for meta.json."""
+        """Write the pixels of all images. Returns the facts for meta.json."""
         size = self.config.image_size
         work = partial(read_pictures, size=size, stored_size=self.stored_size)
         return self.build_listed(files, folder, work, PART_SIZE, bytes_per_item=3 * size**2)
@@ -64,7 +64,7 @@ class PictureSource(FileSource[ConfigT]):
     def build_listed(
         self, files: Files, folder: Path, work: Callable[..., Part], part_size: int, bytes_per_item: int = 0
     ) -> dict[str, Any]:
-        """Write the result of `work(items, files=...)` for all listed pictures. Returns the facts for meta.json."""
+        """Write the result of `work(items, files=...)` for all listed images. Returns the facts for meta.json."""
         listing = self.listing(files)
         self.check_classes(listing.class_names, files.shown())
         refuse_bad_files(listing.bad, self.config.on_bad_file)
@@ -84,14 +84,14 @@ class PictureSource(FileSource[ConfigT]):
     def facts(self, folder: Path, listing: PictureListing, bad: Sequence[BadFile]) -> dict[str, Any]:
         """The facts for meta.json of a set whose `labels` and `splits` are in `folder`.
 
-        Raises UserError if a class has no training pictures.
+        Raises UserError if a class has no training images.
         """
         labels, splits = np.load(folder / "labels.npy"), np.load(folder / "splits.npy")
         counts = np.zeros((len(listing.class_names), len(SPLITS)), dtype=np.int64)
         np.add.at(counts, (labels, splits), 1)
         empty = [name for name, of_class in zip(listing.class_names, counts, strict=True) if of_class[0] == 0]
         if empty:
-            raise UserError(f"{listing.files.shown()}: no training picture of class {listed(empty)} can be used.")
+            raise UserError(f"{listing.files.shown()}: no usable training image of class {listed(empty)}.")
         import PIL
 
         return {
@@ -106,7 +106,7 @@ class PictureSource(FileSource[ConfigT]):
     def samples(self, opened: Prepared, inputs: Any, statistics: bool = True, kind: type[Samples] = Samples) -> Samples:
         """The samples of a prepared set, with a validation split held out if the files have none.
 
-        inputs: the pictures, or an object that is indexed like them. kind: the class of the samples. statistics:
+        inputs: the images, or an object that is indexed like them. kind: the class of the samples. statistics:
         whether to measure mean and standard deviation of the pixels.
         """
         arrays, facts = opened.arrays, opened.facts
@@ -135,7 +135,7 @@ class PictureSource(FileSource[ConfigT]):
         if constant and not self._constant_reported:
             self._constant_reported = True
             log.warning(
-                "Channel %s of '%s' has the same value in all training pictures; its standard deviation counts as 1.",
+                "Channel %s of '%s' has the same value in all training images; its standard deviation is set to 1.",
                 ", ".join(constant),
                 self.config.name,
             )

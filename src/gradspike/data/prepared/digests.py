@@ -80,8 +80,8 @@ def compare(folder: Path, arrays: Mapping[str, Mapping[str, Any]]) -> None:
             compare_whole(paths[name], record)
     if without:
         log.info(
-            "%s was prepared by an earlier version, without digests of its parts: only `gradspike prepare ... "
-            "verify=true` can tell whether it is damaged.",
+            "%s was prepared by an earlier version, which stored no checksums of its parts. Only `gradspike prepare "
+            "... verify=true` can tell whether it is damaged.",
             folder,
         )
     else:
@@ -111,5 +111,5 @@ def _compare_part(path: Path, record: Mapping[str, Any], part: int) -> None:
         stop = min(start + PART_BYTES, record["bytes"])
         count = len(record["crc32"]) // 8
         raise DamagedError(
-            f"{path.name}: part {part + 1} of {count} (bytes {start:,} to {stop - 1:,}) is not what was written"
+            f"{path.name}: part {part + 1} of {count} (bytes {start:,} to {stop - 1:,}) does not match its checksum"
         )

@@ -60,7 +60,7 @@ class FileSource(Source[FilesConfigT]):
 
     def download(self) -> None:
         """Download the official files into data_dir. Raises UserError."""
-        raise UserError(f"{self.what} cannot be downloaded automatically. Put there: {self.put}")
+        raise UserError(f"{self.what} cannot be downloaded automatically. Download it yourself: {self.put}")
 
     def open_prepared(
         self, name: str, options: Mapping[str, Any], build: Callable[[Files, Path], Mapping[str, Any]]
@@ -103,7 +103,9 @@ class FileSource(Source[FilesConfigT]):
                 f"{self.prepare_command()}"
             ) from error
         if opened is not None:
-            log.info("The files of '%s' are missing; using the set prepared from them: %s", name, opened.folder)
+            log.info(
+                "The original files of '%s' are missing; using the data set prepared from them: %s", name, opened.folder
+            )
             return opened
         lines = [str(error)]
         if self.config.source is not None:
@@ -111,7 +113,7 @@ class FileSource(Source[FilesConfigT]):
         for path, folders in recorded_paths(self.data_dir, name).items():
             lines.append(f"  Prepared from {path}: {listed(folders)}")
         if len(lines) > 1:
-            lines.append("  To use one without its files, give its options and dataset.source=<its path>.")
+            lines.append("  To use one without its original files, add its options and dataset.source=<its path>.")
         raise MissingSourceError("\n".join(lines)) from error
 
     def check_classes(self, class_names: Sequence[str], shown: str) -> None:

@@ -105,11 +105,11 @@ def refuse_bad_files(bad: Sequence[BadFile], on_bad_file: Literal["error", "skip
     if len(bad) > SHOWN:
         lines.append(f"  ... and {len(bad) - SHOWN:,} more")
     if not complete:
-        lines.append("  ... there may be more: the preparation stopped here")
-    count = counted(len(bad), "file")
+        lines.append("  ... and possibly more: the preparation stopped here")
+    count = counted(len(bad), "unusable file")
     count = count if complete else f"At least {count}"
     raise UserError(
-        f"{count} cannot be used:\n" + "\n".join(lines) + "\nReplace or remove them, or add "
+        f"{count}:\n" + "\n".join(lines) + "\nReplace or remove them, or add "
         "dataset.on_bad_file=skip to leave them out. Finished parts are kept."
     )
 
@@ -232,8 +232,8 @@ def _check_part(array: Path, fact: Mapping[str, Any]) -> None:
     if fact.get("crc32") not in (None, zlib.crc32(array.read_bytes())):
         shutil.rmtree(array.parent)
         raise UserError(
-            f"{array} is damaged: it is not what was written. Check the disk and start again: only this part is "
-            "prepared again."
+            f"{array} is damaged: it does not match its checksum. Check the disk and start again: only this part "
+            "is prepared again."
         )
 
 
@@ -241,7 +241,7 @@ def _join(folder: Path, parts: list[Path]) -> None:
     """Join the parts of each array, in order, into one file. Continues where an earlier call stopped."""
     records = [_record(part)["arrays"] for part in parts]
     if not any(fact["shape"][0] for arrays in records for fact in arrays.values()):
-        raise UserError("No file can be used: every one is missing or bad.")
+        raise UserError("There is no usable file: all are missing or damaged.")
     for name in dict.fromkeys(name for arrays in records for name in arrays):
         if (folder / f"{name}.npy").is_file():
             continue

@@ -97,7 +97,7 @@ def _open_array(path: Path, record: Mapping[str, Any]) -> NDArray[Any]:
         raise DamagedError(f"{path.name} cannot be read: {error}") from error
     if list(array.shape) != record["shape"] or array.dtype.str != record["dtype"]:
         raise DamagedError(
-            f"{path.name} holds {array.dtype.str} {array.shape} instead of {record['dtype']} {record['shape']}"
+            f"{path.name} contains {array.dtype.str} {array.shape} instead of {record['dtype']} {record['shape']}"
         )
     return array
 
@@ -109,7 +109,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if not {"key", "arrays", "facts"} <= meta.keys():
             raise DamagedError("meta.json is incomplete")
         if meta.pop("digest", None) not in (None, _digest(meta)):
-            raise DamagedError("meta.json is not what was written")
+            raise DamagedError("meta.json does not match its checksum")
     except (OSError, ValueError, AttributeError) as error:
         raise DamagedError(f"meta.json cannot be read: {error}") from error
     return meta  # type: ignore[no-any-return]

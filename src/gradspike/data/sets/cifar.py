@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official Python pickles, or pictures as `split/class/name.ext`.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the official Python pickles, or images as `split/class/name.ext`.
 
 `_read_batch` reads one pickle of the official download.
 """
@@ -81,7 +81,7 @@ OFFICIAL = {
 
 
 class Cifar(PictureSource[Cifar10Config]):
-    """CIFAR-10: pictures [3, 32, 32]. The official class order is alphabetical."""
+    """CIFAR-10: images [3, 32, 32]. The official class order is alphabetical."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10Config
     stored_size = SIZE
@@ -158,7 +158,7 @@ class Cifar(PictureSource[Cifar10Config]):
 
 
 class Cifar100(Cifar):
-    """CIFAR-100: pictures of the same shape in 100 classes."""
+    """CIFAR-100: images of the same shape in 100 classes."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar100Config
 
@@ -179,22 +179,22 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
     """Read one pickle into arrays. Raises ValueError if it is not a valid CIFAR batch."""
     batch = load_pickle(content)
     if not isinstance(batch, dict) or not {"data", labels_key} <= batch.keys():
-        raise ValueError(f"does not hold 'data' and '{labels_key}'")
+        raise ValueError(f"does not contain 'data' and '{labels_key}'")
     data, labels = batch["data"], np.asarray(batch[labels_key])
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * SIZE**2:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise ValueError(f"'data' is {found} instead of uint8 [pictures, {3 * SIZE**2}]")
+        raise ValueError(f"'data' is {found} instead of uint8 [images, {3 * SIZE**2}]")
     names = batch.get("filenames", [f"{number:05d}" for number in range(len(data))])
     if labels.shape != (len(data),) or len(names) != len(data):
         labels_and_names = f"{counted(labels.size, 'label')} and {counted(len(names), 'name')}"
-        raise ValueError(f"holds {counted(len(data), 'picture')}, {labels_and_names}")
+        raise ValueError(f"contains {counted(len(data), 'image')}, {labels_and_names}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"has labels of type {labels.dtype}; they must be whole numbers")
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         raise ValueError(
             f"has {len(outside):,} of {len(labels):,} labels outside 0 to {classes - 1}; the first is "
-            f"{labels[outside[0]]}, of picture {outside[0]:,}"
+            f"{labels[outside[0]]}, of image {outside[0]:,}"
         )
     pictures = data.reshape(-1, 3, SIZE, SIZE)
     if size != SIZE:
@@ -211,9 +211,9 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
 
 
 def _find_batches(files: Files, official: Official) -> Files | None:
-    """The folder in `files` with the official pickles, or None if the samples are pictures in class folders.
+    """The folder in `files` with the official pickles, or None if the samples are images in class folders.
 
-    Raises UserError if there are several complete folders, or both pickles and pictures.
+    Raises UserError if there are several complete folders, or both pickles and images.
     """
     wanted = {name for name, _ in official.batches}
     found: dict[str, set[str]] = {}
@@ -225,10 +225,10 @@ def _find_batches(files: Files, official: Official) -> Files | None:
     pictures = next((entry.name for entry in files.entries() if _in_class_folder(entry)), None)
     if len(complete) > 1 or (complete and pictures):
         several = [f"{folder}/ (pickles)" if folder else "its pickles" for folder in complete]
-        several += [f"{pictures} (pictures)"] if pictures else []
+        several += [f"{pictures} (images)"] if pictures else []
         raise UserError(
-            f"{files.shown()} holds {official.title} more than once: {listed(several)}. Name one with "
-            "dataset.source, unpacking an archive first."
+            f"{files.shown()} contains {official.title} more than once: {listed(several)}. Choose one with "
+            "dataset.source (unpack an archive first)."
         )
     if complete or not found or pictures:
         return files.below(complete[0]) if complete else None
@@ -236,7 +236,7 @@ def _find_batches(files: Files, official: Official) -> Files | None:
 
 
 def _in_class_folder(entry: Entry) -> bool:
-    """Whether a file is a picture at `split/class/...` in any folder."""
+    """Whether a file is an image at `split/class/...` in any folder."""
     folders = entry.name.split("/")[:-1]
     return entry.name.lower().endswith(EXTENSIONS) and any(part in SPLIT_NAMES for part in folders[:-1])
 
@@ -249,4 +249,4 @@ def _class_names(files: Files, official: Official) -> tuple[str, ...]:
         meta = load_pickle(files.read(entry))
         return tuple(str(name) for name in meta[official.class_names])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{files.shown(official.meta)} cannot be used ({error}).") from error
+        raise UserError(f"{files.shown(official.meta)} cannot be read ({error}).") from error

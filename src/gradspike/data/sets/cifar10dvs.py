@@ -43,9 +43,9 @@ ConfigT = TypeVar("ConfigT", bound=Cifar10DvsConfig)
 
 
 def read_upright(name: str, data: bytes) -> Recording:
-    """Read a recording. Swaps the axes of original .aedat files to turn the pictures upright.
+    """Read a recording. Swaps the axes of original .aedat files to turn the images upright.
 
-    The camera lay on its side, so jAER shows the pictures mirrored along a diagonal. SpikingJelly and events-tfds also
+    The camera lay on its side, so jAER shows the images mirrored along a diagonal. SpikingJelly and events-tfds also
     swap the axes (column 127 - y bits, row 127 - x bits).
     """
     recording = read_recording(name, data, chip="dvs128")
@@ -78,8 +78,8 @@ class ByNumber(EventSource[ConfigT]):
         if (splits == SPLITS.index("test")).any():
             if self.config.test_fold is not None:
                 raise ConfigError(
-                    f"dataset.test_fold={self.config.test_fold}: the files have a split of their own (folders train "
-                    "and test), so no fold can be chosen. Remove test_fold, or use files without a split."
+                    f"dataset.test_fold={self.config.test_fold}: the files are already split into the folders train "
+                    "and test. Remove test_fold, or use files without a split."
                 )
             return self.hold_out(frames, splits)
         rank, label = np.asarray(frames.arrays["rank"]), np.asarray(frames.arrays["labels"])
@@ -87,7 +87,7 @@ class ByNumber(EventSource[ConfigT]):
         if min(sizes) < self.config.folds:
             raise ConfigError(
                 f"dataset.folds={self.config.folds}: the class {frames.facts['class_names'][np.argmin(sizes)]} has "
-                f"{counted(min(sizes), 'recording')}, so some folds would have none of it to test. Set "
+                f"{counted(min(sizes), 'recording')}, so some folds would test none of it. Set "
                 f"dataset.folds={min(sizes)} or less, or add recordings."
             )
         of_class = np.asarray(sizes)[label]
@@ -104,8 +104,9 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
     put = (
         "CIFAR10DVS.zip as tonic distributes it (https://figshare.com/ndownloader/files/38023437, .aedat4), or the ten "
         "archives airplane.zip ... truck.zip of the original release (https://figshare.com/articles/dataset/"
-        "CIFAR10-DVS_New/4724671, .aedat), in a folder CIFAR10DVS and not necessarily unpacked; or add "
-        "dataset.download=true if there is a network. Without the files, dataset=cifar10dvs_sim makes a look-alike"
+        "CIFAR10-DVS_New/4724671, .aedat), in a folder CIFAR10DVS, packed or unpacked; or add "
+        "dataset.download=true on a machine with network access. Without the files, dataset=cifar10dvs_sim simulates "
+        "similar recordings"
     )
 
     @override
@@ -126,9 +127,9 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
         recorded = [files.shown(entry.name) for files, entry in entries if entry.name.lower().endswith(self.endings)]
         if ready and recorded:
             raise UserError(
-                f"{places[0].shown()}: holds {counted(len(recorded), 'recording')}, for example {recorded[0]}, "
-                f"and {counted(len(ready), 'file')} of ready frames ({READY}). Name a folder with one kind in "
-                "dataset.source."
+                f"{places[0].shown()}: contains {counted(len(recorded), 'recording')}, for example {recorded[0]}, "
+                f"and {counted(len(ready), 'file')} of ready frames ({READY}). Set dataset.source to a folder "
+                "with one kind."
             )
         return _list_ready(places, ready) if ready else _list_by_name(places, self.endings)
 
@@ -166,12 +167,12 @@ def _list_by_name(places: Sequence[Files], endings: Sequence[str]) -> Listing:
     for label, number, files, entry in found:
         path = files.shown(entry.name)
         if first.setdefault((label, number), path) != path:
-            problem = f"is recording {number} of class {CLASS_NAMES[label]}, like {first[label, number]}"
+            problem = f"is recording {number} of class {CLASS_NAMES[label]}, as is {first[label, number]}"
             bad.append(BadFile(path, problem))
     found = [item for item in found if first[item[:2]] == item[2].shown(item[3].name)]
     if not found:
         raise UserError(
-            f"{places[0].shown()}: holds no recordings named cifar10_<class>_<number> with {', '.join(endings)}."
+            f"{places[0].shown()}: contains no recordings named cifar10_<class>_<number> with {', '.join(endings)}."
         )
     present = sorted({label for label, *_ in found})
     renumbered = [(present.index(label), number, files, entry) for label, number, files, entry in found]

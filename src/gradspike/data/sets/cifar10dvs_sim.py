@@ -1,4 +1,4 @@
-"""cifar10dvs_sim: CIFAR-10 pictures recorded by the simulated event camera, with the motion used for CIFAR10-DVS.
+"""cifar10dvs_sim: CIFAR-10 images recorded by the simulated event camera, with the motion used for CIFAR10-DVS.
 
 A substitute for CIFAR10-DVS in any size, with the same sensor size, path, classes, file names, split and options. The
 events come from a camera model instead of a DVS128, so accuracy says nothing about CIFAR10-DVS.
@@ -42,7 +42,7 @@ _IDENTITIES = 10_000
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to record: its clip, its pixels (bytes of uint8 [3, 32, 32]) and the seed of its noise."""
+    """An image to record: its clip, its pixels (bytes of uint8 [3, 32, 32]) and the seed of its noise."""
 
     clip: Clip
     picture: bytes
@@ -72,7 +72,7 @@ def record_scenes(scenes: Sequence[Scene], camera: EventCamera) -> list[Recordin
 
 
 class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
-    """Simulated recordings `cifar10_<class>_<number>` of the first pictures of each class."""
+    """Simulated recordings `cifar10_<class>_<number>` of the first images of each class."""
 
     Config: ClassVar[type[DatasetConfig]] = Cifar10DvsSimConfig
 
@@ -108,7 +108,7 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
         return Listing(tuple(scene.clip for scene in self.scenes(places[0])), CLASS_NAMES)
 
     def scenes(self, files: Files) -> list[Scene]:
-        """The first `per_class` pictures of each class, training pictures first. Raises ConfigError."""
+        """The first `per_class` images of each class, training images first. Raises ConfigError."""
         self.pictures.prepare_workers = self.prepare_workers
         samples = self.pictures.checked()
         from_test = samples.splits == SPLITS.index("test")
@@ -119,7 +119,7 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
             if len(members) < self.config.per_class:
                 raise ConfigError(
                     f"dataset.per_class={self.config.per_class}: {files.shown()} has "
-                    f"{counted(len(members), 'picture')} of class {name}. Set dataset.per_class={len(members)} or less."
+                    f"{counted(len(members), 'image')} of class {name}. Set dataset.per_class={len(members)} or less."
                 )
             for number, member in enumerate(members.tolist()):
                 entry = Entry(f"{name}/cifar10_{name}_{number}", 0, 0)

@@ -36,7 +36,7 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint
 
 
 class Digits(Source[DigitsConfig]):
-    """The scanned digits as pictures [1, 8, 8]."""
+    """The scanned digits as images [1, 8, 8]."""
 
     Config: ClassVar[type[DatasetConfig]] = DigitsConfig
 

@@ -33,7 +33,7 @@ SIZE: int = DigitsEventsConfig.model_fields["image_size"].default
 SACCADE_US = 100_000
 SAMPLES_PER_SACCADE = 32
 CORNERS = ((-3, -2), (0, 3), (3, -2), (-3, -2))
-"""(x, y) offset of the picture from the sensor's centre, in sensor pixels: an isosceles triangle."""
+"""(x, y) offset of the image from the sensor's centre, in sensor pixels: an isosceles triangle."""
 DURATION_US = SACCADE_US * (len(CORNERS) - 1)
 
 _CHUNK = 128
@@ -105,7 +105,7 @@ def sample_times() -> NDArray[np.int64]:
 
 
 def saccade_path() -> NDArray[np.int64]:
-    """Position of the picture's centre at each sample time, int64 [samples, 2 (x, y)], in 1/256 of a sensor pixel.
+    """Position of the image's centre at each sample time, int64 [samples, 2 (x, y)], in 1/256 of a sensor pixel.
 
     A saccade starts and ends at rest: its position over time u is 3u^2 - 2u^3, computed exactly in integers.
     """
@@ -117,7 +117,7 @@ def saccade_path() -> NDArray[np.int64]:
 
 
 def _scenes(images: NDArray[np.uint8], path: NDArray[np.int64]) -> Iterator[NDArray[np.uint16]]:
-    """Yield the pictures, scaled by 9/4 on black, at each position of the path: uint16 [R, SIZE, SIZE].
+    """Yield the images, scaled by 9/4 on black, at each position of the path: uint16 [R, SIZE, SIZE].
 
     Bilinear interpolation is a matrix product of integers below 2**24, so float64 arithmetic is exact in any order.
     """
@@ -130,7 +130,7 @@ def _scenes(images: NDArray[np.uint8], path: NDArray[np.int64]) -> Iterator[NDAr
 
 
 def _interpolation(shift: int, pixels: int) -> NDArray[np.float64]:
-    """Weights (in 1/256) of picture pixels for each sensor pixel, at a shift of `shift`/256: [SIZE, pixels]."""
+    """Weights (in 1/256) of image pixels for each sensor pixel, at a shift of `shift`/256: [SIZE, pixels]."""
     centre = 128 * (2 * np.arange(SIZE, dtype=np.int64) + 1 - SIZE) - shift
     place = centre * 4 // 9 + 128 * (pixels - 1)
     left, fraction = place >> 8, place & 255

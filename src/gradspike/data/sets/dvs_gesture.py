@@ -58,7 +58,7 @@ def read_gesture(name: str, data: bytes) -> Recording:
     if array.dtype.names:
         return read_npy(data)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise BadRecordingError(f"holds an array of shape {array.shape}; tonic's are [E, 4]: x, y, p, t")
+        raise BadRecordingError(f"contains an array of shape {array.shape}; tonic's are [E, 4]: x, y, p, t")
     x, y, p, t = array.T
     return recording_of(t * np.float64(1000) if array.dtype.kind in "iuf" else t, x, y, p)
 
@@ -72,7 +72,7 @@ class DvsGesture(EventSource[DvsGestureConfig]):
     put = (
         "DvsGesture.tar.gz from https://research.ibm.com/interactive/dvsgesture/, or, in a folder DVSGesture, the two "
         "archives of tonic, ibmGestureTrain.tar.gz (https://figshare.com/ndownloader/files/38022171) and "
-        "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584), not necessarily unpacked"
+        "ibmGestureTest.tar.gz (https://figshare.com/ndownloader/files/38020584), packed or unpacked"
     )
 
     @override
@@ -121,7 +121,7 @@ class DvsGesture(EventSource[DvsGestureConfig]):
         without_others = self.config.classes == len(CLASS_NAMES) - 1
         names = CLASS_NAMES[:-1] if without_others else CLASS_NAMES
         bad += [
-            BadFile(clip.path, f"is labelled {clip.label}, but labels go up to {len(CLASS_NAMES) - 1}")
+            BadFile(clip.path, f"has label {clip.label}; labels are 0 to {len(CLASS_NAMES) - 1}")
             for clip in clips
             if clip.label >= len(CLASS_NAMES)
         ]
@@ -146,7 +146,7 @@ def _labelled(files: Files, entry: Entry, person: str) -> list[Clip]:
     """The clips of a published recording. Raises ValueError if its labels are invalid."""
     labels = files.find(_labels_of(entry))
     if labels is None:
-        raise ValueError(f"is missing; it holds the labels of {entry.name}")
+        raise ValueError(f"is missing; it contains the labels of {entry.name}")
     clips = []
     for row in csv.DictReader(io.StringIO(files.read(labels).decode("utf-8-sig"))):
         try:

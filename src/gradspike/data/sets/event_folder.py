@@ -117,7 +117,7 @@ def _by_class(files: Files, endings: Sequence[str], folders: Folders) -> ClassLi
         of_class = class_name(name.rpartition(".")[0])
         classes[of_class] = (*classes.get(of_class, ()), entry)
     bad = [
-        BadFile(files.shown(entry.name), f"is not one of {', '.join(endings)}")
+        BadFile(files.shown(entry.name), f"has none of the extensions {', '.join(endings)}")
         for entry in inside
         if not entry.name.lower().endswith(tuple(endings)) and not is_companion(entry.name, endings)
     ]

@@ -1,4 +1,4 @@
-"""Your own pictures: `split/class/name.ext` in a folder, zip or tar file."""
+"""Your own images: `split/class/name.ext` in a folder, zip or tar file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gradspike.data.pictures.listing import PictureListing, list_class_folders
 
 
 class ImageFolder(LargePictureSource[ImageFolderConfig]):
-    """Pictures [3, S, S]: the shorter side is scaled to image_size, then the centre is cropped."""
+    """Images [3, S, S]: the shorter side is scaled to image_size, then the centre is cropped."""
 
     Config: ClassVar[type[DatasetConfig]] = ImageFolderConfig
-    what = "A folder of pictures"
+    what = "A folder of images"
     usual_names = ("image_folder", *(f"image_folder{ending}" for ending in ARCHIVES))
-    put = "your pictures as image_folder/train/<class>/<name>.png and image_folder/test/<class>/<name>.png"
+    put = "your images as image_folder/train/<class>/<name>.png and image_folder/test/<class>/<name>.png"
 
     @override
     def listing(self, files: Files) -> PictureListing:

@@ -28,13 +28,13 @@ FOLDERS = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 
 
 class ImageNet(LargePictureSource[ImageNetConfig]):
-    """Pictures by class (sorted WordNet ids). `train` holds training and validation, `val` the test split."""
+    """Images by class (sorted WordNet ids). `train` holds training and validation, `val` the test split."""
 
     Config: ClassVar[type[DatasetConfig]] = ImageNetConfig
     what = "ImageNet"
     usual_names = (*FOLDERS, *(f"imagenet{ending}" for ending in ARCHIVES))
     put = (
-        "the pictures as imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG (a folder, zip or tar; request "
+        "the images as imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG (a folder, zip or tar; request "
         "them at https://image-net.org; Kaggle's ILSVRC has the same folders except for val)"
     )
 
@@ -45,7 +45,7 @@ class ImageNet(LargePictureSource[ImageNetConfig]):
         tars = [name for name in names if name.rpartition("/")[2] in OFFICIAL_TARS or name.endswith(".tar")]
         if tars and not any(name.startswith("train/") for name in names):
             raise UserError(
-                f"{files.shown()} holds archives ({tars[0]}, ...) instead of pictures. Unpack them: one folder per "
+                f"{files.shown()} contains archives ({tars[0]}, ...) instead of images. Unpack them: one folder per "
                 "class in train/, and val/ as below.\n" + SORT_HINT
             )
         pictures = [name for name in names if name.lower().endswith(EXTENSIONS)]
@@ -53,14 +53,14 @@ class ImageNet(LargePictureSource[ImageNetConfig]):
         labels = _solution(files) if flat else {}
         if flat and not labels and not any(name.startswith("val/") and name.count("/") > 1 for name in pictures):
             raise UserError(
-                f"{files.shown()}: val/ has {counted(len(flat), 'picture')} ({flat[0]}, ...) outside class folders, so "
+                f"{files.shown()}: val/ has {counted(len(flat), 'image')} ({flat[0]}, ...) outside class folders, so "
                 "their labels are unknown.\n" + SORT_HINT
             )
         labelled_test = any(name.startswith("test/") and name.count("/") > 1 for name in pictures)
         if not labelled_test and not any(name.startswith("val/") for name in names):
             raise UserError(
-                f"{files.shown()} has no val/, and ImageNet's validation pictures are the test split. To try out what "
-                "is there, unpack it and run: ln -s train val. Test results are then those of training pictures."
+                f"{files.shown()} has no val/, and ImageNet's validation images are the test split. To try out what "
+                "is there, unpack it and run: ln -s train val. Test results are then those of training images."
             )
         by_name = {name[len("val/") :]: labels.get(PurePosixPath(name).stem, "") for name in flat}
         known: dict[Split, dict[str, str]] = {"val": {name: wnid for name, wnid in by_name.items() if wnid}}
@@ -71,7 +71,7 @@ class ImageNet(LargePictureSource[ImageNetConfig]):
 
 
 def _solution(files: Files) -> dict[str, str]:
-    """Classes of the validation pictures by file name without extension, from Kaggle's list. Empty without the list."""
+    """Classes of the validation images by file name without extension, from Kaggle's list. Empty without the list."""
     entry = next((entry for entry in files.entries() if entry.name.rpartition("/")[2] == SOLUTION), None)
     if entry is None:
         return {}
@@ -80,7 +80,7 @@ def _solution(files: Files) -> dict[str, str]:
         if not row or row[0] == "ImageId":
             continue
         if len(row) != 2 or not row[1].split():
-            raise UserError(f"{files.shown(entry.name)}, line {number}: expected a picture's name and its class.")
+            raise UserError(f"{files.shown(entry.name)}, line {number}: expected an image's name and its class.")
         classes[row[0]] = row[1].split()[0]
     return classes
 

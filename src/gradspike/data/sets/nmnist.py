@@ -23,8 +23,8 @@ class NMnist(EventSource[NMnistConfig]):
     what = "N-MNIST"
     usual_names = ("NMNIST", "N-MNIST", "nmnist", "NMNIST.zip", "N-MNIST.zip", "nmnist.zip")
     put = (
-        "Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist, in a folder NMNIST, not "
-        "necessarily unpacked"
+        "Train.zip and Test.zip from https://www.garrickorchard.com/datasets/n-mnist, in a folder NMNIST, packed "
+        "or unpacked"
     )
 
     @property

@@ -31,7 +31,7 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 class TinyImageNet(PictureSource[TinyImageNetConfig]):
-    """Pictures [3, 64, 64], labelled in the order of the sorted WordNet ids."""
+    """Images [3, 64, 64], labelled in the order of the sorted WordNet ids."""
 
     Config: ClassVar[type[DatasetConfig]] = TinyImageNetConfig
     what = "Tiny-ImageNet"
@@ -60,7 +60,7 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
             return list_official(files, annotations)
         if flat:
             raise UserError(
-                f"{files.shown()}: val/images has {counted(len(flat), 'picture')} outside class folders, and "
+                f"{files.shown()}: val/images has {counted(len(flat), 'image')} outside class folders, and "
                 f"{ANNOTATIONS} is missing, so their labels are unknown."
             )
         found = list_class_folders(files, around_classes=("images",), test_may_lack_labels=True)
@@ -68,7 +68,7 @@ class TinyImageNet(PictureSource[TinyImageNetConfig]):
 
 
 def _unsorted(entry: Entry) -> bool:
-    """Whether a file is a picture directly in val/images, as in the official layout."""
+    """Whether a file is an image directly in val/images, as in the official layout."""
     folder, _, name = entry.name.rpartition("/")
     return folder == "val/images" and name.lower().endswith(EXTENSIONS)
 
@@ -76,7 +76,7 @@ def _unsorted(entry: Entry) -> bool:
 def list_official(files: Files, annotations: Entry) -> PictureListing:
     """List the official layout: wnids.txt, train/<wnid>/images/*, val/images/* and val_annotations.txt.
 
-    Each picture in val/images needs one line in val_annotations.txt. Mismatches are bad files. If a picture is also in
+    Each image in val/images needs one line in val_annotations.txt. Mismatches are bad files. If an image is also in
     its class folder (val/<wnid> or val/images/<wnid>), that one is used and the copy in val/images is left out.
     """
     bad = list(files.bad())
@@ -99,7 +99,7 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
                     strangers.add(wnid)
                     bad.append(BadFile(files.shown(f"train/{wnid}"), "is not in wnids.txt"))
             case ["train", wnid, "images", _]:
-                bad.append(BadFile(files.shown(entry.name), f"is not one of {', '.join(EXTENSIONS)}"))
+                bad.append(BadFile(files.shown(entry.name), f"has none of the extensions {', '.join(EXTENSIONS)}"))
             case ["val", "images", name]:
                 pictures[name] = entry
             case ["val", "images", wnid, name] | ["val", wnid, *_, name] if wnid in wnids:
@@ -107,7 +107,7 @@ def list_official(files: Files, annotations: Entry) -> PictureListing:
                     by_folder.setdefault(wnid, []).append(entry)
     missing = [wnid for wnid in wnids if wnid not in train]
     if missing:
-        raise UserError(f"{files.shown('wnids.txt')} lists classes without training pictures: {listed(missing)}")
+        raise UserError(f"{files.shown('wnids.txt')} lists classes without training images: {listed(missing)}")
     test = _annotated(files, annotations, pictures, by_folder, wnids, bad)
     return _with_words(files, assemble(files, {"train": train, "test": test}, bad))
 
@@ -120,7 +120,7 @@ def _annotated(
     wnids: list[str],
     bad: list[BadFile],
 ) -> dict[str, list[Entry]]:
-    """The pictures of `val` by class, from their class folders or the annotations. Adds mismatches to `bad`."""
+    """The images of `val` by class, from their class folders or the annotations. Adds mismatches to `bad`."""
     found = {wnid: list(entries) for wnid, entries in by_folder.items()}
     folders = {entry.name.rpartition("/")[2]: wnid for wnid, entries in by_folder.items() for entry in entries}
     listed: set[str] = set()
@@ -134,11 +134,11 @@ def _annotated(
             if folders[name] != wnid:
                 bad.append(BadFile(where, f"gives {name} the class '{wnid}', but it is in the folder {folders[name]}"))
         elif name not in pictures:
-            bad.append(BadFile(where, f"names {name}, which is not in val/images"))
+            bad.append(BadFile(where, f"lists {name}, which is not in val/images"))
         elif wnid not in wnids:
             bad.append(BadFile(where, f"gives {name} the class '{wnid}', which is not in wnids.txt"))
         elif name in listed:
-            bad.append(BadFile(where, f"names {name} once more"))
+            bad.append(BadFile(where, f"lists {name} twice"))
         else:
             found.setdefault(wnid, []).append(pictures[name])
         listed.add(name)

@@ -38,7 +38,7 @@ def read_run(folder: Path) -> Run:
     check(config, summary)
     epochs, probes, validation = _records(folder / "metrics.jsonl")
     if any(number(record.get("train/loss")) is None for record in epochs):
-        raise Unusable("its training loss is not a number in some epoch")
+        raise Unusable("its training loss is missing or not a number in at least one epoch")
     entries = optional(folder / "environment.json", list) or ()
     sessions = tuple(entry for entry in entries if isinstance(entry, dict) and "started" in entry)
     return Run(
@@ -89,12 +89,12 @@ def check(config: dict[str, Any], summary: dict[str, Any]) -> None:
     """Raise Unusable if the configuration or summary lacks something that every comparison needs."""
     for key in ("method", "dataset", "model", "trainer"):
         if not isinstance(config.get(key), dict):
-            raise Unusable(f"its configuration has no {key}: another program's, or an older format")
+            raise Unusable(f"its configuration has no {key}: another program wrote it, or its format is older")
     if number(config.get("seed")) is None:
         raise Unusable("its configuration has no seed")
     test, val = summary.get("test"), summary.get("val")
     if not isinstance(test, dict) or not isinstance(test.get("last"), dict) or not isinstance(val, dict):
-        raise Unusable("its summary has no test of the last epoch: an older format")
+        raise Unusable("its summary has no test of the last epoch: its format is older")
     for quantity in ("accuracy", "loss"):
         if number(test["last"].get(quantity)) is None:
             raise Unusable(f"its test {quantity} after the last epoch is not a number")

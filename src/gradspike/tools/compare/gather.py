@@ -70,7 +70,11 @@ def _alike(one: Run, other: Run) -> bool:
 
 
 def _difference(first: Run, other: Run) -> str:
-    return "" if first.final("last") == other.final("last") else ", but has ANOTHER test accuracy: one was changed"
+    return (
+        ""
+        if first.final("last") == other.final("last")
+        else ", but has a DIFFERENT test accuracy: one of them was changed"
+    )
 
 
 def _by_run(places: Iterable[Path]) -> list[list[Path]]:
