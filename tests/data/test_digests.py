@@ -54,7 +54,9 @@ def test_any_flipped_bit_of_a_small_set_is_found(
     folder = set_of(tmp_path)
     whole = (folder / f"{array}.npy").read_bytes()
     flip(folder / f"{array}.npy", place, bit)
-    with pytest.raises(DamagedError, match=rf"^{array}\.npy: part 1 of 1 \(bytes 0 to {len(whole) - 1:,}\) does not match"):
+    with pytest.raises(
+        DamagedError, match=rf"^{array}\.npy: part 1 of 1 \(bytes 0 to {len(whole) - 1:,}\) does not match"
+    ):
         open_folder(folder)
     again = set_of(tmp_path)
     assert f"The prepared set in {folder} is damaged ({array}.npy: part 1 of 1" in caplog.text
