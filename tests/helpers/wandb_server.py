@@ -1,6 +1,7 @@
-"""A server that answers the few questions a dashboard asks of W&B, and remembers what it was sent.
+"""A server that answers the few questions that a dashboard and a run ask of W&B, and remembers what it was sent.
 
-Only W&B itself can say whether it takes a workspace; here it is the way there that is tried, with W&B's own client.
+Only W&B itself can say whether it takes a workspace or a run; here it is the way there that is tried, with W&B's own
+client.
 """
 
 from __future__ import annotations
@@ -17,20 +18,39 @@ USER = "somebody"
 
 
 class Server:
-    """`projects` are those of every entity; `sent` are the variables of each mutation by its name."""
+    """`projects` are those of every entity; `sent` are the variables of each mutation by its name.
+
+    `streamed` are the contents of the files of runs, in pieces. `status`: answer everything with this HTTP status.
+    """
 
     def __init__(self, projects: list[str], refuses: str | None) -> None:
         self.projects = projects
         self.refuses = refuses
         self.sent: dict[str, dict[str, Any]] = {}
+        self.streamed: list[dict[str, Any]] = []
+        self.status = 200
         self.address = ""
 
     @property
     def environment(self) -> dict[str, str]:
         return {"WANDB_BASE_URL": self.address, "WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
 
+    def history(self) -> list[dict[str, Any]]:
+        """The records that runs have logged."""
+        pieces = [piece.get("files", {}).get("wandb-history.jsonl", {}) for piece in self.streamed]
+        return [json.loads(line) for piece in pieces for line in piece.get("content", [])]
+
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         query, variables = question.get("query", ""), question.get("variables")
+        if "mutation UpsertBucket" in query:
+            project = {"id": "p1", "name": "gradspike", "entity": {"id": "e1", "name": USER}}
+            bucket = {"id": "b1", "name": (variables or {})["name"], "config": "{}", "historyLineCount": 0}
+            return {"data": {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}}
+        if "mutation CreateRunFiles" in query:
+            files = [{"name": one, "uploadUrl": f"{self.address}/{one}"} for one in (variables or {})["files"]]
+            return {"data": {"createRunFiles": {"runID": "b1", "uploadHeaders": [], "files": files}}}
+        if "query RunResumeStatus" in query:
+            return {"data": {"model": None}}
         if "mutation" in query:
             kind = next(kind for kind in ("createCustomChart", "upsertView") if kind in query)
             self.sent[kind] = variables or {}
@@ -56,12 +76,16 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.path.endswith("/file_stream") and server.status == 200:
+                server.streamed.append(json.loads(body))
             answer = json.dumps(server.answer(json.loads(body)) if self.path == "/graphql" else {}).encode()
-            self.send_response(200)
+            self.send_response(server.status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        do_PUT = do_POST
 
         def log_message(self, *args: Any) -> None:
             """Say nothing."""

@@ -142,7 +142,7 @@ def test_settings_of_the_environment_win(tiny_config: Compose, monkeypatch: pyte
         config = tiny_config("logger=wandb")
         WandbLogger(config, RunFolder(Path("run"))).start()
     ours, theirs = (settings.model_dump(exclude_unset=True) for settings in seen)
-    assert (ours["init_timeout"], ours["console"]) == (30.0, "off")
+    assert (ours["init_timeout"], ours["console"]) == (8.0, "off")
     assert "init_timeout" not in theirs
 
 

@@ -123,6 +123,7 @@ UNTYPED: dict[str, Callable[[str], str]] = {
     "WANDB_JOB_TYPE": _check_job_type,
     "WANDB_RUN_ID": _check_id,
     "WANDB_INIT_TIMEOUT": _check_seconds,
+    "WANDB_FINISH_TIMEOUT": _check_seconds,
 }
 """Variables without a configuration key, which the logger reads when it starts."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import LONGEST, WandbConfig, chosen_folder
 from gradspike.loggers.base import RunLogger
 from gradspike.loggers.closing import LAYER_COLUMNS, LAYER_TABLE, energies, last_validation, layer_rows
+from gradspike.loggers.wandb_connection import Connection
 from gradspike.loggers.wandb_environment import tidy_environment
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.nested import flat
@@ -23,14 +23,9 @@ from gradspike.runs.probe_records import histogram_edges
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.variables import variable
 
-log = logging.getLogger(__name__)
-
-SETTINGS = {"init_timeout": 30, "silent": True, "console": "off"}
-"""Settings where WANDB_INIT_TIMEOUT, WANDB_SILENT and WANDB_CONSOLE say nothing else. A timeout is in seconds."""
-
 
 class WandbLogger(RunLogger):
-    """Writes to W&B. Logs the first error and then stops writing; training continues.
+    """Writes to W&B, and offline when W&B fails; training continues.
 
     Typed options win over W&B's environment variables, and these over gradspike's defaults. By default it is offline
     unless the user is logged in, and the W&B run has the name and the id of the run, so a resumed run continues it.
@@ -42,8 +37,7 @@ class WandbLogger(RunLogger):
         self.config = config
         self.options = config.logger
         self.folder = run
-        self._run: Any = None
-        self._failed = False
+        self._connection: Connection | None = None
 
     @property
     @override
@@ -60,23 +54,8 @@ class WandbLogger(RunLogger):
     def start(self) -> None:
         """Open the W&B run, offline if it cannot connect."""
         tidy_environment()
-        import wandb
-
-        for attempt in dict.fromkeys((self._mode(), "offline")):
-            try:
-                settings = {key: value for key, value in SETTINGS.items() if variable(f"WANDB_{key.upper()}") is None}
-                self._run = wandb.init(
-                    **self._names(),
-                    config=self.config.plain(),
-                    mode=attempt,  # type: ignore[arg-type]
-                    reinit="finish_previous",
-                    settings=wandb.Settings(**settings),
-                )
-                self._run.define_metric("epoch")
-                return
-            except Exception as error:
-                log.warning("W&B (%s) could not start: %s", attempt, error)
-        self._failed = True
+        self._connection = Connection({**self._names(), "config": self.config.plain()})
+        self._connection.open(self._mode())
 
     def _mode(self) -> str:
         if self.options.mode != "auto":
@@ -128,8 +107,8 @@ class WandbLogger(RunLogger):
         if summary is not None:
             self._attempt(lambda run: run.summary.update({**dict(flat(summary, "/")), **self._energies()}))
             self._attempt(self._log_layers)
-        self._attempt(lambda run: run.finish(exit_code=int(summary is None)))
-        self._run = None
+        if self._connection is not None:
+            self._connection.close(exit_code=int(summary is None))
 
     def _energies(self) -> dict[str, float]:
         layers = json.loads((self.folder.path / LAYERS).read_text(encoding="utf-8"))
@@ -143,10 +122,5 @@ class WandbLogger(RunLogger):
             run.log({LAYER_TABLE: wandb.Table(columns=list(LAYER_COLUMNS), data=rows)})
 
     def _attempt(self, action: Callable[[Any], object]) -> None:
-        if self._run is None or self._failed:
-            return
-        try:
-            action(self._run)
-        except Exception as error:
-            self._failed = True
-            log.warning("W&B failed (%s). Training continues, and the files in the run folder stay complete.", error)
+        if self._connection is not None:
+            self._connection.attempt(action)
