@@ -109,10 +109,12 @@ SMALL = {"imagenet": ["dataset.image_size=64", "model.stem=imagenet"], "tiny_ima
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_training_steps(name: str) -> None:
-    """The network of the recipe at small width learns with the recipe's loss, optimiser and norm form."""
+    """The network of the recipe, small and with two time steps, learns with the recipe's loss, optimiser and norm
+    form.
+    """
     _, dataset, _ = parts(name)
     small = SMALL.get(dataset, ["dataset.image_size=16"])
-    config = composed(name, "model.width=0.0625", *small)
+    config = composed(name, "model.width=0.0625", "time_steps=2", "engine=eager", *small)
     torch.manual_seed(0)
     model = build_model(config)
     criterion, optimizer = build_loss(config.loss), build_optimizer(config.optimizer, model)

@@ -54,7 +54,7 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, signum)
 
-    def communicate(self, timeout: float = 60) -> tuple[str, None]:
+    def communicate(self, timeout: float = 240) -> tuple[str, None]:
         """What it prints until it ends. It is killed after `timeout` seconds."""
         timer = threading.Timer(timeout, self.send_signal, [signal.SIGKILL])
         timer.start()

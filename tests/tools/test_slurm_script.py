@@ -134,6 +134,7 @@ def test_only_a_saved_run_is_queued_again(tmp_path: Path, capsys: pytest.Capture
         assert (done.stdout == "requeue 7\n") == queued
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_a_job_of_two_nodes_saves_is_queued_again_and_finishes(tmp_path: Path, tiny: Callable[..., list[str]]) -> None:
     """The run of a job that was stopped between is that of an unbroken run on one process's worth of samples."""

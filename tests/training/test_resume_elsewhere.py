@@ -34,8 +34,9 @@ from gradspike.training.losses import build_loss
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from gradspike.training.to_lower import to_lower
-from helpers.command import TINY, command, here
+from helpers.command import TINY, here
 from helpers.data_samples import encoded, pixels, write_class_folders
+from helpers.forks import fork_server
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -121,8 +122,9 @@ def test_more_devices_take_over_within_an_epoch(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = stopped(tiny_config("trainer.accumulate=2", "trainer.max_epochs=1"), monkeypatch, 18)
-    result = command("train", f"resume={run.path}", "trainer.devices=2", "trainer.accumulate=1")
-    assert result.returncode == 0, result.stderr
+    resumed = fork_server().start("train", f"resume={run.path}", "trainer.devices=2", "trainer.accumulate=1")
+    output = resumed.communicate()[0]
+    assert resumed.returncode == 0, output
     assert run.summary()["steps"] == STEPS
     (record,) = epoch_records(run)
     right = record["train/accuracy"] * STEPS * 64
