@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from gradspike.errors import UserError, causes
 
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = re.compile(
     r"DefaultCPUAllocator|not enough memory|can(no|')t allocate memory|std::bad_alloc|could not create a memory object"
@@ -86,6 +87,16 @@ def is_full(error: OSError) -> bool:
     """Whether an error means that the disk or the quota is full, or that a file may not grow (ulimit -f)."""
     # NumPy's message for a short write hides the system's error code.
     return error.errno in FULL or (error.errno is None and "requested and" in str(error))
+
+
+def raise_if_exhausted(error: BaseException) -> None:
+    """Raise the error behind `error` that means a limit of this process, such as too many open files.
+
+    For code that would otherwise call the file damaged that it could not read.
+    """
+    for one in causes(error):
+        if isinstance(one, OSError) and one.errno in LIMITS:
+            raise one
 
 
 def full_disk(error: OSError) -> str:

@@ -22,6 +22,7 @@ from gradspike.data.prepared.cache import prepared
 from gradspike.data.prepared.digests import DamagedError
 from gradspike.data.sets.digits import Digits
 from gradspike.errors import UserError
+from helpers.limits import no_file_can_be_opened
 
 SLOW_BUILDER = """
 import sys, time
@@ -59,6 +60,28 @@ def builder(folder: Path) -> dict[str, int]:
 def only_set(data_dir: Path) -> Path:
     (folder,) = (path for path in (data_dir / "prepared").iterdir() if path.is_dir())
     return folder
+
+
+def test_a_set_that_this_process_cannot_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was built again, which takes hours, because of too many open files."""
+
+    def never(folder: Path) -> dict[str, int]:
+        raise AssertionError("built again")
+
+    kept = prepared(tmp_path, "set", {"version": 1}, builder).folder
+    with pytest.raises(OSError, match="Too many open files"), no_file_can_be_opened():
+        prepared(tmp_path, "set", {"version": 1}, never)
+
+    def denied(path: Path, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", denied)  # a mode says nothing to root
+    with pytest.raises(UserError, match=rf"^{kept}/[ab]\.npy: cannot be read \(Permission denied\)\.$"):
+        prepared(tmp_path, "set", {"version": 1}, never)
+    assert kept.is_dir()
+    assert "damaged" not in caplog.text
 
 
 def test_a_set_is_built_once_and_then_opened(tmp_path: Path) -> None:

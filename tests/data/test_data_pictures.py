@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradspike.data.files.bad_file import BadFile
+from gradspike.data.files.files import Files
 from gradspike.data.files.safe_pickle import load_pickle
 from gradspike.data.options.pictures import Cifar10Config, Cifar100Config, ImageFolderConfig, TinyImageNetConfig
 from gradspike.data.pictures import source as picture_source
 from gradspike.data.pictures.decode import decode, fit
+from gradspike.data.pictures.listing import converted, list_class_folders
 from gradspike.data.prepared.stored import open_folder
 from gradspike.data.sets.cifar import Cifar
 from gradspike.data.sets.image_folder import ImageFolder
@@ -26,6 +29,7 @@ from gradspike.data.sets.tiny_imagenet import TinyImageNet
 from gradspike.data.source import SPLITS, Samples, hold_out
 from gradspike.errors import ConfigError, UserError
 from helpers.data_samples import encoded, pack, pixels, write_cifar_pickles, write_class_folders, write_tiny_imagenet
+from helpers.limits import no_file_can_be_opened
 
 
 def load_folder(data_dir: Path, source: Path, size: int = 32, classes: int = 3, **options: Any) -> Samples:
@@ -287,6 +291,17 @@ def test_the_number_of_classes_must_be_right(tmp_path: Path) -> None:
     write_cifar_pickles(tmp_path / "pickles")
     with pytest.raises(ConfigError, match=r"3 classes \(class0"):
         load_cifar(tmp_path, tmp_path / "pickles", classes=10)
+
+
+def test_a_picture_that_this_process_cannot_read_is_not_bad(tmp_path: Path) -> None:
+    """With dataset.on_bad_file=skip, the set would lose it for ever."""
+    write_class_folders(tmp_path / "pets")
+    listing = list_class_folders(Files.open(tmp_path / "pets"))
+    bad: list[BadFile] = []
+    with pytest.raises(OSError, match="Too many open files"), no_file_can_be_opened():
+        list(converted(listing.items, listing.files, len, bad))
+    assert not bad
+    assert len(list(converted(listing.items, listing.files, len, bad))) == len(listing.items)
 
 
 def test_classes_that_the_splits_do_not_share(tmp_path: Path) -> None:

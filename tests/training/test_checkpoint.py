@@ -20,7 +20,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint, state_hash
 from gradspike.training.module import Diverged, SpikingClassifier
 from helpers.command import execute
-from helpers.limits import no_file_may_grow
+from helpers.limits import no_file_can_be_opened, no_file_may_grow
 from helpers.runs import assert_same_run, at_batch, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -52,6 +52,14 @@ def test_a_full_disk_speaks_of_an_earlier_checkpoint_only_if_there_is_one(tmp_pa
             AtomicFiles().save_checkpoint(CONTENT, file)
         assert str(error.value) == f"{file}: cannot be saved (File too large).{kept}"
         AtomicFiles().save_checkpoint(CONTENT, file)
+
+
+def test_a_checkpoint_that_this_process_cannot_read_is_not_damaged(tmp_path: Path) -> None:
+    """The resumed run would continue from an older one."""
+    file = tmp_path / "last.ckpt"
+    AtomicFiles().save_checkpoint(CONTENT, file)
+    with pytest.raises(OSError, match="Too many open files"), no_file_can_be_opened():
+        load_checkpoint(file)
 
 
 def test_no_flipped_bit_is_read(tmp_path: Path) -> None:

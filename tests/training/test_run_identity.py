@@ -14,7 +14,7 @@ import yaml
 
 from gradspike.cli import train as launch
 from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import UserError
+from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.timing import training_seconds
 from gradspike.tools.compare.gather import gather
@@ -44,6 +44,14 @@ def test_a_run_from_before_ids_were_stored_has_that_of_its_name(
     expected = run.path.name.rpartition("_")[2]
     monkeypatch.chdir(run.path)
     assert {RunFolder(Path()).id, RunFolder.open(".").id, run.id} == {expected}
+
+
+@pytest.mark.parametrize("inner", ["checkpoints", "checkpoints/last.ckpt", "config.yaml"])
+def test_a_path_within_a_run_names_the_run(tiny_config: Compose, inner: str) -> None:
+    run = RunFolder.create(tiny_config())
+    with pytest.raises(ConfigError) as error:
+        RunFolder.open(str(run.path / inner))
+    assert str(error.value).endswith(f"Did you mean '{run.path}'?")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"id": 7}', '{"id": ""}'])

@@ -95,10 +95,11 @@ class RunFolder:
             raise ConfigError("The path of a run must not be empty.")
         run = cls(Path(os.path.realpath(Path(path).expanduser())))
         if not (run.path / "config.yaml").is_file():
+            marks = ("config.yaml", "status.json")
+            around = next((one for one in run.path.parents if all((one / mark).is_file() for mark in marks)), None)
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
-            raise ConfigError(
-                f"{path}: is not a run folder (it has no config.yaml).{did_you_mean(run.path.name, siblings)}"
-            )
+            hint = f" Did you mean '{around}'?" if around else did_you_mean(run.path.name, siblings)
+            raise ConfigError(f"{path}: is not a run folder (it has no config.yaml).{hint}")
         return run
 
     def config(self) -> ExperimentConfig:

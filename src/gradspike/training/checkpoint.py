@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradspike.errors import UserError, causes, unknown_path
-from gradspike.exhausted import is_out_of_memory
+from gradspike.exhausted import is_out_of_memory, raise_if_exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted
 
@@ -100,6 +100,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     # torch has no common error class for truncated, foreign or unreadable files.
     except Exception as error:
+        raise_if_exhausted(error)
         if is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -22,6 +22,7 @@ from gradspike.data.prepared.disk import size_text
 from gradspike.data.prepared.parts import Part
 from gradspike.data.source import Split
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 from gradspike.shown import counted
 
 Reader = Callable[[str, bytes], Recording]
@@ -110,6 +111,7 @@ class ClipFrames:
                 samples += made
                 noted[-1][DECODED.index("jumps")] |= jumps
             except (OSError, ValueError) as error:
+                raise_if_exhausted(error)
                 bad.append(BadFile(clip.path, getattr(error, "strerror", None) or str(error)))
             except MemoryError as error:
                 raise UserError(

@@ -28,6 +28,7 @@ from gradspike.data.files.containers import (
 )
 from gradspike.data.files.members import opener, tar_member, zip_member
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 
 MOST_BYTES = 2**30
 """Size limit for an image, list or pickle; no real one is larger."""
@@ -100,6 +101,7 @@ class Files:
                 case "tar":
                     return list_tar(self.path, shown, self.compressed)
         except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError) as error:
+            raise_if_exhausted(error)
             raise UserError(f"{self.shown()} cannot be read: it is damaged or incomplete ({error}).") from error
 
     def entries(self) -> tuple[Entry, ...]:
@@ -146,6 +148,7 @@ class Files:
         except Implausible:
             raise
         except Exception as error:  # zlib, lzma, zipfile and struct raise different errors
+            raise_if_exhausted(error)
             raise ValueError(f"cannot be unpacked ({str(error) or type(error).__name__})") from error
 
     def find(self, name: str) -> Entry | None:

@@ -19,6 +19,7 @@ from gradspike.data.pictures.decode import EXTENSIONS
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 from gradspike.shown import listed
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def converted(
         try:
             result = convert(files.read(item.entry))
         except OSError as error:
+            raise_if_exhausted(error)
             bad.append(BadFile(files.shown(item.entry.name), f"cannot be read ({error.strerror or error})"))
         except ValueError as error:
             bad.append(BadFile(files.shown(item.entry.name), str(error)))

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from gradspike.exhausted import raise_if_exhausted
+
 log = logging.getLogger(__name__)
 
 PART_BYTES = 8 * 2**20
@@ -97,6 +99,7 @@ def compare_whole(path: Path, record: Mapping[str, Any]) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        raise_if_exhausted(error)
         raise DamagedError(f"{path.name} cannot be read ({error.strerror or error})") from error
     if found != record["sha256"]:
         raise DamagedError(f"{path.name} does not have its recorded checksum")

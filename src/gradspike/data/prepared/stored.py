@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.prepared.digests import DamagedError, compare, compare_whole, digests
+from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 from gradspike.json_text import to_json
 from gradspike.shown import counted
 
@@ -94,6 +96,7 @@ def _open_array(path: Path, record: Mapping[str, Any]) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # damaged headers raise OSError, ValueError, SyntaxError or tokenize.TokenError
+        _raise_unless_damaged(path, error)
         raise DamagedError(f"{path.name} cannot be read: {error}") from error
     if list(array.shape) != record["shape"] or array.dtype.str != record["dtype"]:
         raise DamagedError(
@@ -111,8 +114,16 @@ def read_meta(folder: Path) -> dict[str, Any]:
         if meta.pop("digest", None) not in (None, _digest(meta)):
             raise DamagedError("meta.json does not match its checksum")
     except (OSError, ValueError, AttributeError) as error:
+        _raise_unless_damaged(folder / "meta.json", error)
         raise DamagedError(f"meta.json cannot be read: {error}") from error
     return meta  # type: ignore[no-any-return]
+
+
+def _raise_unless_damaged(path: Path, error: Exception) -> None:
+    """Raise an error that says nothing about the file: the set would be built again, and replaced."""
+    raise_if_exhausted(error)
+    if isinstance(error, PermissionError):
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def write_meta(folder: Path, key: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

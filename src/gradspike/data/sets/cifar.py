@@ -29,6 +29,7 @@ from gradspike.data.pictures.source import PictureSource
 from gradspike.data.prepared.parts import Part, build_in_parts, encode_names, refuse_bad_files
 from gradspike.data.source import SPLITS
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 from gradspike.shown import counted, listed
 
 SIZE = 32
@@ -170,6 +171,7 @@ def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key
         try:
             parts.append(_read_batch(files.read(entry), split, labels_key, classes, size))
         except (OSError, ValueError) as error:
+            raise_if_exhausted(error)
             bad.append(BadFile(files.shown(entry.name), str(error)))
     names = parts[0].keys() if parts else ()
     return Part({name: np.concatenate([part[name] for part in parts]) for name in names}, tuple(bad))

@@ -31,6 +31,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import DvsGestureConfig
 from gradspike.data.source import Split
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 
 CLASS_NAMES = (
     "hand clapping",
@@ -110,6 +111,7 @@ class DvsGesture(EventSource[DvsGestureConfig]):
                     try:
                         clips += _labelled(files, entry, found[1])
                     except (OSError, ValueError) as error:
+                        raise_if_exhausted(error)
                         bad.append(BadFile(files.shown(_labels_of(entry)), str(error)))
                 elif entry.name.lower().endswith(self.endings):
                     problem = "is named neither user<number>_<light>.aedat nor user<number>_<light>/<label>.npy"
