@@ -146,6 +146,22 @@ def test_settings_of_the_environment_win(tiny_config: Compose, monkeypatch: pyte
     assert "init_timeout" not in theirs
 
 
+def test_an_id_of_the_environment_is_kept_without_wandbs_files(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With WANDB_DIR elsewhere, a resumed run began another W&B run."""
+    config = tiny_config("logger=wandb")
+    run = RunFolder.create(config)
+    own = run.id
+    monkeypatch.setattr("wandb.init", lambda **given: Mock())
+    for _ in range(2):
+        monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+        WandbLogger(config, run).start()
+        monkeypatch.delenv("WANDB_RUN_ID")
+    assert WandbLogger(config, run)._names()["id"] == "theirs"
+    assert run.id == own
+
+
 def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the variables of the first session are gone."""
     with monkeypatch.context() as first:

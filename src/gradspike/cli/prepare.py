@@ -38,7 +38,7 @@ Arguments:
   dataset        the data set; its options as dataset.source=... dataset.on_bad_file=skip
   data_dir       the folder of the original files and of the prepared set            (data)
   time_steps     frames per event recording                                          (the data set's)
-  workers        number of processes that prepare                                    (4, or the number of cores)
+  workers        number of processes that prepare                                    (4, at most one per core)
   preview        PNG file to draw samples of each class to, raw and augmented
   verify         true: compare all bytes with their checksums                          (false)
   export         cifar10dvs_sim only: write the recordings to this folder in the layout of CIFAR10-DVS, then stop

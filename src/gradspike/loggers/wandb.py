@@ -19,6 +19,7 @@ from gradspike.loggers.wandb_environment import tidy_environment
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.nested import flat
 from gradspike.runs.folder import LAYERS, RunFolder
+from gradspike.runs.identity import write_wandb_id
 from gradspike.runs.probe_records import histogram_edges
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.variables import variable
@@ -54,6 +55,9 @@ class WandbLogger(RunLogger):
     def start(self) -> None:
         """Open the W&B run, offline if it cannot connect."""
         tidy_environment()
+        given = variable("WANDB_RUN_ID")
+        if given is not None and given not in wandb_ids(self.folder.path):
+            write_wandb_id(self.folder.path, given)  # W&B's files, which name it, may be elsewhere
         self._connection = Connection({**self._names(), "config": self.config.plain()})
         self._connection.open(self._mode())
 

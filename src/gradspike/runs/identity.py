@@ -17,6 +17,20 @@ def write_id(folder: Path, run_id: str) -> None:
     write_json(folder / RECORD, {"id": run_id})
 
 
+def write_wandb_id(folder: Path, wandb_id: str) -> None:
+    """Store the id of a run in W&B that is not its own, as WANDB_RUN_ID gives."""
+    write_json(folder / RECORD, {"id": id_of(folder), "wandb_id": wandb_id})
+
+
+def stored_wandb_id(folder: Path) -> str | None:
+    """The id stored by `write_wandb_id`, or None."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))["wandb_id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 def stored_id(folder: Path) -> str | None:
     """The id stored in a run folder; None for a run made before ids were stored. Raises UserError if damaged."""
     file = folder / RECORD
