@@ -1,8 +1,9 @@
 """Train some steps of several configurations on several ranks: `python ranks_worker.py PLAN FOLDER`.
 
-PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal"}; FOLDER gets a file of
-final states, {case: state}, for each entry. Ranks are forks of this process, which imports everything once. All is
-in float64, so that only what is computed differs, not how it is rounded.
+PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal", "timeout", "gradients"};
+FOLDER gets a file of final states, {case: state}, for each entry; with "gradients", of the gradients of three passes.
+Ranks are forks of this process, which imports everything once. All but "gradients" is in float64, so that only what is
+computed differs, not how it is rounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ from gradspike.data.loader import training_batches, training_order
 from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data
 from gradspike.training.callbacks.weight_average import WeightAverage
+from gradspike.training.gradients import averaged_in_order
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
@@ -45,7 +48,7 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
     transform, samples, accumulate = data._transform, data.samples, config.trainer.accumulate
     assert transform is not None
     several = dist.is_initialized()
-    model: Any = DistributedDataParallel(module.model, broadcast_buffers=False) if several else module.model
+    model: Any = distributed(module.model) if several else module.model
     optimizer = torch.optim.SGD(parameter_groups(module.model, config.optimizer), momentum=0.9)
     rank = dist.get_rank() if several else 0
     average = None if config.trainer.ema is None else WeightAverage(config.trainer.ema)
@@ -86,6 +89,35 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
     return state
 
 
+def distributed(network: nn.Module) -> DistributedDataParallel:
+    """The network as a training on a CPU wraps it."""
+    model = DistributedDataParallel(network, broadcast_buffers=False)
+    model.register_comm_hook(None, averaged_in_order)
+    return model
+
+
+def gradients_of_passes(words: list[str]) -> dict[str, dict[str, Tensor]]:
+    """The gradients of the same weights and samples, in float32, in each of three backward passes."""
+    config = load_config(words)
+    L.seed_everything(config.seed, verbose=False)
+    module = SpikingClassifier(config).train()
+    data = build_data(config)
+    data.setup()
+    transform, samples = data._transform, data.samples
+    assert transform is not None
+    part = np.arange(8) + 8 * dist.get_rank()
+    inputs = transform(torch.from_numpy(samples.inputs[part]), torch.from_numpy(part), 0)
+    labels: Tensor = torch.from_numpy(samples.labels[part])
+    model = distributed(module.model)
+    found = {}
+    for number in range(3):
+        model.zero_grad()
+        module.criterion(model(inputs), labels).backward()
+        parameters = module.model.named_parameters()
+        found[str(number)] = {name: one.grad.clone() for name, one in parameters if one.grad is not None}
+    return found
+
+
 def rank_of(rank: int, entry: dict[str, Any], folder: Path) -> None:
     """What one rank does for an entry of the plan."""
     torch.set_num_threads(1)
@@ -97,6 +129,9 @@ def rank_of(rank: int, entry: dict[str, Any], folder: Path) -> None:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     states = {}
     for name, words in entry["cases"].items():
+        if entry.get("gradients"):
+            states |= gradients_of_passes(words)
+            continue
         state = states[name] = trained(words)
         for key, value in state.items():
             if several and not entry.get("unequal") and not key.endswith("width_clamps"):
@@ -116,7 +151,7 @@ def main() -> None:
         for process in processes:
             process.start()
         for process in processes:
-            process.join(timeout=300)
+            process.join(timeout=entry.get("timeout", 300))
         if any(process.exitcode != 0 for process in processes):
             for process in processes:
                 process.kill()

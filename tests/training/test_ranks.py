@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from gradspike.methods.registry import METHODS
-from helpers.command import ROOT, TINY, execute
+from helpers.ranks import ROUNDING, States, furthest, train_entries
 
-States = dict[str, dict[str, Tensor]]
-WORKER = ROOT / "tests" / "helpers" / "ranks_worker.py"
-BASE = [*TINY, "dataset.batch_size=48", "time_steps=3", "optimizer.lr=0.05", "model.width=3"]
 CASES = {
     **{f"method {name}": [f"method={name}"] for name in METHODS.names()},
     "twin": ["model.activation=relu"],
@@ -45,21 +39,10 @@ Trained = Callable[..., dict[str, States]]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Trained:
-    """The states after training, by the names of the entries of a plan (`ranks_worker.py`)."""
+    """The states after training, by the names of the entries of a plan."""
 
     def states(**entries: Mapping[str, Any]) -> dict[str, States]:
-        folder = tmp_path_factory.mktemp("ranks")
-        plan: list[dict[str, Any]] = []
-        for name, entry in entries.items():
-            words = {case: [*BASE, f"data_dir={data_dir}", *more] for case, more in entry["cases"].items()}
-            plan.append({"name": name, **entry, "cases": words})
-        (folder / "plan.json").write_text(json.dumps(plan))
-        done = execute(
-            sys.executable, str(WORKER), str(folder / "plan.json"), str(folder),
-            timeout=500, PYTHONPATH=str(ROOT / "tests"), OMP_NUM_THREADS="1",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in entries}
+        return train_entries(tmp_path_factory.mktemp("ranks"), data_dir, entries)
 
     return states
 
@@ -74,21 +57,12 @@ def all_states(trained: Trained) -> dict[str, States]:
         four={"world_size": 4, "cases": {name: CASES[name] for name in FOUR}},
         formulas={"world_size": 2, "cases": {name: CASES[name] for name in FUSED}, "engine": "formulas"},
         apart={"world_size": 2, "cases": apart, "unequal": True},
-    )
-
-
-def furthest(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """The largest difference, relative to the largest value of its tensor."""
-    assert state.keys() == other.keys()
-    return max(
-        float((value.double() - other[key].double()).abs().max() / other[key].double().abs().max().clamp_min(1e-3))
-        for key, value in state.items()
-        if not key.endswith("width_clamps")
+        gradients={"world_size": 4, "cases": {"passes": ["model.depth=4"]}, "gradients": True},
     )
 
 
 def assert_one_process(together: States, one: States, names: Iterable[str]) -> None:
-    assert {name: furthest(together[name], one[name]) < 1e-10 for name in names} == dict.fromkeys(names, True)
+    assert {name: furthest(together[name], one[name]) < ROUNDING for name in names} == dict.fromkeys(names, True)
 
 
 @pytest.mark.parametrize(("entry", "names"), [("two", tuple(CASES)), ("four", FOUR), ("formulas", FUSED)])
@@ -106,3 +80,11 @@ def test_ranks_with_compiled_neurons_are_one_process(trained: Trained, all_state
 def test_each_rank_for_itself_is_another_experiment(all_states: dict[str, States]) -> None:
     """What the tests above would see without any one of the collectives."""
     assert all(furthest(all_states["apart"][name], all_states["one"][name]) > 1e-6 for name in APART)
+
+
+def test_gradients_do_not_depend_on_their_place_in_a_bucket(all_states: dict[str, States]) -> None:
+    """DistributedDataParallel arranges its buckets again after the first pass, also after that of a resumed run."""
+    first, *later = all_states["gradients"].values()
+    assert len(first) > 8
+    for other in later:
+        assert {name: torch.equal(first[name], value) for name, value in other.items()} == dict.fromkeys(first, True)

@@ -16,10 +16,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from gradspike.errors import UserError
 from gradspike.started import child_command, python_path
+from gradspike.training.gradients import averaged_in_order
 from gradspike.training.parent_death import dies_with_this_process
 from gradspike.training.place import PARENT, Place, srun_hint
 from gradspike.training.watch import Watch
@@ -155,6 +157,13 @@ class PatientDDP(DDPStrategy):
         environment = self.cluster_environment
         assert isinstance(environment, Processes)
         self._launcher = Launcher(environment, self.num_processes, self.num_nodes, self.command, self.watch)
+
+    @override
+    def configure_ddp(self) -> None:
+        super().configure_ddp()
+        if self.root_device.type == "cpu":
+            assert isinstance(self.model, DistributedDataParallel)
+            self.model.register_comm_hook(None, averaged_in_order)
 
     @override
     def setup_distributed(self) -> None:
