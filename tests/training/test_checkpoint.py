@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +243,33 @@ def test_a_full_disk_ends_a_run_cleanly(tiny_config: Compose, tmp_path: Path, fi
     assert [path.name for path in run.last_states()] == ([] if file == "checkpoint" else ["last.ckpt"])
     train(run.config(), run)
     assert_same_run(unbroken, run)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "rest").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_the_status_of_a_run_on_a_disk_without_any_space(tiny_config: Compose, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = ["-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]
+    if subprocess.run(["mount", *size], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here (needs root)")
+    try:
+        run = RunFolder.create(tiny_config(f"runs_dir={disk}"))
+        fill(disk)
+        run.set_status("failed", "metrics.jsonl: cannot be written (No space left on device)." + " " * 200)
+        run.set_status("failed", "why")
+        status = json.loads((run.path / "status.json").read_text())
+        assert (status["state"], status["reason"]) == ("failed", "why")
+        (run.path / "status.json").unlink()
+        fill(disk)
+        with pytest.raises(UserError, match="No space left"):
+            run.set_status("failed")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_resumed_run_without_a_checkpoint_starts_its_files_again(

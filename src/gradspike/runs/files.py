@@ -63,7 +63,23 @@ def fast_yaml(text: str) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_record` of a value as JSON."""
-    write_record(path, to_json(value, indent=2) + "\n")
+    write_record(path, json_file(value))
+
+
+def json_file(value: Any) -> str:
+    """The text of a JSON file."""
+    return to_json(value, indent=2) + "\n"
+
+
+def overwritten(path: Path, text: str) -> bool:
+    """Write over an existing file, in the space that it occupies. Returns whether that worked."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            file.write(text)
+            file.truncate()
+    except OSError:
+        return False
+    return True
 
 
 def check_writable(folder: str, named: str = "") -> None:

@@ -35,7 +35,7 @@ from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.environment import environment
-from gradspike.runs.files import write_json, write_record
+from gradspike.runs.files import json_file, overwritten, write_json, write_record
 from gradspike.runs.identity import id_of, write_id
 from gradspike.shown import shown
 
@@ -121,10 +121,17 @@ class RunFolder:
         return path
 
     def set_status(self, state: str, reason: str | None = None) -> None:
-        """Write status.json: `state` is running, finished, failed or interrupted."""
-        write_json(
-            self.path / "status.json", {"state": state, "reason": reason, "pid": os.getpid(), "host": platform.node()}
-        )
+        """Write status.json: `state` is running, finished, failed or interrupted.
+
+        On a full disk, which has no room for a second file, the old one is overwritten. Raises UserError if it cannot.
+        """
+        file = self.path / "status.json"
+        status = {"state": state, "reason": reason, "pid": os.getpid(), "host": platform.node()}
+        try:
+            write_json(file, status)
+        except UserError:
+            if not overwritten(file, json_file(status)):
+                raise
 
     def state(self) -> str:
         """The state of status.json, or `unknown`."""
