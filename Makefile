@@ -6,6 +6,9 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # Number of test processes, one thread each.
 JOBS ?= 2
+# Kills of `make storm`, and the seed that draws them.
+KILLS ?= 40
+SEED ?= 0
 
 .DEFAULT_GOAL := help
 
@@ -52,8 +55,18 @@ bench-data: $(READY)  ## images/s of the loader, compared with torchvision and P
 size: $(READY)  ## time and memory of a tenth of the largest work (docs/reliability.md has the full size)
 	@$(PY) benchmarks/size.py --scale 0.1
 
+bench-ddp: $(READY)  ## time per training step on two processes of one CPU, and the share of communication
+	@$(PY) benchmarks/ddp.py
+
+storm: $(READY)  ## kill KILLS=40 trainings at random and resume them; full disks, flipped bits, lost files (SEED=0)
+	@PYTHONPATH=tests $(PY) -m storm kills --kills $(KILLS) --seed $(SEED)
+	@PYTHONPATH=tests $(PY) -m storm faults --seed $(SEED)
+
+ranks: $(READY)  ## how far trainings on 2 and 4 processes are from one process, for every method
+	@PYTHONPATH=tests $(PY) -m storm ranks
+
 clean:  ## remove caches and build products; keep runs/, data/ and .venv
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data size clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data bench-ddp size storm ranks clean

@@ -1,0 +1,81 @@
+"""The same training on 1, 2 and 4 processes in float64: how far weights and buffers are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gradspike.methods.registry import METHODS
+from helpers.ranks import ROUNDING, States, furthest, train_entries
+from storm.table import markdown
+
+VARIANTS = {
+    "plain": [],
+    "`trainer.accumulate=2`": ["trainer.accumulate=2"],
+    "`trainer.ema=0.9`": ["trainer.ema=0.9"],
+    "mixup and CutMix": ["loss.mixup=0.4", "loss.cutmix=1"],
+    "batches of 200, the last 59 left out": ["dataset.batch_size=200"],
+}
+ENGINES = ("formulas", "compiled")
+WITHOUT = {"method.sync_stats=false": "ds_atgo", "norm.sync=false": "psg_pda"}
+"""What is computed on each rank alone, with a method for which that makes a difference."""
+
+
+def case(method: str, variant: str) -> str:
+    return f"{method}, {variant}"
+
+
+def run(folder: Path, compiled: bool, say: Callable[[str], None]) -> bool:
+    """Train, print the tables, and return whether any number is larger than rounding explains."""
+    cases = {
+        case(method, name): [f"method={method}", *words]
+        for method in METHODS.names()
+        for name, words in VARIANTS.items()
+    }
+    plain = {case(method, "plain"): cases[case(method, "plain")] for method in METHODS.names()}
+    entries: dict[str, Mapping[str, Any]] = {
+        "one": {"world_size": 1, "cases": cases},
+        "two": {"world_size": 2, "cases": cases},
+        "four": {"world_size": 4, "cases": cases},
+        "formulas": {"world_size": 2, "cases": plain, "engine": "formulas"},
+        "alone": {
+            "world_size": 2,
+            "cases": {case(method, "plain"): [f"method={method}", word] for word, method in WITHOUT.items()},
+            "unequal": True,
+        },
+    }
+    if compiled:
+        entries["compiled"] = {"world_size": 2, "cases": plain, "engine": "compiled"}
+    (folder / "data").mkdir()
+    states = train_entries(
+        folder, folder / "data", {name: {**entry, "timeout": 1200} for name, entry in entries.items()}
+    )
+    one = states["one"]
+    apart = {name: distances(states[name], one) for name in entries if name != "one"}
+    rows = [
+        [f"`{method}`", *(_cell(apart, case(method, variant)) for variant in VARIANTS)] for method in METHODS.names()
+    ]
+    say(markdown(["method", *VARIANTS], rows))
+    engines = [engine for engine in ENGINES if engine in apart]
+    rows = [[f"`{method}`", *(f"{apart[engine][case(method, 'plain')]:.0e}" for engine in engines)]
+            for method in METHODS.names()]  # fmt: skip
+    say(f"\n{markdown(['method', *(f'2 ranks, `{engine}`' for engine in engines)], rows)}")
+    rows = [[f"`method={method} {word}`", f"{apart['alone'][case(method, 'plain')]:.0e}"]
+            for word, method in WITHOUT.items()]  # fmt: skip
+    say(f"\n{markdown(['each rank by itself', '2 ranks'], rows)}")
+    together = (apart[name] for name in apart if name != "alone")
+    return any(found > ROUNDING for found in _all(together)) or any(found < 1e-6 for found in _all([apart["alone"]]))
+
+
+def distances(states: States, one: States) -> dict[str, float]:
+    """For each case, the largest relative difference to one process."""
+    return {name: furthest(state, one[name]) for name, state in states.items()}
+
+
+def _cell(apart: Mapping[str, Mapping[str, float]], name: str) -> str:
+    return f"{apart['two'][name]:.0e} / {apart['four'][name]:.0e}"
+
+
+def _all(tables: Iterable[Mapping[str, float]]) -> Iterable[float]:
+    return (found for table in tables for found in table.values())
