@@ -8,7 +8,7 @@ from torch import Tensor
 from gradspike import ranks
 
 
-def averaged_in_order(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def averaged_in_order(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """The communication hook of DistributedDataParallel: adds the ranks' gradients in the order of the ranks.
 
     An all-reduce adds them in an order that depends on their place in the bucket. DistributedDataParallel arranges its
