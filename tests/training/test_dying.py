@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from gradspike.errors import Interrupted
 from gradspike.runs.folder import RunFolder
 from gradspike.training.callbacks.interrupt import SignalGuard
+from gradspike.training.place import Place
 from helpers.command import ROOT
 
 
@@ -77,3 +80,31 @@ def child_of(process: int) -> int:
                 return int(child)
         time.sleep(0.02)
     raise AssertionError("no child")
+
+
+def stuck(patient: bool) -> None:
+    """Wait as in a collective operation without its peers: one call, during which Python runs no handler."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with SignalGuard(Place(world_size=2)) as guard:
+        guard.on_end = lambda error: print(f"ended: {error}", flush=True)
+        if patient:
+            guard.wait()
+        print("stuck", flush=True)
+        store.get("never")
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_process_that_waits_for_dead_ranks_still_stops(patient: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the first signal, or by the second one while it trains and would save after the first."""
+    process = multiprocessing.get_context("fork").Process(target=stuck, args=(patient,))
+    process.start()
+    output = ""
+    while "stuck" not in output:
+        output += capfd.readouterr().out
+    for _ in range(1 + patient):
+        time.sleep(0.3)
+        assert process.is_alive()
+        os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert capfd.readouterr().out == "ended: Stopped by SIGTERM without saving its state.\n"

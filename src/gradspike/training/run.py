@@ -147,6 +147,8 @@ def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> Non
 
 def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list[str]) -> Summary:
     watch = Watch(task.place, on_lost=lambda error: record_end(run, error))
+    if task.place.rank == 0:
+        guard.on_end = lambda error: record_end(run, error)
     config, data, module = task.config, task.data, task.module
     metrics = JsonLines(run.metrics)
     logger = build_logger(config, run)

@@ -18,6 +18,7 @@ from gradspike.training.agreement import Agreement, SharedAgreement
 from gradspike.training.callbacks.checkpoints import Checkpoints
 from gradspike.training.callbacks.steps import ends_step
 from gradspike.training.place import ALONE, Place
+from gradspike.training.unhandled_signals import UnhandledSignals
 from gradspike.variables import variable
 
 
@@ -41,6 +42,8 @@ class SignalGuard:
     Between `wait` and `end_wait` the first signal is only recorded in `received`, so that the training can stop at a
     better moment; the second one raises. Of several processes, those after the first ignore Ctrl-C and SIGHUP, which a
     terminal sends to all of them, once they train together; while they do not wait, any other signal ends them.
+
+    on_end: called if a process of several has to end although its handler cannot run.
     """
 
     def __init__(self, place: Place = ALONE, max_hours: float | None = None) -> None:
@@ -52,12 +55,19 @@ class SignalGuard:
         """The signal to stop for, which may have come to another process."""
         self._signalled = False
         self._previous: dict[signal.Signals, Any] = {}
+        self.on_end: Callable[[Interrupted], None] = lambda error: None
+        self._unhandled: UnhandledSignals | None = None
 
     def __enter__(self) -> SignalGuard:
         # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._previous = {signum: signal.getsignal(signum) for signum in stop_signals()}
             self.listen()
+            if self.place.world_size > 1:
+                self._unhandled = UnhandledSignals(
+                    self._previous, lambda: not self.patient, lambda error: self.on_end(error)
+                )
+                self._unhandled.start()
         return self
 
     def __exit__(
@@ -66,6 +76,8 @@ class SignalGuard:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+        if self._unhandled is not None:
+            self._unhandled.close()
 
     def wait(self) -> None:
         """Record the first signal only, from now on."""
@@ -103,6 +115,8 @@ class SignalGuard:
         return Interrupted(self.received, saved=True)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._unhandled is not None:
+            self._unhandled.handled += 1
         if self._signalled or not self.patient:
             raise Interrupted(signum)
         self._signalled = True
