@@ -1,4 +1,4 @@
-"""What the tests share: configurations of tiny networks and one data folder for the whole session."""
+"""Shared fixtures: configurations of tiny networks and one data folder for the whole session."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def tiny_config(tiny: Callable[..., list[str]]) -> Callable[..., ExperimentConfi
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """The engine that a mark of `engines` names, which new layers take too."""
+    """The engine of a mark in `engines`, used for new layers too."""
     from helpers.engines import ENGINES
 
     run = ENGINES[request.param]

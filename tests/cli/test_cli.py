@@ -1,4 +1,4 @@
-"""The commands as a user types them: messages, exit codes, and that nothing is left behind."""
+"""The commands as a user types them: messages, exit codes, and no files left behind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_multirun_trains_every_combination(tiny: Callable[..., list[str]], tmp_p
 
 
 def test_user_method_by_import_path(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    """A method in a folder of its own, chosen by its own YAML: no line of the package changes."""
+    """A method in the user's folder, chosen by its own YAML; the package is unchanged."""
     (tmp_path / "my_rule.py").write_text(
         "from gradspike.methods.fixed_sg import FixedSg\n"
         "from gradspike.methods.fixed_sg import FixedSgConfig\n"
@@ -104,7 +104,7 @@ def test_every_group_of_conf_is_in_the_help() -> None:
 
 
 def test_readme_commands_are_valid() -> None:
-    """Each `gradspike train` of the README composes."""
+    """Every `gradspike train` command in the README composes a configuration."""
     from gradspike.cli.hydra import check_command_line, hydra_parser
 
     lines = [line.partition("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What all commands share: the list, the help, the parser's mistakes, the folder of options."""
+"""Features of all commands: the list, the help, parser errors, --config-dir."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_flags_of_hydra(words: list[str], said: str) -> None:
 
 
 def test_text_reaches_the_run_through_hydra(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Also the trials of a multirun, whose words Hydra writes again."""
+    """Also in the trials of a multirun, whose overrides Hydra writes itself."""
     folder = tmp_path / "José (lab) [1e3]"
     words = tiny("trainer.max_epochs=1", "method.label=1e3,007")
     words = [word for word in words if not word.startswith("runs_dir=")]

@@ -1,4 +1,4 @@
-"""The program ends when its work is done, without taking its objects apart."""
+"""The program exits when its work is done, without cleaning up its objects."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_changed_byte_is_found_by_verify(pets: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it_silently(tmp_path: Path) -> None:
-    """As `| head` does."""
+    """Close the pipe early, as `| head` does."""
     reading, writing = os.pipe()
     os.close(reading)
     run = [*GRADSPIKE, "prepare", "dataset=digits", f"data_dir={tmp_path}"]
@@ -176,7 +176,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def contains(sheet: np.ndarray, cell: np.ndarray) -> bool:
-    """Whether an image stands somewhere in a larger one, pixel by pixel."""
+    """Whether a larger image contains an image, pixel for pixel."""
     height, width = cell.shape[:2]
     corners = (sheet == cell[0, 0]).all(axis=2)[: -height + 1 or None, : -width + 1 or None]
     return any(

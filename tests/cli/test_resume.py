@@ -1,4 +1,4 @@
-"""`gradspike train resume=RUN key=value`: keys are those of the run, not of the defaults."""
+"""`gradspike train resume=RUN key=value`: keys refer to the run's configuration, not to the defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Compose = Callable[..., ExperimentConfig]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> RunFolder:
-    """A run of a data set and a method whose keys the defaults (digits, mpd_agl) do not have."""
+    """A run whose data set and method have keys that the defaults (digits, mpd_agl) lack."""
     words = ["dataset=imagenet", "method=psg_pda", "optimizer=adamw", "dataset.storage=encoded", "recipe=none"]
     config = load_config([*words, f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"])
     run = RunFolder.create(config)
@@ -89,7 +89,7 @@ def test_what_the_run_has_may_be_typed_again(
     ],
 )
 @pytest.mark.parametrize("printing", [True, False])
-def test_mistakes_are_told_in_the_runs_own_words(
+def test_mistakes_are_reported_with_the_runs_own_keys(
     pictures: RunFolder, capsys: pytest.CaptureFixture[str], word: str, said: str, printing: bool
 ) -> None:
     words = ["train", f"resume={pictures.path}", word, *(["--cfg", "job"] if printing else [])]

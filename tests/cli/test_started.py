@@ -1,4 +1,4 @@
-"""Printed commands work for whoever started this one, and child processes run the same code."""
+"""Printed commands work in the user's shell, and child processes run the same code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def copy_of_the_checkout(folder: Path) -> Path:
 
 
 def next_command(program: list[str], cwd: Path, **environment: str) -> str:
-    """What a process that is started in this way tells its user to type."""
+    """The command that a process started in this way prints for its user."""
     code = "from gradspike.started import typed_command; print(typed_command('evaluate', 'run=x'))"
     file = cwd / "src" / "gradspike" / "tools" / "compare" / "command.py"
     file.write_text(f"def compare(words):\n    {code}\n    return 0\n")
@@ -65,8 +65,8 @@ def next_command(program: list[str], cwd: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_it_is_said_in_the_form_in_which_it_was_started(tmp_path: Path) -> None:
-    """As a module, as the console script on the PATH, and as one that is not."""
+def test_printed_commands_have_the_form_in_which_gradspike_was_started(tmp_path: Path) -> None:
+    """Started as a module, as the console script on the PATH, and as a console script elsewhere."""
     copy = copy_of_the_checkout(tmp_path)
     scripts = tmp_path / "bin"
     scripts.mkdir()

@@ -1,4 +1,4 @@
-"""Environment variables: set and empty is unset, and a wrong value is one sentence before torch is imported."""
+"""Environment variables: empty counts as unset; an invalid value gives a one-sentence error, without torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_set_and_empty_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> 
     assert whole_number("RANK") is None
     unset_empty()
     check_for_training()
-    # No GPU is what an empty list of GPUs says, and other programs' variables are theirs.
+    # An empty list of GPUs means no GPU, and variables of other programs are left alone.
     assert [name for name in empty if name in os.environ] == ["CUDA_VISIBLE_DEVICES", "TEST_OF_OURS"]
 
 

@@ -1,4 +1,4 @@
-"""The package as a wheel in an empty folder, with no checkout beside it: it trains, sweeps and compares."""
+"""The wheel in an empty folder without a checkout: it trains, sweeps and compares."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Installed:
-    """A wheel in a folder of its own, and someone who types `gradspike` in another, empty one."""
+    """An installed wheel, used from another, empty folder."""
 
     def __init__(self, wheel: Path, folder: Path) -> None:
         self.place = folder / "packages"
@@ -130,7 +130,7 @@ def test_it_trains_evaluates_sweeps_and_compares(installed: Installed) -> None:
 
 
 def test_processes_that_train_together_start_each_other(installed: Installed) -> None:
-    """The further process of DDP is started with the words of the first."""
+    """The second DDP process is started with the first process's arguments."""
     tiny = shlex.join([*TINY, "trainer.max_epochs=1", "trainer.devices=2", "trainer.progress=lines"])
     printed = installed.types(f"gradspike train dataset=digits runs_dir='runs (2)' {tiny}")
     assert printed.count("epoch 1/1") == 1

@@ -1,4 +1,4 @@
-"""The digest of the code changes with what is computed, and with nothing else."""
+"""The digest of the code changes only with what is computed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_yaml_files_are_readable(file: Path) -> None:
 
 
 def test_yaml_defaults_equal_the_schema_defaults() -> None:
-    """What a YAML file says is what a configuration gets that leaves the key out: one default, not two."""
+    """The YAML default of a key equals its schema default."""
     from_yaml = load_config(["dataset=digits_events"]).model_dump(serialize_as_any=True)
     config = load_config(["dataset=digits_events"])
     for section in ("model", "method", "neuron", "norm", "scheduler"):
@@ -153,7 +153,7 @@ def test_mistakes_are_named(words: list[str], said: list[str]) -> None:
         assert part in str(error.value), str(error.value)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     with pytest.raises(ConfigError) as error:
         load_config(["optimizer.lr=-1", "seed=-1", "+method.typo=1"])
     assert all(part in str(error.value) for part in ("optimizer.lr=-1", "seed=-1", "method.typo"))

@@ -1,4 +1,4 @@
-"""Every key of the configuration says what it touches, and whatever asks reads that one mark."""
+"""Every key of the configuration has one mark for what it affects, and all code uses this mark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Option classes are read from the files of their parts without torch; what cannot be read so is imported."""
+"""Option classes are read from source files without torch; files that cannot be read this way are imported."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def read_early(module: str, name: str = "Rule") -> type[MethodConfig]:
-    """The option class, which has to come without importing the module."""
+    """The option class, read without importing the module."""
     config: type[MethodConfig] = read_config(module, name)
     assert module not in sys.modules
     return config
@@ -94,7 +94,7 @@ def test_options_of_every_registered_part_are_read_without_torch(tmp_path: Path)
 
 @pytest.mark.parametrize("registry", [METHODS, MODELS, DATASETS, NEURONS, NORMS], ids=lambda registry: registry.kind)
 def test_the_class_read_is_the_class_of_the_module(registry: Any) -> None:
-    """Read in this process, where tests have imported many modules, and anew: the same name, keys and defaults."""
+    """Reading it again in this process, which has imported many modules, gives the same name, keys and defaults."""
     for name in registry.names():
         read, own = registry.config_class(name), registry.implementation(name).Config
         assert (read.__module__, read.__qualname__) == (own.__module__, own.__qualname__)

@@ -1,4 +1,4 @@
-"""Every recipe composes, trains, says where it comes from, and stands in docs/recipes.md as it is."""
+"""Every recipe composes, trains, names its source, and matches docs/recipes.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATASETS = "cifar100|cifar10dvs|cifar10|tiny_imagenet|imagenet"
 
 
 def parts(name: str) -> tuple[str, str, str]:
-    """Method, data set and model out of a recipe's name."""
+    """Method, data set and model in a recipe's name."""
     found = re.fullmatch(rf"({METHODS})_({DATASETS})_(\w+)", name)
     assert found, name
     return found[1], found[2], found[3]
@@ -187,7 +187,7 @@ def test_variant_with_the_recipe_of_its_method() -> None:
 
 
 def test_one_recipe_for_all_methods() -> None:
-    """What docs/recipes.md tells to do for a comparison: nothing but the method differs."""
+    """The comparison recommended in docs/recipes.md: only the method differs."""
     configs = [
         load_config([f"method={method}", "dataset=cifar10", "recipe=mpd_agl_cifar10_resnet19"]).plain()
         for method in ("fixed_sg", "lsg", "mpd_agl", "ds_atgo", "psg")
@@ -216,7 +216,7 @@ def test_unequal_recipes_of_a_comparison_are_noticed(tmp_path: Path) -> None:
     assert "cannot be combined" in command("train", *words, "--cfg", "job").stderr
 
 
-def test_what_is_said_at_the_start() -> None:
+def test_messages_at_the_start() -> None:
     lines = list(start_lines(load_config(["method=ds_atgo", "dataset=cifar10"])))
     assert lines[0].startswith("recipe: ds_atgo_cifar10_resnet19 (Jiang et al., AAAI 2026")
     assert lines[1] == "  published: 96.91 +- 0.12 %"
@@ -226,7 +226,7 @@ def test_what_is_said_at_the_start() -> None:
 
 
 def test_recipe_of_ones_own(tmp_path: Path) -> None:
-    """In a folder of one's own: picked, refused against a typed group, its numbers judged by their conditions."""
+    """A recipe in the user's folder: chosen, refused with a conflicting group, its numbers matched by conditions."""
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "lsg_digits_spiking_cnn.yaml").write_text(
         "# @package _global_\n"

@@ -1,4 +1,4 @@
-"""Words typed for keys that hold text stay what was typed, whatever Hydra's grammar makes of them."""
+"""Values of text keys stay as typed, even if Hydra's grammar would parse them differently."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_was_refused_is_refused(word: str, said: str) -> None:
 
 
 def test_a_key_of_the_users_own_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the part itself knows that its option is text."""
+    """Only the user's class declares that its option is text."""
     (tmp_path / "text_rule.py").write_text(
         "from gradspike.methods.fixed_sg import FixedSg\n"
         "from gradspike.methods.fixed_sg import FixedSgConfig\n"

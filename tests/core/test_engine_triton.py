@@ -76,7 +76,7 @@ def test_engine_triton_is_chosen_where_it_can_run(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["mpd_agl", "ds_atgo", "psg"])
 def test_on_a_gpu(name: str, dtype: torch.dtype, channels_last: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Equals the reference, repeats bit for bit; prints the bandwidth over tensors of the layer's size."""
+    """Results equal the reference and repeat bit for bit; prints the bandwidth over tensors of the layer's size."""
     y = torch.randn(4 * 32, 128, 32, 32, device="cuda", generator=torch.Generator("cuda").manual_seed(0)).to(dtype)
     if channels_last:
         y = y.contiguous(memory_format=torch.channels_last)

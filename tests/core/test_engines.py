@@ -223,7 +223,7 @@ def test_layouts_give_the_same_gradients(engine: Engine, static: bool, samples: 
 
 
 class Curve(nn.Module):
-    """conv - layer - conv - layer - linear over frames: small, with all parts of a training."""
+    """conv - layer - conv - layer - linear over frames: a small network with all parts of a training step."""
 
     def __init__(self, method: str) -> None:
         super().__init__()

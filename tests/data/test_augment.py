@@ -1,4 +1,4 @@
-"""Augmentation against slow references for one sample, and that it belongs to the sample alone."""
+"""Augmentation compared with slow references, and its independence of the other samples of a batch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def samples(kind: str, count: int) -> Tensor:
 
 
 def test_the_numbers_of_decisions_stay_as_they_are() -> None:
-    """A changed number changes the results of every run."""
+    """Draw numbers are constants: changing one would change the results of every run."""
     assert {draw.name: draw.value for draw in Draw} == {
         "ORDER": 0,
         "SHIFT_Y": 1,
@@ -238,7 +238,7 @@ def pictures_module(picture_folder: Path) -> Callable[..., DataModule]:
 
 
 def fed(data: DataModule, epoch: int, rank: int = 0, world_size: int = 1) -> dict[int, Tensor]:
-    """What the network is fed in one epoch, by sample."""
+    """The network's inputs in one epoch, by sample."""
     progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0)))
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
         current_epoch=epoch,

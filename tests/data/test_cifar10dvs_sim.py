@@ -1,4 +1,4 @@
-"""cifar10dvs_sim: exact images on an exact path, the same events everywhere, files that read as they were made."""
+"""cifar10dvs_sim: exact images on an exact path, reproducible events, exported files that read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rule for files that are no samples: known companions are left out and counted, all others are bad files."""
+"""Files that are not samples: known companions are left out and counted, all others are bad files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_summary_names_them(tmp_path: Path) -> None:
 
 
 def test_one_recording_a_class_with_companions(tmp_path: Path) -> None:
-    """Also in a folder beside the recordings: where the samples are decides the layout."""
+    """Also in a folder beside the recordings: the location of the samples determines the layout."""
     for session in ("session_a", "session_b"):
         for number, name in enumerate(("Caixa", "Caneca")):
             made.write(tmp_path / f"s/{session}/{name}.aedat", made.aedat2_bytes(made.recording(number, size=128)))
@@ -133,7 +133,7 @@ def test_one_recording_a_class_with_companions(tmp_path: Path) -> None:
     "name", ["train/ant/x.h5", "train/ant/x.raw", "test/bee/x.gif", "train/ant/noending", "test/x.avi"]
 )
 def test_other_files_are_still_refused(tmp_path: Path, name: str) -> None:
-    """They may be samples that no reader knows."""
+    """They may be samples in an unsupported format."""
     made.write_event_folder(tmp_path / "e")
     write_class_folders(tmp_path / "p", size=16)
     add(tmp_path / "e", [name])

@@ -1,4 +1,4 @@
-"""Prepared sets are never stale, half written or silently damaged; folders that cannot be used are named."""
+"""Prepared data sets are never stale, half written or silently damaged; unusable folders are reported."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_data_dir_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_data_dir_that_cannot_be_written_to() -> None:
-    """It may hold prepared data already, as on a cluster's shared disk; only preparing more is refused."""
+    """It may contain prepared data already, as on a cluster's shared disk; only preparing more is refused."""
     read_only = Path("/proc")  # permissions do not stop the super-user, under whom tests often run; this does
     if not read_only.is_dir():
         pytest.skip("needs a folder that nobody can write to")

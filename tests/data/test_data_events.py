@@ -1,4 +1,4 @@
-"""digits_events: the same bytes everywhere, every event in a frame, and digits in the data."""
+"""digits_events: reproducible bytes, every event in a frame, and recognisable digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One view on folders, zip and tar files: the same names and bytes from each, and nothing odd used silently."""
+"""Folders, zip and tar files give the same names and bytes, and invalid members are reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_systems_leave_behind_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_odd_members_are_told_and_not_used(tmp_path: Path) -> None:
+def test_odd_members_are_reported_and_not_used(tmp_path: Path) -> None:
     names = ["../evil.png", "/etc/evil.png", "a/../b.png", "twice.png", "twice.png", "good.png"]
     files = zip_of(tmp_path / "a.zip", [(name, str(number).encode()) for number, name in enumerate(names)])
     assert [entry.name for entry in files.entries()] == ["good.png"]
@@ -82,7 +82,7 @@ def test_odd_members_are_told_and_not_used(tmp_path: Path) -> None:
     assert problems[f"{tmp_path}/a.zip/twice.png"] == "is in the archive more than once"
 
 
-def test_links_in_a_tar_are_told_and_not_used(tmp_path: Path) -> None:
+def test_links_in_a_tar_are_reported_and_not_used(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         info = tarfile.TarInfo("train/a.png")
         info.size = 3

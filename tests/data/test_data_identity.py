@@ -1,4 +1,4 @@
-"""A prepared set stands in for its own files only, and only sets of the same files are called old."""
+"""A prepared data set replaces only its own missing files, and only data sets of the same files are listed as old."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def write_and_name(folder: Path) -> Path:
 
 
 def test_sets_of_other_sources_are_never_called_old(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Both are in use; only what a change of the same files leaves behind can be deleted."""
+    """Both are in use; only data sets of earlier versions of the same files can be deleted."""
     for name in ("pets", "birds"):
         write_class_folders(tmp_path / name)
     with caplog.at_level("INFO"):

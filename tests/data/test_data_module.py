@@ -44,7 +44,7 @@ def datamodule(data_dir: Path, seed: int = 0, **options: Any) -> DataModule:
 
 
 def at_epoch(epoch: int, rank: int = 0, world_size: int = 1) -> Any:
-    """As much of a trainer as the DataModule looks at."""
+    """The attributes of a trainer that the DataModule reads."""
     progress = SimpleNamespace(current=SimpleNamespace(ready=0))
     loops = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     return SimpleNamespace(
@@ -280,7 +280,7 @@ def test_the_yaml_file_of_a_data_set_names_every_option(name: str) -> None:
 
 
 class Recorder(lightning.LightningModule):
-    """Trains next to nothing and writes down what it is fed."""
+    """A minimal module that records its inputs."""
 
     def __init__(self, stop_after: int | None = None, checkpoint: Path | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Image files: exact decoding, every mode, every layout, and every disagreement named."""
+"""Image files: exact decoding, every mode and layout, and clear errors."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ NO_PICTURES: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", NO_PICTURES)
-def test_what_is_no_picture_says_why(name: str) -> None:
+def test_files_that_are_no_image_are_refused_with_the_reason(name: str) -> None:
     content, reason = NO_PICTURES[name]
     with pytest.raises(ValueError, match=reason):
         decode(content)
@@ -271,7 +271,7 @@ def test_all_bad_files_are_named_at_once(tmp_path: Path) -> None:
     assert str(error.value).count("/bad") == 4
 
 
-def test_a_mended_file_is_another_set(tmp_path: Path) -> None:
+def test_a_repaired_file_makes_another_set(tmp_path: Path) -> None:
     written = write_class_folders(tmp_path / "pets")
     picture = tmp_path / "pets" / "train" / "ant" / "000.png"
     content = picture.read_bytes()
@@ -337,7 +337,7 @@ def test_a_split_that_is_not_there(tmp_path: Path, missing: str) -> None:
 
 
 def batch(folder: Path, **changes: Any) -> None:
-    """Change what the second training batch of the pickles holds."""
+    """Change the contents of the second training batch of the pickles."""
     content = load_pickle((folder / "data_batch_2").read_bytes())
     (folder / "data_batch_2").write_bytes(pickle.dumps(content | changes))
 
@@ -477,7 +477,7 @@ def test_a_set_of_another_version_is_left_alone_and_named(
 
 
 def test_opening_a_set_reads_no_list_of_files(tmp_path: Path) -> None:
-    """No file's name is read, neither the archive's nor the set's; a change of the archive is seen all the same."""
+    """No file names are read, neither from the archive nor from the data set; a changed archive is still detected."""
     write_class_folders(tmp_path / "files", size=4)
     archive = pack(tmp_path / "files", tmp_path / "a.zip")
     load_folder(tmp_path, archive)
@@ -523,7 +523,7 @@ def test_hold_out_keeps_groups_together_or_takes_the_end_of_a_single_one() -> No
 
 
 def test_hold_out_of_people_holds_for_all_classes() -> None:
-    """A person of whom one class has no sample does not train another class while validating this one."""
+    """A subject without samples of one class is not in training for some classes and in validation for others."""
     groups = np.repeat(np.arange(20), 3)
     labels = np.tile([0, 1, 2], 20)
     present = (groups % 3 != 0) | (labels != 2)

@@ -1,4 +1,4 @@
-"""Preparing in parts: the same bytes however many processes do it and however often they are stopped."""
+"""Preparation in parts: the same bytes for any number of processes and interruptions."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _stopped(folder: Path, after: int) -> None:
 
 @pytest.mark.parametrize("copied", [0, 1, 3])
 def test_joining_goes_on_where_it_was_stopped(tmp_path: Path, copied: int) -> None:
-    """As after a kill: some parts copied and gone, the next one half written."""
+    """The state after a kill: some parts copied and deleted, the next one half written."""
     build(tmp_path / "whole")
     before = contents(tmp_path / "whole")
     folder = tmp_path / "stopped"
@@ -177,7 +177,7 @@ def test_joining_goes_on_where_it_was_stopped(tmp_path: Path, copied: int) -> No
     assert contents(folder) == before
 
 
-def test_too_little_space_is_told_before_anything_is_done(tmp_path: Path) -> None:
+def test_too_little_space_is_reported_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"too little space: about .* TB needed, .* free"):
         build_in_parts(
             tmp_path,
@@ -301,7 +301,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_told_with_what_is_needed_and_nothing_broken_is_left(
+def test_a_full_disk_is_reported_with_the_space_needed_and_leaves_no_partial_set(
     pictures: Path, unbroken: dict[str, bytes], small_disk: Path
 ) -> None:
     """420 images of 24x24 are 726 kB."""
@@ -325,7 +325,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_nothing_broken_is_left(
 def test_a_file_that_may_not_grow_leaves_the_parts_for_later(
     pictures: Path, unbroken: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """A limit on a file's size fails as a full disk does, in the joining of the parts."""
+    """A file size limit fails like a full disk, while parts are joined."""
     process = start(pictures, tmp_path, file_size=300_000)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""Two decoders, one result: PIL prepares images, torchvision decodes the compressed ones during training."""
+"""Both decoders agree: PIL, which prepares images, and torchvision, which decodes compressed images during training."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ FILES: dict[str, tuple[bytes, np.ndarray, float]] = {
     "WebP, orientation tag": (_saved(_picture, "WEBP", lossless=True, exif=TURNED), PIXELS, 0),
     "WebP, animated": (_saved(_picture, "WEBP", save_all=True, append_images=[_other], lossless=True), PIXELS, 0),
 }
-"""The bytes of a file, what they show, and the mean difference that a lossy file may have from it."""
+"""The bytes of a file, its image, and the allowed mean difference for a lossy file."""
 
 
 def as_jpeg(kind: str) -> float:
@@ -107,7 +107,7 @@ def test_what_is_prepared_is_what_the_file_shows(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_decoder_used_in_training_agrees(kind: str) -> None:
-    """Bit for bit where the file is kept; a mode that it would read otherwise has become a JPEG file."""
+    """Bit-identical for files stored unchanged; modes that it would decode differently are stored as JPEG."""
     content, expected, _ = FILES[kind]
     kept = encode(content, SIZE)
     found = decode_stored(np.frombuffer(kept, dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""Bits that flip on the disk after a preparation are found when the set is opened, and the set is prepared again."""
+"""Bits flipped on disk after preparation are detected when the data set is opened, and it is prepared again."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def cifar(data_dir: Path, source: Path) -> Cifar:
 
 
 def test_a_split_that_flipped_is_drawn_again(tmp_path: Path, pets: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A test image would train."""
+    """Otherwise a test image would be in the training split."""
     before = np.array(cifar(tmp_path, pets).load().splits)
     (splits,) = (tmp_path / "prepared").glob("cifar10-split-*/splits.npy")
     flip(splits, -1, 1)

@@ -1,4 +1,4 @@
-"""Compressed images: what is kept, how it is cropped, and that it is fed like any other set."""
+"""Compressed images: stored bytes, crops, and loading as for any other data set."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_standard_normalisation_is_measured_on_training_pictures(folder: Path) -
 
 
 def fed(folder: Path, epoch: int, world_size: int = 1, training: bool = True, **options: Any) -> dict[int, Tensor]:
-    """What the network is fed in one epoch, by sample."""
+    """The network's inputs in one epoch, by sample."""
     seen = {}
     for rank in range(world_size):
         data = DataModule(configured(**options), 1, 0, folder)
@@ -218,7 +218,7 @@ def test_workers_batches_and_devices_change_no_sample(folder: Path) -> None:
     ("remove", "words"),
     [("val", r"val/.*ln -s train val"), ("train", r"train/<class>/"), (None, r"2 classes.*dataset.classes=2")],
 )
-def test_what_is_missing_is_told(folder: Path, tmp_path: Path, remove: str | None, words: str) -> None:
+def test_missing_files_are_reported(folder: Path, tmp_path: Path, remove: str | None, words: str) -> None:
     (tmp_path / "imagenet").mkdir()
     for split in ("train", "val"):
         if split != remove:

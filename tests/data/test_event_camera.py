@@ -1,4 +1,4 @@
-"""The simulated camera obeys its model: one test for each property that the physics fixes."""
+"""The simulated camera follows its model: one test for each physical property."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def uniform_scenes(levels: list[int], height: int = 2, width: int = 3, recording
 
 
 def flicker(samples: int = 120, recordings: int = 3, size: int = 8) -> NDArray[np.uint16]:
-    """A lively scene: a random walk of the light in every pixel."""
+    """A busy scene: the intensity of every pixel is a random walk."""
     steps = np.random.default_rng(5).integers(-9000, 9001, (samples, recordings, size, size))
     return np.clip(30000 + np.cumsum(steps, axis=0), 0, 65535).astype(np.uint16)
 
@@ -76,7 +76,7 @@ def test_event_times_are_interpolated_linearly_in_log_intensity() -> None:
 
 
 def test_the_reference_follows_the_events_over_many_samples() -> None:
-    """Steps below the threshold add up, and events depend on the way of the logarithm and not on how it was sampled."""
+    """Steps below the threshold add up, and events depend on the log intensity over time, not on its sampling."""
     levels = np.rint((np.geomspace(0.15, 1.05, 61) - 0.1) * 65535).astype(int).tolist()
     fine = film(IDEAL, uniform_scenes(levels, 1, 1), np.arange(61) * 100)
     coarse = film(IDEAL, uniform_scenes(levels[::6], 1, 1), np.arange(11) * 600)
@@ -86,7 +86,7 @@ def test_the_reference_follows_the_events_over_many_samples() -> None:
 
 
 def test_half_the_threshold_gives_twice_the_events() -> None:
-    """For light that goes up and down by many thresholds; on a scene that trembles, small thresholds see far more."""
+    """For intensities that change by many thresholds; in a noisy scene, small thresholds give far more events."""
     levels = [1000, 64000] * 20
     counts = [
         len(film(IDEAL.model_copy(update={"threshold": threshold}), uniform_scenes(levels), np.arange(40) * 1000).t)

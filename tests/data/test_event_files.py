@@ -1,4 +1,4 @@
-"""Files of events: decoded exactly as a slow, independent reading of the same bytes says, or refused with a reason."""
+"""Event files: decoded like a slow, independent reader of the same bytes, or refused with a reason."""
 
 from __future__ import annotations
 

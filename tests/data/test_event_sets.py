@@ -1,4 +1,4 @@
-"""Event data sets from files: what is found, how it is split, cut and binned, and what is refused."""
+"""Event data sets from files: search, split, windows, binning, and refused files."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_more_folds_than_recordings_are_refused(tmp_path: Path) -> None:
 
 
 def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
-    """One of them could be trained on, and the other validate."""
+    """Otherwise one of them could be used for training and the other for validation."""
     folder = tmp_path / "event_folder"
     made.write_event_folder(folder)
     made.write(folder / "train/bee/0.npz", made.npz_bytes(made.recording(10)))
@@ -194,7 +194,7 @@ def test_tet_frames_reach_the_network_as_zero_to_one(tmp_path: Path) -> None:
 
 
 def test_gestures_come_from_both_distributions_alike(tmp_path: Path) -> None:
-    """The published files hold all gestures of a person, and a table that says from when to when each lasts."""
+    """The published files contain all gestures of a subject, and a table with the start and end of each."""
     written = made.write_dvs_gesture(tmp_path / "DVSGesture")
     published = tmp_path / "published"
     for person in (1, 2, 3, 24):
@@ -242,7 +242,7 @@ def test_gestures_come_from_both_distributions_alike(tmp_path: Path) -> None:
 
 
 def write_sessions(folder: Path, seconds: float = 0.9) -> dict[str, Recording]:
-    """One recording a class and session, the class in the file's name."""
+    """One recording per class and session, with the class in the file name."""
     written = {}
     for session in ("session_a", "session_b"):
         for number, name in enumerate(("Caixa", "Caneca")):
@@ -272,7 +272,7 @@ def test_windows_hold_their_events_and_say_where_they_begin(tmp_path: Path) -> N
 
 
 def test_a_single_training_recording_ends_in_validation_with_a_gap(tmp_path: Path) -> None:
-    """Windows overlap: those that share events with a held out one belong to no split."""
+    """Windows overlap: those that share events with a held-out window are in no split."""
     write_sessions(tmp_path / "event_folder")
     samples = load("event_folder", tmp_path, **SESSIONS, window_ms=200, stride_ms=100, val_fraction=0.25)
     for name in ("Caixa", "Caneca"):

@@ -1,4 +1,4 @@
-"""Values that do not fit: addresses, columns, times and clocks are refused or counted, never dropped or cast."""
+"""Invalid values: addresses, columns, times and clocks are refused or counted, never dropped or cast."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_davis_decodes_as_tonic_does(tmp_path: Path) -> None:
 def test_without_a_chip_line_the_addresses_of_another_sensor_are_refused(
     tmp_path: Path, events: Recording, address: Callable[[Recording], np.ndarray], advice: str
 ) -> None:
-    """Of these events, the ones in the first rows pass for those of a DVS128."""
+    """Of these events, those in the first rows are also valid for a DVS128."""
     data = aedat2(address(events), events.t)
     with pytest.raises(BadRecordingError, match=f"header names no sensor, and .* %.* invalid for a DVS128. .*{advice}"):
         read_recording("r.aedat", data)
@@ -284,7 +284,7 @@ def test_data_sets_with_a_fixed_sensor_compare_it_too(tmp_path: Path) -> None:
 
 
 def test_a_header_that_states_the_size_is_believed(tmp_path: Path) -> None:
-    """A DVS128 that saw a small thing."""
+    """A DVS128 recording of a small object."""
     folder_of(tmp_path, ".aedat", *(aedat2_bytes(over_sensor(34, 34, seed=seed)) for seed in range(2)))
     assert facts(load(tmp_path))["extent"] == [34, 34]
     with pytest.raises(
@@ -402,7 +402,7 @@ def test_another_format_under_a_known_ending_is_refused(name: str, data: bytes, 
 
 
 def with_jump(jump_us: int, before: int = 40, count: int = 5000, duration_us: int = 300_000) -> Recording:
-    """Events of a second, of which the first few come before the clock is set."""
+    """One second of events, the first few of them before the clock is set."""
     events = over_sensor(34, 34, count=count, duration_us=duration_us)
     t = events.t.copy()
     t[before:] += jump_us
@@ -427,7 +427,7 @@ def test_a_jump_of_the_clock_is_refused_or_kept(tmp_path: Path, jump_us: int, op
         assert counted.tolist() == [5000, 5000]
 
 
-def test_a_jump_is_told_where_it_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_jump_that_changes_nothing_is_only_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder_of(tmp_path, ".npz", made.npz_bytes(with_jump(10**9)))
     with caplog.at_level(logging.WARNING, "gradspike"):
         source = load(tmp_path, sensor_size=34, bins="equal_count")
@@ -452,7 +452,7 @@ def test_several_jumps_are_found_and_busy_or_sparse_recordings_are_not() -> None
 
 
 def test_windows_across_a_gap_are_those_of_a_slow_search(tmp_path: Path) -> None:
-    """Every window that holds an event, at the same places as without the shortcut."""
+    """Every window with an event, at the same positions as without the shortcut."""
     from gradspike.data.events.clips import _windows_with_events
 
     rng = np.random.default_rng(0)

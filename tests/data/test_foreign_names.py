@@ -1,4 +1,4 @@
-"""Names of files that other systems, languages and programs have written."""
+"""File names written by other systems, languages and programs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def zip_of(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_one_spelling_of_two_is_one_class(tmp_path: Path) -> None:
-    """As a set is that was collected on Linux and tested on a Mac."""
+    """Like a data set that was collected on Linux and tested on a Mac."""
     write(tmp_path / "pets", {"train": (COMPOSED, "ant"), "test": (DECOMPOSED, "ant")})
     samples = load(tmp_path, tmp_path / "pets")
     assert samples.class_names == ("ant", COMPOSED)
@@ -185,7 +185,7 @@ def test_backslashes_do_not_lead_out_of_a_zip(tmp_path: Path) -> None:
 
 
 def without_flag(archive: Path) -> Path:
-    """Take back that the names are UTF-8, as programs do that write it without saying so."""
+    """Remove the UTF-8 flag, like programs that write UTF-8 names without it."""
     content = bytearray(archive.read_bytes())
     for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         start = content.find(mark)
@@ -214,7 +214,7 @@ def test_code_page_437(tmp_path: Path) -> None:
 
 
 def test_the_unicode_path_of_info_zip(tmp_path: Path) -> None:
-    """For names that the archive's code page has no letters for."""
+    """For names with letters that the archive's code page lacks."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         for name, content in members(name="__").items():
             info = zipfile.ZipInfo(name)

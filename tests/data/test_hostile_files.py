@@ -1,4 +1,4 @@
-"""Files that would run code or fill the memory are called what they are, before anything is run or unpacked."""
+"""Files that would run code or fill the memory are reported before anything is run or unpacked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HUGE = 5 * 2**30
 
 
 class Evil:
-    """Leaves a mark when it is loaded."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -48,7 +48,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_an_evil_pickle_is_called_what_it_is(tmp_path: Path, protocol: int) -> None:
+def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path: Path, protocol: int) -> None:
     content = pickle.dumps({"data": Evil(tmp_path / "run")}, protocol)
     with pytest.raises(ValueError, match=r"^is a pickle that calls posix\.system when loaded.*It was not run"):
         load_pickle(content)
@@ -114,7 +114,7 @@ def test_pickled_objects_in_arrays_of_events(tmp_path: Path, ending: str) -> Non
 
 
 def claim(archive: Path, name: str, size: int) -> Path:
-    """Let a zip's directory say that a member has `size` bytes unpacked."""
+    """Make the directory of a zip file claim that a member has `size` bytes unpacked."""
     content = bytearray(archive.read_bytes())
     start = content.find(b"PK\1\2")
     while start >= 0:
@@ -214,7 +214,7 @@ def test_tensors_of_gigabytes_in_ready_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
 def test_a_compressed_tar_is_refused_at_the_header_of_the_bomb(tmp_path: Path, ending: str) -> None:
-    """Without reading on: the member's bytes are not even there."""
+    """Refused without reading the member, whose bytes are missing."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as file:
         info = tarfile.TarInfo("train/ant/0.png")
@@ -232,7 +232,7 @@ def test_a_compressed_tar_is_refused_at_the_header_of_the_bomb(tmp_path: Path, e
 
 
 def test_a_sparse_member_of_a_tar_is_not_read_as_its_neighbours(tmp_path: Path) -> None:
-    """It takes little room and claims much: its bytes in the archive are not those of the file."""
+    """It uses little space and claims much: its bytes in the archive are not the file's content."""
     write_class_folders(tmp_path / "files")
     sparse = tmp_path / "files/train/ant/zz.png"
     with sparse.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Data sets as their usual scripts and publishers leave them: the images decide, not a file beside them."""
+"""Data sets as scripts and publishers arrange them: the images determine the layout, not a file beside them."""
 
 from __future__ import annotations
 

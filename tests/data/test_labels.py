@@ -1,4 +1,4 @@
-"""Labels are in range, whatever they come from: ready-made label files, or a prepared set that is opened."""
+"""Labels are checked for their range, in label files and in opened prepared data sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from helpers.data_samples import write_cifar_pickles
 def test_labels_out_of_range_are_refused_when_a_set_is_opened(
     tmp_path: Path, array: str, value: int, reason: str
 ) -> None:
-    """As a data set of one's own may have, or a set that was written by hand."""
+    """As in a user's data set, or in one written by hand."""
 
     class Mislabelled(Digits):
         def load(self) -> Any:

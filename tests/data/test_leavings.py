@@ -1,4 +1,4 @@
-"""What systems leave in folders is no sample: not in train, not in val, in no letter case, and it is counted."""
+"""System files in folders are never samples, in any split and any letter case, and they are counted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LEFT = [
 
 @pytest.fixture
 def pets(tmp_path: Path) -> tuple[Path, dict[str, object]]:
-    """A folder with everything that computers have left in it, and the images that belong to it."""
+    """A folder with all known system files, and its images."""
     written = write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2, "test": 1})
     for number, name in enumerate(LEFT):
         path = tmp_path / "pets" / name

@@ -1,4 +1,4 @@
-"""Loader processes that die or run out of resources end an epoch with one sentence; it never hangs."""
+"""Loader processes that die or run out of resources end an epoch with a one-sentence error; it never hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TESTS = str(Path(__file__).parents[1])
         ("files", r"ran out of open files: raise the limit \(ulimit -n"),
     ],
 )
-def test_resources_that_end_are_one_sentence(how: str, said: str) -> None:
+def test_exhausted_resources_give_one_sentence(how: str, said: str) -> None:
     with pytest.raises(LoaderError, match=said):
         list(loader(how))
 

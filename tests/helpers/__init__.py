@@ -1,1 +1,1 @@
-"""What tests of several rooms share: samples, servers, checks, commands."""
+"""Shared test helpers: samples, servers, checks, commands."""

@@ -1,4 +1,4 @@
-"""The digits as real numbers, some of which are NaN or infinite."""
+"""The digits as floats, some of them NaN or infinite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BadDigitsConfig(DigitsConfig):
 
 
 class BadDigits(Digits):
-    """The last `bad_samples` samples of a split have `bad_pixels` such pixels."""
+    """The last `bad_samples` samples of a split have `bad_pixels` NaN or infinite pixels."""
 
     Config = BadDigitsConfig
     config: BadDigitsConfig

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, spoken to over a pipe: what it logs, asks the network for, shows and prints."""
+"""A page in headless Chromium, controlled over a pipe: its log, network requests, screenshots and printout."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Browser:
         return answer["result"].get("value")
 
     def complaints(self) -> list[str]:
-        """Everything the page has logged, thrown or been refused."""
+        """All messages, exceptions and blocked requests of the page."""
         found = []
         for message in self.messages:
             if message["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 GRADSPIKE = [sys.executable, "-m", "gradspike"]
-"""What `gradspike` is on the command line of a test."""
+"""The command line for `gradspike` in a test."""
 IMPORT_TIMES = ("-X", "importtime")
 
 TINY = ["model.width=4", "model.depth=2", "trainer.max_epochs=2", "trainer.progress=none", "trainer.accelerator=cpu"]

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts that users have: written by hand, so that what comes out of them is known."""
+"""Small data sets in the usual layouts, written by hand, so that their contents are known."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ SOURCES: dict[str, Callable[[Path], Options]] = {
 """By the name of an image set: writes a small source of it into a folder and returns the options that go with it."""
 
 ABOUT_FILES: Options = {"image_size": 32, "classes": 3}
-"""What a user has to say of files of their own (??? in the YAML)."""
+"""Options that users must set for their own files (??? in the YAML)."""
 
 
 def source_options(name: str, folder: Path) -> Options:

@@ -38,7 +38,7 @@ def bin_bytes(events: Recording) -> bytes:
 
 
 def dat_bytes(events: Recording, version: int = 2) -> bytes:
-    """Prophesee's .dat."""
+    """A .dat file of Prophesee's format."""
     header = f"% Data file containing CD events.\n% Version {version}\n% Date 2017-01-01 00:00:00\n".encode()
     rows = zip(events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist(), strict=True)
     words = b"".join(struct.pack("<II", t, x | y << 14 | p << 28) for t, x, y, p in rows)
@@ -53,7 +53,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 
 
 def structured(events: Recording) -> np.ndarray:
-    """As tonic's structured array, its fields in another order."""
+    """The events as tonic's structured array, with the fields in another order."""
     array = np.empty(len(events), dtype=[("x", np.int16), ("y", np.int16), ("p", bool), ("t", np.int64)])
     for field in ("t", "x", "y", "p"):
         array[field] = getattr(events, field)
@@ -165,7 +165,7 @@ def write_ready_frames(folder: Path, time_steps: int = 4, train: int = 10, test:
 
 
 def write_event_folder(folder: Path) -> None:
-    """Own recordings of three classes, one in each format."""
+    """A user's recordings of three classes, each in another format."""
     kinds: dict[str, Callable[[Recording], bytes]] = {
         "aedat": aedat2_bytes,
         "bin": bin_bytes,

@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def run(request: dict[str, Any], files: list[int]) -> None:
-    """Become the command. Ends with SystemExit, as the command itself does."""
+    """Run the command in this process. Ends with SystemExit, as the command itself does."""
     if request["session"]:
         os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    # What Python knows of its streams was true of those of this process.
+    # Python's stream objects belong to the old streams of this process.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):
         unbuffered = io.FileIO(number, "w", closefd=False)

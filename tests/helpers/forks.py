@@ -55,7 +55,7 @@ class Forked:
             os.kill(self.pid, signum)
 
     def communicate(self, timeout: float = 240) -> tuple[str, None]:
-        """What it prints until it ends. It is killed after `timeout` seconds."""
+        """Its output until it ends. It is killed after `timeout` seconds."""
         timer = threading.Timer(timeout, self.send_signal, [signal.SIGKILL])
         timer.start()
         with self.stdout:

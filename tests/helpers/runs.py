@@ -1,4 +1,4 @@
-"""Train a run in a test, stop it where the test wants, and compare what runs left."""
+"""Train a run in a test, stop it at a given step, and compare the files of runs."""
 
 from __future__ import annotations
 

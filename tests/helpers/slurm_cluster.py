@@ -42,7 +42,7 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 
 
 def why_not() -> str | None:
-    """Why no cluster can be started here; None if one can."""
+    """The reason why no cluster can be started on this machine, or None."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         return f"needs Slurm (apt-get install slurm-wlm munge): no {', '.join(missing)}"
@@ -68,14 +68,14 @@ class Cluster:
         return done.stdout.strip()
 
     def state(self, job: str) -> str:
-        """A job's state, such as RUNNING."""
+        """The state of a job, such as RUNNING."""
         shown = self.run("scontrol", "show", "job", job)
         return next(word for word in shown.split() if word.startswith("JobState=")).partition("=")[2]
 
 
 @contextmanager
 def slurm_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start the cluster, with its files in `folder`, and end it."""
+    """Start the cluster, with its files in `folder`, and stop it afterwards."""
     folder.chmod(0o755)  # munge refuses a socket in a folder that others cannot enter
     (folder / "state").mkdir()
     key = folder / "munge.key"

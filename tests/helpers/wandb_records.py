@@ -1,4 +1,4 @@
-"""What a run has written for W&B, as W&B's own reader prints it."""
+"""The W&B files of a run, as printed by W&B's own reader."""
 
 from __future__ import annotations
 

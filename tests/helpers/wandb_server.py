@@ -88,7 +88,7 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
         do_PUT = do_POST
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.address = f"http://127.0.0.1:{listening.server_port}"

@@ -1,4 +1,4 @@
-"""The papers' networks: parameter counts, layer lists, residual functions, stems, pooling, sizes."""
+"""The networks of the papers: parameter counts, layer lists, residual functions, stems, pooling, sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of a training step: that all candidates compute the same, and that its tables say what was measured."""
+"""The training step benchmark: all candidates compute the same, and the tables contain the measured values."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_whole_command(tmp_path: Path) -> None:
         ("--round 3", "unrecognized arguments"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(
+def test_mistakes_are_reported_before_any_measurement(
     words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gradspike.cli.reporting import reporting_errors

@@ -67,7 +67,7 @@ def patch(text: str, diff: str) -> str:
 
 
 class Reader:
-    """Someone who follows the guide in a fresh checkout."""
+    """A user who follows the guide in a fresh checkout."""
 
     def __init__(self, folder: Path, shrunk: list[str]) -> None:
         self.root = folder / "gradspike"
@@ -92,7 +92,7 @@ class Reader:
         return said
 
     def type(self, commands: str) -> str:
-        """Type the lines of a block into a shell, trainings shrunk by further overrides."""
+        """Run the lines of a block in a shell, with overrides that shorten the training."""
         lines = commands.replace("\\\n", " ").splitlines()
         lines = [" ".join([line, *self.shrunk]) if "gradspike train" in line else line for line in lines]
         # Functions, since what is on the PATH need not be of the Python and the checkout that are tested.
@@ -318,7 +318,7 @@ def test_a_diff_that_does_not_fit_is_noticed() -> None:
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """Every `gradspike ...` that stands alone on a line of a page's blocks, in words."""
+    """Every line of a page's code blocks that is a `gradspike` command, split into words."""
     parts = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     text = "\n".join(parts)
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
@@ -328,7 +328,7 @@ def commands_of(page: Path) -> list[list[str]]:
 def test_commands_of_the_page_on_sweeps_are_accepted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is a dry run is run; the others are read as far as that goes without starting anything."""
+    """Dry runs are executed; the other commands are only parsed."""
     monkeypatch.chdir(ROOT)
     commands = commands_of(DOCS / "sweeps.md")
     programs = [words[0] for words in commands]

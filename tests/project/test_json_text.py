@@ -1,4 +1,4 @@
-"""JSON with numbers that are not finite: no record is lost, and every reader takes it."""
+"""JSON with numbers that are not finite: no record is lost, and every parser can read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.command import ROOT
 
 
 def strictly(text: str) -> object:
-    """As JavaScript and most other readers do."""
+    """Parse strictly, as JavaScript and most other parsers do."""
 
     def refuse(name: str) -> object:
         raise ValueError(name)

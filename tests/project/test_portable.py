@@ -1,4 +1,4 @@
-"""What differs between systems and locales: the encoding of text files, and functions that some systems lack."""
+"""Differences between systems and locales: the encoding of text files, and functions that some systems lack."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_cores_without_binding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_log_is_utf8_in_any_locale(tmp_path: Path) -> None:
-    """Also for the name of a file that is no UTF-8."""
+    """Also for a file name that is not valid UTF-8."""
     code = (
         "import logging, sys\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Text from outside is text: nothing that rich prints takes names for markup."""
+"""External text stays text: rich never interprets names as markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers are given, and the operations and energy that follow from it."""
+"""The inputs of layers, and the resulting operations and energy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gradspike.training.build import build_model
 
 
 class Known(nn.Module):
-    """A layer that is given real numbers once, one that is given known spikes at two steps."""
+    """A layer with one real-valued input, and a layer with known spikes at two time steps."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The HTML page, as a browser shows it: nothing from the network, no complaint, and its switches work."""
+"""The HTML page in a browser: no network requests, no errors, and working switches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE_WITHOUT_DATA = 100_000
 
 @pytest.fixture(scope="module")
 def report_file(compared_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page over the runs, with a swept parameter and a run that was left out."""
+    """A page of runs with a swept parameter and one run left out."""
     folder = tmp_path_factory.mktemp("page")
     runs = Path(shutil.copytree(compared_runs, folder / "runs", ignore=shutil.ignore_patterns("*.ckpt")))
     for number, config in enumerate(sorted(runs.glob("2*/config.yaml"))):
@@ -165,7 +165,7 @@ def test_a_phone_need_not_scroll_sideways(browser: Browser) -> None:
 
 
 def test_an_axis_says_no_number_twice(browser: Browser) -> None:
-    """Whatever is chosen, and however narrow the range of what is drawn."""
+    """For every choice, and for narrow ranges of values."""
     assert browser.run("[[1, 1.02], [0, 0], [35000, 35900], [-0.004, 0.003]].every(([from, to]) => {"
         "const scale = linear(extent([from, to]), [0, 400]);"
         "const texts = scale.ticks(8).map(scale.text);"

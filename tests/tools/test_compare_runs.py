@@ -1,4 +1,4 @@
-"""From run folders to groups: what is gathered, what is left out and why, what is refused."""
+"""From run folders to groups: runs gathered, runs left out with the reason, comparisons refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from helpers.command import command
 
 @pytest.fixture
 def runs(compared_runs: Path, tmp_path: Path) -> Path:
-    """A copy that may be broken; without checkpoints, which no comparison reads."""
+    """A copy of a run that the test may damage; without checkpoints, which no comparison reads."""
     return Path(shutil.copytree(compared_runs, tmp_path / "runs", ignore=shutil.ignore_patterns("*.ckpt")))
 
 
@@ -174,7 +174,7 @@ def nothing_but_a_start(folder: Path) -> None:
         (nothing_but_a_start, "no config.yaml"),
     ],
 )
-def test_a_bad_run_is_told_and_not_averaged(runs: Path, spoil: Callable[[Path], None], reason: str) -> None:
+def test_a_bad_run_is_listed_and_not_averaged(runs: Path, spoil: Callable[[Path], None], reason: str) -> None:
     bad = folder_of(runs, "mpd_agl", 1)
     spoil(bad)
     found = gather([runs])
@@ -182,7 +182,7 @@ def test_a_bad_run_is_told_and_not_averaged(runs: Path, spoil: Callable[[Path], 
     assert names_and_seeds(runs)["mpd_agl"] == [0, 2]
 
 
-def test_a_run_under_way_is_told_from_one_that_was_killed(runs: Path) -> None:
+def test_a_running_run_is_distinguished_from_a_killed_one(runs: Path) -> None:
     folder = folder_of(runs, "mpd_agl", 1)
     killed(folder)
     run = RunFolder(folder)
@@ -204,7 +204,7 @@ def test_the_same_run_twice_counts_once(runs: Path, tmp_path: Path) -> None:
     assert "is a copy of" in told.reason
 
 
-def test_a_seed_again_is_told_and_the_newest_is_taken(runs: Path) -> None:
+def test_a_repeated_seed_is_listed_and_the_newest_run_counts(runs: Path) -> None:
     first = folder_of(runs, "mpd_agl", 1)
     again = copied(runs, "mpd_agl", 1, "ffffffff")
     edit(again / "environment.json", lambda sessions: sessions[0].update(started="2999-01-01T00:00:00+00:00"))
@@ -272,7 +272,7 @@ def test_other_code_is_refused(runs: Path) -> None:
     grouping = group_runs(found, frozenset(["code"]))
     assert any("2 versions of the code" in note for note in grouping.notes)
     assert compare([str(runs), "--where", "code=" + str(found[0].code).split()[1]]) == 0
-    # Without a digest the commit counts, and whether anything was changed.
+    # Without a digest, the commit and whether there were uncommitted changes count.
     for folder in runs.glob("2*"):
         git = {"commit": "abc", "changed_files": ["x.py"] if folder == other else []}
         edit(folder / "environment.json", lambda sessions, git=git: sessions[0].update(source=None, git=git))
@@ -478,7 +478,7 @@ def renamed(runs: Path, label: str, seed: int, name: str) -> Path:
 
 
 def test_folders_with_the_same_ending_are_different_runs(runs: Path) -> None:
-    """Names that users give say nothing of what is inside."""
+    """Folder names do not identify runs."""
     for seed in (0, 1, 2):
         renamed(runs, "fixed_sg", seed, f"sg_run{seed}")
         renamed(runs, "mpd_agl", seed, f"mpd_run{seed}")
@@ -489,7 +489,7 @@ def test_folders_with_the_same_ending_are_different_runs(runs: Path) -> None:
     assert names_and_seeds(runs) == {"fixed_sg": [0, 1, 2], "mpd_agl": [0, 1, 2], "relu": [0]}
 
 
-def test_a_copy_is_told_by_its_content_whatever_it_is_called(runs: Path) -> None:
+def test_a_copy_is_recognised_by_its_content(runs: Path) -> None:
     original = folder_of(runs, "mpd_agl", 1)
     copy = Path(shutil.copytree(original, runs / "backup of the good one"))
     found = gather([runs])

@@ -1,4 +1,4 @@
-"""The W&B workspace: what it asks for is what a run logs, its dry run needs nobody, and its way to a server."""
+"""The W&B workspace: it requests metrics that runs log, its dry run works offline, and it is saved to a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def specification(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a dry run prints, on a machine that cannot reach anybody."""
+    """The output of a dry run without a network."""
 
     def refuse(*args: Any) -> None:
         raise AssertionError("a dry run asked the network")
@@ -55,7 +55,7 @@ def panels(specification: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[RunFolder, list[dict[str, Any]]]:
-    """A trained run and every record it has written for W&B."""
+    """A trained run and all records in its W&B files."""
     words = [*TINY, "logger=wandb", "method=ds_atgo_at", f"data_dir={data_dir}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
@@ -274,7 +274,7 @@ def test_it_is_saved_in_the_default_entity(specification: dict[str, Any], monkey
         ("upsertView", 1, "Error: W&B: saving the workspace failed: "),
     ],
 )
-def test_what_the_server_refuses_is_told(refuses: str, code: int, said: str) -> None:
+def test_server_errors_are_reported(refuses: str, code: int, said: str) -> None:
     with wandb_server(["mine"], refuses) as server:
         result = command("dashboard", "project=mine", "entity=us", **server.environment)
     assert result.returncode == code, result.stdout + result.stderr
@@ -282,7 +282,7 @@ def test_what_the_server_refuses_is_told(refuses: str, code: int, said: str) -> 
     assert "not today" in result.stdout + result.stderr
 
 
-def test_a_project_that_is_not_there_is_told_before_anything_is_saved() -> None:
+def test_a_missing_project_is_reported_before_anything_is_saved() -> None:
     with wandb_server(["methods"]) as server:
         result = command("dashboard", "project=method", "entity=us", **server.environment)
     assert result.returncode == 1

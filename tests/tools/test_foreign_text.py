@@ -1,4 +1,4 @@
-"""Names, paths and labels that look like markup, a formula or code: printed and written as they are."""
+"""Names, paths and labels that look like markup, a formula or code are printed and written unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def named_runs(compared_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run for each name, which its method and its folder have."""
+    """One run for each name, with that name as method label and folder."""
     source = next(compared_runs.glob("*_mpd_agl_*_s0_*"))
     folder = tmp_path_factory.mktemp("named")
     for number, name in enumerate(NAMES):
@@ -73,7 +73,7 @@ def named_runs(compared_runs: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def written(named_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What `compare` prints, and writes in each format."""
+    """The output of `compare`, and its files in each format."""
     out = tmp_path_factory.mktemp("out")
     words = [word for kind in ("html", "md", "tex", "csv") for word in ("--out", str(out / f"[out] it's.{kind}"))]
     result = command("compare", str(named_runs), "--baseline", "[b]bold[/b]", *words)
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_old_file(
 
 
 def test_a_name_that_is_not_utf8_and_a_locale_without_letters(named_runs: Path, tmp_path: Path) -> None:
-    """Paths are bytes, and a terminal may know ASCII alone: both are printed with escapes."""
+    """Paths are bytes, and a terminal may support only ASCII: both are printed with escapes."""
     folder = tmp_path / os.fsdecode(b"r\xfcns")
     shutil.copytree(next(named_runs.glob("2 *")), folder / "one")
     out = folder / "page.html"

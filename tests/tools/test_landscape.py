@@ -247,7 +247,7 @@ def fill(at: object, axis: list[float], file: PointsFile) -> None:
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     settings = {"seed": 0}
-    for text in ("", '{"se'):  # killed before anything was known
+    for text in ("", '{"se'):  # killed before the first point was finished
         (tmp_path / NAME).write_text(text)
         with PointsFile(tmp_path, settings, 9, restart=False) as file:
             file.add(0, Point(None, 0.5))

@@ -1,4 +1,4 @@
-"""Where a training step goes: parts add up, work lands in its row, and the command's name hides nothing."""
+"""The time of a training step: rows add up, work counts in its row, and the command's name hides no module."""
 
 from __future__ import annotations
 

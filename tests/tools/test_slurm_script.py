@@ -1,4 +1,4 @@
-"""`gradspike slurm-script`: the script as a text, and once on a cluster."""
+"""`gradspike slurm-script`: the text of the script, and one run of it on a cluster."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_resumed_run_is_read_as_train_reads_it(
 
 
 def test_words_and_folders_travel_unchanged(tmp_path: Path) -> None:
-    """What is typed reaches the command as it was, whatever bash makes of such letters."""
+    """Arguments reach the command unchanged, even with characters that are special to bash."""
     folder = tmp_path / "it's $HOME [a] & b"
     folder.mkdir()
     out = folder / "job.sh"
@@ -137,7 +137,7 @@ def test_only_a_saved_run_is_queued_again(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.slow
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_a_job_of_two_nodes_saves_is_queued_again_and_finishes(tmp_path: Path, tiny: Callable[..., list[str]]) -> None:
-    """The run of a job that was stopped between is that of an unbroken run on one process's worth of samples."""
+    """The run of a job that was stopped and requeued equals that of an uninterrupted run in one process."""
     words = tiny("trainer.num_nodes=2", "trainer.max_epochs=12", "trainer.progress=lines", "trainer.accelerator=cpu")
     unbroken = command("train", *words, "trainer.num_nodes=1", "trainer.devices=2", f"runs_dir={tmp_path / 'unbroken'}")
     assert unbroken.returncode == 0, unbroken.stderr

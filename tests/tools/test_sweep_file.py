@@ -1,4 +1,4 @@
-"""Sweep files: mistakes told before anything starts, the words of every trial, W&B's own reading of the same file."""
+"""Sweep files: mistakes reported before a trial starts, the arguments of every trial, and W&B's own parser."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
         assert str(len(points)) in file.text.split("program:")[0], "the comment states the number of trials"
     else:
         points = preview(file.options.metric, file.swept, 0, 3)
-    # A seed is a number like any other to the configuration: one of them stands for all.
+    # The configuration treats all seeds alike, so one of them suffices.
     different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
     for point in different.values() if isinstance(different, dict) else different:
         config = load_config(words.of(point))
@@ -159,7 +159,9 @@ def test_a_key_that_stands_twice(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_mistakes_of_the_trials_are_told_before_any_starts(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_mistakes_of_the_trials_are_reported_before_any_starts(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     file = read(write(tmp_path, parameters=changes))
     with pytest.raises(ConfigError) as error:
         check_all(file, sweep_words.build(file, []), all_proposals(file))
@@ -325,7 +327,7 @@ def searched(url: str, trials: int, restart_at: int | None = None) -> Iterator[d
             study = Study(url, "search", ACCURACY, build_pruner(None, None, 1), seed=3)
         assert study.take(trial, "here", "this machine")
         values = study.propose(trial.number, SPACE)
-        assert values == study.propose(trial.number, SPACE)  # asked once more after a kill
+        assert values == study.propose(trial.number, SPACE)  # proposed again after a kill
         study.finish(trial.number, -((values["lr"] - 0.01) ** 2))
         yield values
 
@@ -354,7 +356,7 @@ def test_a_trial_whose_taker_was_killed_on_the_spot(monkeypatch: pytest.MonkeyPa
     study = Study("sqlite://", "s", ACCURACY, build_pruner(None, None, 1), seed=0)
     study.fill([Proposal("a", {"seed": 0})], {})
     study.storage.set_trial_state_values(study.trials()[0]._trial_id, state=TrialState.RUNNING)
-    assert not study.take(study.trials()[0], "here", "this machine")  # it may still be about to sign
+    assert not study.take(study.trials()[0], "here", "this machine")  # it may still be about to write its name
     monkeypatch.setattr("gradspike.tools.sweep.study.SECONDS_TO_SIGN", -1)
     assert study.take(study.trials()[0], "here", "this machine")
 

@@ -29,7 +29,7 @@ PATIENCE = 180.0
 
 
 AWKWARD = "what? #1 100% 'it' {is} [b]"
-"""A name that means something in a URL, in Hydra's grammar, in a shell and to rich."""
+"""A name with characters that are special in URLs, Hydra's grammar, shells and rich."""
 
 
 def sweep_words(folder: Path, data: Path, parameters: dict[str, Any], *arguments: str, **keys: Any) -> list[str]:
@@ -69,7 +69,7 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_for(what: Callable[[], Any], said: Path) -> None:
-    """Wait until `what` comes true; fails with what the runner has said."""
+    """Wait until `what` is true; fails with the runner's output."""
     deadline = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < deadline, said.read_text()
@@ -92,7 +92,7 @@ def runs(folder: SweepFolder) -> list[RunFolder]:
 def test_kills_and_ctrl_c_lose_nothing(
     sweep: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """kill -9 of the runner, then of a trial, then Ctrl-C: every start goes on, and each trial has one run."""
+    """kill -9 of the runner, then of a trial, then Ctrl-C: every start continues, and each trial has one run."""
     words = sweep({"seed": [0, 1]}, "gpus=4,7", "trainer.max_epochs=14")
     folder = SweepFolder(tmp_path / AWKWARD)
     said = [tmp_path / f"said{number}" for number in range(2)]
@@ -105,7 +105,7 @@ def test_kills_and_ctrl_c_lose_nothing(
     assert sorted(record.gpus for record in before.values()) == [("4",), ("7",)]
     pids = [record.pid or 0 for _, record in sorted(before.items())]
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)  # they live on; held, so that the next runner finds them alive however slow it is
+        os.kill(pid, signal.SIGSTOP)  # they keep running; paused, so that even a slow runner finds them alive
 
     runner = start(words, said[1])
     wait_for(lambda: has(said[1], "trial 0  seed=0  still running", "trial 1  seed=1  still running"), said[1])
@@ -175,7 +175,7 @@ def test_failing_pruned_and_finished_trials(
 
 
 def test_names_of_folders_say_nothing_of_trials(ended: tuple[SweepFolder, list[str], str], tmp_path: Path) -> None:
-    """Runs and the sweep's own folder are found by what they hold after a renaming."""
+    """After renaming, runs and the sweep folder are identified by their contents."""
     moved = SweepFolder(Path(shutil.copytree(ended[0].path, tmp_path / "moved", copy_function=shutil.copy2)))
     for number, run in enumerate(runs(moved)):
         run.path.rename(moved.runs / f"run{number}")

@@ -192,7 +192,7 @@ def test_a_job_is_alive_as_long_as_slurm_or_its_lock_says_so(
 
 
 class Ended(Running):
-    """A job that is over."""
+    """A job that has ended."""
 
     detached = True
 
@@ -246,7 +246,7 @@ def test_a_trial_may_need_any_number_of_time_slices(tmp_path: Path) -> None:
         ours._settle(Active(attempt(folder, started=time.time() - 60), Ended(), 9))
         assert ours.again.pop(0).state == "queued"
     assert not ours.given_up
-    # A slice in which nothing was saved is a failure; else the trial would start for ever.
+    # A job that saved nothing counts as failed; otherwise the trial would restart forever.
     for _ in range(2):
         ours.tries[0] += 1
         ours._settle(Active(attempt(folder, started=time.time() + 60), Ended(), 9))

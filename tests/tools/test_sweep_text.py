@@ -1,4 +1,4 @@
-"""Values and names that mean something in Hydra's grammar, in a URL or in SQL."""
+"""Values and names with characters that are special in Hydra's grammar, in URLs or in SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient accumulation: the same steps as in a plain loop, and every count, save and stop at whole steps."""
+"""Gradient accumulation: the same steps as in a plain loop; counts, saves and stops only between optimiser steps."""
 
 from __future__ import annotations
 

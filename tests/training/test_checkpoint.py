@@ -1,4 +1,4 @@
-"""Checkpoints: damage is found when they are read, a good one is always left, and a full disk ends a run cleanly."""
+"""Checkpoints: damage is detected on reading, a valid one always remains, and a full disk ends a run cleanly."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_no_flipped_bit_is_read(tmp_path: Path) -> None:
 
 
 def test_tensors_changed_after_the_checksum_are_refused(tmp_path: Path) -> None:
-    """As by memory that fails while a file is written: the archive is consistent, its tensors are not those saved."""
+    """Like faulty memory during writing: the archive is consistent, but its tensors differ from the saved ones."""
     file = tmp_path / "last.ckpt"
     AtomicFiles().save_checkpoint(CONTENT, file)
     content = torch.load(file, weights_only=True)
@@ -175,7 +175,7 @@ def test_the_good_state_outlives_the_first_save_after_a_fallback(
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_so_many_states_are_kept(tiny_config: Compose, keep: int) -> None:
+def test_checkpoint_keep_sets_the_number_of_states(tiny_config: Compose, keep: int) -> None:
     run = train(tiny_config("checkpoint.every_n_steps=7", f"checkpoint.keep={keep}"))
     assert [load_checkpoint(path)["global_step"] for path in run.last_states()] == [38, 35, 28][:keep]
     assert len(list(run.checkpoints.iterdir())) == keep + 1
@@ -191,7 +191,7 @@ def test_evaluate_refuses_a_flipped_bit(tiny_config: Compose) -> None:
 def test_weights_that_are_not_finite_are_not_saved_as_good(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of the step that makes them so is finite."""
+    """The loss of the step in which weights become infinite is itself finite."""
     original = SpikingClassifier.training_step
 
     def step(self: Any, batch: Any, batch_idx: int) -> Any:

@@ -1,4 +1,4 @@
-"""trainer.compile: the same numbers, the same checkpoints, and steps that somebody looks into are left as they are."""
+"""trainer.compile: the same numbers and checkpoints; probed steps are not compiled."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_step_has_the_numbers_of_the_uncompiled_one(tiny_config: Compose) -> N
         torch.testing.assert_close(other.grad, one.grad, msg=name)
 
 
-def test_nothing_is_compiled_while_somebody_looks_on(tiny_config: Compose) -> None:
+def test_probed_steps_are_not_compiled(tiny_config: Compose) -> None:
     words = ["dataset=digits_events", "time_steps=2", "model.depth=1"]
     torch._dynamo.utils.counters.clear()
     plain, loss = step(tiny_config(*words))
@@ -59,7 +59,7 @@ def test_nothing_is_compiled_while_somebody_looks_on(tiny_config: Compose) -> No
     assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), watched.parameters(), strict=True))
 
 
-def test_where_there_is_no_compiler_it_is_said(tiny_config: Compose) -> None:
+def test_a_missing_compiler_is_reported(tiny_config: Compose) -> None:
     torch._dynamo.reset()
     missing = {"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}
     with torch._inductor.config.patch(missing), pytest.raises(UserError) as error:

@@ -1,4 +1,4 @@
-"""The device of a training: what runs on it, what is refused, and which engine an evaluation elsewhere takes."""
+"""The device of a run: supported GPUs, refused operations, and the engine for evaluation on another machine."""
 
 from __future__ import annotations
 

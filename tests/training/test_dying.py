@@ -1,4 +1,4 @@
-"""The processes that gradspike starts die together, and say why."""
+"""The processes that gradspike starts end together and report the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from helpers.command import ROOT
 def test_no_process_outlives_another_that_was_killed(
     tiny: Callable[..., list[str]], tmp_path: Path, rank: int, line: str
 ) -> None:
-    """The first one while the other one starts, and the other one in training."""
+    """Kill the first process while the second starts, and the second one during training."""
     words = ["trainer.devices=2", "trainer.max_epochs=99", "trainer.progress=lines", "model.width=2", "time_steps=2"]
     first = subprocess.Popen(
         [sys.executable, "-u", "-m", "gradspike", "train", *tiny(*words)],

@@ -1,4 +1,4 @@
-"""Memory, disks and processes that end: one sentence with what to lower and where the state lies, and no traceback."""
+"""Exhausted memory, disks and processes: one sentence with what to lower and where the state is, and no traceback."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def gpu_runs_out() -> None:
 
 
 @pytest.mark.parametrize("ends", [torch_runs_out, numpy_runs_out, python_runs_out, gpu_runs_out])
-def test_memory_that_ends_in_a_training(
+def test_memory_exhausted_during_training(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: Callable[[], None]
 ) -> None:
     config = tiny_config("checkpoint.every_n_steps=5", "probe.enabled=false")
@@ -75,7 +75,7 @@ def test_memory_that_ends_in_a_training(
     assert here(command[command.index("train") :], capsys)[0] == 0
 
 
-def test_memory_that_ends_before_anything_is_saved(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_exhausted_before_the_first_save(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     at_batch(monkeypatch, 1, torch_runs_out)
     with pytest.raises(Exhausted) as error:
         train(tiny_config())
@@ -104,7 +104,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> RunFolder:
 
 
 def test_a_process_that_may_not_grow(wide: RunFolder, tiny: Callable[..., list[str]]) -> None:
-    """A limit of the address space: what torch cannot get is refused by the system itself."""
+    """A limit on the address space, so that the system itself refuses torch's allocations."""
     code, out, error = starved("memory=40", "evaluate", f"run={wide.path}", "accelerator=cpu")
     assert (code, error) == (1, "Error: Out of memory: lower batch_size=512.\n"), out
     code, out, error = starved("memory=40", "landscape", f"run={wide.path}", "points=3", "accelerator=cpu")
@@ -167,7 +167,7 @@ def test_a_killed_loader_ends_a_training_and_a_profile(tiny: Callable[..., list[
         (RuntimeError("DataLoader worker (pid 5902) is killed by signal: Killed. "), "A process of the loader died"),
     ],
 )  # fmt: skip
-def test_every_command_reports_resources_that_end(
+def test_every_command_reports_exhausted_resources(
     error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails() -> int:

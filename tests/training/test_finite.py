@@ -1,4 +1,4 @@
-"""NaN and infinite values: no run and no evaluation gives an accuracy for them."""
+"""NaN and infinite values: no run and no evaluation reports an accuracy with them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_closing_table_shows_that_there_is_no_accuracy(
     assert "nan" in capsys.readouterr().out
 
 
-# Of each of these nothing arrives at the logits, which stay finite.
+# None of these reaches the logits, which stay finite.
 @pytest.mark.parametrize(
     "name", ["convs.0.weight", "convs.1.weight", "neurons.0.norm.bias", "neurons.1.norm.running_var"]
 )

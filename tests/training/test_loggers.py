@@ -1,4 +1,4 @@
-"""W&B and TensorBoard beside the files: what they hold, and that they cannot hurt a training."""
+"""W&B and TensorBoard in addition to the files: their contents, and that their failures do not stop training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _logged_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def epochs(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The history records that close an epoch; others are the probe's alone."""
+    """The history records at the end of an epoch; the others are from the probe."""
     return [record for record in records if record["type"] == "history" and "train/loss" in json.dumps(record)]
 
 
@@ -163,7 +163,7 @@ def test_an_id_of_the_environment_is_kept_without_wandbs_files(
 
 
 def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if the variables of the first session are gone."""
+    """Also if the environment variables of the first session are no longer set."""
     with monkeypatch.context() as first:
         first.setenv("WANDB_PROJECT", "theirs")
         first.setenv("WANDB_RUN_ID", "id-1")

@@ -1,4 +1,4 @@
-"""The losses against their formulas written out, for hard and for mixed labels."""
+"""The losses compared with their formulas, for hard and mixed labels."""
 
 from __future__ import annotations
 

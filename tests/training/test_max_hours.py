@@ -1,4 +1,4 @@
-"""`trainer.max_hours` and `resume=auto`: a run in sessions of limited length ends as an unbroken one does."""
+"""`trainer.max_hours` and `resume=auto`: a run in sessions of limited length ends like an uninterrupted one."""
 
 from __future__ import annotations
 

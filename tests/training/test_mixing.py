@@ -1,4 +1,4 @@
-"""Mixup and CutMix: what they do to pixels and labels, and that only a batch's place decides how."""
+"""Mixup and CutMix: their effect on pixels and labels, and that only the position of a batch determines them."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_an_operation_that_is_not_deterministic_is_refused_before_the_data(null_
 
 @pytest.fixture(scope="module")
 def other(null_gpu: Path) -> str:
-    """A library that makes driver or card an old one."""
+    """A library that simulates an old driver or GPU."""
     packages = Path(sysconfig.get_paths()["purelib"])
     include = next(packages.glob("triton/backends/nvidia/include/cuda_runtime_api.h")).parent
     library = null_gpu / "libother.so"

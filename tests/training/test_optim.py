@@ -86,7 +86,7 @@ def test_groups_come_on_top_of_methods_and_of_what_is_not_decayed() -> None:
         ("model.head.*", "Parts of the network"),
     ],
 )
-def test_a_pattern_that_matches_nothing_is_told_before_anything_is_made(
+def test_a_pattern_that_matches_nothing_is_reported_before_the_run_starts(
     tiny_config: Callable[..., ExperimentConfig], tmp_path: Path, pattern: str, said: str
 ) -> None:
     config = tiny_config(f"+optimizer.groups={{{pattern}:{{lr:2}}}}", f"data_dir={tmp_path / 'data'}")
@@ -102,7 +102,7 @@ def test_a_key_of_a_group_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("word", ["optimizer.groups={head.*:{lr:2}}", '+optimizer.groups={"head.*":{lr:2}}'])
-def test_how_groups_are_typed_is_told(word: str) -> None:
+def test_the_message_shows_how_to_type_groups(word: str) -> None:
     with pytest.raises(ConfigError, match=r"'\+key=\{name:value\}'"):
         load_config([word])
 

@@ -425,7 +425,7 @@ def test_a_layer_that_fires_once_an_epoch_is_not_silent(tmp_path: Path, said: li
 
 
 @pytest.mark.parametrize("every", [1, 100])
-def test_a_clamped_width_is_told(tmp_path: Path, said: list[str], every: int) -> None:
+def test_a_clamped_width_gives_a_warning(tmp_path: Path, said: list[str], every: int) -> None:
     net = new_net("mpd_agl")
     nn.init.constant_(net.first.norm.weight, -1.0)
     fit(net, tmp_path, epochs=2, every_n_steps=every)
@@ -434,7 +434,7 @@ def test_a_clamped_width_is_told(tmp_path: Path, said: list[str], every: int) ->
 
 
 @pytest.mark.parametrize("every", [1, 100])
-def test_a_negative_threshold_is_told(tmp_path: Path, said: list[str], every: int) -> None:
+def test_a_negative_threshold_gives_a_warning(tmp_path: Path, said: list[str], every: int) -> None:
     net = new_net("ds_atgo")
     nn.init.constant_(net.second.norm.bias, -10.0)
     net.second.method.running_threshold.fill_(-5.0)
