@@ -35,7 +35,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Accuracy, loss and firing rate of each checkpoint on `split`, by the checkpoint's name.
 
-    Raises UserError for everything the user can fix, other samples than those of the training among it.
+    Raises UserError for everything the user can fix, including samples other than those used for training.
     """
     quieten()
     config = as_evaluated(run.config(), data_dir, accelerator, batch_size, workers, source, engine)

@@ -102,7 +102,7 @@ def _refuse(found: str, options: TrainerConfig, instead: str) -> NoReturn:
 
 
 def _checked(place: Place, options: TrainerConfig, names: tuple[str, str]) -> Place:
-    """The place of a process that another program started. Raises ConfigError if the others would wait for it for ever.
+    """The place of a process that another program started. Raises ConfigError if the others would wait for it forever.
 
     names: the variables of its rank among all processes and among those of its node.
     """
