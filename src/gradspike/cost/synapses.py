@@ -1,7 +1,7 @@
 """Inputs of a network's synapses: how many are nonzero in each layer, and whether they are integers.
 
 For a spike, a weight is only added: an accumulate (AC). For any other input, it is multiplied and added: a
-multiply-accumulate (MAC). Which one a layer needs is measured on its inputs, not assumed: the first layer after a
+multiply-accumulate (MAC). Which one a layer needs is measured on its inputs, not assumed: the first layer after an
 image, or a layer after average pooling, has real inputs.
 """
 
