@@ -39,8 +39,8 @@ def check_environment() -> None:
             continue
         if name in NOT_OURS:
             raise ConfigError(
-                f"The environment variable {name}={value} cannot be used, because a run continues its own W&B run. Unset "
-                "it."
+                f"The environment variable {name}={value} cannot be used, because a run continues its own W&B run. "
+                "Unset it."
             )
         setting = name.removeprefix(PREFIX).lower()
         setting = OTHER_NAMES.get(setting, f"x{setting}" if setting.startswith("_") else setting)
