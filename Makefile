@@ -58,11 +58,11 @@ size: $(READY)  ## time and memory of a tenth of the largest work (docs/reliabil
 bench-ddp: $(READY)  ## time per training step on two processes of one CPU, and the share of communication
 	@$(PY) benchmarks/ddp.py
 
-storm: $(READY)  ## kill KILLS=40 trainings at random and resume them; full disks, flipped bits, lost files (SEED=0)
+storm: $(READY)  ## kill KILLS=40 training runs at random and resume them; full disks, flipped bits, lost files (SEED=0)
 	@PYTHONPATH=tests $(PY) -m storm kills --kills $(KILLS) --seed $(SEED)
 	@PYTHONPATH=tests $(PY) -m storm faults --seed $(SEED)
 
-ranks: $(READY)  ## how far trainings on 2 and 4 processes are from one process, for every method
+ranks: $(READY)  ## compare training on 2 and 4 processes with training on one, for every method
 	@PYTHONPATH=tests $(PY) -m storm ranks
 
 clean:  ## remove caches and build products; keep runs/, data/ and .venv

@@ -1,12 +1,12 @@
-"""Time and memory of the largest work: a million pictures, 100,000 recordings, 1,000 runs, 10,000 trials, a long run.
+"""Time and memory of the largest work: a million images, 100,000 recordings, 1,000 runs, 10,000 trials, a long run.
 
-    python benchmarks/size.py [pictures zip tar events runs trials steps] [--steps list,open] [--scale 0.1]
+    python benchmarks/size.py [images zip tar events runs trials steps] [--steps list,open] [--scale 0.1]
         [--folder /tmp/size]
 
 Each part is made artificially in `--folder`, at a tenth of the size and at the size (--scale 1: the numbers below), and
 each step runs in a process of its own:
 
-    pictures, zip, tar  1,300,000 PNG files of 8x8 pixels in 1,000 classes, in folders, a zip file or a tar file
+    images, zip, tar  1,300,000 PNG files of 8x8 pixels in 1,000 classes, in folders, a zip file or a tar file
     events              100,000 recordings of 300 events in 100 classes
     runs                1,000 finished runs of 200 epochs, with 1,000 records of the probe each
     trials              10,000 trials of one sweep with 8 workers; a trial only writes the files of a finished run

@@ -1,4 +1,4 @@
-"""Sets of a million pictures and 100,000 recordings for `size.py`."""
+"""Sets of a million images and 100,000 recordings for `size.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Lists the files in a folder, zip or tar file.
 
-The standard library keeps about a kilobyte for each member of an open archive, a gigabyte for a million pictures. So
+The standard library keeps about a kilobyte for each member of an open archive, a gigabyte for a million images. So
 archives are closed once they are listed, and `members` reads a member at its place, without the archive's directory.
 """
 
