@@ -117,9 +117,7 @@ def loader_failure(error: BaseException) -> str | None:
     if re.search(r"/dev/shm|shared memory|</torch_|Bus error", text):
         return NO_SHARED_MEMORY
     if re.search(r"Too many open files|received \d+ items of ancdata", text):
-        return (
-            "The loader's processes ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
-        )
+        return "The program ran out of open files: raise the limit (ulimit -n 65536), or lower dataset.workers."
     if re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
         found = re.search(r"killed by signal: ([\w ]+)", text)
         signal = f" (signal: {found[1].strip()})" if found else ""

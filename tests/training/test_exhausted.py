@@ -163,6 +163,7 @@ def test_a_killed_loader_ends_a_training_and_a_profile(tiny: Callable[..., list[
         (OSError(errno.EFBIG, "File too large", "/x"),
          "/x: cannot be written (File too large): raise the limit of the size of files (ulimit -f)."),
         (RuntimeError("can't start new thread"), "No more threads can be started"),
+        (OSError(errno.EMFILE, "Too many open files"), "The program ran out of open files: raise the limit"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No more processes can be started"),
         (RuntimeError("DataLoader worker (pid 5902) is killed by signal: Killed. "), "A process of the loader died"),
     ],

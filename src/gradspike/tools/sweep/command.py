@@ -104,7 +104,10 @@ def _run(
         check_same(study, folder, file, now, listed)
         total = study.fill(listed, now)
         if total > len(listed):
-            print(f"{shown(folder.path)}: has {counted(total, 'trial')} from an earlier start; all of them will run.")
+            print(
+                f"{shown(folder.path)}: has {counted(total, 'trial')}, more than the {len(listed):,} asked for now. "
+                "All of them run until they are finished."
+            )
         write_atomically(folder.path / "sweep.yaml", file.text)
     plan = Plan(
         words=words,
