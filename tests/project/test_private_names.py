@@ -40,6 +40,7 @@ USED = {
     "torch.ops.mkldnn._is_mkldnn_bf16_supported": "whether a CPU has bf16",
     "torch.utils._python_dispatch.TorchDispatchMode": "the names of a network's operations",
     "torch.utils._pytree.tree_leaves": "the tensors of a nested argument",
+    "torch.utils.data.dataloader._MultiProcessingDataLoaderIter": "loader processes that could not start",
 }
 """Each name and what for."""
 
