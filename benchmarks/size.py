@@ -1,22 +1,22 @@
 """Time and memory of the largest work: a million images, 100,000 recordings, 1,000 runs, 10,000 trials, a long run.
 
-    python benchmarks/size.py [images zip tar events runs trials steps] [--steps list,open] [--scale 0.1]
+    python benchmarks/size.py [images zip tar events runs trials study steps] [--steps list,open] [--scale 0.1]
         [--folder /tmp/size]
 
 Each part is made artificially in `--folder`, at a tenth of the size and at the size (--scale 1: the numbers below), and
 each step runs in a process of its own:
 
-    images, zip, tar  1,300,000 PNG files of 8x8 pixels in 1,000 classes, in folders, a zip file or a tar file
+    images, zip, tar    1,300,000 PNG files of 8x8 pixels in 1,000 classes, in folders, a zip file or a tar file
     events              100,000 recordings of 300 events in 100 classes
-    runs                1,000 finished runs of 200 epochs, with 1,000 records of the probe each
+    runs                1,000 finished runs of 200 epochs, with 200 records of the probe each
     trials              10,000 trials of one sweep with 8 workers; a trial only writes the files of a finished run
+    study               only the database of such a sweep, with a pruner
     steps               one run with 1,000,000 records of the probe in metrics.jsonl (1 GB)
 
 Prints a Markdown table: processor seconds of all processes of a step, peak memory of the process above its start
-(imports take 300 to 500 MiB) and of the largest process that it started, and the growth from a tenth: 10 means in
-proportion to the work. Half of the preparation is
-done by a process that is killed with SIGKILL, the rest by the next one. Needs about 15 GB of disk at full size, and
-Linux. Removes what it made.
+(imports take 300 to 800 MiB) and of the largest process that it started, and the growth from a tenth: 10 means in
+proportion to the work. Half of the preparation is done by a process that is killed with SIGKILL, the rest by the next
+one. Needs about 15 GB of disk at full size, and Linux. Removes what it made.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from pathlib import Path
 from size_part import Part
 
 REPORT = "report.jsonl"
-PARTS = {"pictures": "size_data", "zip": "size_data", "tar": "size_data", "events": "size_data"}
-PARTS |= {"runs": "size_runs", "trials": "size_runs", "steps": "size_runs"}
+PARTS = {"images": "size_data", "zip": "size_data", "tar": "size_data", "events": "size_data"}
+PARTS |= {"runs": "size_runs", "trials": "size_runs", "study": "size_runs", "steps": "size_runs"}
 """Parts, and the modules in which they are."""
 HEAD = ("part", "step", "number", "CPU (s)", "growth", "memory (MiB)", "growth", "worker (MiB)")
 TICKS = os.sysconf("SC_CLK_TCK")

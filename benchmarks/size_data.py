@@ -89,7 +89,7 @@ def make_zip(folder: Path, count: int) -> None:
 def make_tar(folder: Path, count: int) -> None:
     """Write a tar file with a folder around everything."""
     files = _pictures()
-    with tarfile.open(folder / "tar", "w") as archive:
+    with tarfile.open(folder / "tar", "w", encoding="utf-8") as archive:
         for index, name in enumerate(_names("tar", count, ".png")):
             info = tarfile.TarInfo(f"pictures/{name}")
             info.size = len(files[index % len(files)])
@@ -152,7 +152,7 @@ def _data(part: str, full: int, make: Callable[[Path, int], None]) -> Part:
 
 
 PARTS: dict[str, Part] = {
-    "pictures": _data("pictures", 1_300_000, partial(make_folders, "pictures", _pictures, ".png")),
+    "images": _data("images", 1_300_000, partial(make_folders, "images", _pictures, ".png")),
     "zip": _data("zip", 1_300_000, make_zip),
     "tar": _data("tar", 1_300_000, make_tar),
     "events": _data("events", 100_000, partial(make_folders, "events", _recordings, ".bin")),

@@ -25,7 +25,7 @@ from gradspike.tools.sweep import file as sweep_file
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import SweepFolder
 from gradspike.tools.sweep.progress import Progress
-from gradspike.tools.sweep.proposals import proposals
+from gradspike.tools.sweep.proposals import Proposal, proposals
 from gradspike.tools.sweep.runner import Plan, Runner
 from gradspike.tools.sweep.study import Study, build_pruner
 from gradspike.tools.sweep.table import Table
@@ -169,6 +169,28 @@ def compare_sweep(folder: Path, count: int) -> None:
     assert compare(["--sweep", str(folder / "sweep")]) == 0
 
 
+def _study(folder: Path) -> Study:
+    metric = Metric(name="val/accuracy", goal="maximize")
+    return Study(folder / "study.db", "study", metric, build_pruner("median", None, 9), 0)
+
+
+def add_to_study(folder: Path, count: int) -> None:
+    """Add trials to a study."""
+    study = _study(folder)
+    assert study.fill([Proposal(str(number), {"seed": number}) for number in range(count)], {}) == count
+
+
+def use_study(folder: Path, count: int) -> None:
+    """Take and finish a hundredth of the trials, one by one, with the looks and reports of a runner."""
+    study = _study(folder)
+    for done in range(count // 100):
+        trial = study.trials()[done]
+        assert study.take(trial, "here", "this machine")
+        for epoch in (1, 2):
+            study.report(trial.number, epoch, 0.5)
+        study.finish(trial.number, 0.5)
+
+
 def make_steps(folder: Path, count: int) -> None:
     """Write one run with as many records of the probe, of 1 kB each, and an epoch for each thousand."""
     first, last, probe = _template(folder)
@@ -234,6 +256,9 @@ PARTS: dict[str, Part] = {
             "start again": run_trials,
             "compare --sweep": compare_sweep,
         },
+    ),
+    "study": Part(
+        10_000, lambda folder, count: None, {"add the trials": add_to_study, "take and finish 1 %": use_study}
     ),
     "steps": Part(
         1_000_000,
