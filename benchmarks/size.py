@@ -98,13 +98,15 @@ def below(pid: int) -> Iterator[int]:
 def run_step(part: str, step: str, folder: Path, count: int) -> Used:
     """Run one step in a process of its own. A step named `..., killed` is killed when half of its parts are done."""
     command = [sys.executable, __file__, "--run", part, step, str(count), "--folder", str(folder)]
+    (folder / REPORT).unlink(missing_ok=True)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     worker = peak = spent = 0.0
     while process.poll() is None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         started = list(below(process.pid))
         peak = max(peak, peak_of(process.pid))
-        worker = max([worker, *(peak_of(pid) for pid in started)])
+        if (folder / REPORT).exists():  # importing torch starts processes, too
+            worker = max([worker, *(peak_of(pid) for pid in started)])
         spent = max(spent, sum(seconds_of(pid) for pid in (process.pid, *started)))
         if step.endswith("killed") and half_done(folder, part, count):
             process.send_signal(signal.SIGKILL)

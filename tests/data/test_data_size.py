@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -39,16 +40,17 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
-def test_a_listing_keeps_little_of_each_file(archives: Path, ending: str) -> None:
+def test_a_listing_keeps_little_of_each_file(archives: Path, tmp_path: Path, ending: str) -> None:
     """The standard library's own directory of an open archive is several times as large."""
-    Files.open(archives / f"a{ending}").entries()  # modules are loaded
 
-    def listed() -> Files:
-        files = Files.open(archives / f"a{ending}")
-        files.entries()
+    def listed(archive: Path) -> Files:
+        files = Files.open(archive)
+        files.read(files.entries()[-1])
         return files
 
-    kept, _ = memory(listed)
+    listed(archives / f"a{ending}")  # modules are loaded
+    other = Path(shutil.copy(archives / f"a{ending}", tmp_path))
+    kept, _ = memory(lambda: listed(other))
     assert kept / COUNT < 420
 
 
@@ -78,14 +80,6 @@ def test_an_archive_is_listed_once_for_its_folders(
     inner = files.within_single_folder("train")
     assert [f"top/{entry.name}" for entry in inner.entries()] == [entry.name for entry in files.entries()]
     assert len(listed) == 1
-
-
-def test_a_compressed_tar_is_read_without_its_directory(archives: Path) -> None:
-    files = Files.open(archives / "a.tar.gz")
-    last = files.entries()[-1]
-    _, peak = memory(lambda: files.read(last))
-    assert peak < 300 * COUNT
-    assert files.read(last) == 9 * last.name.encode()
 
 
 class Compared(np.ndarray[Any, Any]):
