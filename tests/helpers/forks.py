@@ -21,8 +21,6 @@ from typing import Any
 from helpers.command import ROOT, variables_of
 from helpers.fork_server import HEADER
 
-SERVER = Path(__file__).with_name("fork_server.py")
-
 
 class Forked:
     """A running command; it has what tests need of `subprocess.Popen`."""
@@ -68,12 +66,14 @@ class Forked:
 class ForkServer:
     """The process that is forked, started with `variables` besides those of this process."""
 
+    SERVER = Path(__file__).with_name("fork_server.py")
+
     def __init__(self, **variables: str) -> None:
         self._variables = variables
         self._channel, theirs = socket.socketpair()
         with theirs:
             subprocess.Popen(
-                [sys.executable, "-u", str(SERVER), str(theirs.fileno())],
+                [sys.executable, "-u", str(self.SERVER), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=variables_of(**variables),
                 stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ def main(words: list[str]) -> int:
     kills = commands.add_parser("kills", help="kill trainings at random, resume them, compare with unbroken ones")
     kills.add_argument("--kills", type=int, default=40)
     kills.add_argument("--seed", type=int, default=0)
+    kills.add_argument("--forked", action="store_true", help="fork processes that have imported everything: faster")
     faults = commands.add_parser("faults", help="full disks, flipped bits, lost files")
     faults.add_argument("--flips", type=int, default=300, help="flipped bits in each checkpoint")
     faults.add_argument("--seed", type=int, default=0)
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     if options.command == "kills":
         from storm import kills
 
-        storm = kills.Storm(folder, options.seed, say)
+        storm = kills.Storm(folder, options.seed, say, options.forked)
         storm.go(options.kills)
         say(f"\n{kills.report(storm)}")
         failed = storm.failed

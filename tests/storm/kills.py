@@ -15,10 +15,10 @@ from pathlib import Path
 
 from gradspike.config.overrides import override
 from gradspike.runs.folder import RunFolder
-from helpers.command import GRADSPIKE, TINY
+from helpers.command import GRADSPIKE, ROOT, TINY
 from storm.moments import PHASES, Plan, Records, is_last_epoch, is_step, reached
 from storm.same import differences
-from storm.session import SIGNALS, Death, Session
+from storm.session import SIGNALS, Death, ForkedSession, RanksServer, Session
 from storm.table import markdown
 
 RANKS = (1, 2, 4)
@@ -55,13 +55,15 @@ class Run:
         """The run's folder, as soon as it can be resumed."""
         return next((file.parent for file in self.folder.glob("runs/*/config.yaml")), None)
 
-    def session(self, data: Path) -> Session:
-        """The command that starts or resumes it."""
+    def session(self, data: Path, server: RanksServer | None) -> Session:
+        """The command that starts or resumes it; with a server, as its forks."""
         self.sessions += 1
         run = self.path()
         words = [*WORDS, f"trainer.devices={self.ranks}", f"data_dir={data}"]
         if run is not None:
             words = [override("resume", str(run))]
+        if server is not None:
+            return ForkedSession(server, ["train", *words], self.folder, self.ranks)
         return Session([*GRADSPIKE, "train", *words], self.folder, self.folder / f"session_{self.sessions}.log")
 
 
@@ -101,10 +103,11 @@ def deck(kills: int, draw: random.Random) -> list[Kill]:
 
 
 class Storm:
-    """The kills of one seed. Everything happens below `folder`; `say` prints a line."""
+    """The kills of one seed. Everything happens below `folder`; `say` prints a line. forked: see `ForkedSession`."""
 
-    def __init__(self, folder: Path, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, seed: int, say: Callable[[str], None], forked: bool = False) -> None:
         self.folder, self.say = folder, say
+        self._server = RanksServer(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT / "tests")) if forked else None
         self.draw = random.Random(seed)
         self.struck: list[Struck] = []
         self.ended: list[Ended] = []
@@ -138,7 +141,7 @@ class Storm:
 
     def _train_unbroken(self, ranks: int) -> tuple[RunFolder, Plan]:
         run = self._new_run(ranks, "unbroken")
-        session = run.session(self.folder / "data")
+        session = run.session(self.folder / "data", self._server)
         started, closed, steps = time.monotonic(), 0.0, 0
         times: dict[str, float] = {}
         last = started  # time of the last step
@@ -171,7 +174,7 @@ class Storm:
 
     def _strike(self, kill: Kill, run: Run) -> bool:
         """Start the next session of a run and kill it. False if it ended before."""
-        session = run.session(self.folder / "data")
+        session = run.session(self.folder / "data", self._server)
         try:
             if not reached(kill.phase, session, run.path, self._unbroken[kill.ranks][1], self.draw):
                 return False
@@ -198,7 +201,7 @@ class Storm:
 
     def _finish(self, run: Run) -> None:
         """Resume a run until it has ended, and compare it."""
-        session = run.session(self.folder / "data")
+        session = run.session(self.folder / "data", self._server)
         code = None
         try:
             code = session.first.wait(SECONDS_TO_FINISH)

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.command import variables_of
+from helpers.forks import ForkServer
 
 MARK = "STORM_SESSION"
 """A variable that every process of a session inherits, whoever its parent is later."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SPARE = "STORM_RANKS"
+"""How many ranks besides the first one a forked command may start."""
 SECONDS_TO_DIE = 10.0
 SECONDS_OF_SILENCE = 60.0
 SENTENCES = ("Error: ", "Stopped", "Interrupted.")
@@ -47,7 +50,7 @@ class Session:
     """A command in `folder`, in a process group of its own. It prints into `log`."""
 
     def __init__(self, command: Sequence[str], folder: Path, log: Path) -> None:
-        self._environment = f"{MARK}={secrets.token_hex(8)}"
+        self._mark = _new_mark()
         self._log = log
         with log.open("wb") as output:
             self.first = subprocess.Popen(
@@ -56,17 +59,23 @@ class Session:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=variables_of(OMP_NUM_THREADS="1", **dict([self._environment.split("=")])),
+                env=variables_of(OMP_NUM_THREADS="1", **{MARK: self._mark}),
                 start_new_session=True,
                 preexec_fn=_listen,
             )
 
     def processes(self) -> list[int]:
         """Ids of the processes of this session that live, whatever has become of their parents."""
-        wanted, found = self._environment.encode(), []
+        wanted, found = f"{MARK}={self._mark}\0".encode(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended, or belongs to somebody else
-                if wanted in (folder / "environ").read_bytes():
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                own = int(folder.name) == os.getpid()
+                if (
+                    state != "Z"
+                    and not own
+                    and (int(session) == self.first.pid or wanted in (folder / "environ").read_bytes())
+                ):
                     found.append(int(folder.name))
         return found
 
@@ -121,6 +130,42 @@ class Session:
         output = self.output()
         lines = [line for line in output.splitlines() if line.strip()]
         return Death(code, seconds, orphans, lines[-1] if lines else "", "Traceback" in output)
+
+
+class ForkedSession(Session):
+    """`gradspike <words>` as forks of a process that has imported everything (`forked.py`)."""
+
+    def __init__(self, server: ForkServer, words: Sequence[str], folder: Path, ranks: int) -> None:
+        self.first = server.start(*words, cwd=folder, start_new_session=True, **{SPARE: str(ranks - 1)})  # type: ignore[assignment]
+        self._mark = _new_mark()  # in no environment: the session's id alone finds its processes
+        self._read = b""
+        os.set_blocking(self.first.stdout.fileno(), False)  # type: ignore[union-attr]
+
+    def ranks(self) -> dict[int, int]:
+        found = {0: self.first.pid} if self.first.poll() is None else {}
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{process}/comm").read_text().strip()
+                if name.startswith("rank"):
+                    found[int(name[4:])] = process
+        return found
+
+    def output(self) -> str:
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self.first.stdout.fileno(), 65536):  # type: ignore[union-attr]
+                self._read += more
+        return self._read.decode(errors="replace")
+
+
+class RanksServer(ForkServer):
+    """Starts commands whose other ranks are forks too."""
+
+    SERVER = Path(__file__).with_name("forked.py")
+
+
+def _new_mark() -> str:
+    """A word of 32 letters that no other process has in its environment."""
+    return secrets.token_hex(16)
 
 
 def _listen() -> None:
