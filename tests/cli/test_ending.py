@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from gradspike.cli.reporting import tried
+from gradspike.errors import UserError
 from helpers.command import execute
 
 PROGRAM = """
@@ -42,3 +44,11 @@ def test_a_program_ends_with_its_work_done_and_nothing_else(end: str, code: int)
     assert done.returncode == code
     assert done.stdout.splitlines() == ["main", "thread", "registered"]
     assert ("why" in done.stderr, "OSError: x" in done.stderr) == ("why" in end, "OSError" in end)
+
+
+def test_control_characters_in_a_message_are_printed_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> int:
+        raise UserError("a\x1b[2J.png\nand b\r.png cannot be read")
+
+    assert tried(action) == 1
+    assert capsys.readouterr().err == "Error: a\\x1b[2J.png\nand b\\r.png cannot be read\n"

@@ -21,6 +21,7 @@ from gradspike.data.files.safe_pickle import load_pickle
 from gradspike.data.options.pictures import Cifar10Config, Cifar100Config, ImageFolderConfig, TinyImageNetConfig
 from gradspike.data.pictures import source as picture_source
 from gradspike.data.pictures.decode import decode, fit
+from gradspike.data.pictures.encoded_source import encode
 from gradspike.data.pictures.listing import converted, list_class_folders
 from gradspike.data.prepared.stored import open_folder
 from gradspike.data.sets.cifar import Cifar
@@ -126,6 +127,15 @@ def test_fit_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int]) -> N
 
 
 # Layouts.
+
+
+def test_a_strip_that_would_take_gigabytes_is_refused() -> None:
+    strip = Image.new("RGB", (60_000, 1))
+    with pytest.raises(ValueError, match="has 60000x1 pixels: too narrow to scale its shorter side to 224"):
+        fit(strip, 224)
+    with pytest.raises(ValueError, match="too narrow"):
+        encode(encoded(np.asarray(strip)), 256)
+    assert fit(Image.new("RGB", (300, 2)), 16).size == (16, 16)
 
 
 @pytest.mark.parametrize("ending", ["", ".zip", ".tar", ".tgz"])

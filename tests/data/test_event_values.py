@@ -337,6 +337,8 @@ GOOD = made.recording(1, count=30)
         ({"x": GOOD.x[:-1]}, "differ in length"),
         ({"x": GOOD.x * 1j}, "column x has type complex128, not numbers"),
         ({"ts": GOOD.t}, "has several columns for t: t, ts"),
+        ({"t": (GOOD.t + 2**24).astype(np.float32)}, r"t contains 16,78\d,\d+, more than float32 represents exactly"),
+        ({"x": (GOOD.x + 2040).astype(np.float16)}, r"x contains 2,0\d\d, more than float16 represents exactly"),
     ],
 )
 def test_columns_are_checked_and_never_cast(changed: dict[str, Any], reason: str) -> None:
@@ -369,6 +371,11 @@ def test_gestures_of_tonic_are_checked_too(column: int, value: float, reason: st
 # Formats
 
 
+def aedat3_packet(kind: int = 1, source: int = 1, size: int = 8) -> bytes:
+    """A packet of one event."""
+    return struct.pack("<hhiiiiii", kind, source, size, 4, 0, 1, 1, 1) + bytes(size)
+
+
 @pytest.mark.parametrize("ending", [".dat", ".bin", ".DAT", ".AEDAT", ".aedat2", ".Bin"])
 def test_aedat_is_known_by_its_first_line_under_other_endings(tmp_path: Path, ending: str) -> None:
     events = over_sensor(128, 128, count=200)
@@ -391,6 +398,13 @@ def test_aedat_is_known_by_its_first_line_under_other_endings(tmp_path: Path, en
         ("r.dat", made.dat_bytes(GOOD).replace(bytes([12, 8]), bytes([14, 8])), "contains events of type 14"),
         ("r.dat", made.dat_bytes(GOOD)[:-1] + b"\x30", "contains polarities other than 0 and 1"),
         ("r.aedat", made.aedat3_bytes(GOOD)[:-1] + b"\x80", "timestamps of more than 31 bits"),
+        ("r.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:", "is a Git LFS pointer"),
+        ("r.npy", b"\x89HDF\r\n\x1a\n" + bytes(80), "is an HDF5 file with the extension .npy"),
+        ("r.npy", b"<!DOCTYPE html><html>Not found</html>", "is a web page"),
+        ("r.npy", b"t,x,y,p\n1,2,3,1\n", "cannot be read as .npy: it does not start as a numpy file"),
+        ("r.aedat", made.aedat3_bytes(GOOD) + aedat3_packet(source=2), "contains events of 2 cameras"),
+        ("r.aedat", made.aedat3_bytes(GOOD) + aedat3_packet(kind=1 - 2**15), "contains compressed packets"),
+        ("r.aedat", made.aedat3_bytes(GOOD) + aedat3_packet(size=4), "has events of 4 bytes; polarity events have 8"),
     ],
 )
 def test_another_format_under_a_known_ending_is_refused(name: str, data: bytes, reason: str) -> None:
@@ -501,6 +515,32 @@ def test_a_reset_of_the_clock_is_not_sorted() -> None:
         in_order(replace(events, t=t), "sort")
     with pytest.raises(BadRecordingError, match="the clock was reset: split the file there"):
         in_order(replace(events, t=t), "error")
+
+
+def test_a_short_clock_that_wrapped_is_no_jitter() -> None:
+    events = over_sensor(34, 34, count=500)
+    wrapped = replace(events, t=events.t % 256)
+    with pytest.raises(BadRecordingError, match="too much for jitter"):
+        in_order(wrapped, "sort")
+    with pytest.raises(BadRecordingError, match="time goes backwards") as told:
+        in_order(wrapped, "error")
+    assert "on_disorder=sort" not in str(told.value)
+
+
+@pytest.mark.parametrize("unit_us", [1_000_000, 1000])
+def test_times_too_coarse_for_equal_frames_are_refused(tmp_path: Path, unit_us: int) -> None:
+    events = made.recording(1)
+    coarse = made.npz_bytes(replace(events, t=events.t // unit_us))
+    folder_of(tmp_path, ".npz", coarse)
+    with pytest.raises(UserError, match=r"60 events within \d microseconds? cannot be divided into 10 frames"):
+        load(tmp_path, sensor_size=34, bins="equal_time")
+
+
+@pytest.mark.parametrize("ending", [".h5", ".raw", ".csv"])
+def test_files_in_no_known_format_are_named(tmp_path: Path, ending: str) -> None:
+    folder_of(tmp_path, ending, b"events")
+    with pytest.raises(UserError, match=rf"contains neither recordings .* Found: .*\*\*/\*{ending} \(\d\)"):
+        load(tmp_path).load()
 
 
 @pytest.mark.parametrize("bits", [31, 32])

@@ -21,6 +21,7 @@ from gradspike.data.files.names import class_name
 from gradspike.data.options.pictures import ImageFolderConfig
 from gradspike.data.sets.image_folder import ImageFolder
 from gradspike.data.source import Samples
+from gradspike.errors import UserError
 from helpers.command import ROOT
 from helpers.data_samples import encoded, pixels
 
@@ -141,6 +142,34 @@ def test_a_zip_with_backslashes(tmp_path: Path, mixed: bool) -> None:
     samples = load(tmp_path, archive, classes=2 if mixed else 1)
     assert len(samples.labels) == (10 if mixed else 6)
     assert "train/ant/0.png" in list(samples.names)
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+@pytest.mark.parametrize("top", ["x//", "./", ".//x/./"])
+def test_empty_parts_of_names_in_archives(tmp_path: Path, ending: str, top: str) -> None:
+    """Names with an empty part made the search for the samples endless."""
+    content = {top + name.replace("/ant/", "//ant/"): data for name, data in members().items()}
+    archive = tmp_path / f"a{ending}"
+    if ending == ".zip":
+        zip_of(archive, content)
+    else:
+        with tarfile.open(archive, "w:gz" if ending == ".tar.gz" else "w") as file:
+            for name, data in content.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    samples = load(tmp_path, archive, classes=1)
+    assert samples.class_names == ("ant",)
+    assert sorted(samples.names) == sorted(members())
+    read = Files.open(archive)
+    assert [read.read(entry) for entry in read.entries()] == [members()[name] for name in sorted(members())]
+
+
+@pytest.mark.parametrize("top", ["/abs/", "../", "C:\\data\\"])
+def test_an_archive_of_unsafe_names_says_so(tmp_path: Path, top: str) -> None:
+    archive = zip_of(tmp_path / "a.zip", {top + name: data for name, data in members().items()})
+    with pytest.raises(UserError, match=r"none of its 6 files can be used: .* has a name that points outside"):
+        load(tmp_path, archive, classes=1)
 
 
 @pytest.mark.parametrize("ending", ["", ".tar", ".tar.gz"])

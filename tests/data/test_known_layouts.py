@@ -230,6 +230,14 @@ def test_of_two_data_sets_none_is_guessed(tmp_path: Path) -> None:
         folder(tmp_path, tmp_path / "all")
 
 
+@pytest.mark.parametrize(("split", "copy"), [("train", "Train"), ("val", "valid"), ("test", "testing")])
+def test_a_split_in_two_folders_is_refused(tmp_path: Path, split: str, copy: str) -> None:
+    write_class_folders(tmp_path / "pets", counts={"train": 2, "val": 1, "test": 1})
+    shutil.copytree(tmp_path / "pets" / split, tmp_path / "pets" / copy)
+    with pytest.raises(UserError, match=f"the {split} split is in 2 folders: {split}, {copy}"):
+        folder(tmp_path, tmp_path / "pets")
+
+
 def test_unlabelled_test_pictures_of_ones_own_are_still_refused(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2})
     (tmp_path / "pets" / "test").mkdir()

@@ -10,6 +10,7 @@ import pytest
 from gradspike.data.files.files import Files
 from gradspike.data.files.leavings import is_leaving
 from gradspike.data.options.pictures import ImageFolderConfig
+from gradspike.data.prepared.file_source import left_out_text
 from gradspike.data.sets.image_folder import ImageFolder
 from gradspike.data.source import Samples
 from helpers.data_samples import encoded, pack, pixels, write_class_folders
@@ -40,6 +41,15 @@ LEFT = [
     "train/@Recycle/ant/000.png",
     "train/RECYCLER/000.png",
     "train/ant/Icon\r",
+    "train/RECYCLED/000.png",
+    "train/LOST.DIR/000.png",
+    "test/FOUND.000/FILE0000.png",
+    "train/~snapshot/000.png",
+    "train/@Transcode/000.png",
+    "train/ant/000.png:Zone.Identifier",
+    "train/ant/@SynoResource",
+    "train/Desktop DB",
+    "test/cat/pspbrwse.jbf",
 ]
 
 
@@ -117,3 +127,7 @@ def test_an_unreadable_recycle_bin_is_not_entered(tmp_path: Path, monkeypatch: p
     files = Files.open(tmp_path / "pets")
     assert len(files.entries()) == 18
     assert files.ignored() == {"lost+found": 1}
+
+
+def test_control_characters_in_names_are_printed_as_escapes() -> None:
+    assert left_out_text({"Icon\r": 2, "a\x1b[2J": 1}) == "Icon\\r (2), a\\x1b[2J (1)"

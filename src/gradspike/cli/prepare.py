@@ -19,7 +19,7 @@ from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
-from gradspike.shown import counted, listed
+from gradspike.shown import counted, listed, printable
 from gradspike.terminal.printer import speak
 
 if TYPE_CHECKING:
@@ -139,7 +139,10 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
         size = sum(file.stat().st_size for file in opened.folder.iterdir())
         print(f"prepared   {opened.folder}  ({size_text(size)})")
     print(f"samples    {', '.join(f'{split} {count:,}' for split, count in counts.items())}  of {shape}")
-    print(f"classes    {config.dataset.classes}" + (f": {listed(samples.class_names)}" if samples.class_names else ""))
+    print(
+        f"classes    {config.dataset.classes}"
+        + (f": {listed(map(printable, samples.class_names))}" if samples.class_names else "")
+    )
     if opened is not None and (decoded := opened.facts.get("decoded")):
         from gradspike.data.events.decoded import decoding_lines
         from gradspike.data.events.recording import percent
@@ -150,7 +153,7 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
             f"events     {decoded['events']:,} on {width}x{height} pixels; {decoded['left_out']:,} left out ({share})"
         )
         for line in decoding_lines(decoded):
-            print(f"  {line}")
+            print(f"  {printable(line)}")
     left_out = opened.facts.get("left_out", {}) if opened is not None else {}
     if left_out:
         from gradspike.data.prepared.file_source import left_out_text
@@ -160,7 +163,7 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
     if bad and opened is not None:
         print(f"left out   {counted(len(bad), 'unusable file')} (listed in {opened.folder / 'meta.json'}):")
         for path, problem in bad[:SHOWN]:
-            print(f"  {path}: {problem}")
+            print(f"  {printable(path)}: {problem}")
         if len(bad) > SHOWN:
             print(f"  ... and {len(bad) - SHOWN:,} more")
 

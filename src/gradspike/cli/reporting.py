@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from gradspike.errors import Interrupted, OutputClosed, UserError
 from gradspike.exhausted import why_exhausted
+from gradspike.shown import printable
 
 
 def reporting_errors(action: Callable[[], int]) -> int:
@@ -37,7 +38,8 @@ def tried(action: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        # Names of files may contain control characters.
+        print("Error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError as error:
         if _output_is_closed():

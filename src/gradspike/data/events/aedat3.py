@@ -21,6 +21,8 @@ from gradspike.data.events.recording import BadRecordingError, Recording
 from gradspike.shown import counted
 
 POLARITY = 1
+EVENT = 8
+"""Bytes of a polarity event."""
 _PACKET = struct.Struct("<hhiiiiii")
 
 
@@ -32,20 +34,27 @@ def read_aedat3(data: bytes) -> Recording:
     lines, start = header_of(data)
     if b"#!END-HEADER" not in lines:
         raise BadRecordingError("its header has no #!END-HEADER line")
-    packets, special = [], 0
+    packets, special, sources = [], 0, set()
     while start < len(data):
         if start + _PACKET.size > len(data):
             raise BadRecordingError("truncated inside the header of a packet")
-        kind, _, size, _, overflow, _, number, _ = _PACKET.unpack_from(data, start)
+        kind, source, size, _, overflow, _, number, _ = _PACKET.unpack_from(data, start)
         start += _PACKET.size
+        if kind < 0:  # cAER sets the highest bit of the type
+            raise BadRecordingError("contains compressed packets, which cannot be read: save it without compression")
         if size < 0 or number < 0 or start + size * number > len(data):
             raise BadRecordingError(f"truncated inside a packet of {counted(number, 'event')}")
-        if kind == POLARITY:
-            words = np.frombuffer(data, dtype="<u4", count=number * size // 4, offset=start).reshape(number, size // 4)
+        if kind == POLARITY and number:
+            if size != EVENT:
+                raise BadRecordingError(f"has events of {counted(size, 'byte')}; polarity events have {EVENT}")
+            sources.add(source)
+            words = np.frombuffer(data, dtype="<u4", count=number * 2, offset=start).reshape(number, 2)
             packets.append((words, overflow))
         else:
             special += number
         start += size * number
+    if len(sources) > 1:
+        raise BadRecordingError(f"contains events of {len(sources)} cameras: export each to a file of its own")
     word = np.concatenate([words[:, 0] for words, _ in packets]) if packets else np.zeros(0, np.uint32)
     if any((words[:, 1] >> 31).any() or overflow < 0 for words, overflow in packets):
         raise BadRecordingError("contains timestamps of more than 31 bits")

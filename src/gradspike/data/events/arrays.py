@@ -20,6 +20,9 @@ _NAMES = {
     "p": ("p", "pol", "polarity"),
 }
 
+_STARTS = (b"\x93NUMPY", b"PK", b"\x80")
+"""Starts of .npy, .npz and pickle files."""
+
 
 def read_npz(data: bytes) -> Recording:
     """Read a .npz file with arrays t (microseconds), x, y, p, each [E], or with a single array as in `read_npy`."""
@@ -28,7 +31,7 @@ def read_npz(data: bytes) -> Recording:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # a damaged file raises errors of zipfile, zlib, tokenize or numpy
-        raise _unreadable(error, ".npz") from error
+        raise _unreadable(error, ".npz", data) from error
     if len(arrays) == 1:
         return _from_array(next(iter(arrays.values())))
     return _from_columns(arrays)
@@ -44,16 +47,18 @@ def load_npy(data: bytes) -> NDArray[Any]:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:  # as above
-        raise _unreadable(error, ".npy") from error
+        raise _unreadable(error, ".npy", data) from error
     if not isinstance(array, np.ndarray):
         raise BadRecordingError("is a .npz file with the extension .npy")
     return array
 
 
-def _unreadable(error: Exception, ending: str) -> BadRecordingError:
-    if "allow_pickle" in str(error):
+def _unreadable(error: Exception, ending: str, data: bytes) -> BadRecordingError:
+    """The reason for the user. numpy takes every file that it does not know for pickled objects."""
+    if "allow_pickle" in str(error) and data.startswith(_STARTS):
         return BadRecordingError("contains pickled objects, which can run code and are not allowed in a data file")
-    return BadRecordingError(f"cannot be read as {ending}: {error}")
+    reason = "it does not start as a numpy file" if "allow_pickle" in str(error) else str(error)
+    return BadRecordingError(f"cannot be read as {ending}: {reason}")
 
 
 def _from_array(array: NDArray[Any]) -> Recording:
@@ -91,7 +96,7 @@ def recording_of(t: NDArray[Any], x: NDArray[Any], y: NDArray[Any], p: NDArray[A
                 f"column t contains negative times (first: {columns['t'][columns['t'] < 0][0]:,.0f}): 32-bit times "
                 "that wrapped, or counted from a trigger; store times from 0 as 64-bit integers"
             )
-        if high >= (2**53 if columns["t"].dtype.kind == "f" else 2**63):
+        if high >= 2**63:
             raise BadRecordingError(f"column t contains {high}, more than {columns['t'].dtype} represents exactly")
         for name in ("x", "y"):
             low, high = columns[name].min(), columns[name].max()
@@ -112,9 +117,17 @@ def _check_whole(name: str, column: NDArray[Any]) -> None:
     """Raise BadRecordingError unless all values of a column are integers."""
     if column.dtype.kind not in "iuf" + "b" * (name == "p"):
         raise BadRecordingError(f"column {name} has type {column.dtype}, not numbers")
-    if column.dtype.kind == "f" and not np.isfinite(column).all():
+    if column.dtype.kind != "f" or not len(column):
+        return
+    if not np.isfinite(column).all():
         count = int(np.count_nonzero(~np.isfinite(column)))
         raise BadRecordingError(f"column {name} contains NaN or infinity in {counted(count, 'value')}")
-    if column.dtype.kind == "f" and not (column == np.rint(column)).all():
+    exact = 2 ** min(np.finfo(column.dtype).nmant + 1, 63)
+    if (highest := float(column.max())) >= exact:
+        raise BadRecordingError(
+            f"column {name} contains {highest:,.0f}, more than {column.dtype} represents exactly (up to {exact:,}): "
+            "store integers"
+        )
+    if not (column == np.rint(column)).all():
         hint = "; times are whole microseconds" if name == "t" else ""
         raise BadRecordingError(f"column {name} contains fractional numbers{hint}")

@@ -145,6 +145,12 @@ class ClipFrames:
         """The samples of a clip, and whether the recording's clock seems to jump."""
         recording, start, zero = _part_of(clip, recording)
         end = int(recording.t[-1]) + 1 if clip.end_us is None else clip.end_us
+        span = end - start if self.window_us is None else self.window_us
+        if self.bins == "equal_time" and span < self.time_steps:
+            raise BadRecordingError(
+                f"{counted(len(recording), 'event')} within {counted(span, 'microsecond')} cannot be divided into "
+                f"{counted(self.time_steps, 'frame')} of equal time: its times may have another unit"
+            )
         gap = jump(recording)
         if gap and self.on_gap == "error" and (self.bins == "equal_time" or self.window_us is not None):
             raise BadRecordingError(

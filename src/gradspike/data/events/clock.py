@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradspike.data.events.recording import JITTER_US, BadRecordingError, Recording
+from gradspike.data.events.recording import JITTER_US, BadRecordingError, Recording, is_jitter
 from gradspike.shown import counted
 
 FEWEST = 24
@@ -18,19 +18,19 @@ JUMPS = 3
 def in_order(recording: Recording, on_disorder: Literal["error", "sort"]) -> tuple[Recording, int]:
     """The recording sorted by time, and the number of events that were out of order. Raises BadRecordingError.
 
-    Only jitter is sorted. A step back of more than JITTER_US is a clock reset, and sorting across it would merge two
-    recordings.
+    Only jitter is sorted (see `is_jitter`). Sorting across a clock reset would merge two recordings.
     """
     t = recording.t
     if on_disorder == "error" or len(t) < 2 or (t[1:] >= t[:-1]).all():
         recording.check_order()
         return recording, 0
     late = np.maximum.accumulate(t) - t
-    if late.max() > JITTER_US:
-        event = int(np.argmax(late > JITTER_US))
+    span = int(t.max()) - int(t.min())
+    if not is_jitter(int(late.max()), span):
+        event = int(np.argmax(late > min(JITTER_US, span // 2)))
         raise BadRecordingError(
             f"time goes backwards by {late[event]:,} us at event {event:,}, too much for jitter (at most "
-            f"{JITTER_US:,} us): the clock was reset or wrapped, so split the file there"
+            f"{JITTER_US:,} us, and half of the recording): the clock was reset or wrapped, so split the file there"
         )
     return recording[np.argsort(t, kind="stable")], int(np.count_nonzero(late))
 

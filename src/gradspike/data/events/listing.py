@@ -21,6 +21,7 @@ from gradspike.data.files.files import ARCHIVES, Files
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS
 from gradspike.errors import UserError
+from gradspike.shown import listed
 
 
 class RemoteFile(NamedTuple):
@@ -89,8 +90,10 @@ def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> It
                 archive = replace(Files.open(inner), shown_as=Path(files.shown(entry.name)))
             places.append(stack.enter_context(archive.readable(place)))
         if not places:
+            found = listed(f"{name} ({count:,})" for name, count in left_out(files, (), ()).items())
             raise UserError(
-                f"{files.shown()}: contains neither recordings ({', '.join(endings)}) nor archives of recordings."
+                f"{files.shown()}: contains neither recordings ({', '.join(endings)}) nor archives of recordings. "
+                f"Found: {found or 'nothing'}."
             )
         yield places
 

@@ -74,7 +74,7 @@ class Recording:
             times = counted(len(back), "time")
             raise BadRecordingError(
                 f"time goes backwards {times}, first after event {back[0]:,} (by {-steps[back[0]]:,} us), "
-                f"by at most {largest:,} us; {_remedy(largest)}"
+                f"by at most {largest:,} us; {_remedy(largest, int(self.t.max()) - int(self.t.min()))}"
             )
 
     def check_place(self, width: int, height: int) -> None:
@@ -95,11 +95,19 @@ class Recording:
             )
 
 
-def _remedy(back_us: int) -> str:
-    """How to fix a clock that steps back by up to `back_us` microseconds."""
-    if back_us <= JITTER_US:
+def is_jitter(back_us: int, span_us: int) -> bool:
+    """Whether a clock that steps back by up to `back_us` in a recording of `span_us` microseconds is only inexact.
+
+    A step back over most of the recording is a clock that wrapped or was reset, however short it is.
+    """
+    return back_us <= JITTER_US and 2 * back_us <= span_us
+
+
+def _remedy(back_us: int, span_us: int) -> str:
+    """How to fix a clock that steps back by up to `back_us` in a recording of `span_us` microseconds."""
+    if is_jitter(back_us, span_us):
         return "if this is jitter, add dataset.on_disorder=sort"
-    for bits in (32, 31, 24, 23):
+    for bits in (32, 31, 24, 23, 16, 15, 8):
         if 0.99 * 2**bits < back_us <= 2**bits:
             return f"this is a {bits}-bit clock that wrapped: store unwrapped times as 64-bit integers"
     return "the clock was reset: split the file there"

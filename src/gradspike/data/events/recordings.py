@@ -32,11 +32,10 @@ def read_recording(name: str, data: bytes, chip: str | None = None) -> Recording
     if not data:
         raise BadRecordingError("is empty (0 bytes)")
     reader = READERS[ending]
-    if ending in _UNMARKED:
-        if data.startswith(VERSION_LINE):
-            reader = read_aedat
-        else:
-            _check_content(ending, data)
+    if ending in _UNMARKED and data.startswith(VERSION_LINE):
+        reader = read_aedat
+    else:
+        _check_content(ending, data)
     try:
         return read_aedat(data, chip) if reader is read_aedat else reader(data)
     except BadRecordingError:
@@ -74,18 +73,23 @@ READERS: dict[str, Callable[[bytes], Recording]] = {
 _UNMARKED = (".bin", ".dat")
 """Extensions that several programs use for different formats."""
 _CONTENTS = (
-    (re.compile(rb"PK\x03\x04"), "a zip or .npz file"),
-    (re.compile(rb"\x1f\x8b\x08"), "a gzip file"),
-    (re.compile(rb"\x93NUMPY"), "a .npy file"),
-    (re.compile(rb"\x89HDF\r\n"), "an HDF5 file"),
-    (re.compile(rb"MATLAB 5"), "a MATLAB file"),
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself"),
+    (re.compile(rb"PK\x03\x04"), "a zip or .npz file", (".npz",)),
+    (re.compile(rb"\x1f\x8b\x08"), "a gzip file", ()),
+    (re.compile(rb"\x93NUMPY"), "a .npy file", (".npy",)),
+    (re.compile(rb"\x89HDF\r\n"), "an HDF5 file", ()),
+    (re.compile(rb"MATLAB 5"), "a MATLAB file", ()),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file itself,", ()),
+    (re.compile(rb"\s*<(!DOCTYPE|html)", re.IGNORECASE), "a web page", ()),
+    (re.compile(rb"% [\x20-\x7e]+\n"), "a Prophesee file", (".dat",)),
 )
+"""Starts of other formats, what they are, and the extensions that they belong to."""
 
 
 def _check_content(ending: str, data: bytes) -> None:
-    """Raise BadRecordingError if the content has another format: any 40 bits decode as an event of a .bin file."""
-    contents = (*_CONTENTS, (re.compile(rb"% [\x20-\x7e]+\n"), "a Prophesee file")) if ending == ".bin" else _CONTENTS
-    for start, what in contents:
-        if start.match(data):
+    """Raise BadRecordingError if the content has another format.
+
+    Any 40 bits decode as an event of a .bin file, and numpy takes all that it does not know for pickled objects.
+    """
+    for start, what, endings in _CONTENTS:
+        if ending not in endings and start.match(data):
             raise BadRecordingError(f"is {what} with the extension {ending}")

@@ -38,7 +38,7 @@ from gradspike.shown import listed
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 VAL_SEED = 2017
 RecordingsT = TypeVar("RecordingsT", bound=RecordingsConfig)
 

@@ -12,7 +12,7 @@ from gradspike.data.files.files import Files
 from gradspike.data.files.names import class_name
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
-from gradspike.shown import listed
+from gradspike.shown import counted, listed
 
 SPLIT_FOLDERS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "Train", "training"),
@@ -74,6 +74,7 @@ def list_by_class(
     between a split and its classes. Missing splits are not in the result.
     """
     files = samples_root(files, extensions, folders)
+    _refuse_two_names(files, extensions, folders)
     split_of = {name: split for split, wanted in folders.items() for name in wanted}
     found: dict[Split, dict[str, list[Entry]]] = {}
     bad = list(files.bad())
@@ -96,3 +97,14 @@ def list_by_class(
         split: {name: tuple(found[split][name]) for name in sorted(found[split])} for split in SPLITS if split in found
     }
     return ClassListing(files, ordered, tuple(bad))
+
+
+def _refuse_two_names(files: Files, extensions: Sequence[str], folders: Mapping[Split, Sequence[str]]) -> None:
+    """Raise UserError if a split has samples in two folders, such as test and testing: it may be a copy or another."""
+    tops = {entry.name.partition("/")[0] for entry in files.entries() if entry.name.lower().endswith(tuple(extensions))}
+    for split, names in folders.items():
+        if len(found := [name for name in names if name in tops]) > 1:
+            raise UserError(
+                f"{files.shown()}: the {split} split is in {counted(len(found), 'folder')}: {listed(found)}. Remove or "
+                "rename all but one."
+            )

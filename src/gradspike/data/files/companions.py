@@ -16,7 +16,7 @@ from gradspike.data.files.files import Files
 _ENDINGS = (
     *(".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".odt", ".html", ".htm", ".bib", ".cff", ".log"),
     *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg"),
-    *(".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".url", ".py", ".m", ".sh", ".bat", ".ipynb"),
+    *(".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".url", ".xmp", ".py", ".m", ".sh", ".bat", ".ipynb"),
 )
 _NAMES = (
     *("readme*", "read me*", "license*", "licence*", "copying*", "copyright*", "notice*", "authors*", "citation*"),

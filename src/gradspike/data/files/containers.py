@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.leavings import Leavings, first_leaving, is_leaving
-from gradspike.data.files.names import member_name
+from gradspike.data.files.names import member_name, plain_name
 from gradspike.errors import UserError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -131,7 +131,7 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
     last: tarfile.TarInfo | None = None
     packed = path.stat().st_size
     for info in _tar_members(path):
-        name = info.name.removeprefix("./")
+        name = plain_name(info.name)
         last = info
         if compressed:
             try:
@@ -144,7 +144,7 @@ def list_tar(path: Path, shown: str, compressed: bool) -> Listed:
             what = "sparse file" if info.issparse() else "link or a device"
             bad[name] = BadFile(shown + "/" + name, f"is a {what} inside an archive")
             continue
-        _enter(shown, Entry(info.name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
+        _enter(shown, Entry(name, info.size, int(info.mtime * 1e9), info.offset_data), entries, bad)
     if last is not None and not compressed and not last.issparse():
         # A tar file truncated between two members reads like a shorter one. Only its final zero block is missing.
         with path.open("rb") as file:

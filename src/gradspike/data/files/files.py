@@ -29,6 +29,7 @@ from gradspike.data.files.containers import (
 from gradspike.data.files.members import opener, tar_member, zip_member
 from gradspike.errors import UserError
 from gradspike.exhausted import raise_if_exhausted
+from gradspike.shown import counted
 
 MOST_BYTES = 2**30
 """Size limit for an image, list or pickle; no real one is larger."""
@@ -82,6 +83,12 @@ class Files:
                 Entry(entry.name[start:], entry.size, entry.mark, entry.offset)
                 for entry in inside
                 if entry.name.startswith(self.root)
+            )
+        if listed.bad and not listed.entries:
+            count, first = counted(len(listed.bad), "file"), listed.bad[0]
+            raise UserError(
+                f"{self.shown()}: none of its {count} can be used: {first.path} {first.problem}"
+                + (", ..." if len(listed.bad) > 1 else ".")
             )
         return replace(listed, entries=tuple(sorted(inside, key=attrgetter("name"))))
 

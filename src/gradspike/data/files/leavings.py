@@ -5,6 +5,7 @@ They are never samples, whatever their extension. They are ignored, counted, and
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ _NAMES = {
     "desktop.ini",
     "$recycle.bin",
     "recycler",
+    "$extend",
+    "~snapshot",
+    "msdownld.tmp",
     "system volume information",
     "indexervolumeguid",
     # macOS; all its other names start with a dot
@@ -24,8 +28,12 @@ _NAMES = {
     "icon\r",
     "network trash folder",
     "temporary items",
+    "thevolumesettingsfolder",
+    "desktop db",
+    "desktop df",
     # Linux
     "lost+found",
+    "lost.dir",
     # NAS: Synology, QNAP
     "@eadir",
     "#recycle",
@@ -35,18 +43,30 @@ _NAMES = {
     "@recycle",
     "@recently-snapshot",
     "@__thumb",
+    "@transcode",
     # programs
     "__pycache__",
     "picasa.ini",
     "zbthumbnail.info",
+    "pspbrwse.jbf",
 }
+_PATTERNS = re.compile(
+    r"found\.\d{3}"  # of chkdsk
+    r"|.*:?zone\.identifier|.*:(com\.apple\..*|afp_afpinfo|afp_resource|encryptable)"  # streams of NTFS and AFP
+    r"|@syno.*|.*@syno(eastream|resource)"
+    r"|~\$.*"  # locks of Office
+)
 _HIDDEN = (".ds_store", ".ipynb_checkpoints", ".thumbnails", ".appledouble", ".git")
 """Hidden names that are reported individually; all others are reported as `.*`."""
 
 
 def is_leaving(part: str) -> bool:
     """Whether a file or folder with this name is ignored. Ignores case. Names that start with a dot always are."""
-    return (part.startswith(".") and part not in (".", "..")) or part.casefold() in _NAMES
+    if part.startswith("."):
+        return part not in (".", "..")
+    lower = part.casefold()
+    # In small letters, "recycled" is a class of waste.
+    return lower in _NAMES or part == "RECYCLED" or _PATTERNS.fullmatch(lower) is not None
 
 
 def first_leaving(parts: Sequence[str]) -> int | None:
@@ -78,4 +98,6 @@ def _kind(name: str) -> str:
         return "._*"
     if lower.startswith(".trash"):
         return ".Trash*"
+    if lower.endswith("zone.identifier"):
+        return "*:Zone.Identifier"
     return ".*" if name.startswith(".") and lower not in _HIDDEN else name

@@ -29,7 +29,20 @@ def member_name(info: zipfile.ZipInfo) -> str:
     if not info.flag_bits & _UTF8_FLAG:
         raw = name.encode("cp437", "replace")
         name = _unicode_path(info.extra, raw) or _as_utf8(raw) or name
-    return name.replace("\\", "/")
+    return plain_name(name.replace("\\", "/"))
+
+
+def plain_name(name: str) -> str:
+    """The name of an archive member without empty parts and "." parts: "./a//b" is "a/b".
+
+    A slash in front is kept, because such a name points outside the archive.
+    """
+    if "//" not in name and "./" not in name:
+        return name  # nearly all of a million names
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts:
+        return name
+    return ("/" if name.startswith("/") else "") + "/".join(parts) + ("/" if name.endswith("/") else "")
 
 
 def _as_utf8(raw: bytes) -> str | None:

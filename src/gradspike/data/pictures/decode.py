@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+MOST_PIXELS = 2**27
+"""Most pixels of a scaled picture."""
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -46,10 +48,21 @@ def _upper_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray((levels >> 8).astype(np.uint8))
 
 
+def check_shape(picture: Image.Image, shorter_side: int) -> None:
+    """Raise ValueError if a picture is so narrow that scaling its shorter side would take gigabytes."""
+    width, height = picture.size
+    if shorter_side**2 * max(width, height) > MOST_PIXELS * min(width, height):
+        raise ValueError(
+            f"has {width}x{height} pixels: too narrow to scale its shorter side to {shorter_side} (more than "
+            f"{MOST_PIXELS:,} pixels)"
+        )
+
+
 def fit(picture: Image.Image, size: int) -> Image.Image:
     """Scale the shorter side to `size` and crop the centre square, as torchvision's Resize and CenterCrop do."""
     width, height = picture.size
     if min(width, height) != size:
+        check_shape(picture, size)
         scaled = int(size * max(width, height) / min(width, height))
         width, height = (size, scaled) if width <= height else (scaled, size)
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)

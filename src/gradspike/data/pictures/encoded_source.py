@@ -20,7 +20,7 @@ from typing_extensions import override
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.files import Files
 from gradspike.data.options.pictures import ImageNetConfig
-from gradspike.data.pictures.decode import decode
+from gradspike.data.pictures.decode import check_shape, decode
 from gradspike.data.pictures.encoded import EncodedPictures, EncodedSamples, decode_stored
 from gradspike.data.pictures.listing import PictureItem, converted, described
 from gradspike.data.pictures.pixels import channel_statistics
@@ -112,6 +112,7 @@ def encode(content: bytes, shorter_side: int) -> bytes:
     All others become JPEG, scaled down (Lanczos) if their shorter side is longer than `shorter_side`.
     """
     picture = decode(content)
+    check_shape(picture, shorter_side)
     if min(picture.size) <= shorter_side:
         stored = Image.open(io.BytesIO(content))
         keep = stored.mode in ("RGB", "L") and _agrees(content, picture, exactly=stored.format == "PNG")

@@ -21,7 +21,7 @@ from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
-from gradspike.shown import counted, listed
+from gradspike.shown import counted, listed, printable
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +129,6 @@ def left_out_text(counts: Mapping[str, int]) -> str:
     """Text for the files and folders that are not samples, most frequent first: `.DS_Store (3), @eaDir (2)`."""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     rest = sum(counts[name] for name in ordered[KINDS_SHOWN:])
-    return ", ".join(f"{name} ({counts[name]:,})" for name in ordered[:KINDS_SHOWN]) + (
+    return ", ".join(f"{printable(name)} ({counts[name]:,})" for name in ordered[:KINDS_SHOWN]) + (
         f" and {counted(rest, 'other')}" if rest else ""
     )
