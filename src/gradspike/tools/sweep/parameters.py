@@ -89,8 +89,8 @@ class Categorical(Parameter):
         texts = self._texts()
         twice = sorted({text for text in texts if texts.count(text) > 1})
         if twice:
-            often = "appears twice" if [texts.count(text) for text in twice] == [2] else "appear more than once"
-            raise ValueError(f"{listed(twice)} {often} in values")
+            often = "twice" if all(texts.count(text) == 2 for text in twice) else "more than once"
+            raise ValueError(f"{listed(twice)} {'appears' if len(twice) == 1 else 'appear'} {often} in values")
         if self.probabilities is not None and len(self.probabilities) != len(self.values):
             raise ValueError(
                 f"has {counted(len(self.values), 'value')} but "
