@@ -388,6 +388,7 @@ def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
     kept = sorted((folder / "runs").glob("*_fixed_sg_*"))
     trials: list[dict[str, Any]] = [{"state": "finished", "run": f"runs/{run.name}"} for run in kept]
     trials.append({"state": "failed", "run": None, "reason": "no memory"})
+    trials.append({"state": "running", "run": None})  # its process and its runner were killed
     for number, trial in enumerate(trials):
         (folder / "trials" / str(number)).mkdir()
         (folder / "trials" / str(number) / "trial.json").write_text(json.dumps(trial))
@@ -398,6 +399,7 @@ def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
     reasons = [one.reason for one in found.excluded]
     assert reasons.count("belongs to no trial of the sweep") == 4
     assert "failed: no memory" in reasons
+    assert "not finished: it was killed" in reasons
     with pytest.raises(ConfigError, match=r"no sweep\.json"):
         gather_sweep(tmp_path)
 
@@ -530,6 +532,10 @@ def test_without_locks_a_run_may_still_be_running(runs: Path, monkeypatch: pytes
     edit(folder / "status.json", lambda status: status.update(host="another-machine"))
     assert "is still running on another-machine" in gather([runs]).excluded[0].reason
     monkeypatch.setattr("gradspike.locks.fcntl.flock", unsupported)
+    assert "it is still running, or was killed" in gather([runs]).excluded[0].reason
+    monkeypatch.undo()
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()  # as a lock file that this user may not read
     assert "it is still running, or was killed" in gather([runs]).excluded[0].reason
 
 

@@ -407,7 +407,9 @@ def test_evaluate_refuses(words: list[str], said: str) -> None:
 
 def test_evaluate_of_a_run_that_never_saved(tiny_config: Compose) -> None:
     run = RunFolder.create(tiny_config())
-    with pytest.raises(UserError, match=r"unknown checkpoint '.*last\.ckpt'\. The run is running"):
+    with pytest.raises(
+        UserError, match=r"unknown checkpoint '.*last\.ckpt'\. The run is not finished: it was killed\."
+    ):
         evaluate([f"run={run.path}"])
 
 

@@ -3,7 +3,7 @@
     run.json           the run's id
     config.yaml        the whole configuration
     environment.json   versions, machine, git and command, one entry per session
-    status.json        running | finished | failed | interrupted, and the reason
+    status.json        running | finished | failed | interrupted, and the reason; a killed run stays `running`
     metrics.jsonl      all logged numbers
     timing.jsonl       seconds, samples/s and memory of each epoch
     summary.json       the result
@@ -34,6 +34,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
+from gradspike.runs.alive import LOCK, running_or_killed
 from gradspike.runs.environment import environment
 from gradspike.runs.files import json_file, overwritten, write_json, write_record
 from gradspike.runs.identity import id_of, write_id
@@ -117,7 +118,7 @@ class RunFolder:
         """The path of the checkpoint `last` or `best`. Raises UserError if it does not exist."""
         path = {"last": self.last, "best": self.best}[which]
         if not path.is_file():
-            raise UserError(f"unknown checkpoint '{shown(path)}'. The run is {self.state()}.")
+            raise UserError(f"unknown checkpoint '{shown(path)}'. The run is {self.state_now()}.")
         return path
 
     def set_status(self, state: str, reason: str | None = None) -> None:
@@ -134,11 +135,21 @@ class RunFolder:
                 raise
 
     def state(self) -> str:
-        """The state of status.json, or `unknown`."""
+        """The state in status.json, or `unknown`. `running` may be that of a killed run: see `state_now`."""
+        return str(self._status().get("state", "unknown"))
+
+    def _status(self) -> dict[str, Any]:
+        """The content of status.json; empty if it cannot be read."""
         try:
-            return str(json.loads((self.path / "status.json").read_text(encoding="utf-8"))["state"])
-        except (OSError, ValueError, KeyError):
-            return "unknown"
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def state_now(self) -> str:
+        """The state in words, from status.json and, for a run that is `running` there, its lock."""
+        state = self.state()
+        return running_or_killed(self.path, self._status().get("host")) if state == "running" else state
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
@@ -196,7 +207,7 @@ class RunFolder:
         """Lock the run until `unlock`. Raises UserError if another process is training it."""
         if self._lock is not None:
             return
-        file = self.path / ".lock"
+        file = self.path / LOCK
         try:
             self._lock = file.open("a", encoding="utf-8")
         except OSError as error:

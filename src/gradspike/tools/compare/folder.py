@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from gradspike.errors import UserError
 from gradspike.json_text import readable_lines, to_json
-from gradspike.locks import NoLocks, Taken, lock
+from gradspike.runs.alive import running_or_killed
 from gradspike.runs.files import fast_yaml
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
@@ -126,24 +125,8 @@ def _require_finished(folder: Path, config: dict[str, Any]) -> None:
     done = f"{_epochs_done(folder / 'metrics.jsonl')} of {epochs} done"
     why = f", {status['reason']}" if status.get("reason") else ""
     if state == "running":
-        state = _running_or_killed(folder, status)
+        state = running_or_killed(folder, status.get("host"))
     raise Unusable(f"{state}{why} ({done})")
-
-
-def _running_or_killed(folder: Path, status: Mapping[str, Any]) -> str:
-    """The state of an unfinished run. Only its lock shows whether a process still trains it."""
-    try:
-        with (folder / ".lock").open(encoding="utf-8") as file:
-            lock(file, shared=True)
-    except Taken:
-        return "still running"
-    except NoLocks:
-        return "not finished: it is still running, or was killed"
-    except OSError:
-        pass
-    if status.get("host") not in (None, platform.node()):
-        return f"not finished: it was killed, or this is a copy and it is still running on {status['host']}"
-    return "not finished: it was killed"
 
 
 def _epochs_done(file: Path) -> int:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.errors import ConfigError, UserError
+from gradspike.runs.alive import running_or_killed
 from gradspike.runs.identity import has_id, id_of
 from gradspike.shown import shown
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.run import Excluded
+
+UNFINISHED = ("running", "stopping")
+"""States of a trial that a killed process and runner leave behind."""
 
 
 def gather_sweep(folder: Path) -> Gathered:
@@ -42,7 +46,10 @@ def gather_sweep(folder: Path) -> Gathered:
         reason = str(record.get("reason") or "")
         if record.get("state") == "finished":
             reason = f"its run {record.get('run')} is missing"
-        state = f"{record.get('state')}: {reason}" if reason else str(record.get("state"))
+        state = str(record.get("state"))
+        if state in UNFINISHED:
+            state = running_or_killed(folder / "trials" / str(number), record.get("host"))
+        state = f"{state}: {reason}" if reason else state
         excluded.append(Excluded(f"{shown(folder)}, trial {number}", state))
     return Gathered(ours.runs, tuple(excluded))
 
