@@ -33,7 +33,9 @@ def judged(result: Result, differs: Iterable[str]) -> tuple[str, str]:
     if "Traceback" in result.output:
         return WRONG, f"traceback: {result.last_line}"
     if result.code:
-        return (REFUSED, result.last_line) if result.last_line.startswith("Error: ") else (WRONG, result.last_line)
+        # A message may have several lines.
+        said = next((line for line in result.output.splitlines() if line.startswith("Error: ")), None)
+        return (REFUSED, said) if said is not None else (WRONG, result.last_line)
     found = list(differs)
     return (WRONG, "differs: " + ", ".join(found)) if found else (SAME, "")
 

@@ -64,7 +64,7 @@ def _flip_many(file: Path, flips: int, draw: random.Random, row: Row, read: Call
         try:
             outcome = read()
         except UserError:
-            outcome = REFUSED
+            row.count(REFUSED, f"bit {place}")
         except Exception as error:
             row.count(WRONG, f"bit {place}", repr(error))
         else:

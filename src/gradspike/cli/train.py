@@ -9,13 +9,14 @@ from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import chosen_folder
 from gradspike.data.files.data_dir import check_data_dir
-from gradspike.errors import ConfigError
+from gradspike.errors import ConfigError, UserError
 from gradspike.runs.files import check_writable
 from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.newest import AUTO, newest_run
+from gradspike.runs.results import damaged_results
 from gradspike.runs.resume import resumed_config
 from gradspike.runs.timing import training_seconds
-from gradspike.shown import relative, shown
+from gradspike.shown import listed, relative, shown
 from gradspike.training.place import find_place
 
 _trials: list[tuple[str, Summary | None]] = []
@@ -39,8 +40,13 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         resumed = RunFolder.open(config.resume)
         config = resumed_config(resumed, config, typed)
         if resumed.state() == "finished":
-            print(f"{shown(resumed.path)} is finished; nothing to do.")
-            return 0
+            if not (damaged := damaged_results(resumed)):
+                print(f"{shown(resumed.path)} is finished; nothing to do.")
+                return 0
+            lost = f"{shown(resumed.path)} is finished, but results are missing or damaged: {listed(damaged)}."
+            if not resumed.last_states():
+                raise UserError(f"{lost} Without a checkpoint, they cannot be written again.")
+            print(f"{lost} It continues from its newest valid checkpoint and writes them again.")
     _trials.append((" ".join(typed) or "(defaults)", None))
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
     if config.logger.name == "wandb" and (chosen := chosen_folder()) is not None:

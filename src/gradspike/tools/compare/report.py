@@ -9,6 +9,7 @@ from gradspike.config.schema import PublishedConfig
 from gradspike.cost.energy import Energy, energy_of
 from gradspike.errors import ConfigError, unknown
 from gradspike.json_text import to_json
+from gradspike.shown import listed
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, Grouping
 from gradspike.tools.compare.published import published_of
@@ -177,4 +178,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append("Runs without a validation split have no best epoch; only their last epoch counts.")
     if any(number(run.config.get("trainer", {}).get("ema")) is not None for row in rows for run in row.group.runs):
         notes.append("Some runs are evaluated with the moving average of their weights (trainer.ema).")
+    without = [run.path for row in rows for run in row.group.runs if run.source == "files" and run.layers is None]
+    if without:
+        notes.append(f"Without energy, because layers.json is missing or damaged: {listed(without)}.")
     return notes
