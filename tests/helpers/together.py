@@ -1,9 +1,9 @@
 """Train as several processes that something else has started: `python together.py PLAN`.
 
-PLAN is a JSON list of {"world_size", "words", "resume", "fail"}, trained one after the other. Ranks are forks of this
-process, which imports everything once. `resume` continues the only run of its runs_dir. `fail` is [rank or null for
-all, micro-batch, "exit" | "kill" | "error"]; "kill" at micro-batch 0 is before the ranks are connected. Prints the exit
-codes of each entry's ranks and its seconds, as JSON.
+PLAN is a JSON list of {"world_size", "words", "resume", "max_hours", "fail"}, trained one after the other. Ranks are
+forks of this process, which imports everything once. `resume` continues the only run of its runs_dir, for at most
+`max_hours`. `fail` is [rank or null for all, micro-batch, "exit" | "kill" | "error"]; "kill" at micro-batch 0 is before
+the ranks are connected. Prints the exit codes of each entry's ranks and its seconds, as JSON.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def rank_of(rank: int, port: int, entry: dict[str, Any]) -> None:
     if entry.get("resume"):
         resumed = RunFolder(next(Path(config.runs_dir).glob("2*")))
         config = resumed.config()
+        hours = config.trainer.model_copy(update={"max_hours": entry.get("max_hours")})
+        config = config.model_copy(update={"trainer": hours})
 
     def trained() -> int:
         training.train(config, resumed, ["gradspike", "train", *entry["words"]])

@@ -61,9 +61,15 @@ def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..
     words += ["checkpoint.every_n_steps=30", "time_steps=2", "trainer.max_epochs=1", "dataset.batch_size=16"]
     words += ["loss.label_smoothing=0.1"]  # the sums of a loss round differently in another order
     failing: dict[str, Any] = {"fail": [None, 35, "exit"]}
-    ended, errors = together(("unbroken", words, {}), ("broken", words, failing), ("broken", words, {"resume": True}))
-    assert [one.codes for one in ended] == [[0, 0], [7, 7], [0, 0]], errors
-    unbroken, _, resumed = [one.run for one in ended]
+    short: dict[str, Any] = {"resume": True, "max_hours": 1e-9}
+    ended, errors = together(
+        ("unbroken", words, {}),
+        ("broken", words, failing),
+        ("broken", words, short),
+        ("broken", words, {"resume": True}),
+    )
+    assert [one.codes for one in ended] == [[0, 0], [7, 7], [75, 75], [0, 0]], errors
+    unbroken, resumed = ended[0].run, ended[-1].run
     assert_same_run(unbroken, resumed)
     states = [rank["random_state"]["cpu"] for rank in load_checkpoint(unbroken.last)["ranks"]]
     assert len(states) == 2

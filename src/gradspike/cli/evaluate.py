@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
+from gradspike.config.trust import TRUST, trust_all
 from gradspike.engine.registry import EngineName
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
@@ -43,17 +44,21 @@ Arguments:
   dataset.source  where the data's files are now, if they have moved
   engine          auto | eager | compiled | triton               (the run's)
   accelerator     auto | cpu | gpu                               (auto)
+  --trust         import the code outside gradspike that the run names, also if your account never trained with it
 
 Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run folder. Samples other than
 those used for training are refused.
 """
 
-COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig)
+COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig, switches=(TRUST,))
 
 
 def evaluate(words: list[str]) -> int:
     """Evaluate a run, print the table and write evaluation_<split>.json into its folder. Returns the exit code."""
-    arguments: EvaluateConfig = COMMAND.parse(words).options
+    typed = COMMAND.parse(words)
+    arguments: EvaluateConfig = typed.options
+    if TRUST in typed.flags:
+        trust_all()
     run = RunFolder.open(arguments.run)
     chosen = ("last", "best") if arguments.checkpoint == "both" else (arguments.checkpoint,)
     paths = [run.checkpoint(which) for which in chosen]

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.trust import trusted
 from gradspike.config.validate import PLUGGABLE
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
@@ -47,7 +48,8 @@ def _schema(section: str, options: Any) -> type[Strict]:
     if not isinstance(options, Mapping) or "name" not in options:
         return base
     try:
-        return registry.config_class(registry.part(options))
+        name = registry.part(options)
+        return registry.config_class(name) if ":" not in name or trusted(name) else base
     except ConfigError:
         return base
 

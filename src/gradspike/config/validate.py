@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.trust import outside, trust
 from gradspike.config.wandb_options import ENVIRONMENT
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean, unknown
@@ -27,8 +28,10 @@ PLUGGABLE: dict[str, Registry[Any]] = {
 def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
     """Check a composed configuration (plain containers).
 
+    Its parts outside gradspike are read, and may be imported later; `config.trust` checks those of a record before.
     Raises ConfigError that lists every mistake: the key, the value, what is allowed and the nearest match.
     """
+    trust(outside(raw).values())
     problems: list[str] = []
     sections: dict[str, Any] = dict(raw)
     for section, registry in PLUGGABLE.items():

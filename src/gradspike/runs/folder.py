@@ -31,6 +31,7 @@ from typing import IO, Any
 import yaml
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.trust import require_trusted
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.locks import Taken, lock_if_possible
@@ -104,7 +105,7 @@ class RunFolder:
         return run
 
     def config(self) -> ExperimentConfig:
-        """The run's configuration. Raises ConfigError if it cannot be read."""
+        """The run's configuration. Raises ConfigError if it cannot be read, or names code that must not be imported."""
         file = self.path / "config.yaml"
         try:
             raw = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -112,6 +113,7 @@ class RunFolder:
             raise ConfigError(f"{file}: cannot be read: {error}") from error
         if not isinstance(raw, dict):
             raise ConfigError(f"{file}: is damaged; it does not contain a configuration.")
+        require_trusted(raw, file)
         return validate(raw)
 
     def checkpoint(self, which: str) -> Path:

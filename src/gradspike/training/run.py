@@ -14,6 +14,7 @@ import lightning as L
 
 from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.trust import outside, remember
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import Interrupted
 from gradspike.exhausted import one_sentence
@@ -70,8 +71,8 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None  # the first process reports it
         run = resumed or RunFolder.create(config)
-        parts = (config.dataset.name, config.model.name, config.method.name)
-        modules = [name.partition(":")[0] for name in parts if ":" in name]
+        remember(config.plain())
+        modules = [name.partition(":")[0] for name in outside(config.plain()).values()]
         facts = step_facts(config, len(task.data.samples.indices("train")))
         changed = changes(run, config) if resumed is not None else {}
         with recorded(run, command, modules, facts, changed, new=resumed is None), one_sentence(lowered):

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradspike.config.recipes import deviations, published_for
 from gradspike.config.schema import ExperimentConfig, PublishedConfig
+from gradspike.config.trust import outside, trusted
 from gradspike.config.validate import validate
 from gradspike.errors import UserError
 from gradspike.nested import flat
@@ -15,7 +16,9 @@ from gradspike.tools.compare.run import Run
 
 
 def _validated(run: Run) -> ExperimentConfig | None:
-    """The run's configuration, validated; None for an older format or if one of its modules is missing."""
+    """The run's configuration, validated; None for an older format, or if a module is missing or untrusted."""
+    if not all(map(trusted, outside(run.config).values())):
+        return None
     try:
         return validate({key: value for key, value in run.config.items() if not key.startswith("_")})
     except (UserError, ImportError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradspike.cli.arguments import Command
+from gradspike.config.trust import TRUST, trust_all
 from gradspike.exhausted import one_sentence
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted, shown
@@ -42,17 +43,21 @@ Arguments:
   engine           auto | eager | compiled | triton                       (the run's)
   out              folder of the result                                   (<run>/landscape_<checkpoint>_<split>_s<seed>)
   restart          true: discard earlier points                            (false)
+  --trust          import the code outside gradspike that the run names, also if your account never trained with it
 
 The test split is used only on request, because a split that was used to choose methods or settings no longer tests
 them. Repeat the command to continue an interrupted one.
 """
 
-COMMAND = Command("landscape", USAGE, keys=LandscapeConfig)
+COMMAND = Command("landscape", USAGE, keys=LandscapeConfig, switches=(TRUST,))
 
 
 def landscape(words: list[str]) -> int:
     """Compute the missing points, then write landscape.json, .csv and .png. Returns the exit code."""
-    arguments: LandscapeConfig = COMMAND.parse(words).options
+    typed = COMMAND.parse(words)
+    arguments: LandscapeConfig = typed.options
+    if TRUST in typed.flags:
+        trust_all()
     run = RunFolder.open(arguments.run)
     checkpoint = run.checkpoint(arguments.checkpoint)
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
