@@ -149,7 +149,7 @@ def test_a_method_in_a_folder_of_its_own(reader: Reader) -> None:
     reader.follow("The file")
     reader.follow("The YAML")
     assert passed(reader.follow("Test it")) > len(SURROGATES)
-    printed = reader.follow("Train it beside the baseline")
+    printed = reader.follow("Train it and the baseline")
     summaries = reader.summaries("runs/annealed")
     assert {(one["method"], one["seed"]) for one in summaries} == {
         (method, seed) for method in ("fixed_sg", "annealed") for seed in (0, 1)

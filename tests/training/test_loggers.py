@@ -232,7 +232,7 @@ def test_spaces_around_values_are_no_part_of_them(tiny_config: Compose, monkeypa
         ("WANDB_BASE_URL", "https://wandb.ai", "WANDB_BASE_URL=https://wandb.ai: "),
         ("WANDB_HTTP_TIMEOUT", "soon", "WANDB_HTTP_TIMEOUT=soon: Input should be a valid number"),
         ("WANDB__STATS_SAMPLING_INTERVAL", "0", "WANDB__STATS_SAMPLING_INTERVAL=0: "),
-        ("WANDB_FORK_FROM", "run?_step=5", "WANDB_FORK_FROM=run?_step=5 does not fit"),
+        ("WANDB_FORK_FROM", "run?_step=5", "WANDB_FORK_FROM=run?_step=5 cannot be used"),
     ],
 )
 def test_variables_that_wandb_refuses_are_refused_before_a_run(

@@ -483,8 +483,11 @@ def test_wandb_gets_scalars_and_histograms(tiny_config: Compose, tmp_path: Path)
         def log(self, metrics: Record, step: int) -> None:
             written.append({"step": step} | metrics)
 
+        def attempt(self, action: Callable[[Recorder], object]) -> None:
+            action(self)
+
     logger = WandbLogger(tiny_config("logger=wandb"), RunFolder(tmp_path))
-    logger._run = Recorder()
+    logger._connection = Recorder()
     records = fit(new_net(), tmp_path, every_n_steps=2, histogram_bins=4, loggers=[logger])
     assert [record["step"] for record in written] == [0, 2, 4, 5]
     for record, to_wandb in zip(records, written, strict=True):

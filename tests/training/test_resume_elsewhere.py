@@ -322,7 +322,7 @@ def test_other_data_in_data_dir_are_refused_by_evaluate(trained: RunFolder) -> N
     content = load_checkpoint(trained.last)
     torch.save({**content, "data": "0123456789ab" + 52 * "0"}, trained.last)
     try:
-        with pytest.raises(UserError, match=r"0123456789ab, but data_dir=.*Point data_dir at its data"):
+        with pytest.raises(UserError, match=r"0123456789ab, but those of data_dir=.*Set data_dir to the run's data"):
             evaluate([f"run={trained.path}", "accelerator=cpu"])
     finally:
         torch.save(content, trained.last)
