@@ -94,10 +94,13 @@ class Session:
         return self._log.read_text(errors="replace")
 
     def end(self) -> None:
-        """Kill what is left of it."""
-        for process in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        """Kill what is left of it, and wait until it is gone, which takes a moment after SIGKILL."""
+        deadline = time.monotonic() + SECONDS_TO_DIE
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.01)
         self.first.wait()
 
     def watch_death(self, signum: signal.Signals, progress: Callable[[], int]) -> Death:
