@@ -22,6 +22,7 @@ SPARE = "STORM_RANKS"
 """How many ranks besides the first one a forked command may start."""
 SECONDS_TO_DIE = 10.0
 SECONDS_OF_SILENCE = 60.0
+SECONDS_TO_VANISH = 30.0
 SENTENCES = ("Error: ", "Stopped", "Interrupted.")
 
 
@@ -95,7 +96,7 @@ class Session:
 
     def end(self) -> None:
         """Kill what is left of it, and wait until it is gone, which takes a moment after SIGKILL."""
-        deadline = time.monotonic() + SECONDS_TO_DIE
+        deadline = time.monotonic() + SECONDS_TO_VANISH
         while (left := self.processes()) and time.monotonic() < deadline:
             for process in left:
                 with contextlib.suppress(ProcessLookupError):
