@@ -26,6 +26,15 @@ def to_json(value: Any, **options: Any) -> str:
         return json.dumps(finite(value), allow_nan=False, **options)
 
 
+def readable(file: Path, kind: type[Any] = dict) -> Any:
+    """The content of a JSON file; None if the file is missing or damaged, or contains no `kind`."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, kind) else None
+
+
 def readable_lines(file: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file with one a line; damaged lines are skipped, and a missing file has none."""
     if not file.is_file():

@@ -34,6 +34,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.trust import require_trusted
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.json_text import readable
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.alive import LOCK, running_or_killed
 from gradspike.runs.environment import environment
@@ -142,11 +143,7 @@ class RunFolder:
 
     def _status(self) -> dict[str, Any]:
         """The content of status.json; empty if it cannot be read."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        return readable(self.path / "status.json") or {}
 
     def state_now(self) -> str:
         """The state in words, from status.json and, for a run that is `running` there, its lock."""
@@ -175,12 +172,8 @@ class RunFolder:
 
     def sessions(self) -> list[dict[str, Any]]:
         """The entries of environment.json; none if it is missing or damaged."""
-        try:
-            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        valid = isinstance(found, list) and all(isinstance(entry, dict) for entry in found)
-        return found if valid else []
+        found = readable(self.path / "environment.json", list) or []
+        return found if all(isinstance(entry, dict) for entry in found) else []
 
     def record_session(
         self,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from gradspike.json_text import readable
 from gradspike.runs.folder import CONFUSION, LAYERS, RunFolder
 
 
@@ -12,15 +12,8 @@ def damaged_results(run: RunFolder) -> list[str]:
     """The names of the records of a finished run that are missing or damaged. Not its checkpoints, which people delete
     to save space.
     """
-    damaged = [name for name in ("summary.json", CONFUSION, LAYERS) if not _is_record(run.path / name)]
+    damaged = [name for name in ("summary.json", CONFUSION, LAYERS) if readable(run.path / name) is None]
     return damaged if _ends_a_line(run.metrics) else [*damaged, run.metrics.name]
-
-
-def _is_record(file: Path) -> bool:
-    try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
 
 
 def _ends_a_line(file: Path) -> bool:

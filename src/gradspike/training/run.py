@@ -71,8 +71,9 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None  # the first process reports it
         run = resumed or RunFolder.create(config)
-        remember(config.plain())
-        modules = [name.partition(":")[0] for name in outside(config.plain()).values()]
+        plain = config.plain()
+        remember(plain)
+        modules = [name.partition(":")[0] for name in outside(plain).values()]
         facts = step_facts(config, len(task.data.samples.indices("train")))
         changed = changes(run, config) if resumed is not None else {}
         with recorded(run, command, modules, facts, changed, new=resumed is None), one_sentence(lowered):

@@ -12,14 +12,14 @@ from typing import IO, Any
 import yaml
 
 from gradspike.errors import UserError
-from gradspike.json_text import readable_lines, to_json
+from gradspike.json_text import readable, readable_lines, to_json
 from gradspike.runs.alive import running_or_killed
 from gradspike.runs.files import fast_yaml
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.shown import counted, shown
 from gradspike.tools.compare.quantities import of_epoch, of_probe, of_timing, of_validation
-from gradspike.tools.compare.run import Run, number, optional
+from gradspike.tools.compare.run import Run, number
 
 MARKS = ("config.yaml", "status.json", "metrics.jsonl", "summary.json")
 PROBES = 120  # number of probe records to read per run, evenly spaced in time
@@ -38,7 +38,7 @@ def read_run(folder: Path) -> Run:
     epochs, probes, validation = _records(folder / "metrics.jsonl")
     if any(number(record.get("train/loss")) is None for record in epochs):
         raise Unusable("its training loss is missing or not a number in at least one epoch")
-    entries = optional(folder / "environment.json", list) or ()
+    entries = readable(folder / "environment.json", list) or ()
     sessions = tuple(entry for entry in entries if isinstance(entry, dict) and "started" in entry)
     return Run(
         id=_identity(folder, config, sessions),
@@ -51,7 +51,7 @@ def read_run(folder: Path) -> Run:
         probes=tuple(probes),
         validation=validation,
         confusion_file=folder / "confusion.json",
-        layers=optional(folder / "layers.json"),
+        layers=readable(folder / "layers.json"),
         timing=tuple(of_timing(record) for record in readable_lines(folder / "timing.jsonl")),
         sessions=sessions,
     )

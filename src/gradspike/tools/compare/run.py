@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from gradspike.json_text import readable
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Run:
     @property
     def confusion(self) -> dict[str, Any] | None:
         """The test confusion matrix, read at each access: those of a thousand runs may not fit in memory."""
-        return None if self.confusion_file is None else optional(self.confusion_file)
+        return None if self.confusion_file is None else readable(self.confusion_file)
 
     @property
     def label(self) -> str:
@@ -102,15 +103,6 @@ class Run:
     def validates(self) -> bool:
         """Whether there was a validation split."""
         return number(self.summary.get("val", {}).get("best", {}).get("accuracy")) is not None
-
-
-def optional(file: Path, kind: type[Any] = dict) -> Any:
-    """The content of a JSON file that a comparison can do without, or None."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, kind) else None
 
 
 def number(value: Any) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gradspike.errors import ConfigError, UserError
+from gradspike.json_text import readable
 from gradspike.runs.alive import running_or_killed
 from gradspike.runs.identity import has_id, id_of
 from gradspike.shown import shown
@@ -80,7 +80,7 @@ class _Places:
 
     @cached_property
     def _by_process(self) -> dict[tuple[Any, Any], Path]:
-        statuses = ((place, _content(place / "status.json")) for place in reversed(self._all))
+        statuses = ((place, readable(place / "status.json") or {}) for place in reversed(self._all))
         return {(status.get("host"), status.get("pid")): place for place, status in statuses}
 
 
@@ -99,13 +99,4 @@ def _records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The record of each trial by its number; for a damaged file, a record that states this."""
     for file in sorted((folder / "trials").glob("*/trial.json")):
         if file.parent.name.isdecimal():
-            yield int(file.parent.name), _content(file) or {"state": "unknown", "reason": "its trial.json is damaged"}
-
-
-def _content(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, or an empty one if the file is damaged."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+            yield int(file.parent.name), readable(file) or {"state": "unknown", "reason": "its trial.json is damaged"}
