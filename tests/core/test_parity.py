@@ -28,6 +28,7 @@ from gradspike.surrogate import SURROGATES
 from helpers.engines import every_engine
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config
+from helpers.plugin_arrays import fold, time_first
 
 REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[1] / "reference")
 RTOL, ATOL = 1e-4, 1e-5
@@ -63,15 +64,6 @@ def prefixes(name: str, start: str, end: str) -> list[str]:
 NEURONS = prefixes("mpd_agl", "neuron_", "/x")
 LAYERS = prefixes("mpd_agl", "conv_", "/x")
 ATGO = prefixes("ds_atgo", "", "/b0/x")
-
-
-def time_first(x: Tensor) -> Tensor:
-    return x.transpose(0, 1).contiguous()
-
-
-def fold(x: Tensor) -> Tensor:
-    """Convert [B, T, ...] of the files to [T*B, ...]."""
-    return time_first(x).flatten(0, 1)
 
 
 def unfold(x: Tensor, time_steps: int) -> Tensor:
