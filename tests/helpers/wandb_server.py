@@ -15,12 +15,15 @@ from typing import Any
 
 KEY = "a" * 40
 USER = "somebody"
+LOGIN = "/login"
 
 
 class Server:
     """`projects` are those of every entity; `sent` are the variables of each mutation by its name.
 
     `streamed` are the contents of the files of runs, in pieces. `status`: answer everything with this HTTP status.
+    `portal`: be the login page of a hotel's network instead, which answers everything with "page" (200 and HTML) or
+    "redirect" (302 to such a page).
     """
 
     def __init__(self, projects: list[str], refuses: str | None) -> None:
@@ -29,6 +32,7 @@ class Server:
         self.sent: dict[str, dict[str, Any]] = {}
         self.streamed: list[dict[str, Any]] = []
         self.status = 200
+        self.portal: str | None = None
         self.address = ""
 
     @property
@@ -76,6 +80,9 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if server.portal is not None:
+                self.log_in()
+                return
             if self.path.endswith("/file_stream") and server.status == 200:
                 server.streamed.append(json.loads(body))
             answer = json.dumps(server.answer(json.loads(body)) if self.path == "/graphql" else {}).encode()
@@ -86,6 +93,20 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
             self.wfile.write(answer)
 
         do_PUT = do_POST
+
+        def do_GET(self) -> None:
+            self.log_in()
+
+        def log_in(self) -> None:
+            page = b"<!DOCTYPE html><html><body>Log in to the network</body></html>"
+            redirects = server.portal == "redirect" and self.path != LOGIN
+            self.send_response(302 if redirects else 200)
+            if redirects:
+                self.send_header("location", server.address + LOGIN)
+            self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
 
         def log_message(self, *args: Any) -> None:
             """Log nothing."""

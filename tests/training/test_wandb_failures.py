@@ -95,6 +95,25 @@ def test_unreachable_at_the_start(
         if not silent:
             listening.close()
         run = record(tiny_config("logger=wandb"))
+    _recorded_offline(run, caplog)
+
+
+def test_no_such_host(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    point_to("http://wandb.invalid", monkeypatch)  # a name that never exists (RFC 2606)
+    _recorded_offline(record(tiny_config("logger=wandb")), caplog)
+
+
+@pytest.mark.parametrize("portal", ["page", "redirect"])
+def test_login_page_of_a_network(
+    tiny_config: Compose, server: Server, caplog: pytest.LogCaptureFixture, portal: str
+) -> None:
+    server.portal = portal
+    _recorded_offline(record(tiny_config("logger=wandb")), caplog)
+    assert "the login page of this network" in caplog.text
+
+
+def _recorded_offline(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """The run's only record is offline and complete, and the printed command names it."""
     text, (folder,) = said(caplog)
     assert "W&B (online) could not start" in text
     assert list((run.path / "wandb").glob("*run-*-*")) == [folder]  # the failed attempt has left nothing
@@ -106,13 +125,23 @@ def test_unreachable_at_the_start(
 
 
 @pytest.mark.parametrize(
-    "status", [pytest.param(404, id="refuses data"), pytest.param(500, id="has errors", marks=pytest.mark.slow)]
+    ("status", "portal"),
+    [
+        pytest.param(404, None, id="refuses data"),
+        pytest.param(500, None, id="has errors", marks=pytest.mark.slow),
+        pytest.param(200, "page", id="login page"),
+        pytest.param(200, "redirect", id="redirected to a login page"),
+    ],
 )
 def test_dying_midway(
-    tiny_config: Compose, server: Server, caplog: pytest.LogCaptureFixture, status: int, tmp_path: Path
+    tiny_config: Compose,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    portal: str | None,
 ) -> None:
     def fail() -> None:
-        server.status = status
+        server.status, server.portal = status, portal
 
     started = time.monotonic()
     record(tiny_config("logger=wandb"), fail)
@@ -120,8 +149,9 @@ def test_dying_midway(
     text, (folder,) = said(caplog)
     assert final_summary(inspect_folder(folder))["test/last/accuracy"] == 0.5
     assert "W&B does not have the whole run" in text
+    assert ("the login page of this network" in text) == (portal is not None)
     # The printed command works once the server does.
-    server.status = 200
+    server.status, server.portal = 200, None
     words = shlex.split(sync_command([folder]))
     result = subprocess.run(
         [sys.executable, "-m", *words],

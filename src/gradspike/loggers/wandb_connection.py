@@ -21,6 +21,9 @@ SETTINGS = {"init_timeout": 8, "finish_timeout": 10, "silent": True, "console": 
 A run waits at most so many seconds for W&B, whose own defaults are 90 s at the start and no limit at the end.
 """
 OFFLINE = "offline"
+NO_JSON = ("looking for beginning of value", "unexpected end of JSON input")
+"""How W&B's client, written in Go, words an answer that is no JSON, such as the login page of a hotel's network."""
+WEB_PAGE = "something else answered in its place, such as the login page of this network"
 HEADER_BYTES = 7
 """The size of a .wandb file without records. W&B's client writes records to disk every few seconds."""
 
@@ -135,14 +138,20 @@ def _has_records(folder: Path) -> bool:
     return any(file.stat().st_size > HEADER_BYTES for file in folder.glob("*.wandb"))
 
 
-def _refused(log_file: Path) -> str | None:
-    """The reason why W&B's client gave up uploading, from its log, which is the only place that has it."""
+def _refused(logged: Path) -> str | None:
+    """Why W&B's client gave up uploading, from its log, which is the only place that has it.
+
+    It takes a login page that answers with status 200 for a success and does not send the data again.
+    """
     with suppress(OSError):
-        for line in log_file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in logged.read_text(encoding="utf-8", errors="replace").splitlines():
             if '"level":"ERROR+' in line:
-                return "its server refused data, see " + shlex.quote(str(relative(log_file)))
+                return "its server refused data, see " + shlex.quote(str(relative(logged)))
+            if '"level":"ERROR"' in line and any(words in line for words in NO_JSON):
+                return f"{WEB_PAGE}, see " + shlex.quote(str(relative(logged)))
     return None
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{WEB_PAGE} ({said})" if any(words in said for words in NO_JSON) else said
