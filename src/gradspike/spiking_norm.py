@@ -67,7 +67,7 @@ class LayerContext:
         """
         if self.activation == "relu":
             return ChannelNorm(self.norm, channels)
-        return build_norm(self.norm, channels, self.method.v_threshold, branches)
+        return build_norm(self.norm, channels, self.method.v_threshold, branches, self.time_steps)
 
     def _layer(self, channels: int, norm: bool) -> SpikingNorm | NormReLU:
         if self.activation == "relu":
@@ -213,7 +213,7 @@ class SpikingNorm(ActivationLayer):
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
         """What the method may know about a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
-        gain = None if self.norm is None else self.norm.weight.detach().to(dtype).mean() / self.norm.initial_gain
+        gain = None if self.norm is None else self.norm.mean_gain(dtype)
         return LayerFacts(
             time_steps=self.time_steps,
             v_threshold=self.v_threshold,

@@ -25,7 +25,6 @@ from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
-from gradspike.registry import Registry
 from gradspike.surrogate import SURROGATES
 from gradspike.tools.compare import command as compare_command
 from gradspike.tools.dashboard.command import dashboard
@@ -38,6 +37,7 @@ from helpers.command import ROOT, command
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
 METHODS_PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
+NORMS_PAGE = (DOCS / "norms.md").read_text(encoding="utf-8")
 PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 FILE = re.compile(r"# file: (\S+)\n")
 
@@ -201,12 +201,12 @@ def code(cell: str) -> str:
     return found[1]
 
 
-def documented_defaults(column: str) -> dict[str, Any]:
-    """Option -> default from the table that has this column."""
-    for rows in tables(METHODS_PAGE):
+def documented_defaults(column: str, page: str = METHODS_PAGE) -> dict[str, Any]:
+    """Option -> default from the table of a page that has this column."""
+    for rows in tables(page):
         if "option" in rows[0] and column in rows[0]:
             return {code(row["option"]): yaml.safe_load(code(row[column])) for row in rows if "`" in row[column]}
-    raise AssertionError(f"docs/methods.md has no table of options with the column {column}")
+    raise AssertionError(f"no table of options has the column {column}")
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -215,12 +215,26 @@ def test_options_and_defaults_of_a_method(name: str) -> None:
     assert {**documented_defaults("every method"), **documented_defaults(f"`{name}`")} == defaults
 
 
-@pytest.mark.parametrize(("registry", "default"), [(NEURONS, "plif"), (NORMS, "tdbn")], ids=["neuron", "norm"])
-def test_options_and_defaults_of_neuron_and_norm(registry: Registry[Any], default: str) -> None:
-    documented = documented_defaults(f"`{registry.kind}`")
-    assert documented["name"] == default
-    for name in registry.names():
-        assert {**documented, "name": name} == registry.config_class(name).model_validate({"name": name}).model_dump()
+@pytest.mark.parametrize("name", NEURONS.names())
+def test_options_and_defaults_of_a_neuron(name: str) -> None:
+    documented = documented_defaults("`neuron`")
+    assert documented["name"] == "plif"
+    assert {**documented, "name": name} == NEURONS.config_class(name).model_validate({"name": name}).model_dump()
+
+
+@pytest.mark.parametrize("name", NORMS.names())
+def test_options_and_defaults_of_a_norm(name: str) -> None:
+    defaults = NORMS.config_class(name).model_validate({"name": name}).model_dump(exclude={"name"})
+    own = documented_defaults("`tdbn`", NORMS_PAGE) if name.startswith("tdbn") else {}
+    assert {**documented_defaults("every norm", NORMS_PAGE), **own} == defaults
+
+
+def test_every_norm_has_a_row_and_a_section() -> None:
+    overview = next(tables(NORMS_PAGE))
+    assert sorted(code(row["`norm`"]) for row in overview) == NORMS.names()
+    assert [code(row["`norm`"]) for row in overview if "default" in row["`norm`"]] == ["tdbn"]
+    for row in overview:
+        assert re.search(r"\(#[\w-]+\)", row["`norm`"])
 
 
 def test_every_method_has_a_section_and_a_row() -> None:

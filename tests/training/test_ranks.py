@@ -22,13 +22,16 @@ CASES = {
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=200", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
-    "plain gain": ["method=mpd_agl", "norm.name=tdbn_gain", "model.encoder=latency", "dataset.normalize=unit"],
+    **{f"norm {name}": ["method=mpd_agl", f"norm={name}"] for name in ("bn", "tebn", "tab")},
+    "plain gain": ["method=mpd_agl", "norm=tdbn_gain", "model.encoder=latency", "dataset.normalize=unit"],
 }
 # One of each way through the fused layer: statistics before all steps, with moments of u, and step by step.
 FUSED = ("method mpd_agl", "method psg_pda", "method ds_atgo")
-FOUR = ("method ds_atgo", "mixed")
+FOUR = ("method ds_atgo", "mixed", "norm tab")
 APART = {
     "method psg_pda": "norm.sync=false",
+    "norm tebn": "norm.sync=false",
+    "norm tab": "norm.sync=false",
     "method ds_atgo": "method.sync_stats=false",
     "mixed": "method.sync_stats=false",  # PDA's moments
 }

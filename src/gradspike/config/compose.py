@@ -19,7 +19,19 @@ from gradspike.errors import ConfigError, causes, did_you_mean, unknown, unknown
 from gradspike.nested import flat
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
-GROUPS = ("dataset", "model", "method", "neuron", "loss", "optimizer", "scheduler", "trainer", "logger", "recipe")
+GROUPS = (
+    "dataset",
+    "model",
+    "method",
+    "neuron",
+    "norm",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "logger",
+    "recipe",
+)
 
 
 @cache

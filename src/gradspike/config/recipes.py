@@ -21,7 +21,7 @@ from gradspike.touches import SHAPING, Touches
 RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
 
 # Groups whose options a recipe may overwrite. Method, data set and model choose the recipe instead.
-CHOICES = ("neuron", "loss", "optimizer", "scheduler", "trainer", "logger")
+CHOICES = ("neuron", "norm", "loss", "optimizer", "scheduler", "trainer", "logger")
 
 SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
 
@@ -149,9 +149,12 @@ def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: li
         typed = dict(flat({group: _read(config_dirs, group, option)}))
         lost = [key for key, value in typed.items() if key in settings and settings[key] != value]
         if lost:
+            # Keys of the recipe's part that the typed one does not have.
+            foreign = [f"~{key}" for key in settings if key.startswith(f"{group}.") and key not in typed]
+            single = " ".join([f"{lost[0]}={_shown(typed[lost[0]])}", *foreign])
             raise ConfigError(
                 f"{word}: the recipe {name} overwrites {', '.join(f'{key}={_shown(settings[key])}' for key in lost)}. "
-                f"Set single values, as in {lost[0]}={_shown(typed[lost[0]])}, or leave out the recipe: recipe=none"
+                f"Set single values, as in {single}, or leave out the recipe: recipe=none"
             )
 
 

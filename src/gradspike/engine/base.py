@@ -69,10 +69,22 @@ class Engine(Protocol):
             facts: what the method may know about the layer.
             options: see EngineOptions.
             norm: in training mode it normalises over all of x, and updates its running statistics if `facts.updates`.
+                One that is not `fusible` is called as a module before the first step; see `normalised`.
 
         Gradients flow to x, decay, the norm's parameters, and to thresholds and widths of the plan that require them.
         """
         ...
+
+
+def normalised(x: Tensor, norm: ChannelNorm, facts: LayerFacts) -> Tensor:
+    """The current [T, B, C, ...] of a layer's input by plain torch; [1, B, C, ...] if it is the same at every step.
+
+    x: [T, B, C, ...], or [1, B, C, ...] if it is the same at every step.
+    """
+    # Not flatten: it gives the batch axis of a single sample a stride that batch norm's backward pass misreads.
+    folded = x.squeeze(0) if len(x) == 1 else x.flatten(0, 1)
+    current = norm(folded, repeats=facts.time_steps // len(x), update=facts.updates)
+    return torch.unflatten(current, 0, (facts.time_steps if norm.per_step else len(x), x.shape[1]))
 
 
 def recursion_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -17,6 +17,7 @@ from gradspike.engine.base import (
     EngineOutput,
     empty_steps,
     membrane_statistics,
+    normalised,
     over_channels,
     recursion_dtype,
 )
@@ -35,13 +36,9 @@ def run(
 ) -> EngineOutput:
     """See `gradspike.engine.base.Engine`."""
     dtype = recursion_dtype(x.dtype)
-    copies = facts.time_steps // x.shape[0]
-    if norm is not None and len(x) == 1:
-        # Not flatten: it gives the batch axis of a single sample a stride that batch norm's backward pass misreads.
-        x = norm(x.squeeze(0), repeats=copies, update=facts.updates).unsqueeze(0)
-    elif norm is not None:
-        x = norm(x.flatten(0, 1), update=facts.updates).unflatten(0, x.shape[:2])
-    if copies > 1:
+    if norm is not None:
+        x = normalised(x, norm, facts)
+    if len(x) < facts.time_steps:
         x = x.expand(facts.time_steps, *x.shape[1:])
     plan = None if method.measures(facts) else method.planned(facts)
     thresholds = None if plan is None else plan.thresholds.to(dtype)

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from gradspike import ranks
 from gradspike.engine import eager
-from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype, unbiased
+from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype, unbiased
 from gradspike.engine.formulas import (
     Affine,
     Arriving,
@@ -90,6 +90,8 @@ class FusedEngine:
         rare = options.keep_membrane or single or not x.numel()
         if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, decay, method, facts, options, norm)
+        if norm is not None and not norm.fusible:
+            x, norm, batch_norm = normalised(x, norm, facts), None, False
         spec = Spec(
             time_steps=facts.time_steps,
             arrangement=arrangement(x),

@@ -1,4 +1,4 @@
-"""What a norm is: a batch norm with a constant scale besides its gain."""
+"""What a norm is: a batch norm with a constant scale besides its gain, or a subclass with a forward pass of its own."""
 
 from __future__ import annotations
 
@@ -20,35 +20,60 @@ class ChannelNorm(nn.Module):
 
     State keys are those of torch.nn.BatchNorm. The variance is biased in the forward pass and unbiased in the running
     variance. The ANN twin uses this class itself. Registered norms are subclasses that take (config, channels,
-    v_threshold, branches); see `build_norm`.
+    v_threshold, branches); see `build_norm`. A subclass may replace `forward`; see `fusible`.
 
     Class attributes:
         Config: its options, a subclass of NormConfig.
+        per_step: the time steps differ in parameters or statistics. The norm takes T as one more argument, and its
+            `forward` returns all T steps; see `norms.steps.StepNorm`.
     """
 
     Config: ClassVar[type[NormConfig]] = NormConfig
+    per_step: ClassVar[bool] = False
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, config: NormConfig, channels: int, *, scale: float = 1.0, initial_gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        config: NormConfig,
+        channels: int,
+        *,
+        scale: float = 1.0,
+        initial_gain: float = 1.0,
+        steps: tuple[int, ...] = (),
+    ) -> None:
+        """`steps`: (T,) for gains, biases and running statistics [T, C], a set for each step, instead of [C]."""
         super().__init__()
+        shape = (*steps, channels)
         self.momentum = config.momentum
         self.eps = config.eps
         self.sync = config.sync is not False
         self.scale = scale
         self.initial_gain = initial_gain
-        self.weight = nn.Parameter(torch.full((channels,), initial_gain))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
+        self.weight = nn.Parameter(torch.full(shape, initial_gain))
+        self.bias = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     @property
     def gain(self) -> Tensor:
         """Factor of the normalised value, [C]: gamma times `scale`."""
         return self.weight if self.scale == 1 else self.weight * self.scale
+
+    @property
+    def fusible(self) -> bool:
+        """Whether an engine may fuse the norm with the neuron, using `gain`, `bias`, the statistics and `record`.
+
+        A norm with a `forward` of its own runs as plain torch before the neuron.
+        """
+        return type(self).forward is ChannelNorm.forward
+
+    def mean_gain(self, dtype: torch.dtype) -> Tensor:
+        """Mean gain relative to where it starts, a scalar without gradient: gamma_mean of the methods."""
+        return self.weight.detach().to(dtype).mean() / self.initial_gain
 
     @property
     def synced(self) -> bool:
@@ -110,16 +135,20 @@ class ChannelNorm(nn.Module):
 
     @override
     def extra_repr(self) -> str:
-        return f"{self.weight.numel()}, scale={self.scale}, momentum={self.momentum}, eps={self.eps}"
+        return f"{self.weight.shape[-1]}, scale={self.scale}, momentum={self.momentum}, eps={self.eps}"
 
 
 def _unbiased(variance: Tensor, count: int) -> Tensor:
     return variance * (count / (count - 1))
 
 
-def build_norm(config: NormConfig, channels: int, v_threshold: float, branches: int = 1) -> ChannelNorm:
+def build_norm(
+    config: NormConfig, channels: int, v_threshold: float, branches: int = 1, time_steps: int = 1
+) -> ChannelNorm:
     """A new norm for `channels` channels, one of `branches` whose currents are summed before a neuron.
 
     Raises ConfigError if the name is unknown or not a ChannelNorm.
     """
-    return NORMS.build(ChannelNorm, config, channels, v_threshold, branches)
+    per_step = getattr(NORMS.implementation(config.name), "per_step", False)
+    more = (time_steps,) if per_step else ()
+    return NORMS.build(ChannelNorm, config, channels, v_threshold, branches, *more)

@@ -9,7 +9,10 @@ NORMS: Registry[NormConfig] = Registry(
     "norm",
     NormConfig,
     {
+        "bn": "gradspike.norms.bn:Bn",
+        "tab": "gradspike.norms.tab:Tab",
         "tdbn": "gradspike.norms.tdbn:Tdbn",
         "tdbn_gain": "gradspike.norms.tdbn:TdbnGain",
+        "tebn": "gradspike.norms.tebn:Tebn",
     },
 )

@@ -24,6 +24,7 @@ from gradspike.json_text import to_json
 from gradspike.nested import flat
 from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
+from gradspike.spiking_norm import undecayed_parameters
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches
 from gradspike.training.build import build_data, require_data_of, require_samples
@@ -62,8 +63,9 @@ def random_direction(model: nn.Module, generator: torch.Generator) -> Direction:
     it is the same on every device.
     """
     direction = {}
+    fixed = undecayed_parameters(model)  # of norms, neurons and methods, which may have a row for each time step
     for name, weight in model.named_parameters():
-        if weight.ndim >= 2:
+        if weight.ndim >= 2 and name not in fixed:
             noise = torch.randn(weight.shape, generator=generator)
             normalised = filter_normalised(noise, weight.detach().cpu())
             # In the weight's memory format, because another order of summation changes the last digits.
