@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from gradspike.config.compose import load_config
+from gradspike.config.compose import CONF_DIR, load_config, options_of
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.registry import NEURONS
@@ -235,6 +235,16 @@ def test_every_norm_has_a_row_and_a_section() -> None:
     assert [code(row["`norm`"]) for row in overview if "default" in row["`norm`"]] == ["tdbn"]
     for row in overview:
         assert re.search(r"\(#[\w-]+\)", row["`norm`"])
+
+
+@pytest.mark.parametrize("name", options_of("loss", [CONF_DIR]))
+def test_options_and_defaults_of_a_loss(name: str) -> None:
+    page = (DOCS / "losses.md").read_text(encoding="utf-8")
+    assert name in {code(row["`loss`"]) for row in next(tables(page))}
+    values = yaml.safe_load((CONF_DIR / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))
+    documented = documented_defaults(f"`{name}`", page)
+    documented["cutmix"] = documented["mixup"]  # they share a row
+    assert {**documented, "name": values["name"]} == values
 
 
 def test_every_method_has_a_section_and_a_row() -> None:

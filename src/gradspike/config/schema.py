@@ -6,11 +6,13 @@ are validated by the option classes of their registries.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -33,11 +35,20 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _number_or_one_hot(value: Any) -> Any:
+    """Refuse everything else in one sentence, where pydantic has one for each type."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if number or value == "one_hot":
+        return value
+    raise ValueError("must be a finite number or one_hot")
+
+
 class LossConfig(Strict):
     """The loss over the logits o[t], and mixup and CutMix.
 
     One flat schema for all losses, because a recipe can set values but not switch groups. ce: cross entropy of the mean
     over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
+    `loss=ce_mse` is tet with the weight and target of SLTT and CLIF.
     """
 
     touches: ClassVar[Touches] = Touches.RESULT
@@ -45,7 +56,8 @@ class LossConfig(Strict):
     name: Literal["ce", "tet"]
     label_smoothing: Fraction = 0.0
     tet_lambda: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    tet_target: float = 1.0
+    tet_target: Annotated[float | Literal["one_hot"], BeforeValidator(_number_or_one_hot)] = 1.0
+    """A number for all logits, or one_hot: 1 for the class of the sample and 0 for the others (shares if mixed)."""
     mixup: NonNegativeFloat = 0.0
     """alpha of mixup (Zhang et al., ICLR 2018); 0 turns it off."""
     cutmix: NonNegativeFloat = 0.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from gradspike.registry import Strict
 from gradspike.touches import Touches
@@ -21,6 +21,10 @@ class ModelConfig(Strict):
     """How a still image enters. direct: its values are a constant current; poisson: at each step a pixel spikes with
     its value as probability; latency: each pixel spikes once, brighter ones earlier. poisson and latency need values of
     0 to 1 (dataset.normalize=unit). Event frames enter unchanged."""
+
+    moderate_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Rate of moderate dropout (LTMD; Wang, Cheng, Lim, NeurIPS 2022) before the last linear layer, in training.
+    0 turns it off."""
 
     def check_image_size(self, image_size: int) -> None:
         """Raise ValueError if images of this size, in pixels, are too small for the network's pooling."""

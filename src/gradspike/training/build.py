@@ -14,6 +14,7 @@ from gradspike.engine.registry import choose_engine
 from gradspike.errors import ConfigError, UserError
 from gradspike.models.determinism import NOT_DETERMINISTIC, nondeterministic_operations
 from gradspike.models.encoder import encode_inputs
+from gradspike.models.moderate_dropout import drop_features
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers
 from gradspike.training.device import device_type
@@ -48,6 +49,7 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     )
     model = MODELS.build(nn.Module, config.model, config.dataset, context)
     encode_inputs(model, config.model.encoder, config.time_steps)
+    drop_features(model, config.model.moderate_dropout, config.time_steps)
     name_layers(model)
     return model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,10 +26,14 @@ class TimeMeanCrossEntropy(nn.Module):
 class TemporalEfficientTraining(nn.Module):
     """TET (Deng et al., ICLR 2022), (1 - weight) mean_t CE(o[t], y) + weight mean((o - target)^2).
 
-    As in the released code, the second mean is over all elements of o, and `target` is a single number.
+    As in the released code, the second mean is over all elements of o, and `target` is a single number. With the target
+    "one_hot" each step is compared with the label's class shares instead (1 for the class, 0 for the others), as in the
+    code of SLTT (Meng et al., ICCV 2023) and CLIF (Huang et al., ICML 2024). Smoothing changes only the cross entropy.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, weight: float = 1e-3, target: float = 1.0) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, weight: float = 1e-3, target: float | Literal["one_hot"] = 1.0
+    ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
         self.weight = weight
@@ -39,8 +45,14 @@ class TemporalEfficientTraining(nn.Module):
         # All steps have the same number of samples, so the mean over all samples is the mean over steps.
         every_step = labels.expand(len(logits), *labels.shape).flatten(0, 1)
         entropy = F.cross_entropy(logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing)
-        pull = F.mse_loss(logits, torch.full_like(logits, self.target))
+        pull = F.mse_loss(logits, self._target(logits, labels))
         return (1 - self.weight) * entropy + self.weight * pull
+
+    def _target(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.target != "one_hot":
+            return torch.full_like(logits, self.target)
+        shares = labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[2])
+        return shares.to(logits.dtype).expand_as(logits)
 
 
 def build_loss(config: LossConfig) -> nn.Module:
