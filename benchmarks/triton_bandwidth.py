@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from gradspike.engine import compiled
-from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted, inverse_std
 from gradspike.engine.fused import Kernels, arranged
+from gradspike.engine.norm_formulas import inverse_std
+from gradspike.engine.records import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.surrogate import SURROGATES
 
 LAYERS = ((128, 32), (256, 16), (512, 8))
@@ -45,13 +46,13 @@ def layer_calls(kernels: Kernels, y: Tensor, arrangement: Arrangement) -> dict[s
     decay = torch.tensor(0.2, device=device)
     gain, bias = torch.ones(channels, device=device), torch.zeros(channels, device=device)
     thresholds, widths = torch.full((steps,), 0.5, device=device), torch.ones(steps, device=device)
-    inputs = Inputs(values, Affine(gain, bias), decay, thresholds, widths)
+    inputs = Inputs(values, Affine(gain, bias), thresholds, widths, (decay,))
     fired = kernels.forward(inputs, None, spec)
     assert fired.batch_mean is not None
     assert fired.batch_variance is not None
     affine = Affine(gain, bias, fired.batch_mean, inverse_std(fired.batch_variance, spec))
     kept, arriving = inputs._replace(affine=affine), Arriving(torch.randn_like(values))
-    wanted = Wanted(affine=True, decay=True, thresholds=False, widths=False)
+    wanted = Wanted(affine=True, thresholds=False, widths=False, values=(True,))
     return {
         "forward": (lambda: kernels.forward(inputs, None, spec), FORWARD),
         "backward": (lambda: kernels.backward(kept, arriving, spec, wanted), BACKWARD),

@@ -22,11 +22,10 @@ from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
 from gradspike.methods.options import MethodConfig
-from gradspike.neurons.base import build_neuron
+from gradspike.neurons.base import Neuron, build_neuron
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.base import ChannelNorm, build_norm
 from gradspike.norms.options import NormConfig
-from gradspike.surrogate import SURROGATES
 
 ValueT = TypeVar("ValueT")
 
@@ -164,10 +163,9 @@ class SpikingNorm(ActivationLayer):
         super().__init__(channels, context, norm)
         self.channels = channels
         self.v_threshold = context.method.v_threshold
-        self.neuron = build_neuron(context.neuron)
+        self.neuron = build_neuron(context.neuron, context.time_steps, channels, self.v_threshold)
         self.method = build_method(context.method, context.time_steps, channels)
-        self.surrogate = SURROGATES[context.method.surrogate]
-        self.detach_reset = context.neuron.detach_reset
+        self.surrogate = self.method.shape
         self._run = load_engine(context.engine)
 
     @property
@@ -208,20 +206,26 @@ class SpikingNorm(ActivationLayer):
         facts = self.facts(y, gradients=True, updates=False)
         output = self._fire(y, static, facts, keep_membrane=True)
         assert output.membrane is not None
-        return LayerTrace(output.membrane, output.spikes, output.thresholds, output.widths)
+        spikes = output.spikes
+        if self.method.scales_spikes:
+            spikes = (spikes != 0).to(spikes.dtype)
+        widths = output.widths if self.surrogate.width is None else self.surrogate.width(output.widths)
+        return LayerTrace(output.membrane, spikes, output.thresholds, widths)
 
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
         """What the method may know about a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
         gain = None if self.norm is None else self.norm.mean_gain(dtype)
+        decay = self.neuron.decay
         return LayerFacts(
             time_steps=self.time_steps,
             v_threshold=self.v_threshold,
-            decay=self.neuron.decay.detach().to(dtype),
+            scalar=torch.zeros((), dtype=dtype, device=y.device) if decay is None else decay.detach().to(dtype),
             gamma_mean=gain,
             training=self.training,
             gradients=gradients,
             updates=updates,
+            without_decay=self.neuron.config.name if decay is None else "",
         )
 
     def _fire(
@@ -234,10 +238,8 @@ class SpikingNorm(ActivationLayer):
                 f"layer '{self.layer_name}': {len(y)} inputs are not a multiple of T = {self.time_steps} time steps."
             )
         steps = y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
-        options = EngineOptions(
-            surrogate=self.surrogate, detach_reset=self.detach_reset, moments=moments, keep_membrane=keep_membrane
-        )
-        return self._run(steps, self.neuron.decay, self.method, facts, options, self.norm)
+        options = EngineOptions(surrogate=self.surrogate, moments=moments, keep_membrane=keep_membrane)
+        return self._run(steps, self.neuron, self.method, facts, options, self.norm)
 
 
 class NormReLU(ActivationLayer):
@@ -267,7 +269,26 @@ def name_layers(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, SpikingNorm):
             layer.layer_name = name
-            check_method(layer.method, layer.facts(layer.neuron.decay, gradients=True, updates=False))
+            facts = layer.facts(next(iter(layer.neuron.values().values())), gradients=True, updates=False)
+            check_pairing(layer.method, layer.neuron, facts)
+            check_method(layer.method, facts)
+
+
+def check_pairing(method: Method, neuron: Neuron, facts: LayerFacts) -> None:
+    """Raises ConfigError if method and neuron cannot be combined: both set the threshold, or the neuron has no
+    surrogate whose width the method could set.
+    """
+    name = neuron.config.name
+    if neuron.threshold is not None:
+        with torch.no_grad():
+            plan = None if method.measures(facts) else method.planned(facts)
+        other = plan is not None and bool((plan.thresholds != facts.v_threshold).any())
+        if method.sets_threshold or other:
+            raise method.error(f"sets the threshold, but neuron '{name}' has a threshold of its own.")
+        if method.scales_spikes:
+            raise method.error(f"scales spikes by the threshold, but neuron '{name}' has a threshold of its own.")
+    if neuron.has_own_gradient and method.sets_width:
+        raise method.error(f"sets the surrogate's width, but neuron '{name}' has a gradient of its own.")
 
 
 def lr_multipliers(model: nn.Module) -> dict[str, float]:

@@ -43,13 +43,15 @@ _DSPIKE_HALF_SUPPORT = DSPIKE_TEMPERATURE / (2 * _DSPIKE_SLOPE)
 class Surrogate:
     """One shape: `derivative(v, kappa)` is h >= 0, `primitive(v, kappa)` its integral over v, from 0 to 1.
 
-    `smooth`: h is continuous everywhere, so finite differences of the primitive approximate it at any v.
+    `smooth`: h is continuous everywhere, so finite differences of the primitive approximate it at any v. `width`: kappa
+    as a function of the second argument, if that is something else.
     """
 
     name: str
     derivative: Shape
     primitive: Shape
     smooth: bool
+    width: Callable[[Tensor], Tensor] | None = None
 
     def width_derivative(self, v: Tensor, kappa: Tensor) -> Tensor:
         """d primitive / d kappa. Each primitive depends on v / kappa alone, so this is -(v / kappa) h(v)."""
@@ -125,6 +127,25 @@ def _dspike(v: Tensor, kappa: Tensor) -> Tensor:
 def _dspike_primitive(v: Tensor, kappa: Tensor) -> Tensor:
     return ((_DSPIKE_SLOPE * v / kappa).tanh() / _DSPIKE_SLOPE + 0.5).clamp(0, 1)
 
+
+def _unit_dspike(v: Tensor, temperature: Tensor) -> Tensor:
+    peak = temperature / (2 * (temperature / 2).tanh())
+    return peak * (1 - (temperature * v).tanh().square()) * (v.abs() <= 0.5)
+
+
+def _unit_dspike_primitive(v: Tensor, temperature: Tensor) -> Tensor:
+    return (temperature * v.clamp(-0.5, 0.5)).tanh() / (2 * (temperature / 2).tanh()) + 0.5
+
+
+UNIT_DSPIKE = Surrogate(
+    "unit_dspike",
+    _unit_dspike,
+    _unit_dspike_primitive,
+    smooth=False,
+    width=lambda temperature: 2 * (temperature / 2).tanh() / temperature,
+)
+"""Dspike as in its paper: on the support |v| <= 1/2, with the temperature as second argument (of tanh, per unit of v).
+Not an option of methods, because its second argument is no width."""
 
 SURROGATES: dict[str, Surrogate] = {
     shape.name: shape

@@ -15,6 +15,7 @@ from gradspike.methods.base import LayerFacts, build_method
 from gradspike.methods.psg import VARIANCE_FLOOR, Psg, symmetric_divergence
 from gradspike.spiking_norm import collect_losses, lr_multipliers, undecayed_parameters
 from gradspike.surrogate import SURROGATES
+from helpers.engines import GivenDecay
 from helpers.method_checks import C, T, make_input, make_layer, method_config
 
 
@@ -32,7 +33,7 @@ def test_width_gradient_is_that_of_the_smoothed_network(surrogate: str, per: str
     def loss(raw: Tensor) -> Tensor:
         del method.width_raw
         method.width_raw = raw  # type: ignore[assignment]
-        return run(x, decay, method, facts, options).spikes.square().sum()
+        return run(x, GivenDecay(decay, T), method, facts, options).spikes.square().sum()
 
     raw = method.width_raw.detach().clone().requires_grad_()
     assert raw.shape == (() if per == "layer" else (C,))
@@ -45,9 +46,8 @@ def test_width_gradient_by_hand() -> None:
     assert isinstance(method, Psg)
     x = torch.tensor([0.3, 0.45, 0.7, 0.9]).view(1, 4, 1)
     g = torch.tensor([1.0, -2.0, 3.0, 4.0]).view(1, 4, 1)
-    out = run(
-        x, torch.tensor(0.2), method, LayerFacts(1, 0.5, torch.tensor(0.2)), EngineOptions(SURROGATES["rectangular"])
-    )
+    decay, options = torch.tensor(0.2), EngineOptions(SURROGATES["rectangular"])
+    out = run(x, GivenDecay(decay, 1), method, LayerFacts(1, 0.5, decay), options)
     out.spikes.backward(g)
     by_width = -(1.0 * -0.2 + -2.0 * -0.05 + 3.0 * 0.2) / 0.6**2
     by_raw = by_width * torch.sigmoid(method.width_raw).item()

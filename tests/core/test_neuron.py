@@ -24,7 +24,7 @@ from gradspike.methods.base import LayerFacts, Method, Plan
 from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import build_neuron
 from gradspike.surrogate import SURROGATES
-from helpers.engines import compiled_slowly, every_engine
+from helpers.engines import GivenDecay, compiled_slowly, every_engine
 from helpers.part_options import neuron_config
 
 T, B, C = 4, 3, 2
@@ -47,7 +47,8 @@ def drive(
     shape = SURROGATES[str(options.pop("surrogate", "rectangular"))]
     facts = LayerFacts(x.shape[0], 1.0, decay.detach(), gradients=torch.is_grad_enabled())
     channels = x.shape[2]
-    return run(x, decay, Given(thresholds, widths, channels), facts, EngineOptions(shape, **options))  # type: ignore[arg-type]
+    neuron = GivenDecay(decay, x.shape[0], detach_reset=options.pop("detach_reset", False))
+    return run(x, neuron, Given(thresholds, widths, channels), facts, EngineOptions(shape, **options))  # type: ignore[arg-type]
 
 
 def leaves(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
@@ -185,24 +186,24 @@ def test_layout_of_a_step_is_kept(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("decay", "name"), itertools.product([0.05, 0.2, 0.9], ["lif", "plif"]))
 def test_decay_starts_where_asked(decay: float, name: str) -> None:
-    neuron = build_neuron(neuron_config(name, decay=decay))
+    neuron = build_neuron(neuron_config(name, decay=decay), T, C, 1.0)
     assert neuron.decay.item() == pytest.approx(decay, rel=1e-6)
     assert sum(p.numel() for p in neuron.parameters()) == (name == "plif")
 
 
 def test_plif_logit_of_the_paper() -> None:
     """w = -log(a - 1) with a = 5."""
-    logit = build_neuron(neuron_config("plif", decay=0.2)).get_parameter("decay_logit")
+    logit = build_neuron(neuron_config("plif", decay=0.2), T, C, 1.0).get_parameter("decay_logit")
     torch.testing.assert_close(logit.detach(), -torch.tensor(4.0).log())
 
 
 def test_lif_keeps_its_decay_exactly_and_out_of_checkpoints() -> None:
-    neuron = build_neuron(neuron_config("lif", decay=0.2))
+    neuron = build_neuron(neuron_config("lif", decay=0.2), T, C, 1.0)
     assert not neuron.state_dict()
     assert neuron.double().decay == torch.tensor(0.2, dtype=torch.float64)
     assert copy.deepcopy(neuron).bfloat16().float().decay == torch.tensor(0.2)
-    other = nn.Sequential(build_neuron(neuron_config("lif", decay=0.3)))
-    assert other.to_empty(device="cpu").get_buffer("0.decay") == torch.tensor(0.3)
+    other = nn.Sequential(build_neuron(neuron_config("lif", decay=0.3), T, C, 1.0))
+    assert other.to_empty(device="cpu").get_buffer("0.tau") == torch.tensor(0.3)
 
 
 def test_unknown_engine_gets_the_nearest_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from gradspike.neurons.base import build_neuron
 from gradspike.norms.base import build_norm
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import build_model
+from helpers.engines import ENGINES
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config
 
@@ -40,8 +42,8 @@ class SlowConfig(NeuronConfig):
 class Slow(Neuron):
     Config: ClassVar[type[SlowConfig]] = SlowConfig
 
-    def __init__(self, config: SlowConfig) -> None:
-        super().__init__()
+    def __init__(self, config: SlowConfig, time_steps: int, channels: int, v_threshold: float) -> None:
+        super().__init__(config, time_steps, channels, v_threshold)
         self.raw = torch.nn.Parameter(torch.zeros(()))
         self.floor = config.floor
 
@@ -72,7 +74,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def words(module: str, *more: str) -> list[str]:
-    neuron = ["~neuron.decay", f"neuron.name={module}:Slow", "+neuron.floor=0.8"]
+    neuron = ["~neuron", f"+neuron.name={module}:Slow", "+neuron.floor=0.8"]
     norm = [f"norm.name={module}:Shifted", "+norm.shift=0.5"]
     return ["dataset=digits", "method=lsg", "model.width=4", "engine=eager", *neuron, *norm, *more]
 
@@ -139,8 +141,8 @@ class OtherNorm:
 
 
 class OtherWithoutDecay(Neuron):
-    def __init__(self, config):
-        super().__init__()
+    def __init__(self, config, *layer):
+        super().__init__(config, *layer)
 
 
 class OtherWithTwoDecays(OtherWithoutDecay):
@@ -156,9 +158,35 @@ def test_a_class_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match=rf"method '{name}Method{said}.methods.base.Method\."):
         build_method(method_config(f"{name}Method"), time_steps=2, channels=3)
     with pytest.raises(ConfigError, match=rf"neuron '{name}Neuron{said}.neurons.base.Neuron\."):
-        build_neuron(neuron_config(f"{name}Neuron"))
+        build_neuron(neuron_config(f"{name}Neuron"), 4, 2, 1.0)
     with pytest.raises(ConfigError, match=rf"norm '{name}Norm{said}.norms.base.ChannelNorm\."):
         build_norm(norm_config(f"{name}Norm"), channels=3, v_threshold=1.0)
     for neuron in ("WithoutDecay", "WithTwoDecays"):
         with pytest.raises(ConfigError, match=rf"neuron '{name}{neuron}': its attribute `decay` must be a scalar"):
-            build_neuron(neuron_config(f"{name}{neuron}"))
+            build_neuron(neuron_config(f"{name}{neuron}"), 4, 2, 1.0)
+
+
+def test_the_neuron_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docs/add_a_neuron.md`, followed literally: it trains, with equal gradients on both kinds of engine."""
+    page = (Path(__file__).parents[2] / "docs" / "add_a_neuron.md").read_text(encoding="utf-8")
+    source, command = (
+        re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)[0] for language in ("python", "bash")
+    )
+    assert len(source.splitlines()) <= 30
+    (tmp_path / "quadratic.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gradspike, train, *words = shlex.split(command)
+    assert (gradspike, train) == ("gradspike", "train")
+    model = build_model(load_config([*words, "model.width=4", "engine=eager"]))
+    layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
+    images = torch.rand(3, 1, 8, 8)
+    gradients = []
+    for run in (ENGINES["eager"], ENGINES["formulas"]):
+        model.zero_grad()
+        for layer in layers:
+            layer._run = run
+        model(images).square().sum().backward()
+        gradients.append([layer.neuron.get_parameter("curve").grad for layer in layers])
+    for eager, formulas in zip(*gradients, strict=True):
+        assert eager.abs().sum() > 0
+        torch.testing.assert_close(formulas, eager)

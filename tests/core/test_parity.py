@@ -25,7 +25,7 @@ from gradspike.methods.options import MethodConfig
 from gradspike.norms.options import NormConfig
 from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.surrogate import SURROGATES
-from helpers.engines import every_engine
+from helpers.engines import GivenDecay, every_engine
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config
 from helpers.plugin_arrays import fold, time_first
@@ -102,16 +102,17 @@ def fire(
     facts = LayerFacts(
         time_steps=x.shape[0],
         v_threshold=v_threshold,
-        decay=decay.detach(),
+        scalar=decay.detach(),
         gamma_mean=gamma,
         training=training,
         gradients=training,
     )
     options = EngineOptions(SURROGATES["rectangular"])
     looking_on = replace(facts, updates=False)
-    seen = eager.run(x.detach(), decay.detach(), method, looking_on, replace(options, keep_membrane=True))
+    same = GivenDecay(decay.detach(), len(x))
+    seen = eager.run(x.detach(), same, method, looking_on, replace(options, keep_membrane=True))
     assert seen.membrane is not None
-    return engine(x, decay, method, facts, options), seen.membrane
+    return engine(x, GivenDecay(decay, len(x)), method, facts, options), seen.membrane
 
 
 def check_step(data: dict[str, Tensor], fired: tuple[EngineOutput, Tensor], x: Tensor, logit: Tensor | None) -> None:

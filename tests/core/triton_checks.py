@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gradspike.engine import eager, formulas
 from gradspike.engine.base import Engine, EngineOptions, EngineOutput
-from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.engine.fused import FusedEngine
+from gradspike.engine.norm_formulas import inverse_std
+from gradspike.engine.records import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.engine.triton import engine as triton_engine
 from gradspike.engine.triton import tiling
 from gradspike.engine.triton.engine import TritonKernels
@@ -25,6 +26,7 @@ from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
 from gradspike.spiking_norm import SpikingNorm, collect_losses
 from gradspike.surrogate import SURROGATES, Surrogate
+from helpers.engines import GivenDecay
 from helpers.method_checks import make_layer, method_config
 
 EXTRA: dict[str, dict[str, Any]] = {"psg": {"width_per": "channel"}}
@@ -85,7 +87,8 @@ def drive(
     engine: Engine, x: Tensor, decay: Tensor, thresholds: Tensor, widths: Tensor, surrogate: Surrogate, **options: Any
 ) -> EngineOutput:
     facts = LayerFacts(len(thresholds), 1.0, decay.detach())
-    return engine(x, decay, Given(thresholds, widths, x.shape[2]), facts, EngineOptions(surrogate, **options))
+    neuron = GivenDecay(decay, len(thresholds), detach_reset=options.pop("detach_reset", False))
+    return engine(x, neuron, Given(thresholds, widths, x.shape[2]), facts, EngineOptions(surrogate, **options))
 
 
 def leaves(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -174,18 +177,18 @@ def test_odd_sizes_in_many_small_tiles(
         affine = affine._replace(mean=random(channels), inverse=random(channels).abs())
     decay, thresholds, widths = random(1)[0].sigmoid(), random(time_steps, channels), random(time_steps).exp()
     shifts = random(time_steps, channels)
-    inputs = Inputs(y, affine, decay, thresholds, widths)
+    inputs = Inputs(y, affine, thresholds, widths, (decay,))
     fired, expected = (k.forward(inputs, shifts, spec) for k in (kernels, formulas))  # type: ignore[attr-defined]
     assert_same(fired, expected)
     if norm == "batch":
-        inverse = formulas.inverse_std(expected.batch_variance, spec)
+        inverse = inverse_std(expected.batch_variance, spec)
         inputs = inputs._replace(affine=affine._replace(mean=expected.batch_mean, inverse=inverse))
     moments = random(time_steps), random(time_steps)
     arriving = Arriving(random(*expected.spikes.shape), *moments, expected.u_mean)
-    wanted = Wanted(*[norm != "none"] * 2, True, True)
+    wanted = Wanted(norm != "none", True, True, (norm != "none",))
     given = (inputs, arriving, spec, wanted)
     assert_same(kernels.backward(*given), formulas.backward(*given))
-    given = (inputs, Arriving(arriving.spikes), spec, Wanted(False, False, False, False))
+    given = (inputs, Arriving(arriving.spikes), spec, Wanted(False, False, False, (False,)))
     torch.testing.assert_close(kernels.backward(*given).y, formulas.backward(*given).y)
 
 
@@ -205,7 +208,7 @@ def test_statistics_are_safe() -> None:
     assert torch.equal(mean, equal[0, 0, 0])
     assert not variance.any()
     plain = replace(spec, norm="none")
-    _, _, squares = kernels.advance(equal, None, Affine(), torch.tensor(0.5), plain)
+    _, _, squares, _ = kernels.advance(equal, None, Affine(), (torch.tensor(0.5),), plain)
     assert squares == 0
     y = torch.randn(1, 7, 61, 3, generator=torch.Generator().manual_seed(0)) + 1e4
     mean, variance = kernels.batch_statistics(y, torch.float32, spec)

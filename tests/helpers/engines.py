@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from torch import Tensor
+from typing_extensions import override
 
 from gradspike.engine import compiled, eager, formulas
 from gradspike.engine.base import Engine
 from gradspike.engine.fused import FusedEngine
+from gradspike.neurons.base import Neuron
+from helpers.part_options import neuron_config
 
 ENGINES: dict[str, Engine] = {
     "eager": eager.run,
@@ -36,3 +40,16 @@ compiled_slowly = pytest.mark.parametrize(
     [pytest.param(name, marks=[pytest.mark.slow] if name == "compiled" else []) for name in NAMES],
     indirect=True,
 )
+
+
+class GivenDecay(Neuron):
+    """The leaky integrator with a tensor as its decay factor."""
+
+    def __init__(self, decay: Tensor, time_steps: int, **options: object) -> None:
+        super().__init__(neuron_config("lif", **options), time_steps, 1, 1.0)
+        self.given = [decay]
+
+    @property
+    @override
+    def decay(self) -> Tensor:
+        return self.given[0]

@@ -18,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from gradspike.engine.formulas import Affine, Arriving, Inputs, Spec, Step, Wanted
+from gradspike.engine.records import Affine, Arriving, Inputs, Spec, Step, Wanted
 from gradspike.engine.triton import engine as triton_engine
 from gradspike.surrogate import SURROGATES
 
@@ -59,10 +59,10 @@ def forward_and_backward(
     spec = Spec(time_steps, how, "batch", 1e-5, SURROGATES[shape], **options)
     channel, decay = torch.zeros(CHANNELS), torch.tensor(0.5)
     thresholds, widths, steps = torch.ones(time_steps, CHANNELS), torch.ones(time_steps), torch.ones(time_steps)
-    inputs = Inputs(y, Affine(channel, channel), decay, thresholds, widths)
+    inputs = Inputs(y, Affine(channel, channel), thresholds, widths, (decay,))
     kernels.forward(inputs, thresholds if moments else None, spec)
     arriving = Arriving(y, steps, steps, steps) if moments else Arriving(y, mean=steps)
-    wanted = Wanted(True, True, thresholds=moments, widths=True)
+    wanted = Wanted(True, thresholds=moments, widths=True, values=(True,))
     inputs = inputs._replace(affine=Affine(channel, channel, channel, channel))
     kernels.backward(inputs, arriving, spec, wanted)
 
@@ -73,8 +73,8 @@ def step_by_step(kernels: Any) -> None:
     channel, decay = torch.zeros(CHANNELS), torch.tensor(0.5)
     affine = Affine(channel, channel, channel, channel)
     step = Step(u, decay, decay, u)
-    kernels.advance(y, None, affine, decay, spec)
-    kernels.advance(y, step, affine, decay, spec)
+    kernels.advance(y, None, affine, (decay,), spec)
+    kernels.advance(y, step, affine, (decay,), spec)
     kernels.finish(step, spec)
 
 

@@ -1,7 +1,7 @@
 """The documentation: the guide works as written, methods.md agrees with the code, commands of sweeps.md are accepted.
 
-In add_a_method.md and add_a_norm.md a block that begins with `# file: PATH` is that file, a diff that begins so changes
-it, and bash blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
+In add_a_method.md a block that begins with `# file: PATH` is that file, a diff that begins so changes it, and bash
+blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_origin
 
 import pytest
 import yaml
@@ -36,7 +36,6 @@ from helpers.command import ROOT, command
 
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
-NORM_GUIDE = (DOCS / "add_a_norm.md").read_text(encoding="utf-8")
 METHODS_PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
 NORMS_PAGE = (DOCS / "norms.md").read_text(encoding="utf-8")
 PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -78,9 +77,9 @@ class Reader:
             shutil.copytree(ROOT / part, self.root / part, ignore=ignore, symlinks=True)
         shutil.copy(ROOT / "pyproject.toml", self.root)
 
-    def follow(self, section: str, guide: str = GUIDE) -> str:
-        """Do what one section of a guide says; gives what its commands printed."""
-        steps = [block for block in blocks(guide) if block.section == section]
+    def follow(self, section: str) -> str:
+        """Do what one section says; gives what its commands printed."""
+        steps = [block for block in blocks(GUIDE) if block.section == section]
         assert steps, f"no section {section}"
         said = ""
         for block in steps:
@@ -186,22 +185,6 @@ def test_the_method_of_the_guide_does_what_it_says(reader: Reader, monkeypatch: 
     assert layer.state_dict()["method.batches"] == 5
 
 
-def test_a_norm_from_outside_then_inside_the_package(reader: Reader) -> None:
-    """File, YAML, contract, a comparison over two seeds without a changed line of the package; then registered."""
-    before = reader.package()
-    for section in ("The file", "The YAML"):
-        reader.follow(section, NORM_GUIDE)
-    assert passed(reader.follow("Test it", NORM_GUIDE)) > 8
-    assert "4 trials" in reader.follow("Train it and the default", NORM_GUIDE)
-    configs = [yaml.safe_load(file.read_text()) for file in (reader.root / "runs/clipped").glob("*/config.yaml")]
-    assert sorted((one["norm"]["name"], one["seed"]) for one in configs) == [
-        (norm, seed) for norm in ("my_lab.clipped:Clipped", "tdbn") for seed in (0, 1)
-    ]
-    assert (reader.root / "clipped.html").is_file()
-    assert reader.package() == before
-    assert passed(reader.follow("Inside the package", NORM_GUIDE)) > 8
-
-
 def tables(page: str) -> Iterator[list[dict[str, str]]]:
     """Each table of a page as rows of column -> cell."""
     for found in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
@@ -234,9 +217,20 @@ def test_options_and_defaults_of_a_method(name: str) -> None:
 
 @pytest.mark.parametrize("name", NEURONS.names())
 def test_options_and_defaults_of_a_neuron(name: str) -> None:
-    documented = documented_defaults("`neuron`")
-    assert documented["name"] == "plif"
-    assert {**documented, "name": name} == NEURONS.config_class(name).model_validate({"name": name}).model_dump()
+    page = (DOCS / "neurons.md").read_text(encoding="utf-8")
+    assert name in {code(row["`neuron`"]) for row in next(tables(page))}
+    assert [code(row["`neuron`"]) for row in next(tables(page)) if "default" in row["`neuron`"]] == ["plif"]
+    defaults = NEURONS.config_class(name).model_validate({"name": name}).model_dump(exclude={"name"})
+    assert {**documented_defaults("every neuron", page), **documented_defaults(f"`{name}`", page)} == defaults
+
+
+@pytest.mark.parametrize("name", NEURONS.names())
+def test_the_file_of_a_neuron_has_its_defaults(name: str) -> None:
+    config = NEURONS.config_class(name)
+    values = yaml.safe_load((CONF_DIR / "neuron" / f"{name}.yaml").read_text(encoding="utf-8"))
+    fixed = {key for key, field in config.model_fields.items() if get_origin(field.annotation) is Literal}
+    assert values.items() <= config.model_validate({"name": name}).model_dump().items()
+    assert set(config.model_fields) - set(values) <= fixed | {"decay", "v_reset"}
 
 
 @pytest.mark.parametrize("name", NORMS.names())

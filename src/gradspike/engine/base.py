@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from gradspike import ranks
+from gradspike.engine.noise import new_seed
+from gradspike.engine.steps import Noise, Rules
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.neurons.base import Neuron
 from gradspike.norms.base import ChannelNorm
 from gradspike.surrogate import Surrogate
 
@@ -23,7 +26,6 @@ class EngineOptions:
     """
 
     surrogate: Surrogate
-    detach_reset: bool = False
     smooth: bool = False
     moments: bool = False
     keep_membrane: bool = False
@@ -33,7 +35,8 @@ class EngineOptions:
 class EngineOutput:
     """The output of one layer over all its steps.
 
-    `spikes` [T, B, C, ...] in dtype and layout of the current; `thresholds`, `widths` [T] or [T, C] as used;
+    `spikes` [T, B, C, ...] in dtype and layout of the current, times their thresholds if the method scales them;
+    `thresholds`, `widths` [T] or [T, C] as used;
     `mean` and (biased) `variance` [T] of u over all elements of a step, with gradient, if `moments`;
     `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`.
     """
@@ -52,7 +55,7 @@ class Engine(Protocol):
     def __call__(
         self,
         x: Tensor,
-        decay: Tensor,
+        neuron: Neuron,
         method: Method,
         facts: LayerFacts,
         options: EngineOptions,
@@ -63,7 +66,7 @@ class Engine(Protocol):
         Args:
             x: input of the norm, or the current itself without one, [T, B, C, *space] of any floating dtype;
                 [1, B, C, *space] if it is the same at every step. Strides are kept, and x is never copied as a whole.
-            decay: scalar, with gradient if it is learned.
+            neuron: with its values and dynamics.
             method: its `plan` is called before the first step or, if `method.measures(facts)`, its `adapt` before each
                 step fires.
             facts: what the method may know about the layer.
@@ -71,7 +74,7 @@ class Engine(Protocol):
             norm: in training mode it normalises over all of x, and updates its running statistics if `facts.updates`.
                 One that is not `fusible` is called as a module before the first step; see `normalised`.
 
-        Gradients flow to x, decay, the norm's parameters, and to thresholds and widths of the plan that require them.
+        Gradients flow to x, the neuron's values, the norm's parameters, and to thresholds and widths that require them.
         """
         ...
 
@@ -85,6 +88,38 @@ def normalised(x: Tensor, norm: ChannelNorm, facts: LayerFacts) -> Tensor:
     folded = x.squeeze(0) if len(x) == 1 else x.flatten(0, 1)
     current = norm(folded, repeats=facts.time_steps // len(x), update=facts.updates)
     return torch.unflatten(current, 0, (facts.time_steps if norm.per_step else len(x), x.shape[1]))
+
+
+def has_standard_formulas(neuron: Neuron, method: Method, facts: LayerFacts) -> bool:
+    """Whether the hand-written formulas of the standard neuron describe this layer."""
+    return neuron.is_standard and not method.scales_spikes and not method.draws_noise(facts)
+
+
+def layer_rules(neuron: Neuron, method: Method, options: EngineOptions) -> Rules:
+    """The constants of a layer's recursion."""
+    return Rules(type(neuron), neuron.config, options.surrogate, options.smooth, method.scales_spikes)
+
+
+def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor, Tensor]:
+    """Thresholds and widths of all steps in the recursion's dtype, each [T] or [T, C]."""
+    plan = method.planned(facts)
+    own = given_thresholds(neuron, facts)
+    return plan.thresholds.to(facts.dtype) if own is None else own, plan.widths.to(facts.dtype)
+
+
+def given_thresholds(neuron: Neuron, facts: LayerFacts) -> Tensor | None:
+    """The neuron's own threshold at all steps, [T] or [T, C]; None if the method sets it."""
+    own = neuron.threshold
+    return None if own is None else own.to(facts.dtype).expand(facts.time_steps, *own.shape)
+
+
+def new_noise(method: Method, facts: LayerFacts) -> Noise | None:
+    """What draws the masks of this pass; None if the method has none."""
+    if not method.draws_noise(facts):
+        return None
+    share = method.analog_share
+    assert share is not None
+    return Noise(new_seed(facts.device), share.to(facts.dtype))
 
 
 def recursion_dtype(dtype: torch.dtype) -> torch.dtype:

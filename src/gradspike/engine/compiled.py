@@ -24,15 +24,17 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from gradspike.engine import formulas
-from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
 from gradspike.engine.fused import FusedEngine
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
+from gradspike.neurons.base import State
 from gradspike.variables import whole_number
 
 log = logging.getLogger(__name__)
 
-Axes = str | tuple[str, ...]
-"""Names of a tensor's axes, one letter each; for a record, those of each part, or one for all parts."""
+Axes = str | tuple[Any, ...]
+"""Names of a tensor's axes, one letter each; for a record, those of each part, or one for all parts. Axes with names
+that `SIZES` lacks keep their sizes."""
 
 SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
 """Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
@@ -57,10 +59,10 @@ class CompiledKernels:
         return self._call(formulas.forward, spec, (inputs, input_axes(spec)), (shifts, "TC"))  # type: ignore[no-any-return]
 
     def advance(
-        self, y: Tensor, previous: Step | None, affine: Affine, decay: Tensor, spec: Spec
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, y: Tensor, previous: Step | None, affine: Affine, values: tuple[Tensor, ...], spec: Spec
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
         """See `formulas.advance`."""
-        arguments = (y, axes(spec)), (previous, step_axes(spec)), (affine, "C"), (decay, "")
+        arguments = (y, axes(spec)), (previous, step_axes(spec)), (affine, "C"), (values, value_axes(spec, picked=True))
         return self._call(formulas.advance, spec, *arguments)  # type: ignore[no-any-return]
 
     def finish(self, last: Step, spec: Spec) -> None:
@@ -182,13 +184,19 @@ def axes(spec: Spec) -> str:
 
 def input_axes(spec: Spec) -> Axes:
     """Names of the axes of `Inputs`."""
-    return axes(spec), "C", "", "TC", "TC"
+    return axes(spec), "C", "TC", "TC", value_axes(spec), ""
 
 
 def step_axes(spec: Spec) -> Axes:
     """Names of the axes of `Step`."""
     step = axes(spec)[1:]
-    return step, "C", "C", step
+    return step, "C", "C", step, step, value_axes(spec, picked=True)
+
+
+def value_axes(spec: Spec, picked: bool = False) -> Axes:
+    """Names of the axes of the neuron's values; `picked`: of one step."""
+    names = ("",) if spec.rules is None else tuple(spec.rules.neuron.axes.values())
+    return tuple(name.removeprefix("T") if picked and name in ("T", "TC") else name for name in names)
 
 
 @contextmanager
@@ -241,9 +249,13 @@ def _example(value: Any, names: Axes, time_steps: int) -> Any:
     if isinstance(value, tuple):
         # One name for all parts of a record with equal shapes.
         each = names if isinstance(names, tuple) else (names,) * len(value)
-        return type(value)(*(_example(*part, time_steps) for part in zip(value, each, strict=True)))
+        parts = [_example(part, name, time_steps) for part, name in zip(value, each[: len(value)], strict=True)]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     sizes = {**SIZES, "T": time_steps}
-    shape = [1 if size == 1 else sizes[name] for size, name in zip(value.shape, names, strict=False)]
+    if len(names) < value.ndim or not set(names) <= set(sizes):
+        shape = list(value.shape)
+    else:
+        shape = [1 if size == 1 else sizes[name] for size, name in zip(value.shape, names, strict=False)]
     with torch.inference_mode(value.is_inference()):
         return value.new_zeros(shape)
 
@@ -259,10 +271,13 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _described(formula: str, spec: Spec, values: list[Any]) -> str:
     first = next(_tensors(values))
+    neuron = [] if spec.rules is None else [spec.rules.neuron.__name__]
     norm = {"batch": "statistics of the batch", "given": "given statistics", "none": "no norm"}[spec.norm]
     still = ["still input"] if first.ndim == 4 and first.shape[0] == 1 < spec.time_steps else []
     layout = "channels-last" if spec.arrangement == "rows" else "contiguous"
-    return ", ".join([formula, f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")])
+    return ", ".join(
+        [formula, *neuron, f"T = {spec.time_steps}", *still, norm, layout, str(first.dtype).removeprefix("torch.")]
+    )
 
 
 def _failure(formula: str, spec: Spec, values: list[Any], error: Exception) -> UserError:

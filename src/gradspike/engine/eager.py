@@ -1,7 +1,6 @@
-"""The reference engine: step by step, with the backward pass written by hand.
-
-One autograd function covers all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next layer
-keeps anyway. Autograd over single steps would keep several more tensors of that size.
+"""The reference engine: step by step. The standard neuron has a backward pass written by hand, in one autograd function
+over all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next layer keeps anyway. For other
+neurons, `stepwise` leaves the backward pass to autograd.
 """
 
 from __future__ import annotations
@@ -12,23 +11,27 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradspike.engine import stepwise
 from gradspike.engine.base import (
     EngineOptions,
     EngineOutput,
     empty_steps,
+    has_standard_formulas,
     membrane_statistics,
     normalised,
     over_channels,
+    planned,
     recursion_dtype,
 )
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.neurons.base import Neuron
 from gradspike.neurons.recursion import charge, fire, membrane_adjoint, spike_adjoint
 from gradspike.norms.base import ChannelNorm
 
 
 def run(
     x: Tensor,
-    decay: Tensor,
+    neuron: Neuron,
     method: Method,
     facts: LayerFacts,
     options: EngineOptions,
@@ -40,12 +43,19 @@ def run(
         x = normalised(x, norm, facts)
     if len(x) < facts.time_steps:
         x = x.expand(facts.time_steps, *x.shape[1:])
-    plan = None if method.measures(facts) else method.planned(facts)
-    thresholds = None if plan is None else plan.thresholds.to(dtype)
-    widths = None if plan is None else plan.widths.to(dtype)
+    if not has_standard_formulas(neuron, method, facts):
+        return stepwise.run(x, neuron, method, facts, options)
+    decay = neuron.decay
+    assert decay is not None
+    thresholds = widths = None
+    if not method.measures(facts):
+        thresholds, widths = planned(neuron, method, facts)
     # A method that measures the potential writes to its buffers between steps, which torch.compile cannot trace.
-    apply = _MultiStep.apply if plan is not None else _apply_uncompiled
-    spikes, used_thresholds, used_widths, *more = apply(x, decay.to(dtype), thresholds, widths, method, facts, options)
+    apply = _MultiStep.apply if thresholds is not None else _apply_uncompiled
+    detach_reset = neuron.config.detach_reset
+    spikes, used_thresholds, used_widths, *more = apply(
+        x, decay.to(dtype), thresholds, widths, method, facts, options, detach_reset
+    )
     mean, variance = more[:2] if options.moments else (None, None)
     return EngineOutput(
         spikes=spikes,
@@ -68,6 +78,7 @@ class _MultiStep(torch.autograd.Function):
         method: Method,
         facts: LayerFacts,
         options: EngineOptions,
+        detach_reset: bool,
     ) -> tuple[Tensor, ...]:
         spikes = empty_steps(x)
         membrane: list[Tensor] = []
@@ -96,7 +107,7 @@ class _MultiStep(torch.autograd.Function):
         mean_steps = torch.stack([m for m, _ in moments]) if options.moments else None
         variance_steps = torch.stack([v for _, v in moments]) if options.moments else None
         if facts.gradients:
-            ctx.options = options
+            ctx.options, ctx.detach_reset = options, detach_reset
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(spikes, decay, used_thresholds, used_widths, mean_steps, *membrane)
         # Tensors only: torch.compile refuses an autograd function that also returns None.
@@ -117,7 +128,7 @@ class _MultiStep(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         grad_mean, grad_variance = more[:2] if ctx.options.moments else (None, None)
         spikes, decay, thresholds, widths, mean, *membrane = ctx.saved_tensors
-        surrogate, detach_reset = ctx.options.surrogate, ctx.options.detach_reset
+        surrogate, detach_reset = ctx.options.surrogate, ctx.detach_reset
         _, needs_decay, needs_thresholds, needs_widths, *_ = ctx.needs_input_grad
         grad_x = empty_steps(spikes)
         grad_decay = torch.zeros_like(decay)
@@ -152,6 +163,7 @@ class _MultiStep(torch.autograd.Function):
             grad_decay if needs_decay else None,
             grad_thresholds if needs_thresholds else None,
             grad_widths if needs_widths else None,
+            None,
             None,
             None,
             None,

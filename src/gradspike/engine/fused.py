@@ -15,20 +15,24 @@ from torch.autograd.function import once_differentiable
 
 from gradspike import ranks
 from gradspike.engine import eager
-from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype, unbiased
-from gradspike.engine.formulas import (
-    Affine,
-    Arriving,
-    Fired,
-    Gradients,
-    Inputs,
-    Spec,
-    Step,
-    Wanted,
-    first_potentials,
-    inverse_std,
+from gradspike.engine.base import (
+    EngineOptions,
+    EngineOutput,
+    given_thresholds,
+    has_standard_formulas,
+    layer_rules,
+    new_noise,
+    normalised,
+    planned,
+    recursion_dtype,
+    unbiased,
 )
+from gradspike.engine.formulas import first_potentials
+from gradspike.engine.norm_formulas import inverse_std
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
+from gradspike.engine.steps import Noise, pick
 from gradspike.methods.base import LayerFacts, Method
+from gradspike.neurons.base import Neuron, State
 from gradspike.norms.base import ChannelNorm
 from gradspike.norms.synced import norm_gradient, statistics_terms
 
@@ -48,7 +52,9 @@ class Kernels(Protocol):
         """All steps at once."""
 
     @property
-    def advance(self) -> Callable[[Tensor, Step | None, Affine, Tensor, Spec], tuple[Tensor, Tensor, Tensor]]:
+    def advance(
+        self,
+    ) -> Callable[[Tensor, Step | None, Affine, tuple[Tensor, ...], Spec], tuple[Tensor, Tensor, Tensor, State]]:
         """One step."""
 
     @property
@@ -77,7 +83,7 @@ class FusedEngine:
     def __call__(
         self,
         x: Tensor,
-        decay: Tensor,
+        neuron: Neuron,
         method: Method,
         facts: LayerFacts,
         options: EngineOptions,
@@ -87,31 +93,37 @@ class FusedEngine:
         dtype = recursion_dtype(x.dtype)
         batch_norm = norm is not None and norm.training
         single = batch_norm and x.numel() == x.shape[2]
-        rare = options.keep_membrane or single or not x.numel()
+        measures = method.measures(facts)
+        unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
+        rare = options.keep_membrane or single or unsplit or not x.numel()
         if rare or torch.compiler.is_compiling() or is_watched():
-            return eager.run(x, decay, method, facts, options, norm)
+            return eager.run(x, neuron, method, facts, options, norm)
         if norm is not None and not norm.fusible:
             x, norm, batch_norm = normalised(x, norm, facts), None, False
+        standard = has_standard_formulas(neuron, method, facts)
         spec = Spec(
             time_steps=facts.time_steps,
             arrangement=arrangement(x),
             norm="none" if norm is None else "batch" if batch_norm else "given",
             eps=0.0 if norm is None else norm.eps,
             surrogate=options.surrogate,
-            detach_reset=options.detach_reset,
+            detach_reset=neuron.config.detach_reset,
             smooth=options.smooth,
+            rules=None if standard else layer_rules(neuron, method, options),
+            follows_end=neuron.follows_end and facts.training and facts.updates,
         )
         gain = bias = None
         if norm is not None:
             gain, bias = norm.gain.to(dtype), norm.bias.to(dtype)
         thresholds = widths = None
-        if not method.measures(facts):
-            plan = method.planned(facts)
-            thresholds, widths = plan.thresholds.to(dtype), plan.widths.to(dtype)
-        call = _Call(self.kernels, spec, method, facts, norm, options.moments)
-        spikes, used_thresholds, used_widths, *moments = _Layer.apply(
-            x, gain, bias, decay.to(dtype), thresholds, widths, call
-        )
+        if measures:
+            thresholds = given_thresholds(neuron, facts)
+        else:
+            thresholds, widths = planned(neuron, method, facts)
+        noise = new_noise(method, facts)
+        call = _Call(self.kernels, spec, neuron, method, facts, norm, noise, options.moments)
+        values = [value.to(dtype) for value in neuron.values().values()]
+        spikes, used_thresholds, used_widths, *moments = _Layer.apply(x, gain, bias, thresholds, widths, call, *values)
         mean, variance = moments if options.moments else (None, None)
         return EngineOutput(
             spikes=spikes,
@@ -128,9 +140,11 @@ class _Call:
 
     kernels: Kernels
     spec: Spec
+    neuron: Neuron
     method: Method
     facts: LayerFacts
     norm: ChannelNorm | None
+    noise: Noise | None
     moments: bool
 
     @property
@@ -166,32 +180,35 @@ class _Layer(torch.autograd.Function):
         x: Tensor,
         gain: Tensor | None,
         bias: Tensor | None,
-        decay: Tensor,
         thresholds: Tensor | None,
         widths: Tensor | None,
         call: _Call,
+        *values: Tensor,
     ) -> tuple[Tensor, ...]:
         spec, kernels = call.spec, call.kernels
-        x, decay = x.detach(), decay.detach()
+        x, values = x.detach(), tuple(value.detach() for value in values)
+        dtype = recursion_dtype(x.dtype)
         gain, bias, thresholds, widths = (
             None if value is None else value.detach() for value in (gain, bias, thresholds, widths)
         )
         y = arranged(x, spec.arrangement)
-        affine = call.affine(gain, bias, decay.dtype)
+        affine = call.affine(gain, bias, dtype)
         if spec.norm == "batch" and (thresholds is None or call.moments or call.synced):
-            affine = call.normalised(affine, *call.statistics(y, decay.dtype), x)
+            affine = call.normalised(affine, *call.statistics(y, dtype), x)
         if thresholds is None or widths is None:
-            fired, inputs = _adapted(y, affine, decay, call)
+            fired, inputs = _adapted(y, affine, values, thresholds, call)
         else:
-            inputs = Inputs(y, affine, decay, thresholds, widths)
+            inputs = Inputs(y, affine, thresholds, widths, values, call.noise)
             shifts = first_potentials(inputs, spec) if call.moments else None
             fired = kernels.forward(inputs, shifts, spec)
             if fired.batch_mean is not None and fired.batch_variance is not None:
                 affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
+            if fired.end is not None:
+                call.neuron.follow(*(ranks.summed(*fired.end) if ranks.world_size() > 1 else fired.end))
         if call.facts.gradients:
             ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(*inputs._replace(y=x, affine=affine).flat(), fired.u_mean)
+            ctx.save_for_backward(fired.u_mean, *inputs._replace(y=x, affine=affine).flat())
         # Copies, because an autograd function must not return its inputs as outputs without gradient.
         used_thresholds, used_widths = inputs.thresholds.clone(), inputs.widths.clone()
         ctx.mark_non_differentiable(used_thresholds, used_widths)
@@ -207,7 +224,7 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         spec = call.spec
-        *flat, u_mean = ctx.saved_tensors
+        u_mean, *flat = ctx.saved_tensors
         inputs = Inputs.of(flat)
         x = inputs.y
         if grad_spikes is None:
@@ -218,8 +235,8 @@ class _Layer(torch.autograd.Function):
         inputs = inputs._replace(y=arranged(x, spec.arrangement))
         grad_mean, grad_variance = moments or (None, None)
         arriving = Arriving(arranged(grad_spikes, spec.arrangement), grad_mean, grad_variance, u_mean)
-        _, needs_gain, needs_bias, needs_decay, needs_thresholds, needs_widths, _ = ctx.needs_input_grad
-        wanted = Wanted(needs_gain or needs_bias or ctx.synced, needs_decay, needs_thresholds, needs_widths)
+        _, needs_gain, needs_bias, needs_thresholds, needs_widths, _, *needs_values = ctx.needs_input_grad
+        wanted = Wanted(needs_gain or needs_bias or ctx.synced, needs_thresholds, needs_widths, tuple(needs_values))
         gradients = call.kernels.backward(inputs, arriving, spec, wanted)
         if ctx.synced:
             gradients = _through_statistics(gradients, inputs, spec)
@@ -227,10 +244,10 @@ class _Layer(torch.autograd.Function):
             restored(gradients.y, x, spec.arrangement),
             gradients.gain if needs_gain else None,
             gradients.bias if needs_bias else None,
-            gradients.decay,
             gradients.thresholds,
             gradients.widths,
             None,
+            *gradients.values,
         )
 
 
@@ -248,10 +265,13 @@ def _through_statistics(gradients: Gradients, inputs: Inputs, spec: Spec) -> Gra
     return gradients._replace(y=norm_gradient(gradients.y, inputs.y, slope, offset))
 
 
-def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fired, Inputs]:
+def _adapted(
+    y: Tensor, affine: Affine, values: tuple[Tensor, ...], own: Tensor | None, call: _Call
+) -> tuple[Fired, Inputs]:
     """All steps, if the method sets each threshold from the potential; also the inputs with these thresholds.
 
-    Each step is one pass over the values, which fires the previous step, then charges and measures this one.
+    Each step is one pass over the values, which fires the previous step, then charges and measures this one. `own` are
+    the thresholds of a neuron that sets them itself.
     """
     spec, method, facts, kernels = call.spec, call.method, call.facts, call.kernels
     across_ranks = method.sync_stats and facts.training
@@ -260,10 +280,13 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
     moments: list[tuple[Tensor, Tensor]] = []
     step: Step | None = None
     for t in range(spec.time_steps):
-        u, mean, squares = kernels.advance(y if y.shape[0] == 1 else y[t : t + 1], step, affine, decay, spec)
+        now = values if spec.rules is None else pick(values, t, spec.rules)
+        u, mean, squares, state = kernels.advance(y if y.shape[0] == 1 else y[t : t + 1], step, affine, now, spec)
         mean_std = unbiased(mean, squares, u.numel(), across_ranks)
-        threshold, width = (value.to(decay.dtype) for value in method.adapted(t, facts, *mean_std))
-        step = Step(u, threshold, width, spikes[t])
+        threshold, width = (value.to(u.dtype) for value in method.adapted(t, facts, *mean_std))
+        if own is not None:
+            threshold = own[t]
+        step = Step(u, threshold, width, spikes[t], state, () if spec.rules is None else now)
         used.append((threshold, width))
         moments.append((mean, squares / u.numel()))
     assert step is not None
@@ -273,7 +296,7 @@ def _adapted(y: Tensor, affine: Affine, decay: Tensor, call: _Call) -> tuple[Fir
     if call.moments:
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
-    return fired, Inputs(y, affine, decay, thresholds, widths)
+    return fired, Inputs(y, affine, thresholds, widths, values)
 
 
 def is_watched() -> bool:

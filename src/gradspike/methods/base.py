@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gradspike.errors import ConfigError
 from gradspike.methods.options import MIN_WIDTH, MethodConfig
 from gradspike.methods.registry import METHODS
+from gradspike.surrogate import SURROGATES, Surrogate
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,43 @@ class LayerFacts:
     Attributes:
         time_steps: T.
         v_threshold: base threshold V_th.
-        decay: decay factor tau of the neuron.
+        scalar: the decay factor, or a scalar without meaning if the neuron has none; read `decay`.
         gamma_mean: mean gain of the norm relative to alpha * V_th; None if the layer has no norm.
         training: mode of the layer.
         gradients: a backward pass may follow, so widths matter.
-        updates: the method may change its buffers; False in diagnostics.
+        updates: the method may change its buffers and draw random numbers; False in diagnostics.
+        without_decay: name of a neuron that has no decay factor.
     """
 
     time_steps: int
     v_threshold: float
-    decay: Tensor
+    scalar: Tensor
     gamma_mean: Tensor | None = None
     training: bool = True
     gradients: bool = True
     updates: bool = True
+    without_decay: str = ""
+
+    @property
+    def decay(self) -> Tensor:
+        """Decay factor tau of the neuron. Raises ConfigError if it has none."""
+        if self.without_decay:
+            raise ConfigError(f"The method uses the decay factor, which neuron '{self.without_decay}' does not have.")
+        return self.scalar
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The recursion's dtype."""
+        return self.scalar.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The layer's device."""
+        return self.scalar.device
 
     def full(self, value: float) -> Tensor:
         """[T] tensor of `value`, on the device and in the dtype of the recursion."""
-        return torch.full((self.time_steps,), value, dtype=self.decay.dtype, device=self.decay.device)
+        return torch.full((self.time_steps,), value, dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,37 @@ class Method(nn.Module):
     def has_membrane_loss(self) -> bool:
         """Whether `membrane_loss` adds to the training loss."""
         return False
+
+    @property
+    def sets_threshold(self) -> bool:
+        """Whether thresholds differ from V_th, so that neurons with a threshold of their own cannot be used."""
+        return False
+
+    @property
+    def sets_width(self) -> bool:
+        """Whether the method is about the surrogate's width, so that neurons without a surrogate cannot be used."""
+        return True
+
+    @property
+    def shape(self) -> Surrogate:
+        """The surrogate. A plan's widths are its second argument."""
+        return SURROGATES[self.config.surrogate]
+
+    @property
+    def scales_spikes(self) -> bool:
+        """Whether a layer emits theta[t] s[t], not s[t]."""
+        return False
+
+    @property
+    def analog_share(self) -> Tensor | None:
+        """In training, the share (a scalar) of elements that emit the surrogate's primitive, drawn at random for each
+        element and step; None for no such noise.
+        """
+        return None
+
+    def draws_noise(self, facts: LayerFacts) -> bool:
+        """Whether this pass draws random numbers."""
+        return facts.training and facts.updates and self.analog_share is not None
 
     @property
     def sync_stats(self) -> bool:
@@ -145,7 +196,7 @@ def check_method(method: Method, facts: LayerFacts) -> None:
     """Call the method once without changing it. Raises ConfigError if its results do not have the declared shapes."""
     with torch.no_grad():
         if method.measures(facts):
-            method.adapted(0, facts, mean=torch.zeros_like(facts.decay), std=torch.ones_like(facts.decay))
+            method.adapted(0, facts, mean=torch.zeros_like(facts.scalar), std=torch.ones_like(facts.scalar))
         else:
             method.planned(facts)
         if method.has_membrane_loss:

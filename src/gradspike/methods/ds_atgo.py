@@ -55,6 +55,11 @@ class DsAtgo(Method):
 
     @property
     @override
+    def sets_threshold(self) -> bool:
+        return self.config.at
+
+    @property
+    @override
     def sync_stats(self) -> bool:
         return self.config.sync_stats is not False
 
@@ -83,12 +88,12 @@ class DsAtgo(Method):
 
     def _unmeasured_threshold(self, t: int, facts: LayerFacts) -> Tensor:
         if not self.config.at:
-            return facts.decay.new_full((), facts.v_threshold)
+            return facts.scalar.new_full((), facts.v_threshold)
         if facts.training:
             threshold = self.config.firing_factor * facts.v_threshold * (1 + facts.decay.square()).sqrt()
             self._follow(t, threshold, facts)
             return threshold
-        return self.running_threshold[t].to(facts.decay.dtype)
+        return self.running_threshold[t].to(facts.dtype)
 
     def _width(self, facts: LayerFacts, driver: Tensor | None, like: Tensor) -> Tensor:
         # Without a driver no backward pass follows (see `measures`), and nothing reads the width.

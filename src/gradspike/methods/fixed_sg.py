@@ -24,6 +24,11 @@ class FixedSg(Method):
     Config: ClassVar[type[FixedSgConfig]] = FixedSgConfig
     config: FixedSgConfig
 
+    @property
+    @override
+    def sets_width(self) -> bool:
+        return False
+
     @override
     def plan(self, facts: LayerFacts) -> Plan:
         return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.width))

@@ -78,7 +78,7 @@ class Psg(Method):
 
     @override
     def plan(self, facts: LayerFacts) -> Plan:
-        width = self.width.to(facts.decay.dtype)
+        width = self.width.to(facts.dtype)
         return Plan(thresholds=facts.full(facts.v_threshold), widths=width.expand(facts.time_steps, *width.shape))
 
     @property

@@ -1,36 +1,163 @@
-"""What a neuron is: the decay factor tau of one spiking layer. All neurons share the step in `recursion`."""
+"""What a neuron is: how the membrane potential charges, fires and resets in one spiking layer.
+
+A neuron is a module, one instance per layer, with the layer's parameters. Its dynamics are static methods, functions of
+tensors and options alone, so that an engine compiles them once for all layers and derives the backward pass. No module
+keeps a potential, so there is nothing to reset between batches.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gradspike.errors import ConfigError
 from gradspike.neurons.options import NeuronConfig
 from gradspike.neurons.registry import NEURONS
+from gradspike.surrogate import Surrogate
+
+State = tuple[Tensor, ...]
+"""Tensors of one step's shape that are carried to the next step."""
+
+Values = Mapping[str, Tensor]
+"""`Neuron.values` of one step, by name, shaped to broadcast against it."""
 
 
 class Neuron(nn.Module):
-    """Base class, one instance per layer. A subclass takes its options and has `decay`.
+    """Base class, and a leaky integrator with hard reset to 0.
+
+    A subclass has `decay`, or `values` and dynamics of its own.
+
+    A step of the dynamics is `charge`, `fire`, `reset`:
+
+        u = charge(x, state)       the potential that meets the threshold
+        s = fire(u, theta)
+        state = reset(u, s, theta, state)
+
+    Arguments of the dynamics: `x` the current of a step, of any shape; `state` what the last `reset` returned, at first
+    what `start` returned; `theta` and `kappa` threshold and surrogate width, `s` the spikes, `p` the neuron's values
+    (all broadcast against x); `o` its options. They may use any differentiable operation on whole tensors, and no
+    tensor besides their arguments.
 
     Class attributes:
         Config: its options, a subclass of NeuronConfig.
+        axes: for each of `values` its axes: "" a scalar; "C" one per channel, or a scalar; "T" or "TC" the same per
+            step; any other letters: passed to the dynamics as it is.
+        charges_at_once: the potentials of all steps depend on the currents alone; `charge_all` computes them.
+        has_own_gradient: `fire` does not use the surrogate, so methods cannot set its width.
+        follows_end: `follow` is called after each training pass.
     """
 
     Config: ClassVar[type[NeuronConfig]] = NeuronConfig
+    axes: ClassVar[Mapping[str, str]] = {"decay": ""}
+    charges_at_once: ClassVar[bool] = False
+    has_own_gradient: ClassVar[bool] = False
+    follows_end: ClassVar[bool] = False
 
-    if TYPE_CHECKING:  # only for type checkers: nn.Module registers no buffer under the name of a property
+    def __init__(self, config: NeuronConfig, time_steps: int, channels: int, v_threshold: float) -> None:
+        super().__init__()
+        self.config = config
+        self.time_steps = time_steps
+        self.channels = channels
+        self._standard = self._has_standard_dynamics()
 
-        @property
-        def decay(self) -> Tensor:
-            """tau, a scalar in (0, 1); with gradient if it is learned."""
+    @property
+    def decay(self) -> Tensor | None:
+        """tau, a scalar in (0, 1], with gradient if it is learned; None if the neuron has no such factor."""
+        return None
+
+    @property
+    def threshold(self) -> Tensor | None:
+        """The neuron's own threshold, a scalar or [C], with gradient if it is learned; None: the method sets it."""
+        return None
+
+    def values(self) -> dict[str, Tensor]:
+        """The tensors that the dynamics use, with gradient if they are learned. The names are those of `axes`."""
+        decay = self.decay
+        assert decay is not None
+        return {"decay": decay}
+
+    @staticmethod
+    def start(x: Tensor, p: Values, o: Any) -> State:
+        """The state before the first step, whose current is x."""
+        return (torch.zeros_like(x),)
+
+    @staticmethod
+    def charge(x: Tensor, state: State, p: Values, o: Any) -> Tensor:
+        """The potential u of a step."""
+        (w,) = state
+        return p["decay"] * w + x
+
+    @staticmethod
+    def charge_all(currents: Sequence[Tensor], p: Values, o: Any) -> list[Tensor]:
+        """The potentials of all steps. Called in place of `charge` if the neuron `charges_at_once`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def fire(u: Tensor, theta: Tensor, kappa: Tensor, surrogate: Surrogate, p: Values, o: Any) -> tuple[Tensor, Tensor]:
+        """The spikes, and the differentiable function of u and theta whose gradient replaces theirs."""
+        fired = u > theta if o.fires == "above_threshold" else u >= theta
+        return fired.to(u.dtype), surrogate.primitive(u - theta, kappa)
+
+    @staticmethod
+    def reset(u: Tensor, s: Tensor, theta: Tensor, state: State, p: Values, o: Any) -> State:
+        """The state after a step."""
+        return (u * (1 - s),)
+
+    def follow(self, total: Tensor, count: Tensor) -> None:
+        """After a training pass: sum of the last state's first tensor over the elements that fired, and their number,
+        over all ranks. Called if the neuron `follows_end`.
+        """
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether this is the leaky integrator with hard reset to 0, for which engines have hand-written formulas."""
+        return self._standard and self.threshold is None
+
+    def _has_standard_dynamics(self) -> bool:
+        """Whether dynamics and options are those of the base class; whatever the value of tau."""
+        standard = all(getattr(type(self), name) is getattr(Neuron, name) for name in DYNAMICS)
+        return standard and not self.follows_end and has_standard_options(self.config)
 
 
-def build_neuron(config: NeuronConfig) -> Neuron:
-    """A new neuron for one layer. Raises ConfigError if the name is unknown or not a Neuron with a scalar decay."""
-    neuron = NEURONS.build(Neuron, config)
-    decay = getattr(neuron, "decay", None)
-    if not (isinstance(decay, Tensor) and decay.ndim == 0):
-        raise ConfigError(f"neuron '{config.name}': its attribute `decay` must be a scalar tensor.")
+DYNAMICS = ("values", "start", "charge", "charge_all", "fire", "reset")
+"""The methods of a neuron that describe its dynamics."""
+
+
+def has_standard_options(config: NeuronConfig) -> bool:
+    """Whether a neuron with the base class's dynamics needs no other formulas than the standard ones."""
+    return config.fires == "at_threshold" and config.gradient == "bptt"
+
+
+def build_neuron(config: NeuronConfig, time_steps: int, channels: int, v_threshold: float) -> Neuron:
+    """A new neuron for one layer. Raises ConfigError if the name is unknown, or it is not a usable Neuron."""
+    neuron = NEURONS.build(Neuron, config, time_steps, channels, v_threshold)
+    _check(neuron, config.name)
     return neuron
+
+
+def _check(neuron: Neuron, name: str) -> None:
+    decay = getattr(neuron, "decay", None)
+    needed = type(neuron).values is Neuron.values
+    if (needed or decay is not None) and not (isinstance(decay, Tensor) and decay.ndim == 0):
+        unless = ", unless it has `values` and dynamics of its own" if decay is None else ""
+        raise ConfigError(f"neuron '{name}': its attribute `decay` must be a scalar tensor{unless}.")
+    values = neuron.values()
+    if set(values) != set(neuron.axes):
+        raise ConfigError(
+            f"neuron '{name}': `values` has {sorted(values)}, but `axes` describes {sorted(neuron.axes)}."
+        )
+    sizes = {"T": neuron.time_steps, "C": neuron.channels}
+    for key, axes in neuron.axes.items():
+        if axes not in ("", "C", "T", "TC"):
+            continue
+        full = tuple(sizes[axis] for axis in axes)
+        allowed = {full, full[:-1] if axes.endswith("C") else full}
+        if tuple(values[key].shape) not in allowed:
+            shapes = " or ".join(str(list(shape)) for shape in sorted(allowed))
+            raise ConfigError(
+                f"neuron '{name}': its value '{key}' has shape {list(values[key].shape)}; its axes '{axes}' ask for "
+                f"{shapes}."
+            )

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from gradspike.registry import Strict
 from gradspike.touches import Touches
 
 
 class NeuronConfig(Strict):
-    """Options of every neuron. `detach_reset` cuts the gradient through the reset factor (1 - s[t-1])."""
+    """Options of every neuron.
+
+    `detach_reset` cuts the gradient through the reset. `gradient: sltt` drops the terms that cross time steps (Meng et
+    al., ICCV 2023); `bptt` keeps them. `fires` says whether a potential that equals the threshold fires.
+    """
 
     touches: ClassVar[Touches] = Touches.RESULT
 
     name: str
     detach_reset: bool = False
+    gradient: Literal["bptt", "sltt"] = "bptt"
+    fires: Literal["at_threshold", "above_threshold"] = "at_threshold"
+
+
+class LeakyConfig(NeuronConfig):
+    """Options of neurons with a leak. `decay` is tau, the fraction of the potential that remains after one step.
+
+    `reset: hard` sets the potential to `v_reset`, where it also starts and decays to; `soft` subtracts the threshold.
+    `decay_input` multiplies the current by 1 - tau.
+    """
+
+    decay: float = Field(default=0.2, gt=0, lt=1)
+    reset: Literal["hard", "soft"] = "hard"
+    v_reset: float = 0.0
+    decay_input: bool = False
+
+    @model_validator(mode="after")
+    def _v_reset_is_used(self) -> Self:
+        if self.reset == "soft" and self.v_reset != 0:
+            raise ValueError(f"v_reset={self.v_reset:g}: reset=soft subtracts the threshold and has no such value")
+        return self

@@ -6,27 +6,20 @@ import math
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gradspike.neurons.base import Neuron
-from gradspike.neurons.options import NeuronConfig
+from gradspike.neurons.leaky import Leaky
+from gradspike.neurons.options import LeakyConfig
 
 
-class PlifConfig(NeuronConfig):
-    """`decay` is the initial value of tau."""
-
-    decay: float = Field(default=0.2, gt=0, lt=1)
-
-
-class PLIF(Neuron):
+class PLIF(Leaky):
     """One learned logit per layer: tau = sigmoid(w), initially w = -log(1 / decay - 1)."""
 
-    Config: ClassVar[type[PlifConfig]] = PlifConfig
+    Config: ClassVar[type[LeakyConfig]] = LeakyConfig
 
-    def __init__(self, config: PlifConfig) -> None:
-        super().__init__()
+    def __init__(self, config: LeakyConfig, time_steps: int, channels: int, v_threshold: float) -> None:
+        super().__init__(config, time_steps, channels, v_threshold)
         self.decay_logit = nn.Parameter(torch.tensor(-math.log(1 / config.decay - 1)))
 
     @property

@@ -21,13 +21,15 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from gradspike.engine.formulas import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted, inverse_std
 from gradspike.engine.fused import FusedEngine, Kernels
+from gradspike.engine.norm_formulas import inverse_std
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
 from gradspike.engine.registry import triton_problem
 from gradspike.engine.triton import kernels as triton_kernels
 from gradspike.engine.triton import surrogates as triton_surrogates
 from gradspike.engine.triton.tiling import Tiling, power_of_2
 from gradspike.errors import UserError
+from gradspike.neurons.base import State
 from gradspike.surrogate import SURROGATES
 
 MOST_STEPS = 32
@@ -39,7 +41,8 @@ steps it takes 40 s and registers run out. Beyond this limit, compiled kernels a
 class TritonKernels:
     """The functions of `formulas` as Triton kernels.
 
-    Surrogates outside `SURROGATES` and very many steps have none; compiled kernels are used for them.
+    Surrogates outside `SURROGATES`, neurons other than the standard one, and very many steps have none; compiled
+    kernels are used for them.
 
     Attributes:
         tile: values of a full tile, a power of 2.
@@ -61,7 +64,7 @@ class TritonKernels:
         """See `formulas.forward`. The values of `shifts` are not used: sums here are Welford's."""
         if not _has_kernels(spec):
             return _compiled().forward(inputs, shifts, spec)
-        y, affine, decay, thresholds, widths = inputs
+        y, affine, thresholds, widths, (decay,), _ = inputs
         mean = variance = None
         moments = shifts is not None
         if spec.norm == "batch" and affine.mean is None:
@@ -92,17 +95,18 @@ class TritonKernels:
         return Fired(spikes, mean, variance, u_mean, u_variance)
 
     def advance(
-        self, y: Tensor, previous: Step | None, affine: Affine, decay: Tensor, spec: Spec
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, y: Tensor, previous: Step | None, affine: Affine, values: tuple[Tensor, ...], spec: Spec
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
         """See `formulas.advance`. The previous u is overwritten."""
         if not _has_kernels(spec):
-            return _compiled().advance(y, previous, affine, decay, spec)
+            return _compiled().advance(y, previous, affine, values, spec)
+        (decay,) = values
         tiling = self._tiling(y, spec, summed=True)
         spikes: Tensor | None = None
         if previous is None:
             u, threshold, width = y.new_empty(y.shape[1:], dtype=decay.dtype), decay, decay
         else:
-            u, threshold, width, spikes = previous
+            u, threshold, width, spikes, *_ = previous
         partials = decay.new_empty(3, tiling.programs, 1)
         threshold, width = threshold.contiguous(), width.contiguous()
         _launch(
@@ -117,14 +121,14 @@ class TritonKernels:
             **tiling.constants,
         )
         mean, squares = _pooled(partials, divide=False)
-        return u, mean.view(()), squares.view(())
+        return u, mean.view(()), squares.view(()), ()
 
     def finish(self, last: Step, spec: Spec) -> None:
         """See `formulas.finish`."""
         if not _has_kernels(spec):
             _compiled().finish(last, spec)
             return
-        u, threshold, width, spikes = last
+        u, threshold, width, spikes, *_ = last
         tiling = self._tiling(u[None], spec, summed=False)
         threshold, width = threshold.contiguous(), width.contiguous()
         _launch(
@@ -140,7 +144,7 @@ class TritonKernels:
         """See `formulas.backward`."""
         if not _has_kernels(spec):
             return _compiled().backward(inputs, arriving, spec, wanted)
-        y, affine, decay, thresholds, widths = inputs
+        y, affine, thresholds, widths, (decay,), _ = inputs
         rows = _Rows.of(spec, wanted)
         thresholds, widths = thresholds.contiguous(), widths.contiguous()
         grad_y = torch.empty_like(y)
@@ -203,7 +207,7 @@ class _Rows:
         count = 0
         for name, needed, length in (
             ("affine", spec.norm == "batch" or (spec.norm == "given" and wanted.affine), 2),
-            ("decay", wanted.decay and spec.time_steps > 1, 1),
+            ("decay", wanted.values[0] and spec.time_steps > 1, 1),
             ("thresholds", wanted.thresholds, spec.time_steps),
             ("widths", wanted.widths, spec.time_steps),
         ):
@@ -222,7 +226,7 @@ class _Rows:
     ) -> Gradients:
         """All gradients, from the gradient of y and the sums [rows, C]."""
         gain = bias = thresholds = widths = None
-        decay = torch.zeros_like(inputs.decay) if wanted.decay else None
+        decay = torch.zeros_like(inputs.decay) if wanted.values[0] else None
         if sums is not None:
             if self.affine >= 0 and inputs.affine.inverse is not None:
                 bias, gain = sums[self.affine], sums[self.affine + 1] * inputs.affine.inverse
@@ -232,7 +236,7 @@ class _Rows:
                 thresholds = _sum_like(sums[self.thresholds : self.thresholds + spec.time_steps], inputs.thresholds)
             if self.widths >= 0:
                 widths = _sum_like(sums[self.widths : self.widths + spec.time_steps], inputs.widths)
-        return Gradients(grad_y, gain, bias, decay, thresholds, widths)
+        return Gradients(grad_y, gain, bias, thresholds, widths, (decay,))
 
 
 def _launch(kernel: Any, tiling: Tiling, *arguments: Any, dtype: torch.dtype, **constants: Any) -> None:
@@ -287,6 +291,8 @@ def _sum_like(sums: Tensor, like: Tensor) -> Tensor:
 
 def _has_kernels(spec: Spec) -> bool:
     name = spec.surrogate.name
+    if spec.rules is not None:
+        return False
     ours = name in triton_surrogates.NAMES and SURROGATES.get(name) == spec.surrogate
     return ours and spec.time_steps <= MOST_STEPS
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from gradspike.engine.formulas import Spec
+from gradspike.engine.records import Spec
 
 WIDEST = 128
 """Maximum channels in a tile of rows: a whole cache line in any dtype."""
