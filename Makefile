@@ -46,6 +46,9 @@ test-gpu: $(READY)  ## tests that need a CUDA device
 test-null-gpu: $(READY)  ## CUDA code paths on a simulated device without kernels; skipped if it cannot be built
 	@$(PY) -m pytest -q -m nullgpu
 
+compatibility: $(READY)  ## write docs/compatibility.md: which method runs with which neuron
+	@$(PY) tests/helpers/compatibility.py --write
+
 bench: $(READY)  ## time per training step, compared with the ReLU twin
 	@$(PY) benchmarks/step.py
 

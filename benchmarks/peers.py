@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,24 +37,91 @@ def version(package: str) -> str | None:
 class _SpikingJellyLayer(nn.Module):
     def __init__(self, norm: nn.Module, layer: SpikingNorm, width: float) -> None:
         super().__init__()
-        from spikingjelly.activation_based import neuron, surrogate
+        from spikingjelly.activation_based import surrogate
 
         self.norm = norm
         self.time_steps = layer.time_steps
-        self.lif = neuron.LIFNode(
-            tau=1 / (1 - float(layer.neuron.decay)),
-            decay_input=False,
-            v_threshold=layer.v_threshold,
-            v_reset=0.0,
-            surrogate_function=surrogate.PiecewiseQuadratic(alpha=1 / width),
-            detach_reset=layer.detach_reset,
-            step_mode="m",
-        )
+        shape = surrogate.PiecewiseQuadratic(alpha=1 / width)
+        self.node = SPIKINGJELLY_NEURONS[layer.neuron.config.name](layer, shape)
 
     def forward(self, y: Tensor, static: bool = False) -> Tensor:
         assert not static
-        self.lif.reset()
-        return self.lif(self.norm(y).unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+        if hasattr(self.node, "reset"):
+            self.node.reset()
+        return self.node(self.norm(y).unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+
+
+def _leaky(name: str, time_constant: str = "tau", **options: Any) -> Callable[[SpikingNorm, Any], nn.Module]:
+    """A constructor of SpikingJelly's class `name`, with the options of our layer."""
+
+    def make(layer: SpikingNorm, shape: Any) -> nn.Module:
+        from spikingjelly.activation_based import neuron
+
+        leak = {time_constant: 1 / (1 - float(layer.neuron.decay))} if time_constant else {}
+        return getattr(neuron, name)(
+            **leak,
+            **options,
+            v_threshold=layer.v_threshold,
+            surrogate_function=shape,
+            detach_reset=layer.neuron.config.detach_reset,
+            step_mode="m",
+        )
+
+    return make
+
+
+def _ilif(layer: SpikingNorm, _shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    tau = 1 / (1 - float(layer.neuron.decay))
+    return neuron.ILIFNode(tau=tau, v_threshold=layer.v_threshold, step_mode="m")
+
+
+def _clif(layer: SpikingNorm, _shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    tau = 1 / (1 - float(layer.neuron.decay))
+    return neuron.ComplementaryLIFNode(tau=tau, v_threshold=layer.v_threshold, step_mode="m")
+
+
+def _glif(layer: SpikingNorm, shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    return neuron.GatedLIFNode(T=layer.time_steps, inplane=layer.channels, surrogate_function=shape)
+
+
+def _psn(layer: SpikingNorm, shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    return neuron.PSN(layer.time_steps, shape)
+
+
+def _masked_psn(layer: SpikingNorm, shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    options = layer.neuron.config
+    return neuron.MaskedPSN(options.k, layer.time_steps, options.mask, shape, step_mode="m")
+
+
+def _sliding_psn(layer: SpikingNorm, shape: Any) -> nn.Module:
+    from spikingjelly.activation_based import neuron
+
+    return neuron.SlidingPSN(layer.neuron.config.k, surrogate_function=shape, step_mode="m")
+
+
+SPIKINGJELLY_NEURONS: dict[str, Callable[[SpikingNorm, Any], nn.Module]] = {
+    "if": _leaky("IFNode", "", v_reset=0.0),
+    "lif": _leaky("LIFNode", decay_input=False, v_reset=0.0),
+    "plif": _leaky("ParametricLIFNode", "init_tau", decay_input=False, v_reset=0.0),
+    "klif": _leaky("KLIFNode", decay_input=True, v_reset=0.0),
+    "clif": _clif,
+    "glif": _glif,
+    "ilif": _ilif,
+    "psn": _psn,
+    "masked_psn": _masked_psn,
+    "sliding_psn": _sliding_psn,
+}
+"""SpikingJelly's neurons by our names."""
 
 
 class _SnnTorchLayer(nn.Module):

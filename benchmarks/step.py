@@ -2,6 +2,7 @@
 
     python benchmarks/step.py
     python benchmarks/step.py --networks resnet19 --methods fixed_sg,psg --settings all --rounds 15
+    python benchmarks/step.py --neurons clif,glif,psn
     python benchmarks/step.py --write docs/performance.md
 
 Candidates: the ReLU twin, plain and through torch.compile (the faster one is 1.00); ours, each engine with each method;
@@ -39,6 +40,7 @@ from gradspike.cli.reporting import reporting_errors
 from gradspike.engine.registry import ENGINES, triton_problem
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.methods.registry import METHODS
+from gradspike.neurons.registry import NEURONS
 from gradspike.terminal.tables import console
 from step_table import Measured, check_page, cpu_name, markdown, setting_named, table, write_page
 from step_worker import Candidate, Network, Setting
@@ -60,6 +62,12 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="choose from " + ", ".join(NETWORKS))
     parser.add_argument(
         "--methods", default="fixed_sg,mpd_agl,ds_atgo", help="choose from " + ", ".join(METHODS.names())
+    )
+    parser.add_argument(
+        "--neurons",
+        default="",
+        help="also measure the fastest engine and SpikingJelly with these neurons and fixed_sg; choose from "
+        + ", ".join(NEURONS.names()),
     )
     parser.add_argument(
         "--settings", default="fp32-contiguous,bf16-channels_last", help=f"choose from {', '.join(SETTINGS)}; or all"
@@ -86,6 +94,7 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     options.networks = chosen("networks", options.networks, NETWORKS)
     options.methods = chosen("methods", options.methods, METHODS.names())
+    options.neurons = chosen("neurons", options.neurons, NEURONS.names()) if options.neurons else []
     options.settings = SETTINGS if options.settings == "all" else chosen("settings", options.settings, SETTINGS)
     if options.engines is not None:
         options.engines = chosen("engines", options.engines, ENGINES)
@@ -129,6 +138,10 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
     if options.compile:
         ours.append(replace(best, name=f"{best.name}, trainer.compile", compiled=True))
     found += [*ours, replace(best, name=f"{best.name}, still image", still=True)]
+    for neuron in options.neurons:
+        found.append(Candidate(f"ours, {best.engine}, fixed_sg, {neuron}", "ours", best.engine, neuron=neuron))
+        if options.peers and neuron in peers.SPIKINGJELLY_NEURONS:
+            found.append(Candidate(f"SpikingJelly, {neuron}", "spikingjelly", neuron=neuron, backend="torch"))
     found.append(Candidate("one autograd function a step", "research_code"))
     if options.peers:
         for backend in peers.SPIKINGJELLY_BACKENDS[device]:

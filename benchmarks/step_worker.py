@@ -60,6 +60,8 @@ class Candidate:
     kind: str
     engine: str = "eager"
     method: str = "fixed_sg"
+    neuron: str = ""
+    """Empty: lif with fixed_sg, else the default one."""
     compiled: bool = False
     """torch.compile of the whole network."""
     still: bool = False
@@ -208,7 +210,8 @@ def configuration(network: Network, candidate: Candidate) -> Any:
 
     words = [*network.words, f"model.width={network.width}", f"time_steps={network.time_steps}", "recipe=none"]
     words += [f"method={candidate.method}", f"engine={candidate.engine}", "optimizer=sgd", "optimizer.lr=0.01"]
-    words += ["neuron=lif"] if candidate.method == "fixed_sg" else []
+    neuron = candidate.neuron or ("lif" if candidate.method == "fixed_sg" else "")
+    words += [f"neuron={neuron}"] if neuron else []
     words += [f"method.width={FIXED_SG_WIDTH}"] if candidate.method == "fixed_sg" else []
     words += ["model.activation=relu"] if candidate.kind == "relu" else []
     return load_config(words)

@@ -5,6 +5,8 @@ It runs on any set of kernels: the `formulas` themselves, or their `compiled` or
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -35,6 +37,8 @@ from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron, State
 from gradspike.norms.base import ChannelNorm
 from gradspike.norms.synced import norm_gradient, statistics_terms
+
+log = logging.getLogger(__name__)
 
 PART = 16384
 """Maximum values of one step in a part, so that parts of several tensors fit in a core's cache together."""
@@ -71,10 +75,11 @@ class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
     The reference engine computes rare cases: returning the potential itself, normalising a single value per channel,
-    compiling the whole network, and counting operations.
+    compiling the whole network, counting operations, and more than `most_steps` time steps, with a warning.
     """
 
     kernels: Kernels
+    most_steps: int | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedEngine:
         """Copied layers share the kernels, which have no state of a layer."""
@@ -96,6 +101,9 @@ class FusedEngine:
         measures = method.measures(facts)
         unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
         rare = options.keep_membrane or single or unsplit or not x.numel()
+        if self.most_steps is not None and facts.time_steps > self.most_steps:
+            _tell_of_many_steps(facts.time_steps, self.most_steps)
+            rare = True
         if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, neuron, method, facts, options, norm)
         if norm is not None and not norm.fusible:
@@ -297,6 +305,16 @@ def _adapted(
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
     return fired, Inputs(y, affine, thresholds, widths, values)
+
+
+@functools.cache
+def _tell_of_many_steps(time_steps: int, most_steps: int) -> None:
+    log.warning(
+        "T = %d: kernels unroll all time steps, and with more than %d they would compile for minutes. Layers run on "
+        "the reference engine, as with engine=eager.",
+        time_steps,
+        most_steps,
+    )
 
 
 def is_watched() -> bool:

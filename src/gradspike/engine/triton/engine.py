@@ -34,15 +34,15 @@ from gradspike.surrogate import SURROGATES
 
 MOST_STEPS = 32
 """Kernels unroll all steps and keep their potentials in registers. With 24 steps a kernel compiles in seconds; with 48
-steps it takes 40 s and registers run out. Beyond this limit, compiled kernels are used."""
+steps it takes 40 s and registers run out. Beyond this limit, layers run on the reference engine."""
 
 
 @dataclass(frozen=True)
 class TritonKernels:
     """The functions of `formulas` as Triton kernels.
 
-    Surrogates outside `SURROGATES`, neurons other than the standard one, and very many steps have none; compiled
-    kernels are used for them.
+    Surrogates outside `SURROGATES` and neurons other than the standard one have none; compiled kernels are used for
+    them.
 
     Attributes:
         tile: values of a full tile, a power of 2.
@@ -293,8 +293,7 @@ def _has_kernels(spec: Spec) -> bool:
     name = spec.surrogate.name
     if spec.rules is not None:
         return False
-    ours = name in triton_surrogates.NAMES and SURROGATES.get(name) == spec.surrogate
-    return ours and spec.time_steps <= MOST_STEPS
+    return name in triton_surrogates.NAMES and SURROGATES.get(name) == spec.surrogate
 
 
 @functools.cache
@@ -308,4 +307,4 @@ def _dtype(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-run = FusedEngine(TritonKernels())
+run = FusedEngine(TritonKernels(), MOST_STEPS)

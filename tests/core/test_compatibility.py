@@ -1,0 +1,99 @@
+"""The product of methods, neurons and norms: each is refused with a sentence, or trains alike on the engines."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradspike.methods.registry import METHODS
+from gradspike.neurons.registry import NEURONS
+from gradspike.norms.registry import NORMS
+from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.training.probe.quantities import layer_statistics
+from helpers.compatibility import PAGE, layer_of, page, refusal
+from helpers.engines import ENGINES, compiled_slowly
+
+PAIRS = list(itertools.product(METHODS.names(), NEURONS.names()))
+
+
+def trained(layer: SpikingNorm, seed: int) -> dict[str, Tensor]:
+    """Spikes, gradients and state of one training step, with equal random numbers."""
+    torch.manual_seed(seed)
+    y = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+    layer.zero_grad()
+    with collect_losses() as extra:
+        spikes = layer(y)
+    weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    ((spikes * weights).sum() + extra.mean()).backward()
+    assert y.grad is not None
+    grads = {f"grad {name}": p.grad for name, p in layer.named_parameters() if p.grad is not None}
+    assert grads.keys() == {f"grad {name}" for name, p in layer.named_parameters()}
+    return {"spikes": spikes.detach(), "y": y.grad, **grads, **{k: v.clone() for k, v in layer.state_dict().items()}}
+
+
+@pytest.mark.parametrize("norm", NORMS.names())
+@pytest.mark.parametrize("neuron", NEURONS.names())
+def test_every_method_trains_or_is_refused(neuron: str, norm: str) -> None:
+    """Eager and the formulas agree; a state dict restores the layer; inspecting it changes nothing."""
+    refused = 0
+    for method in METHODS.names():
+        if refusal(method, neuron, norm):
+            refused += 1
+            continue
+        layer = layer_of(method, neuron, norm).double()
+        twin = copy.deepcopy(layer)
+        twin._run = ENGINES["formulas"]
+        for seed in (0, 1):
+            expected, actual = trained(layer, seed), trained(twin, seed)
+            for key, value in expected.items():
+                assert value.isfinite().all(), (method, key)
+                torch.testing.assert_close(actual[key], value, rtol=1e-9, atol=1e-11, msg=lambda t, k=key: f"{k}: {t}")
+        fresh = layer_of(method, neuron, norm).double()
+        fresh.load_state_dict(layer.state_dict())
+        y = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        before = {key: value.clone() for key, value in layer.state_dict().items()}
+        statistics = layer_statistics(layer.inspect(y))
+        assert all(value.isfinite().all() for value in statistics.values()), method
+        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items()), method
+        assert torch.equal(layer.eval()(y), fresh.eval()(y)), method
+    assert refused < len(METHODS.names())
+
+
+COMPILED = [("fixed_sg", "glif"), ("fixed_sg", "psn"), ("ds_atgo", "clif"), ("fixed_sg", "trsg")]
+
+
+@pytest.mark.parametrize(("method", "neuron"), COMPILED)
+def test_the_compiled_engine_agrees(method: str, neuron: str) -> None:
+    """One of each kind: values per step and channel, all steps at once, measured with two states, the last state."""
+    layer = layer_of(method, neuron, "tdbn").double()
+    twin = copy.deepcopy(layer)
+    twin._run = ENGINES["compiled"]
+    expected, actual = trained(layer, 0), trained(twin, 0)
+    for key, value in expected.items():
+        torch.testing.assert_close(actual[key], value, rtol=1e-9, atol=1e-11, msg=lambda t, k=key: f"{k}: {t}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "neuron"), PAIRS)
+def test_the_compiled_engine_agrees_for_every_pair(method: str, neuron: str) -> None:
+    if refusal(method, neuron, "tdbn"):
+        return
+    test_the_compiled_engine_agrees(method, neuron)
+
+
+@compiled_slowly
+def test_the_input_may_be_the_same_at_every_step(engine: object) -> None:
+    """A still image is fed once; the result is that of T copies, for every neuron."""
+    y = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for neuron in NEURONS.names():
+        layer = layer_of("fixed_sg", neuron, "tdbn").double().eval()
+        layer._run = engine  # type: ignore[assignment]
+        assert torch.equal(layer(y, static=True), layer(torch.cat([y] * 3))), neuron
+
+
+def test_the_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make compatibility`"
