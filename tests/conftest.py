@@ -15,22 +15,34 @@ import pytest
 # torch.compile imports setuptools, which refuses to be imported once something has imported pip.
 import setuptools  # noqa: F401
 
+from gradspike.config import compose
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from helpers.command import ROOT, TINY
+from helpers.composed import compose_once
 
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gradspike-tests-")  # parts trained with; see config.trust
 
-# The files with the longest tests and groups come first, so that no process waits long for another's last one.
-LONGEST = ("test_sweep_runs.py", "test_ranks.py", "test_engine_triton.py", "test_docs.py", "test_bench_step.py")
+compose.compose_plain = compose_once(compose.compose_plain)
+
+# The files with the longest tests and groups come first, the longest of all at the head, so that no process waits long
+# for another's last one.
+LONGEST = ("test_sweep_runs.py", "test_ranks.py", "test_engine_triton.py", "test_wheel.py", "test_together.py")
+LONGEST += ("test_docs.py", "test_exhausted.py", "test_prepare.py", "test_bench_step.py", "test_landscape.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest tests first."""
-    items.sort(key=lambda item: group_of(item.nodeid) not in SHARED and item.path.name not in LONGEST)
+
+    def place(item: pytest.Item) -> int:
+        if group_of(item.nodeid) in SHARED:
+            return 0
+        return 1 + (LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,7 +68,7 @@ def group_of(nodeid: str) -> str:
     """The group of a test, which runs in one process: what its tests share is made once."""
     file = nodeid.partition("::")[0]
     text = text_of(file)
-    if 'scope="module"' in text:
+    if 'scope="module"' in text or "fork_server(**" in text:  # a server of its own takes seconds to start
         return file
     if re.search(r"[\[-]compiled[\]-]", nodeid):
         return "compiled"
@@ -105,6 +117,19 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
     run = ENGINES[request.param]
     monkeypatch.setattr("gradspike.spiking_norm.load_engine", lambda name: run)
     return run
+
+
+@pytest.fixture
+def compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engine=compiled compute its formulas as they are: the same tensors are kept, and no kernel is compiled."""
+    from gradspike import spiking_norm
+    from helpers.engines import ENGINES
+
+    load = spiking_norm.load_engine
+    monkeypatch.setattr("gradspike.training.build.choose_engine", lambda name, device: name)
+    monkeypatch.setattr(
+        spiking_norm, "load_engine", lambda name: ENGINES["formulas"] if name == "compiled" else load(name)
+    )
 
 
 @pytest.fixture(scope="session")

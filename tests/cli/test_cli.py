@@ -10,7 +10,7 @@ import pytest
 from gradspike.cli.hydra import help_text
 from gradspike.config.compose import CONF_DIR
 from gradspike.methods.registry import METHODS
-from helpers.command import IMPORT_TIMES, ROOT, command, imported
+from helpers.command import IMPORT_TIMES, ROOT, command, here, imported
 from helpers.forks import fork_server
 
 
@@ -49,11 +49,11 @@ def test_mistakes_are_answered_before_anything_heavy_isimported(tmp_path: Path) 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_refusals(words: list[str], code: int, said: str, tmp_path: Path) -> None:
-    result = command("train", f"runs_dir={tmp_path / 'runs'}", *words)
-    assert result.returncode == code, result.stderr
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
+def test_refusals(words: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, _, error = here(["train", f"runs_dir={tmp_path / 'runs'}", *words], capsys)
+    assert found == code, error
+    assert said in error
+    assert "Traceback" not in error
     assert not list((tmp_path / "runs").glob("2*"))
 
 

@@ -14,7 +14,7 @@ from gradspike.__main__ import COMMANDS, main
 from gradspike.cli.arguments import Command, checked_file, take_config_dir
 from gradspike.errors import ConfigError, UserError
 from gradspike.registry import Strict
-from helpers.command import IMPORT_TIMES, ROOT, command, execute, imported
+from helpers.command import IMPORT_TIMES, ROOT, command, execute, here, imported
 from helpers.forks import fork_server
 
 HEAVY = {"torch", "lightning", "numpy", "wandb", "optuna", "tonic", "timm", "matplotlib"}
@@ -152,14 +152,14 @@ def own_options(tmp_path: Path) -> Path:
     [
         (["train", "model=small", "--cfg", "job"], "width: 4"),
         (["train", "--help"], " small "),
-        (["describe", "model=small", "dataset=digits"], "spiking_cnn"),
+        (["describe", "model=small", "dataset=digits", "engine=eager"], "spiking_cnn"),
         (["prepare", "model=small", "dataset=digits", "data_dir=DATA"], "data set   digits"),
         (["sweep", "SWEEP", "--dry-run"], "lab)/conf"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
 def test_the_folder_is_taken_by_every_command_that_composes(
-    own_options: Path, tmp_path: Path, words: list[str], said: str
+    own_options: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     sweep = tmp_path / "s.yaml"
     sweep.write_text(
@@ -169,10 +169,10 @@ def test_the_folder_is_taken_by_every_command_that_composes(
     (tmp_path / "data").mkdir()
     given = [word.replace("DATA", str(tmp_path / "data")).replace("SWEEP", str(sweep)) for word in words]
     for flags in (["--config-dir", str(own_options)], [f"-cd={own_options}"]):
-        result = command(*given, *flags)
-        assert result.returncode == 0, result.stderr
-        assert said in result.stdout
-    assert command(*given, "--config-dir", str(tmp_path / "no")).returncode == 2
+        code, printed, error = here([*given, *flags], capsys)
+        assert code == 0, error
+        assert said in printed
+    assert here([*given, "--config-dir", str(tmp_path / "no")], capsys)[0] == 2
 
 
 @pytest.mark.parametrize("name", ["evaluate", "landscape", "compare", "dashboard"])

@@ -10,7 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from gradspike.data.preview import draw_preview
 from gradspike.data.sets.image_folder import ImageFolder
 from gradspike.data.source import Samples
 from gradspike.errors import UserError
-from helpers.command import GRADSPIKE, ROOT, command, execute
+from helpers.command import GRADSPIKE, ROOT, execute, here
 from helpers.data_samples import encoded, pack, pixels, write_class_folders
 from helpers.limits import no_file_may_grow
 
@@ -46,8 +46,18 @@ def words(pets: Path, *more: str) -> list[str]:
     ]
 
 
-def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path) -> None:
-    result = command("prepare", *words(pets, "workers=1", "verify=true", f"preview={pets.parent / 'p.png'}"))
+class Printed(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def prepared(capsys: pytest.CaptureFixture[str], *words: str) -> Printed:
+    return Printed(*here(["prepare", *words], capsys))
+
+
+def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = prepared(capsys, *words(pets, "workers=1", "verify=true", f"preview={pets.parent / 'p.png'}"))
     assert result.returncode == 0, result.stderr
     (folder,) = (path for path in (pets.parent / "prepared").glob("image_folder-*") if "split" not in path.name)
     for line in (
@@ -60,33 +70,33 @@ def test_a_set_is_prepared_summed_up_checked_and_drawn(pets: Path) -> None:
         assert line in result.stdout
     with Image.open(pets.parent / "p.png") as picture:
         assert picture.width > 600
-    again = command("prepare", *words(pets))
+    again = prepared(capsys, *words(pets))
     assert again.returncode == 0
     assert "Preparing" not in again.stdout
     assert "left out" not in again.stdout
 
 
-def test_bad_files_end_it_or_are_listed(pets: Path) -> None:
+def test_bad_files_end_it_or_are_listed(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(pets, "a") as file:
         file.writestr("train/ant/zz.png", b"words")
-    refused = command("prepare", *words(pets))
+    refused = prepared(capsys, *words(pets))
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert f"{pets}/train/ant/zz.png: is not a PNG" in refused.stderr
-    skipped = command("prepare", *words(pets, "dataset.on_bad_file=skip"))
+    skipped = prepared(capsys, *words(pets, "dataset.on_bad_file=skip"))
     assert skipped.returncode == 0
     assert "left out   1 " in skipped.stdout
     assert f"  {pets}/train/ant/zz.png: is not a PNG" in skipped.stdout
 
 
-def test_a_changed_byte_is_found_by_verify(pets: Path) -> None:
+def test_a_changed_byte_is_found_by_verify(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ImageFolderConfig(source=str(pets), image_size=32, classes=3)
     ImageFolder(config, 4, pets.parent).load()
     inputs = next((pets.parent / "prepared").glob("image_folder-*/inputs.npy"))
     with inputs.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\0")
-    result = command("prepare", *words(pets, "verify=true"))
+    result = prepared(capsys, *words(pets, "verify=true"))
     assert result.returncode == 1
     assert f"{inputs.parent} is damaged: inputs.npy" in result.stderr
 
@@ -138,12 +148,12 @@ def test_mistakes_and_help_need_nothing_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of 1,000 small images, then 200 that take long enough to decode for a signal to come in time."""
+    """A part of 1,000 small images, then 100 slow enough to decode that a signal arrives in time."""
     archive = tmp_path_factory.mktemp("large") / "large.zip"
     small, large = (encoded(np.full((size, size, 3), 90, dtype=np.uint8), "JPEG") for size in (32, 1200))
     with zipfile.ZipFile(archive, "w") as file:
-        for number in range(1200):
-            split = "test" if number == 1199 else "train"
+        for number in range(1100):
+            split = "test" if number == 1099 else "train"
             file.writestr(f"{split}/a/{number:04d}.jpg", small if number < 1000 else large)
     return archive
 

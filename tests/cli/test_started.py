@@ -54,7 +54,7 @@ def copy_of_the_checkout(folder: Path) -> Path:
 
 
 def next_command(program: list[str], cwd: Path, **environment: str) -> str:
-    """The command that a process started in this way prints for its user."""
+    """The command that a process started this way prints for the user."""
     code = "from gradspike.started import typed_command; print(typed_command('evaluate', 'run=x'))"
     file = cwd / "src" / "gradspike" / "tools" / "compare" / "command.py"
     file.write_text(f"def compare(words):\n    {code}\n    return 0\n")

@@ -103,7 +103,7 @@ def test_a_rank_that_is_no_number_is_refused_at_once(tiny: Callable[..., list[st
 
 
 def test_empty_variables_do_not_hurt_a_training(tiny: Callable[..., list[str]]) -> None:
-    """Importing Lightning fails where RANK is empty, and libgomp complains about an empty OMP_NUM_THREADS."""
+    """Importing Lightning fails if RANK is empty, and libgomp complains about an empty OMP_NUM_THREADS."""
     empty = dict.fromkeys(("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "MASTER_PORT", "OMP_NUM_THREADS"), "")
     # torchmetrics imports matplotlib.
     result = command("train", *tiny("trainer.max_epochs=1"), **empty, MPLBACKEND="none such")

@@ -54,7 +54,7 @@ Write = Callable[[str, str], str]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Write:
-    """Write a module that can be imported in this test only; returns its name."""
+    """Write a module that only this test can import. Returns its name."""
     made: list[str] = []
 
     def written(name: str, text: str) -> str:
@@ -222,7 +222,7 @@ def test_a_changed_file_is_read_again(write: Write) -> None:
 )
 def test_what_cannot_be_read_is_imported(write: Write, text: str) -> None:
     module = write("rule", text)
-    if "START" in text and "START = " not in text:  # neither way works, and the import says why
+    if "START" in text and "START = " not in text:  # neither way works; the import error gives the reason
         with pytest.raises(ConfigError, match=rf"{module}\.py, line 13: NameError: name 'START' is not defined"):
             METHODS.config_class(f"{module}:Rule")
         return
@@ -267,7 +267,7 @@ def test_an_error_in_a_file_that_the_file_imports_names_that_file(write: Write) 
     module = write(
         "rule", f"import {helper}\n" + HEAD.replace("from __future__ import annotations\n", "") + PLAIN + RULE
     )
-    early = METHODS.config_class(f"{module}:Rule")  # needs nothing of the helper
+    early = METHODS.config_class(f"{module}:Rule")  # uses nothing from the helper
     with pytest.raises(ConfigError, match=rf"{helper}\.py, line 3: NameError"):
         build_method(early(name=f"{module}:Rule"), time_steps=2, channels=3)
 

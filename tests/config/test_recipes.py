@@ -45,7 +45,7 @@ def composed(name: str, *more: str) -> ExperimentConfig:
 
 
 def edited(config: ExperimentConfig, values: dict[str, Any]) -> ExperimentConfig:
-    """The configuration with dotted keys set, as the command line would; much faster than composing it again."""
+    """The configuration with dotted keys set as on the command line; much faster than composing it again."""
     plain = config.plain()
     for key, value in values.items():
         *sections, last = key.split(".")
@@ -79,7 +79,7 @@ def test_recipe_is_picked_and_wins_over_data_set_and_groups(name: str) -> None:
     values = dict(flat(config.plain()))
     assert {key: values[key] for key, _ in flat(settings(name))} == dict(flat(settings(name)))
     assert set(settings(name)) >= {"time_steps", "trainer", "dataset", "loss", "optimizer", "scheduler", "norm"}
-    assert ("method" in settings(name)) == name.startswith("fixed_sg")  # so that a recipe serves other methods too
+    assert ("method" in settings(name)) == name.startswith("fixed_sg")  # so a recipe works for other methods too
     assert config.dataset.model_dump()["val_fraction"] == 0
     method, dataset, _ = parts(name)
     assert load_config([f"method={method}", f"dataset={dataset}"]) == config
@@ -226,7 +226,7 @@ def test_messages_at_the_start() -> None:
 
 
 def test_recipe_of_ones_own(tmp_path: Path) -> None:
-    """A recipe in the user's folder: chosen, refused with a conflicting group, its numbers matched by conditions."""
+    """A user's recipe: chosen, refused with a conflicting group, its numbers matched by conditions."""
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "lsg_digits_spiking_cnn.yaml").write_text(
         "# @package _global_\n"

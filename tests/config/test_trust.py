@@ -1,4 +1,4 @@
-"""Code that only a run's record names is not executed before the user says so."""
+"""Code named only by a run's record is not executed until the user allows it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Mine(FixedSg):
 
 @pytest.fixture
 def executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file that the foreign code would make."""
+    """The file that the foreign code would create."""
     mark = tmp_path / "executed"
     (tmp_path / f"{MODULE}.py").write_text(SOURCE.format(mark=str(mark)))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -90,7 +90,7 @@ def test_what_the_user_says_or_has_trained_with_is_read(
     run: RunFolder, executed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for command in (evaluate, landscape):
-        with pytest.raises(UserError) as error:  # the checkpoint is empty, which is found later
+        with pytest.raises(UserError) as error:  # the checkpoint is empty, which is detected later
             command([f"run={run.path}", "--trust"])
         assert "--trust" not in str(error.value)
         monkeypatch.setattr(trust, "_all", False)

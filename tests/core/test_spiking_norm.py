@@ -61,7 +61,7 @@ def test_a_still_input_gives_the_numbers_of_the_repeated_one(space: tuple[int, .
 
 
 def test_one_still_value_a_channel() -> None:
-    """A single sample without space: its repeats have variance 0, as with a repeated input."""
+    """A single sample without spatial dimensions: its repeats have variance 0, as with a repeated input."""
     still = make_layer(method_config("lsg"))
     repeated = copy.deepcopy(still)
     y = torch.randn(1, C, requires_grad=True)
@@ -187,7 +187,7 @@ def test_a_bad_sample_shows_in_what_the_first_layer_receives(engine: Engine, bad
             spikes = layers[1](layers[0](y, static=static))
         assert watch.sums is not None
         assert watch.sums.isfinite().tolist() == [sample != 1 for sample in range(B)]
-        assert spikes.isfinite().all()  # so spikes cannot show it
+        assert spikes.isfinite().all()  # so spikes would not show it
     with watch_first_layer() as watch:
         layers[1](layers[0](make_input(0)))
     assert watch.sums is not None

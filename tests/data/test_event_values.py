@@ -566,10 +566,13 @@ def test_timestamps_of_aedat2_and_dat_go_on_where_they_wrap_at_2_to_the_31_and_3
 # Frames
 
 
-def test_counts_of_digits_events_above_255_are_kept(tmp_path: Path) -> None:
+def test_counts_of_digits_events_above_255_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradspike.data.options.events import DigitsEventsConfig
+    from gradspike.data.sets import digits_events
     from gradspike.data.sets.digits_events import DigitsEvents
 
+    few = [values[:40] for values in digits_events.read_digits()]
+    monkeypatch.setattr(digits_events, "read_digits", lambda: few)
     config = DigitsEventsConfig.model_validate({"camera": {"threshold": 0.02, "refractory_us": 0}})
     source = DigitsEvents(config, 1, tmp_path)
     inputs = source.load().inputs

@@ -1,9 +1,9 @@
 """Run commands as forks of one process that has imported everything: `python -u fork_server.py SOCKET`.
 
-SOCKET is the number of a connected socket. Each request has a header of four bytes, its length, and is a JSON object:
-{"words", "cwd", "environment", "session"} with three open files (standard input, output and error) starts
-`python -u -m gradspike <words>` and is answered with its id; {"poll": id} is answered with its exit code, or null while
-it runs, negative for a signal as in `subprocess`.
+SOCKET is the number of a connected socket. Each request has a header of four bytes, its length, and is a JSON object.
+{"words", "cwd", "environment", "session", "ranks", "starve"}, with three open files (standard input, output and error),
+starts `python -u -m gradspike <words>` and is answered with its id; the trials that it starts and its other "ranks" are
+forks too. {"poll": id} is answered with its exit code, or null while it runs, negative for a signal as in `subprocess`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,24 @@ import runpy
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 from gradspike.runs.code_version import source_digest
+from helpers import forked_children
+from helpers.starved import starve
 
 # What every training, sweep and evaluation imports sooner or later.
 MODULES = ("gradspike.cli.evaluate", "gradspike.cli.train", "gradspike.terminal.tables", "gradspike.training.evaluate")
-MODULES += ("gradspike.training.run", "hydra._internal.utils", "hydra.compose", "torch._dynamo", "sklearn.datasets")
+MODULES += ("gradspike.training.run", "gradspike.tools.sweep.command", "gradspike.tools.sweep.runner", "optuna")
+MODULES += ("hydra._internal.utils", "hydra.compose", "torch._dynamo", "sklearn.datasets")
+TESTS = str(Path(__file__).parents[1])
 HEADER = struct.Struct("!I")
 
 
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
+    sys.path.remove(TESTS)  # commands do not have it
     for module in MODULES:
         importlib.import_module(module)
     source_digest()  # takes a second, and is kept
@@ -58,6 +64,14 @@ def run(request: dict[str, Any], files: list[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    if request["starve"]:
+        starve(request["starve"])
+    if forked_children.prepare(become, request["ranks"]):
+        become(request)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Run the command with the standard streams of this process."""
     # Python's stream objects belong to the old streams of this process.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):

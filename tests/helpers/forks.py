@@ -21,14 +21,21 @@ from typing import Any
 from helpers.command import ROOT, variables_of
 from helpers.fork_server import HEADER
 
+SERVER = Path(__file__).with_name("fork_server.py")
+
 
 class Forked:
     """A running command; it has what tests need of `subprocess.Popen`."""
 
-    def __init__(self, server: ForkServer, request: dict[str, Any]) -> None:
+    def __init__(self, server: ForkServer, request: dict[str, Any], log: Path | None, errors: Path | None) -> None:
         reading, writing = os.pipe()
-        with open(os.devnull) as nothing:
-            self.pid: int = server.ask(request, [nothing.fileno(), writing, writing])
+        with (
+            open(os.devnull) as nothing,
+            open(log or os.devnull, "wb") as file,
+            open(errors or os.devnull, "wb") as other,
+        ):
+            output = file.fileno() if log else writing
+            self.pid: int = server.ask(request, [nothing.fileno(), output, other.fileno() if errors else output])
         os.close(writing)
         self.stdout = open(reading, encoding="utf-8")  # noqa: SIM115  output and errors
         self.returncode: int | None = None
@@ -52,6 +59,9 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, signum)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def communicate(self, timeout: float = 240) -> tuple[str, None]:
         """Its output until it ends. It is killed after `timeout` seconds."""
         timer = threading.Timer(timeout, self.send_signal, [signal.SIGKILL])
@@ -66,24 +76,41 @@ class Forked:
 class ForkServer:
     """The process that is forked, started with `variables` besides those of this process."""
 
-    SERVER = Path(__file__).with_name("fork_server.py")
-
     def __init__(self, **variables: str) -> None:
         self._variables = variables
+        environment = variables_of(**variables)
+        environment["PYTHONPATH"] += os.pathsep + str(ROOT / "tests")
         self._channel, theirs = socket.socketpair()
         with theirs:
             subprocess.Popen(
-                [sys.executable, "-u", str(self.SERVER), str(theirs.fileno())],
+                [sys.executable, "-u", str(SERVER), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=variables_of(**variables),
+                env=environment,
                 stdin=subprocess.DEVNULL,
             )
 
-    def start(self, *words: str, cwd: Path = ROOT, start_new_session: bool = False, **variables: str) -> Forked:
-        """`gradspike <words>`. It ends, at the latest, when nobody reads what it prints."""
-        environment = variables_of(**self._variables, **variables)
-        request = {"words": words, "cwd": str(cwd), "environment": environment, "session": start_new_session}
-        return Forked(self, request)
+    def start(
+        self,
+        *words: str,
+        cwd: Path = ROOT,
+        start_new_session: bool = False,
+        ranks: int = 1,
+        log: Path | None = None,
+        errors: Path | None = None,
+        starve: str | None = None,
+        **variables: str,
+    ) -> Forked:
+        """`gradspike <words>`. It prints into `log`, or into a pipe and then ends at the latest when nobody reads that,
+        and its errors into the same or into `errors`. Of a training on several processes, `ranks` are forks.
+        `starve`: see `helpers.starved`.
+        """
+        request: dict[str, Any] = {
+            "words": words,
+            "cwd": str(cwd),
+            "environment": variables_of(**self._variables, **variables),
+        }
+        request |= {"session": start_new_session, "ranks": ranks - 1, "starve": starve}
+        return Forked(self, request, log, errors)
 
     def ask(self, request: dict[str, Any], files: list[int] | None = None) -> Any:
         text = json.dumps(request).encode()

@@ -2,12 +2,13 @@
 
 PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal", "timeout", "gradients"};
 FOLDER gets a file of final states, {case: state}, for each entry; with "gradients", of the gradients of three passes.
-Ranks are forks of this process, which imports everything once. All but "gradients" is in float64, so that only what is
-computed differs, not how it is rounded.
+Ranks are forks of this process, which imports everything and composes each configuration once. All but "gradients" is
+in float64, so that only what is computed differs, not how it is rounded.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import multiprocessing
@@ -26,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradspike import ranks, spiking_norm
 from gradspike.config.compose import load_config
+from gradspike.config.schema import ExperimentConfig
 from gradspike.data.loader import training_batches, training_order
 from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data
@@ -35,12 +37,17 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
 
-STEPS = 20
+STEPS = 11
+
+
+@functools.cache
+def composed(*words: str) -> ExperimentConfig:
+    return load_config(list(words))
 
 
 def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     """The backbone's state after STEPS optimiser steps of this rank and the others, and its average."""
-    config = load_config(words)
+    config = composed(*words)
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config).train().to(dtype)
     data = build_data(config)
@@ -98,7 +105,7 @@ def distributed(network: nn.Module) -> DistributedDataParallel:
 
 def gradients_of_passes(words: list[str]) -> dict[str, dict[str, Tensor]]:
     """The gradients of the same weights and samples, in float32, in each of three backward passes."""
-    config = load_config(words)
+    config = composed(*words)
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config).train()
     data = build_data(config)
@@ -147,6 +154,8 @@ def main() -> None:
     plan, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     context = multiprocessing.get_context("fork")
     for entry in plan:
+        for words in entry["cases"].values():
+            composed(*words)
         processes = [context.Process(target=rank_of, args=(r, entry, folder)) for r in range(entry["world_size"])]
         for process in processes:
             process.start()

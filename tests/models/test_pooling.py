@@ -14,7 +14,7 @@ from gradspike.models import determinism, pooling
 from gradspike.models.registry import MODELS
 from helpers.networks import KINDS, build, config_for
 
-# Besides what torch refuses, backward passes that add atomically on CUDA.
+# What torch refuses, and backward passes that add atomically on CUDA.
 NOT_DETERMINISTIC = (
     *determinism.NOT_DETERMINISTIC,
     *("_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "max_pool2d_with_indices_backward"),

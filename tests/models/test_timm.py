@@ -241,7 +241,7 @@ def test_each_call_of_a_shared_activation_has_a_layer_of_its_own() -> None:
     seen: list[Tensor] = []
     network.fc.register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0]))
     network(torch.randn(T * B, 3, 8, 8), False)
-    assert torch.equal(seen[0] * 36, (seen[0] * 36).round())  # sums of spikes: the third call was in place
+    assert torch.equal(seen[0] * 36, (seen[0] * 36).round())  # sums of spikes, because the third call was in place
 
 
 class Functional(nn.Module):
@@ -482,7 +482,7 @@ def test_forwards_that_cannot_be_followed() -> None:
     + [(f"{key}=5", "follows from the data set") for key in ("num_classes", "in_chans")],
 )
 def test_options_that_are_set_elsewhere_are_refused(option: str, said: str) -> None:
-    """Otherwise timm would load weights without the conversion knowing, which must keep loaded gains."""
+    """Otherwise timm would load weights unknown to the conversion, which must keep loaded gains."""
     with pytest.raises(ConfigError, match=rf"model\.options=.*{option.partition('=')[0]} cannot be set here; .*{said}"):
         load_config(["model=timm", f"+model.options.{option}"])
 

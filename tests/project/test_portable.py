@@ -1,4 +1,4 @@
-"""Differences between systems and locales: the encoding of text files, and functions that some systems lack."""
+"""Differences between systems and locales: encodings of text files, and functions that some systems lack."""
 
 from __future__ import annotations
 

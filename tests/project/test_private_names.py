@@ -1,6 +1,6 @@
-"""The private names of torch, Lightning, timm and Hydra that the package uses: they may go with any version.
+"""The private names of torch, Lightning, timm and Hydra that the package uses. Any version may remove them.
 
-A new one is added here on purpose. On an oldest or a newest version, a missing one is named.
+Add new ones here on purpose. The test names those that the installed versions lack.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ USED = {
     "torch.utils._pytree.tree_leaves": "the tensors of a nested argument",
     "torch.utils.data.dataloader._MultiProcessingDataLoaderIter": "loader processes that could not start",
 }
-"""Each name and what for."""
+"""Each name and its use."""
 
 
 def private(file: Path) -> Iterator[str]:
-    """The dotted names of libraries in a file of which a part begins with an underscore."""
+    """The dotted library names in a file that have a part with a leading underscore."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -73,7 +73,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def outermost(names: set[str]) -> set[str]:
-    """Without names that only begin others, such as torch._inductor of torch._inductor.runtime."""
+    """Without prefixes of other names, such as torch._inductor of torch._inductor.runtime."""
     return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from gradspike.config.overrides import override
 from gradspike.runs.folder import RunFolder
-from helpers.command import GRADSPIKE, ROOT, TINY
+from helpers.command import GRADSPIKE, TINY
+from helpers.forks import ForkServer
 from storm.moments import PHASES, Plan, Records, is_last_epoch, is_step, reached
 from storm.same import differences
-from storm.session import SIGNALS, Death, ForkedSession, RanksServer, Session
+from storm.session import SIGNALS, Death, ForkedSession, Session
 from storm.table import markdown
 
 RANKS = (1, 2, 4)
@@ -55,7 +56,7 @@ class Run:
         """The run's folder, as soon as it can be resumed."""
         return next((file.parent for file in self.folder.glob("runs/*/config.yaml")), None)
 
-    def session(self, data: Path, server: RanksServer | None) -> Session:
+    def session(self, data: Path, server: ForkServer | None) -> Session:
         """The command that starts or resumes it; with a server, as its forks."""
         self.sessions += 1
         run = self.path()
@@ -107,7 +108,7 @@ class Storm:
 
     def __init__(self, folder: Path, seed: int, say: Callable[[str], None], forked: bool = False) -> None:
         self.folder, self.say = folder, say
-        self._server = RanksServer(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT / "tests")) if forked else None
+        self._server = ForkServer(OMP_NUM_THREADS="1") if forked else None
         self.draw = random.Random(seed)
         self.struck: list[Struck] = []
         self.ended: list[Ended] = []

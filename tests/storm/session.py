@@ -18,8 +18,6 @@ from helpers.forks import ForkServer
 MARK = "STORM_SESSION"
 """A variable that every process of a session inherits, whoever its parent is later."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SPARE = "STORM_RANKS"
-"""How many ranks besides the first one a forked command may start."""
 SECONDS_TO_DIE = 10.0
 SECONDS_OF_SILENCE = 60.0
 SECONDS_TO_VANISH = 30.0
@@ -137,10 +135,10 @@ class Session:
 
 
 class ForkedSession(Session):
-    """`gradspike <words>` as forks of a process that has imported everything (`forked.py`)."""
+    """`gradspike <words>` as forks of a process that has imported everything (`helpers.forks`)."""
 
     def __init__(self, server: ForkServer, words: Sequence[str], folder: Path, ranks: int) -> None:
-        self.first = server.start(*words, cwd=folder, start_new_session=True, **{SPARE: str(ranks - 1)})  # type: ignore[assignment]
+        self.first = server.start(*words, cwd=folder, start_new_session=True, ranks=ranks)  # type: ignore[assignment]
         self._mark = _new_mark()  # in no environment: the session's id alone finds its processes
         self._read = b""
         os.set_blocking(self.first.stdout.fileno(), False)  # type: ignore[union-attr]
@@ -159,12 +157,6 @@ class ForkedSession(Session):
             while more := os.read(self.first.stdout.fileno(), 65536):  # type: ignore[union-attr]
                 self._read += more
         return self._read.decode(errors="replace")
-
-
-class RanksServer(ForkServer):
-    """Starts commands whose other ranks are forks too."""
-
-    SERVER = Path(__file__).with_name("forked.py")
 
 
 def _new_mark() -> str:

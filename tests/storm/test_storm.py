@@ -1,4 +1,4 @@
-"""The storm itself: that it sees orphans, hangs, mute deaths and differences, and passes with a few real kills."""
+"""The storm itself: it detects orphans, hangs, silent deaths and differences, and passes with a few real kills."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); t
 
 @pytest.fixture
 def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, signal.Signals], Death]:
-    """What is seen of a program that gets a signal."""
+    """What the storm sees of a program that gets a signal."""
     monkeypatch.setattr(session, "SECONDS_TO_DIE", 0.2)
     monkeypatch.setattr(session, "SECONDS_OF_SILENCE", 0.4)
 

@@ -26,7 +26,7 @@ def by_name(description: Description) -> dict[str, Layer]:
     return {layer.name: layer for layer in description.layers}
 
 
-def test_spiking_cnn_by_hand() -> None:
+def test_spiking_cnn_by_hand(compiled_without_a_compiler: None) -> None:
     layers = by_name(measure(digits("method=fixed_sg")))
     assert list(layers) == ["convs.0", "neurons.0", "pool", "convs.1", "neurons.1", "grid", "head"]
     first, second, head = layers["convs.0"], layers["convs.1"], layers["head"]

@@ -1,4 +1,4 @@
-"""The time of a training step: rows add up, work counts in its row, and the command's name hides no module."""
+"""The time of a training step: rows add up, work counts in its row, and the command's name shadows no module."""
 
 from __future__ import annotations
 
@@ -49,11 +49,13 @@ def test_every_interval_has_one_part() -> None:
 
 
 @pytest.mark.parametrize("method", ["fixed_sg", "ds_atgo"])
-def test_residual_network_and_its_twin(tiny_config: Callable[..., ExperimentConfig], method: str) -> None:
+def test_residual_network_and_its_twin(
+    tiny_config: Callable[..., ExperimentConfig], compiled_without_a_compiler: None, method: str
+) -> None:
     words = ["dataset=digits", "model=resnet19", "model.width=0.02", f"method={method}", "dataset.batch_size=8"]
     data_dir = tiny_config("dataset=digits").data_dir
-    # The compiled engine keeps what the twin's norm keeps; the twin keeps the output of its ReLU besides, the reference
-    # the potential.
+    # The compiled engine keeps the same as the twin's norm. The twin also keeps the output of its ReLU, the reference
+    # engine the potential.
     engine = "compiled" if method == "ds_atgo" else "eager"
     words += ["time_steps=2", f"data_dir={data_dir}", "trainer.accelerator=cpu", f"engine={engine}"]
     config = load_config(words)
@@ -74,7 +76,7 @@ def test_residual_network_and_its_twin(tiny_config: Callable[..., ExperimentConf
 
 
 class Slow(torch.autograd.Function):
-    """Takes its time, in both directions."""
+    """Slow in both directions."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def test_time_lands_at_the_layer_and_in_the_direction_that_took_it(
     monkeypatch.setattr(SpikingNorm, "forward", slow)
     config = tiny_config("dataset=digits", "method=fixed_sg", "dataset.batch_size=32")
     (mine,) = measured(config)
-    # What slept is at least so long on any machine; elsewhere a pause of the machine may add, so nothing else is said.
+    # A sleep takes at least this long on any machine; other parts may take any time.
     assert mine.layer("neurons.1", "forward") >= 0.01
     assert mine.layer("neurons.1", "backward") >= 0.03
 

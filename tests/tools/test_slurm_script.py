@@ -93,7 +93,7 @@ def test_the_configuration_is_checked(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_resumed_run_is_read_as_train_reads_it(
     tiny_config: Callable[..., ExperimentConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The defaults' data set has no `dataset.camera`."""
+    """The default data set has no `dataset.camera`."""
     run = RunFolder.create(tiny_config("trainer.devices=2", "dataset=digits_events"))
     words = [f"resume={run.path}", "dataset.camera.threshold=0.2"]
     with pytest.raises(ConfigError, match=r"dataset\.camera\.threshold: the run has 0\.4"):
@@ -137,7 +137,7 @@ def test_only_a_saved_run_is_queued_again(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.slow
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_a_job_of_two_nodes_saves_is_queued_again_and_finishes(tmp_path: Path, tiny: Callable[..., list[str]]) -> None:
-    """The run of a job that was stopped and requeued equals that of an uninterrupted run in one process."""
+    """A stopped and requeued job gives the same run as one uninterrupted process."""
     words = tiny("trainer.num_nodes=2", "trainer.max_epochs=12", "trainer.progress=lines", "trainer.accelerator=cpu")
     unbroken = command("train", *words, "trainer.num_nodes=1", "trainer.devices=2", f"runs_dir={tmp_path / 'unbroken'}")
     assert unbroken.returncode == 0, unbroken.stderr

@@ -73,7 +73,7 @@ def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
     different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
     for point in different.values() if isinstance(different, dict) else different:
         config = load_config(words.of(point))
-        assert config.recipe is None  # the same budget for everybody
+        assert config.recipe is None  # the same budget for all
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -217,7 +217,7 @@ def test_what_tasks_of_one_sweep_cannot_share(
     with pytest.raises(ConfigError, match="executor=slurm submits jobs by itself, and 4 tasks would submit each"):
         parse([file, "executor=slurm"])
     parse([file, "workers=2"])
-    monkeypatch.delenv("SLURM_STEP_ID", raising=False)  # the process of a batch script, which no srun has multiplied
+    monkeypatch.delenv("SLURM_STEP_ID", raising=False)  # the batch script itself, not a task of srun
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     parse([file, "gpus=0,1"])
 
@@ -319,7 +319,7 @@ SPACE = {
 
 
 def searched(url: str, trials: int, restart_at: int | None = None) -> Iterator[dict[str, Any]]:
-    """A search whose optimum is lr = 0.01, by one runner, perhaps restarted within."""
+    """A search with its optimum at lr = 0.01, by one runner that may be restarted."""
     study = Study(url, "search", ACCURACY, build_pruner(None, None, 1), seed=3)
     study.fill([Proposal(str(index), None) for index in range(trials)], {})
     for trial in study.trials():

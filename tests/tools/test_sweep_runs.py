@@ -22,7 +22,8 @@ from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.study import Study, build_pruner
 from gradspike.tools.sweep.trial import find_run
-from helpers.command import ROOT, TINY, command, execute, here
+from helpers.command import ROOT, TINY, execute, here
+from helpers.forks import Forked, fork_server
 
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
 PATIENCE = 180.0
@@ -33,7 +34,7 @@ AWKWARD = "what? #1 100% 'it' {is} [b]"
 
 
 def sweep_words(folder: Path, data: Path, parameters: dict[str, Any], *arguments: str, **keys: Any) -> list[str]:
-    """The command line of a sweep of tiny trainings, whose file and folder have an awkward name."""
+    """The command line of a sweep of tiny trainings. Its file and folder have an awkward name."""
     constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
     listed = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
     listed |= {name: {"values": values} for name, values in parameters.items()}
@@ -68,6 +69,11 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
+def fork(words: list[str], log: Path, cwd: Path = ROOT) -> Forked:
+    """The same, but runner and trials are forks that need not import everything."""
+    return fork_server().start(*words, log=log, cwd=cwd)
+
+
 def wait_for(what: Callable[[], Any], said: Path) -> None:
     """Wait until `what` is true; fails with the runner's output."""
     deadline = time.monotonic() + PATIENCE
@@ -92,12 +98,12 @@ def runs(folder: SweepFolder) -> list[RunFolder]:
 def test_kills_and_ctrl_c_lose_nothing(
     sweep: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """kill -9 of the runner, then of a trial, then Ctrl-C: every start continues, and each trial has one run."""
+    """kill -9 the runner, then a trial, then Ctrl-C: every start continues, and each trial has one run."""
     words = sweep({"seed": [0, 1]}, "gpus=4,7", "trainer.max_epochs=14")
     folder = SweepFolder(tmp_path / AWKWARD)
-    said = [tmp_path / f"said{number}" for number in range(2)]
+    said = [tmp_path / f"said{number}" for number in range(3)]
 
-    runner = start(words, said[0])
+    runner = fork(words, said[0])
     wait_for(lambda: has(folder.log(0), " 2/14") and has(folder.log(1), " 2/14"), said[0])
     runner.kill()
     runner.wait()
@@ -107,7 +113,7 @@ def test_kills_and_ctrl_c_lose_nothing(
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)  # they keep running; paused, so that even a slow runner finds them alive
 
-    runner = start(words, said[1])
+    runner = fork(words, said[1])
     wait_for(lambda: has(said[1], "trial 0  seed=0  still running", "trial 1  seed=1  still running"), said[1])
     os.kill(pids[0], signal.SIGKILL)
     os.kill(pids[1], signal.SIGCONT)
@@ -120,8 +126,7 @@ def test_kills_and_ctrl_c_lose_nothing(
     assert records(folder)[0].state == "interrupted"
     assert not list((folder.path / "runners").iterdir())
 
-    code, out, _ = here(words, capsys)
-    assert code == 0, out
+    assert fork(words, said[2]).wait(PATIENCE) == 0, said[2].read_text()
     assert {record.state for record in records(folder).values()} == {"finished"}
     assert len(runs(folder)) == 2
     assert records(folder)[0].attempts == 3
@@ -145,10 +150,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Swe
         folder, data_dir, {"optimizer.lr": [0.1, 1e30, 1e-6]},
         "workers=2", "trainer.max_epochs=7", early_terminate=stop_early,
     )  # fmt: skip
-    result = command(*words, cwd=folder)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert sorted(path.name for path in folder.iterdir()) == sorted([AWKWARD, f"{AWKWARD}.yaml"])  # nothing beside it
-    return SweepFolder(folder / AWKWARD), words, result.stdout
+    said = tmp_path_factory.mktemp("said") / "log"
+    code = fork(words, said, folder).wait(PATIENCE)
+    assert code == 1, said.read_text()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([AWKWARD, f"{AWKWARD}.yaml"])  # and nothing else
+    return SweepFolder(folder / AWKWARD), words, said.read_text()
 
 
 def test_failing_pruned_and_finished_trials(
@@ -203,9 +209,9 @@ def test_runners_share_a_study(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two runners on one folder and one on a folder of its own, as on another machine: each trial is trained once.
+    """Two runners share a folder; a third has its own, as on another machine. Each trial is trained once.
 
-    Three tasks of srun and torchrun are three runners, and their trials are no ranks.
+    Three tasks of srun or torchrun are three runners; their trials are not ranks.
     """
     place = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "x", "MASTER_PORT": "1"}
     place |= {"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
@@ -215,7 +221,7 @@ def test_runners_share_a_study(
     folders = [tmp_path / "here" / "same", tmp_path / "here" / "same", tmp_path / "there" / "same"]
     words = [sweep({"seed": [0, 1, 2]}, storage, "trainer.max_epochs=1", f"folder={path}") for path in folders]
     said = [tmp_path / f"said{number}" for number in range(3)]
-    runners = [start(line, file) for line, file in zip(words, said, strict=True)]
+    runners = [fork(line, file) for line, file in zip(words, said, strict=True)]
     for runner, file in zip(runners, said, strict=True):
         assert runner.wait(PATIENCE) == 0, file.read_text()
     one, other = SweepFolder(folders[0]), SweepFolder(folders[2])
@@ -249,7 +255,7 @@ def test_a_job_that_is_preempted_goes_on(sweep: Callable[..., list[str]], tmp_pa
 
 
 def test_wandb_agent_runs_a_trial(sweep: Callable[..., list[str]], tmp_path: Path, data_dir: Path) -> None:
-    """What `wandb agent` does with a trial, by its own code: command, environment, and that the run reports to it."""
+    """A trial run by the code of `wandb agent`: its command, its environment, and the run it reports."""
     script = tmp_path / "agent.py"
     script.write_text(
         "import queue, sys, yaml\n"
@@ -272,5 +278,5 @@ def test_wandb_agent_runs_a_trial(sweep: Callable[..., list[str]], tmp_path: Pat
     assert result.returncode == 0, result.stdout + result.stderr
     run = RunFolder(next((tmp_path / "runs").iterdir()))
     assert run.state() == "finished"
-    assert "W&B" not in run.log.read_text()  # which would say that it could not start, or stopped working
+    assert "W&B" not in run.log.read_text()  # no message that it failed to start or stopped working
     assert list(run.path.glob("wandb/offline-run-*-abc123"))  # the id that the agent gave out

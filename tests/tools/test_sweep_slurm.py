@@ -110,7 +110,7 @@ def test_mistakes_in_options(typed: str, said: str) -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """A cluster whose sbatch keeps the script; the fixture is a function that returns it."""
+    """A cluster whose sbatch keeps the script. The fixture is a function that returns the script."""
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in {"srun": "", "sbatch": f'cp "$1" "{tmp_path}/script"; echo "Submitted batch job 7"'}.items():

@@ -30,7 +30,7 @@ NAMES = [
     "?mode=ro",
 ]  # fmt: skip
 SYNTAX = ("[b]", "{x}", '"q"')
-"""In Hydra's grammar a list, a mapping and a quoted word; a sweep file may mean them so, as for W&B's agent."""
+"""A list, a mapping and a quoted word in Hydra's grammar. A sweep file may use them as such, as with W&B's agent."""
 TEXTS = [
     *(name for name in NAMES if name not in SYNTAX),
     "a,b", "x=y", "x == y", "a[1]", "(x)", "${x}", "choice(a,b)", "range(1,3)", "glob(*)", " a ", "#c", "~d", "!e",

@@ -1,4 +1,4 @@
-"""A thousand runs and ten thousand trials: what each more of them takes, counted and not timed."""
+"""A thousand runs and ten thousand trials: the cost of each, counted rather than timed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def one_run(compared_runs: Path) -> Run:
 
 
 def swept(base: Run, count: int) -> list[Run]:
-    """Runs of two methods with different learning rates and options of the method; of the keys only a few."""
+    """Runs of two methods with different learning rates and method options; only a few keys."""
     runs = []
     for number in range(count):
         config = {section: {"name": base.config[section]["name"]} for section in ("dataset", "model", "method")}
@@ -192,7 +192,7 @@ def test_runs_of_a_sweep_are_looked_up_without_reading_all(run_folder: Path, tmp
 
 
 def test_a_comparison_of_a_sweep_grows_with_its_trials(tmp_path: Path) -> None:
-    """Those that are not finished cost least, so that what else is done weighs most."""
+    """Unfinished ones cost least, so other work weighs most."""
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("{}")

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint, state_hash
 from gradspike.training.module import Diverged, SpikingClassifier
-from helpers.command import execute
+from helpers.forks import fork_server
 from helpers.limits import no_file_can_be_opened, no_file_may_grow
 from helpers.runs import assert_same_run, at_batch, train
 
@@ -213,14 +212,6 @@ def test_weights_that_are_not_finite_are_not_saved_as_good(
     assert (run.checkpoints / "diverged.ckpt").is_file()
 
 
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
-from gradspike.__main__ import main
-sys.exit(main())
-"""
-
-
 @pytest.mark.parametrize("file", ["checkpoint", "metrics"])
 def test_a_full_disk_ends_a_run_cleanly(tiny_config: Compose, tmp_path: Path, file: str) -> None:
     """No file may grow beyond a size. The state before is left, with the reason for the end, and resumes."""
@@ -232,10 +223,11 @@ def test_a_full_disk_ends_a_run_cleanly(tiny_config: Compose, tmp_path: Path, fi
     if file == "metrics":
         size = unbroken.metrics.stat().st_size * 3 // 4
         assert size > unbroken.last.stat().st_size
-    done = execute(sys.executable, "-c", LIMITED, str(size), "train", f"resume={run.path}")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "File too large" in done.stderr
+    process = fork_server().start("train", f"resume={run.path}", starve=f"file={size}")
+    output = process.communicate()[0]
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    assert any(line.startswith("Error: ") and "File too large" in line for line in output.splitlines())
     status = json.loads((run.path / "status.json").read_text())
     assert status["state"] == "failed"
     assert "File too large" in status["reason"]

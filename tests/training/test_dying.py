@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,7 @@ from gradspike.errors import Interrupted
 from gradspike.runs.folder import RunFolder
 from gradspike.training.callbacks.interrupt import SignalGuard
 from gradspike.training.place import Place
-from helpers.command import ROOT
+from helpers.forks import fork_server
 
 
 @pytest.mark.parametrize(("rank", "line"), [(0, "run: "), (1, "epoch  1/99")])
@@ -28,15 +26,7 @@ def test_no_process_outlives_another_that_was_killed(
 ) -> None:
     """Kill the first process while the second starts, and the second one during training."""
     words = ["trainer.devices=2", "trainer.max_epochs=99", "trainer.progress=lines", "model.width=2", "time_steps=2"]
-    first = subprocess.Popen(
-        [sys.executable, "-u", "-m", "gradspike", "train", *tiny(*words)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
-    assert first.stdout is not None
+    first = fork_server().start("train", *tiny(*words), ranks=2)
     assert any(printed.startswith(line) for printed in first.stdout)
     other = child_of(first.pid)
     killed = time.monotonic()
@@ -51,7 +41,7 @@ def test_no_process_outlives_another_that_was_killed(
     if rank:
         sentence = "Rank 1 was killed by SIGKILL, which the system also does when memory runs out."
         assert output.splitlines()[-1] == f"Error: {sentence}"
-        assert first.returncode == 128 + signal.SIGKILL
+        assert first.poll() == 128 + signal.SIGKILL
         status = json.loads((RunFolder(next((tmp_path / "runs").glob("2*"))).path / "status.json").read_text())
         assert (status["state"], status["reason"]) == ("failed", f"RankLost: {sentence}")
 
@@ -72,11 +62,11 @@ def test_a_closed_terminal_stops_a_run_except_under_nohup() -> None:
 
 
 def child_of(process: int) -> int:
-    """The only child of a process that runs gradspike, once there is one."""
+    """The second rank of a process, once there is one."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-            if b"gradspike" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if Path(f"/proc/{child}/comm").read_text() == "rank1\n":
                 return int(child)
         time.sleep(0.02)
     raise AssertionError("no child")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,21 +17,30 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.exhausted import Exhausted, disk_is_full, why_exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.training import run as training
-from helpers.command import TINY, execute, here
+from helpers.command import TINY, here
+from helpers.forks import fork_server
 from helpers.runs import at_batch, train
 
 Compose = Callable[..., ExperimentConfig]
-TESTS = str(Path(__file__).parents[1])
 LOWER = (
     "Out of memory: lower dataset.batch_size=64, dataset.eval_batch_size=512 (validation and test), model.width=4 or "
     "time_steps=4, or cut batches into parts with trainer.accumulate=2."
 )
 
 
-def starved(how: str, *words: str) -> tuple[int, str, str]:
-    path = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])
-    done = execute(sys.executable, "-m", "helpers.starved", how, *words, PYTHONPATH=path)
-    return done.returncode, done.stdout, done.stderr
+Starved = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def starved(tmp_path: Path) -> Starved:
+    """Runs a command in a process that `helpers.starved` has starved. Gives its exit code, output and errors."""
+
+    def command(how: str, *words: str) -> tuple[int, str, str]:
+        out, error = tmp_path / "out", tmp_path / "error"
+        code = fork_server().start(*words, log=out, errors=error, starve=how).wait(240)
+        return code, out.read_text(), error.read_text()
+
+    return command
 
 
 def torch_runs_out() -> None:
@@ -103,7 +110,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> RunFolder:
     return training.train(load_config(words), None, ["test"])[0]
 
 
-def test_a_process_that_may_not_grow(wide: RunFolder, tiny: Callable[..., list[str]]) -> None:
+def test_a_process_that_may_not_grow(wide: RunFolder, tiny: Callable[..., list[str]], starved: Starved) -> None:
     """A limit on the address space, so that the system itself refuses torch's allocations."""
     code, out, error = starved("memory=40", "evaluate", f"run={wide.path}", "accelerator=cpu")
     assert (code, error) == (1, "Error: Out of memory: lower batch_size=512.\n"), out
@@ -126,7 +133,7 @@ def test_a_smaller_batch_evaluates_the_same(wide: RunFolder, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("command", ["evaluate", "landscape"])
-def test_a_killed_loader_names_what_the_command_can_lower(compared_runs: Path, command: str) -> None:
+def test_a_killed_loader_names_what_the_command_can_lower(compared_runs: Path, starved: Starved, command: str) -> None:
     run = next(compared_runs.iterdir())
     words = [command, f"run={run}", "accelerator=cpu", "workers=1"]
     words += ["points=3", "batch_size=8"] if command == "landscape" else []
@@ -136,7 +143,7 @@ def test_a_killed_loader_names_what_the_command_can_lower(compared_runs: Path, c
     assert error.endswith("most often because memory ran out: lower workers or batch_size.\n")
 
 
-def test_a_killed_loader_ends_a_training_and_a_profile(tiny: Callable[..., list[str]]) -> None:
+def test_a_killed_loader_ends_a_training_and_a_profile(tiny: Callable[..., list[str]], starved: Starved) -> None:
     for command in ("train", "profile"):
         code, out, error = starved("killed", command, *tiny("dataset.workers=1"))
         assert code == 1, out + error

@@ -1,4 +1,4 @@
-"""Which process this is: from what started it, not from variables that belong to others."""
+"""The rank of a process follows from what started it, not from variables of other programs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
         {"NODE_RANK": "1", "MASTER_PORT": "1"},
         TORCHRUN,
         SLURM | {"SLURM_NTASKS": "1"},
-        SLURM | {"SLURM_NTASKS": "4"},  # a batch script's own process, which no srun has multiplied
+        SLURM | {"SLURM_NTASKS": "4"},  # the batch script itself, not a task of srun
         {PARENT: str(os.getppid()), "LOCAL_RANK": "1"},
         {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "PMI_SIZE": "4", "PMI_RANK": "3"},
         {"RANK": "", "WORLD_SIZE": "", "SLURM_JOB_ID": "", "TORCHELASTIC_RUN_ID": ""},
@@ -71,7 +71,7 @@ def test_one_device_is_alone(place: Callable[..., Place], variables: dict[str, s
         {"LOCAL_RANK": "1", "NODE_RANK": "4", "MASTER_PORT": "29500"},
         TORCHRUN | {"WORLD_SIZE": "4"},
         SLURM | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
-        {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2"},  # the shell of salloc is no task
+        {"SLURM_JOB_ID": "9", "SLURM_NTASKS": "2"},  # salloc's shell is not a task
         {PARENT: str(os.getppid())},
         {PARENT: "1", "LOCAL_RANK": "1"},
         {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
@@ -273,16 +273,16 @@ def test_a_waiting_rank_dies_of_a_signal(
     signum: signal.Signals,
     code: int,
 ) -> None:
-    """One of two tasks, whose other one never comes."""
+    """One of two tasks; the other never starts."""
     variables = SLURM | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1"}
     process = fork_server(**variables).start("train", *tiny("trainer.devices=2"), MASTER_PORT=str(free_port()))
     deadline = time.monotonic() + 60
-    # The first rank has made its folder when it starts to wait; the other one leaves no sign.
+    # The first rank creates its folder before it waits; the other leaves no trace.
     while rank == "0" and not list((tmp_path / "runs").glob("2*/run.log")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(2 if rank == "0" else 10)
+    time.sleep(2 if rank == "0" else 4)
     process.send_signal(signum)
     output = process.communicate(timeout=20)[0]
     assert process.returncode == code, output

@@ -1,4 +1,4 @@
-"""The probe: each number against a plain computation, and that looking changes nothing."""
+"""The probe: each number equals a plain computation, and probing changes nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Net(nn.Module):
-    """Two spiking layers of 4 and 3 neurons between linear ones; its intermediate tensors stay at hand."""
+    """Two spiking layers of 4 and 3 neurons between linear ones; its intermediate tensors are kept."""
 
     def __init__(self, method: str, neuron: str) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ TRAIN, VAL = samples(5 * BATCH, seed=1), samples(2 * BATCH + 3, seed=2)
 
 
 def fit(net: Net, folder: Path, epochs: int = 1, loggers: list[Any] | None = None, **options: Any) -> list[Record]:
-    """Records of a training of 5 steps an epoch; the last of three validation batches has half the size."""
+    """Records of a training with 5 steps per epoch; the last of three validation batches has half the size."""
     metrics = JsonLines(folder / "metrics.jsonl")
     trainer = L.Trainer(
         max_epochs=epochs,
@@ -296,7 +296,7 @@ def train(config: ExperimentConfig, resumed: RunFolder | None = None) -> RunFold
 
 @pytest.mark.parametrize("extra", [["method=ds_atgo"], ["method=psg_pda", "trainer.precision=bf16"]])
 def test_probing_changes_nothing_and_keeps_its_cadence(tiny_config: Compose, extra: list[str]) -> None:
-    """Weights, optimiser, random state and epoch numbers with and without, bit for bit; 19 steps an epoch."""
+    """Weights, optimiser, random state and epoch numbers are the same without it, bit for bit; 19 steps per epoch."""
     probed = train(tiny_config("probe.every_n_steps=3", *extra))
     free = train(tiny_config("probe.enabled=false", *extra))
     for name in ("last.ckpt", "best.ckpt"):
@@ -328,7 +328,7 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.gpu
 def test_probing_on_a_gpu(tiny_config: Compose) -> None:
-    """With deterministic algorithms demanded, which torch refuses for some counting operations."""
+    """With deterministic algorithms required, which torch lacks for some counting operations."""
     options = ["trainer.accelerator=gpu", "probe.every_n_steps=3"]
     runs = [train(tiny_config(*options)) for _ in range(2)]
     assert runs[0].metrics.read_bytes() == runs[1].metrics.read_bytes()
@@ -344,7 +344,7 @@ def test_no_hook_stays_behind(tmp_path: Path) -> None:
     fit(net, tmp_path, every_n_steps=1)
     assert not any(layer._forward_hooks for layer in net.modules())
     broken = new_net()
-    broken.second.v_threshold = 1e6  # never fires, so that its watch goes on
+    broken.second.v_threshold = 1e6  # never fires, so it stays under watch
     broken.outlet.register_forward_hook(lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
     with pytest.raises(OSError, match="the disk is gone"):
         fit(broken, tmp_path, every_n_steps=1)
@@ -354,7 +354,7 @@ def test_no_hook_stays_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["crash", "signal"])
 def test_a_resumed_run_has_the_same_records(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """Ended within the second epoch: by an error, resumed from step 28; by a signal, at a probed step."""
+    """Stopped in the second epoch: by an error, resumed from step 28; by a signal, at a probed step."""
     options = ["method=ds_atgo", "probe.every_n_steps=2", "checkpoint.every_n_steps=7"]
     unbroken = train(tiny_config(*options))
     original = SpikingClassifier.training_step
@@ -380,7 +380,7 @@ def test_a_resumed_run_has_the_same_records(tiny_config: Compose, monkeypatch: p
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """What is warned of."""
+    """The warnings."""
     messages: list[str] = []
 
     class Keep(logging.Handler):
@@ -444,7 +444,7 @@ def test_a_negative_threshold_gives_a_warning(tmp_path: Path, said: list[str], e
 
 
 def test_warnings_go_on_within_an_epoch(said: list[str]) -> None:
-    """What fired, and what was told, before an interruption counts after it."""
+    """Spikes and warnings from before an interruption still count after it."""
 
     def forward(net: Net) -> None:
         net(TRAIN[:BATCH].transpose(0, 1))

@@ -1,4 +1,4 @@
-"""N ranks are one process: the same weights and buffers, in float64, for everything that looks at a whole batch."""
+"""N ranks train like one process: same weights and buffers in float64, for everything computed over a whole batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES = {
     "one value a channel and sample": ["method=ds_atgo", "model.depth=4"],
     "accumulated": ["method=ds_atgo", "trainer.accumulate=2"],
     "mixed": ["method=psg_pda", "loss.mixup=0.4", "loss.cutmix=1", "trainer.accumulate=3"],
-    # 20 steps cross the end of an epoch, whose last 59 and 17 samples are left out; shares of 50 and of 23 samples.
+    # 11 steps cross the end of an epoch, which drops its last 59 and 17 samples; shares of 50 and 23 samples.
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=200", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
@@ -81,12 +81,12 @@ def test_ranks_with_compiled_neurons_are_one_process(trained: Trained, all_state
 
 
 def test_each_rank_for_itself_is_another_experiment(all_states: dict[str, States]) -> None:
-    """What the tests above would see without any one of the collectives."""
+    """What the tests above would see if one of the collectives were missing."""
     assert all(furthest(all_states["apart"][name], all_states["one"][name]) > 1e-6 for name in APART)
 
 
 def test_gradients_do_not_depend_on_their_place_in_a_bucket(all_states: dict[str, States]) -> None:
-    """DistributedDataParallel arranges its buckets again after the first pass, also after that of a resumed run."""
+    """DistributedDataParallel rearranges its buckets after the first pass, also in a resumed run."""
     first, *later = all_states["gradients"].values()
     assert len(first) > 8
     for other in later:

@@ -1,4 +1,4 @@
-"""A run goes on, or is evaluated, with other devices or with its data elsewhere; no error advises what is refused."""
+"""Resuming and evaluating with other devices or moved data. No error suggests something that is refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STEPS = 1257 // 64  # of an epoch
 
 
 def stopped(config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, batches: int) -> RunFolder:
-    """A run that a signal stopped after this many parts of batches."""
+    """A run stopped by a signal after this many parts of batches."""
     at_batch(monkeypatch, batches, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         train(config)
@@ -122,7 +122,8 @@ def test_more_devices_take_over_within_an_epoch(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = stopped(tiny_config("trainer.accumulate=2", "trainer.max_epochs=1"), monkeypatch, 18)
-    resumed = fork_server().start("train", f"resume={run.path}", "trainer.devices=2", "trainer.accumulate=1")
+    words = [f"resume={run.path}", "trainer.devices=2", "trainer.accumulate=1"]
+    resumed = fork_server().start("train", *words, ranks=2)
     output = resumed.communicate()[0]
     assert resumed.returncode == 0, output
     assert run.summary()["steps"] == STEPS
@@ -208,7 +209,7 @@ def test_advice_on_missing_devices_is_accepted(
     words = ["trainer.devices=4", "trainer.accumulate=2", f"trainer.accelerator={accelerator}"]
     run = RunFolder.create(tiny_config(*words))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "get_arch_list", list)  # these devices have no compute capability to ask for
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)  # these devices have no compute capability
     if accelerator == "auto" and not gpus:
         check_device(run.config().trainer)  # trains on the CPU
         return
@@ -245,7 +246,7 @@ def test_advice_of_commands_that_read_a_run_is_accepted(
     file.write_text(yaml.safe_dump({**yaml.safe_load(before), "engine": "triton"}))
     try:
         code, _, error = here([*words, advice[1]], capsys)
-        assert code == 0, error  # on an engine that this machine has
+        assert code == 0, error  # with an engine that works on this machine
         again = ["restart=true"] if name == "landscape" else []
         code, _, error = here([*words, advice[1], "engine=eager", *again], capsys)
         assert code == 0, error
@@ -256,7 +257,7 @@ def test_advice_of_commands_that_read_a_run_is_accepted(
 
 @pytest.fixture
 def moved(tmp_path: Path) -> tuple[RunFolder, Path, Path]:
-    """A run whose files have moved: where they are now, and other files of the same kind."""
+    """A run whose files have moved: their new location, and other files of the same kind."""
     counts = {"train": 8, "val": 3, "test": 3}
     write_class_folders(tmp_path / "pets", counts=counts)
     words = [

@@ -1,4 +1,4 @@
-"""A run's id, lock and clock belong to the run: renamed, copied, killed and resumed folders stay what they are."""
+"""A run keeps its id, lock and clock when its folder is renamed, copied, killed or resumed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_wandb_keeps_its_id_when_a_renamed_run_is_resumed_from_within(
 
 @pytest.fixture
 def two(compared_runs: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Two runs of different methods whose names end alike."""
+    """Two runs of different methods whose names have the same ending."""
     folder = tmp_path / "two"
     for label, name in (("fixed_sg", "sg_run1"), ("mpd_agl", "psg_run1")):
         (source,) = compared_runs.glob(f"*_{label}_*_s1_*")

@@ -1,4 +1,4 @@
-"""The start says, and the run records, what an optimiser step sees."""
+"""The start of a run prints, and its record keeps, what an optimiser step sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole trainings on several ranks: exact evaluation and records, random numbers of their own, resuming."""
+"""Whole trainings on several ranks: exact evaluation and records, separate random numbers, resuming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKER = ROOT / "tests" / "helpers" / "together.py"
 
 @dataclass
 class Ended:
-    """The run of a training on two ranks, the exit codes of both, and how long they took."""
+    """A run trained on two ranks, both exit codes, and the time taken."""
 
     run: RunFolder
     codes: list[int]
@@ -32,7 +32,7 @@ class Ended:
 
 @pytest.fixture
 def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., tuple[list[Ended], str]]:
-    """Several trainings on two ranks, each in the runs_dir that its name gives, and what they printed as errors."""
+    """Several trainings on two ranks, each in the runs_dir of its name, and what they wrote to standard error."""
 
     def trained(*jobs: tuple[str, list[str], dict[str, Any]]) -> tuple[list[Ended], str]:
         plan = [
@@ -56,10 +56,10 @@ def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., tu
 
 
 def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..., tuple[list[Ended], str]]) -> None:
-    """Poisson spikes differ between ranks and go on where they were. The last share of each split is empty."""
+    """Poisson spikes differ between ranks and continue after a restart. The last share of each split is empty."""
     words = ["dataset.normalize=unit", "model.encoder=poisson", "trainer.ema=0.9", "dataset.eval_batch_size=2"]
     words += ["checkpoint.every_n_steps=30", "time_steps=2", "trainer.max_epochs=1", "dataset.batch_size=16"]
-    words += ["loss.label_smoothing=0.1"]  # the sums of a loss round differently in another order
+    words += ["loss.label_smoothing=0.1"]  # the sum of a loss depends on its order
     failing: dict[str, Any] = {"fail": [None, 35, "exit"]}
     short: dict[str, Any] = {"resume": True, "max_hours": 1e-9}
     ended, errors = together(
@@ -74,7 +74,7 @@ def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..
     states = [rank["random_state"]["cpu"] for rank in load_checkpoint(unbroken.last)["ranks"]]
     assert len(states) == 2
     assert not torch.equal(*states)
-    # One process counts the same right answers with the same weights.
+    # A single process counts the same correct answers with the same weights.
     assert evaluate([f"run={unbroken.path}", "accelerator=cpu"]) == 0
     alone = json.loads((unbroken.path / "evaluation_test.json").read_text())
     for name, results in unbroken.summary()["test"].items():
@@ -84,7 +84,7 @@ def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..
 
 
 def test_a_rank_that_dies_ends_the_others_with_one_sentence(together: Callable[..., tuple[list[Ended], str]]) -> None:
-    """Ranks that torchrun or srun has started, which know no process id of each other."""
+    """Ranks started by torchrun or srun do not know each other's process ids."""
     words = ["trainer.max_epochs=30", "time_steps=2"]
     ended, errors = together(
         ("failed", words, {"fail": [1, 8, "error"]}),

@@ -1,4 +1,4 @@
-"""Whole runs: what they write, that they repeat, that an interrupted one ends as an unbroken one does."""
+"""Whole runs: what they write, that they are repeatable, that an interrupted run ends like an unbroken one."""
 
 from __future__ import annotations
 
@@ -109,11 +109,12 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
 
 
 def start(words: list[str], **options: Any) -> Forked:
-    return fork_server().start("train", *words, **options)
+    ranks = 1 + ("trainer.devices=2" in words)
+    return fork_server().start("train", *words, **{"ranks": ranks} | options)
 
 
 def signal_at(process: Forked, line: str, signum: signal.Signals, group: bool = False) -> str:
-    """Send a signal once a line that begins with `line` was printed; returns all the output."""
+    """Send a signal once a line that begins with `line` is printed. Returns all output."""
     output = ""
     for printed in process.stdout:
         output += printed
@@ -128,7 +129,7 @@ def signal_at(process: Forked, line: str, signum: signal.Signals, group: bool = 
 def test_a_signal_before_the_first_step_or_after_the_last(
     tiny: Callable[..., list[str]], tmp_path: Path, signum: signal.Signals, line: str
 ) -> None:
-    """While the trainer starts, at the last checkpoint, in the final test: never exit code 0, always resumable."""
+    """While the trainer starts, at the last checkpoint, in the final test: exit code never 0, always resumable."""
     process = start(tiny("trainer.max_epochs=1", "trainer.progress=lines"))
     output = signal_at(process, line, signum)
     run = RunFolder(next((tmp_path / "runs").glob("2*")))
@@ -172,7 +173,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(
     assert process.stdout is not None
     output = next(line for line in process.stdout if line.startswith("epoch 1/4"))
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    second = [int(pid) for pid in children if b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()]
+    second = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "rank1\n"]
     os.kill(second[0], signal.SIGTERM)
     output += process.communicate()[0]
     run = RunFolder(next((tmp_path / "runs").glob("2*")))
@@ -180,7 +181,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(
     assert output.count("after saving its state") == 1, output
     assert "Traceback" not in output
     assert load_checkpoint(run.last)["epoch"] < 3
-    resumed = start([f"resume={run.path}"])
+    resumed = start([f"resume={run.path}"], ranks=2)
     output = resumed.communicate()[0]
     assert resumed.returncode == 0, output
     states = [
@@ -191,7 +192,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(
 
 
 def killed(words: list[str], signum: signal.Signals) -> RunFolder:
-    """Start a run as a process and end it once its first epoch is saved; asks for the exit code a shell expects."""
+    """Start a run as a process, end it once its first epoch is saved, and check the exit code."""
     folder = Path(next(word for word in reversed(words) if word.startswith("runs_dir=")).partition("=")[2])
     process = start(words)
     deadline = time.monotonic() + 120
@@ -280,7 +281,7 @@ def test_a_group_and_its_keys_typed_again_are_the_same_run(tiny_config: Compose)
 
 
 def test_resume_refuses_other_samples(tiny_config: Compose) -> None:
-    """Where the data lie may change on resume; which they are may not."""
+    """On resume, the data may have moved but must be the same."""
     run = train(tiny_config("trainer.max_epochs=1"))
     content = load_checkpoint(run.last)
     assert len(content["data"]) == 64
@@ -423,8 +424,7 @@ def test_two_processes_train_as_one(tiny: Callable[..., list[str]], tmp_path: Pa
     assert len(epoch_records(run)) == 1
     assert run.summary()["steps"] == 1257 // 64
     assert result.stdout.count("epoch 1/1") == 1
-    # A share of the test split that no sample is missing from or counted twice in: a whole number of right answers out
-    # of 359.
+    # No sample of the test split is missing or counted twice: a whole number of correct answers out of 359.
     right = run.summary()["test"]["last"]["accuracy"] * 359
     assert right == pytest.approx(round(right), abs=1e-4)
 

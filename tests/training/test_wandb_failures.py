@@ -1,4 +1,4 @@
-"""W&B cannot be reached, refuses, hangs or dies: the record is complete, and its upload is one command."""
+"""W&B is unreachable, refuses, hangs or dies: the record is complete, and one command uploads it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(config: ExperimentConfig, midway: Callable[[], None] = lambda: None) -> RunFolder:
-    """Log five steps and a value of the summary as a run does; `midway` happens after the third step."""
+    """Log five steps and a summary value as a run does; `midway` is called after the third step."""
     run = RunFolder.create(config)
     logger = WandbLogger(config, run)
     logger.start()
@@ -65,12 +65,12 @@ def record(config: ExperimentConfig, midway: Callable[[], None] = lambda: None) 
             midway()
     logger._attempt(lambda run: run.summary.update({"test/last/accuracy": 0.5}))
     logger.close(None)
-    wandb.teardown()  # as at the exit: the last records are on the disk
+    wandb.teardown()  # as at exit: the last records are on disk
     return run
 
 
 def said(caplog: pytest.LogCaptureFixture) -> tuple[str, list[Path]]:
-    """All warnings, and the folders that the printed command uploads."""
+    """All warnings, and the folders uploaded by the printed command."""
     text = "\n".join(entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING)
     (command,) = re.findall(r"Upload the run to W&B with: (.*)", text)
     words = shlex.split(command)
@@ -116,7 +116,7 @@ def _recorded_offline(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
     """The run's only record is offline and complete, and the printed command names it."""
     text, (folder,) = said(caplog)
     assert "W&B (online) could not start" in text
-    assert list((run.path / "wandb").glob("*run-*-*")) == [folder]  # the failed attempt has left nothing
+    assert list((run.path / "wandb").glob("*run-*-*")) == [folder]  # the failed attempt leaves nothing
     assert folder.name.startswith("offline-run-")
     records = inspect_folder(folder)
     assert steps_of(records) == [0, 1, 2, 3, 4]
@@ -150,7 +150,7 @@ def test_dying_midway(
     assert final_summary(inspect_folder(folder))["test/last/accuracy"] == 0.5
     assert "W&B does not have the whole run" in text
     assert ("the login page of this network" in text) == (portal is not None)
-    # The printed command works once the server does.
+    # The printed command works once the server is back.
     server.status, server.portal = 200, None
     words = shlex.split(sync_command([folder]))
     result = subprocess.run(
@@ -175,7 +175,7 @@ def test_a_server_that_takes_everything_needs_no_command(
 def test_the_client_dies(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As when memory runs out. The rest is recorded in a second folder."""
+    """As if memory had run out. The rest is recorded in a second folder."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def kill() -> None:

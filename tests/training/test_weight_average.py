@@ -1,4 +1,4 @@
-"""The moving average of the weights: its numbers, and that it is what is measured everywhere."""
+"""The moving average of the weights: its values, and its use in every evaluation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Compose = Callable[..., ExperimentConfig]
 
 
 def plain_average(states: list[State], decay: float) -> State:
-    """The average after the last of the states, one update after the other; counters of the last."""
+    """The average after updates with all states in turn; counters are those of the last state."""
     average = {name: value.double() for name, value in states[0].items()}
     for number, state in enumerate(states, start=1):
         rest = min(decay, (number - 1) / number)
@@ -63,7 +63,7 @@ def test_the_average_is_what_is_validated_tested_and_evaluated(tiny_config: Comp
     probed = [line for line in lines if "probe_val/mean/theta" in line][-1]
     weights = other["state_dict"]["model.neurons.1.neuron.decay_logit"]
     assert weights != other["training_state"]["model.neurons.1.neuron.decay_logit"]
-    # MPD-AGL's width follows the decay and the mean gain, so it tells which weights the probe has seen.
+    # MPD-AGL's width follows the decay and the mean gain, so it shows which weights the probe saw.
     gain = other["state_dict"]["model.neurons.1.norm.weight"].mean()
     width = float(2 * gain * 0.5 * (1 + torch.sigmoid(weights) ** 2).sqrt())
     assert probed["probe_val/neurons.1/kappa/t1"] == pytest.approx(width, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Training on everything, with no validation split: the last epoch is the one that counts."""
+"""Training on all data, without a validation split: the last epoch counts as the best."""
 
 from __future__ import annotations
 
