@@ -24,7 +24,7 @@ from gradspike.methods.base import LayerFacts, Method, build_method, check_metho
 from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import Neuron, build_neuron
 from gradspike.neurons.options import NeuronConfig
-from gradspike.norms.base import ChannelNorm, build_norm
+from gradspike.norms.base import ChannelNorm, build_norm, build_potential_norm
 from gradspike.norms.options import NormConfig
 
 ValueT = TypeVar("ValueT")
@@ -76,7 +76,10 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C]."""
+    """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C].
+
+    u is the potential that meets the threshold, so after the norm of the potential, if there is one.
+    """
 
     u: Tensor
     spikes: Tensor
@@ -163,6 +166,7 @@ class SpikingNorm(ActivationLayer):
         super().__init__(channels, context, norm)
         self.channels = channels
         self.v_threshold = context.method.v_threshold
+        self.potential_norm = build_potential_norm(context.norm, channels)
         self.neuron = build_neuron(context.neuron, context.time_steps, channels, self.v_threshold)
         self.method = build_method(context.method, context.time_steps, channels)
         self.surrogate = self.method.shape
@@ -215,7 +219,8 @@ class SpikingNorm(ActivationLayer):
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
         """What the method may know about a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
-        gain = None if self.norm is None else self.norm.mean_gain(dtype)
+        last = self.norm if self.potential_norm is None else self.potential_norm
+        gain = None if last is None else last.mean_gain(dtype)
         decay = self.neuron.decay
         return LayerFacts(
             time_steps=self.time_steps,
@@ -238,7 +243,9 @@ class SpikingNorm(ActivationLayer):
                 f"layer '{self.layer_name}': {len(y)} inputs are not a multiple of T = {self.time_steps} time steps."
             )
         steps = y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
-        options = EngineOptions(surrogate=self.surrogate, moments=moments, keep_membrane=keep_membrane)
+        options = EngineOptions(
+            self.surrogate, moments=moments, keep_membrane=keep_membrane, potential_norm=self.potential_norm
+        )
         return self._run(steps, self.neuron, self.method, facts, options, self.norm)
 
 

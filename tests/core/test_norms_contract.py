@@ -52,7 +52,7 @@ def test_every_engine_gives_the_numbers_of_the_reference(engine: Engine, name: s
         layer = make_normed_layer(norm_config(name)).double()
         given = y.clone().requires_grad_()
         facts = layer.facts(given, gradients=True)
-        options = EngineOptions(SURROGATES["sigmoid"], smooth=True)
+        options = EngineOptions(SURROGATES["sigmoid"], smooth=True, potential_norm=layer.potential_norm)
         spikes = run(given, layer.neuron, layer.method, facts, options, layer.norm).spikes
         spikes.square().sum().backward()
         grads = {f"grad {key}": one.grad for key, one in layer.named_parameters() if one.grad is not None}

@@ -1,4 +1,4 @@
-"""TEBN and TAB compared with arrays of their released code; tests/reference/plugins/README.md describes them."""
+"""TEBN, TAB and MPBN compared with arrays of their released code; tests/reference/plugins/README.md describes them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradspike.engine.base import Engine
-from gradspike.norms.base import ChannelNorm, build_norm
+from gradspike.engine.base import Engine, EngineOptions
+from gradspike.methods.base import LayerFacts, build_method
+from gradspike.neurons.base import build_neuron
+from gradspike.norms.base import ChannelNorm, build_norm, build_potential_norm
 from gradspike.spiking_norm import LayerContext, SpikingNorm
+from gradspike.surrogate import UNIT_DSPIKE
 from helpers.engines import every_engine
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config
@@ -33,6 +36,7 @@ FACTORS = {"tebn": "time_scale", "tab": "time_scale_root"}
 """The name of p in the files, and in our state dict."""
 NORMS = [(file, name) for file in FACTORS for name in cases(file, "b0/grad_y", "eval/y")]
 LAYERS = cases("tebn", "conv_weight", "grad_spikes")
+POTENTIALS = cases("mpbn", "temperature", "b0/normalised", "eval/spikes")
 
 
 def unfold(x: Tensor, time_steps: int) -> Tensor:
@@ -52,6 +56,7 @@ def test_every_case_of_a_norm_is_tested() -> None:
         tested = {name for of, name in NORMS if of == file} | (set(LAYERS) if file == "tebn" else set())
         neurons = set(cases(file, "membrane", "grad_spikes", lacks=("conv_weight",)))  # tested with the neurons
         assert all_cases(file) - neurons == tested
+    assert all_cases("mpbn") == set(POTENTIALS)
 
 
 @pytest.mark.parametrize(("file", "name"), NORMS)
@@ -104,3 +109,43 @@ def test_conv_tebn_lif(engine: Engine, name: str) -> None:
     for buffer in ("running_mean", "running_var"):
         assert_close(layer.norm.get_buffer(buffer), data[buffer], buffer)
     assert_close(layer.inspect(y.detach()).u, time_first(data["membrane"]), "membrane")
+
+
+@every_engine
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_mpbn_between_charge_and_fire(engine: Engine, name: str) -> None:
+    """Batches in a row, each of T batches of the potential's norm, then evaluation with its running statistics."""
+    data = case("mpbn", name)
+    _, time_steps, channels = data["b0/x"].shape[:3]
+    threshold = float(data["threshold"])
+    norm = build_potential_norm(norm_config("mpbn"), channels)
+    assert norm is not None
+    with torch.no_grad():
+        norm.weight.copy_(data["weight"]), norm.bias.copy_(data["bias"])
+    lif = neuron_config("lif", decay=float(data["decay"]), fires="above_threshold")
+    neuron = build_neuron(lif, time_steps, channels, threshold)
+    method = build_method(
+        method_config("fixed_sg", v_threshold=threshold, width=float(data["temperature"])), time_steps, channels
+    )
+
+    def run(x: Tensor, *, training: bool, keep: bool = False) -> Any:
+        assert neuron.decay is not None
+        facts = LayerFacts(time_steps, threshold, neuron.decay, training=training, gradients=training, updates=not keep)
+        options = EngineOptions(UNIT_DSPIKE, keep_membrane=keep, potential_norm=norm.train(training))
+        return engine(x, neuron, method, facts, options)
+
+    for batch in batches(data):
+        norm.zero_grad()
+        x = time_first(batch["x"]).requires_grad_()
+        assert_close(run(x, training=True, keep=True).membrane, time_first(batch["normalised"]), "normalised")
+        spikes = run(x, training=True).spikes
+        assert_spikes(spikes, time_first(batch["spikes"]))
+        spikes.backward(time_first(batch["grad_spikes"]))
+        assert_close(x.grad, time_first(batch["grad_x"]), "grad_x")
+        for parameter in ("weight", "bias"):
+            grad = norm.get_parameter(parameter).grad
+            assert_close(grad, batch[f"grad_{parameter}"], f"grad_{parameter}", atol=SUMMED_ATOL)
+        for buffer in ("running_mean", "running_var"):
+            assert_close(norm.get_buffer(buffer), batch[buffer], buffer)
+    last = part(data, "eval")
+    assert_spikes(run(time_first(last["x"]), training=False).spikes, time_first(last["spikes"]))

@@ -26,6 +26,8 @@ def make_normed_layer(config: NormConfig, *, time_steps: int = T) -> SpikingNorm
     assert isinstance(layer, SpikingNorm)
     assert layer.norm is not None
     shaken(layer.norm)
+    if layer.potential_norm is not None:
+        shaken(layer.potential_norm)
     return layer
 
 
@@ -81,7 +83,7 @@ def check_learning(config: NormConfig) -> None:
     """Every parameter of the norm receives a nonzero gradient through the neuron, and has no weight decay."""
     layer = make_normed_layer(config)
     step(layer, make_input())
-    names = {f"norm.{name}" for name, _ in layer.norm.named_parameters()} if layer.norm else set()
+    names = {name for name, _ in layer.named_parameters() if "norm." in name}
     assert {"norm.weight", "norm.bias"} <= names <= undecayed_parameters(layer)
     for name in names:
         grad = layer.get_parameter(name).grad
@@ -152,6 +154,7 @@ def check_finite(config: NormConfig) -> None:
             norm = make_norm(config, time_steps=time_steps).train(training)
             y = y.detach().clone().requires_grad_()
             norm(y).square().sum().backward()
+            assert make_normed_layer(config, time_steps=time_steps).train(training)(y).isfinite().all(), what
             tensors = {"y": y.grad, **{name: one.grad for name, one in norm.named_parameters()}}
             tensors |= dict(norm.named_buffers())
             for name, value in tensors.items():

@@ -22,7 +22,7 @@ CASES = {
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=200", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
-    **{f"norm {name}": ["method=mpd_agl", f"norm={name}"] for name in ("bn", "tebn", "tab")},
+    **{f"norm {name}": ["method=mpd_agl", f"norm={name}"] for name in ("bn", "tebn", "tab", "mpbn")},
     "plain gain": ["method=mpd_agl", "norm=tdbn_gain", "model.encoder=latency", "dataset.normalize=unit"],
 }
 # One of each way through the fused layer: statistics before all steps, with moments of u, and step by step.
@@ -32,6 +32,7 @@ APART = {
     "method psg_pda": "norm.sync=false",
     "norm tebn": "norm.sync=false",
     "norm tab": "norm.sync=false",
+    "norm mpbn": "norm.sync=false",
     "method ds_atgo": "method.sync_stats=false",
     "mixed": "method.sync_stats=false",  # PDA's moments
 }

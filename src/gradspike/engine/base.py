@@ -23,12 +23,15 @@ class EngineOptions:
 
     `smooth` emits the surrogate's primitive instead of spikes; the backward pass is the exact gradient of that network
     (for gradcheck). `moments` adds differentiable mean and variance of u to the output, `keep_membrane` u itself.
+    `potential_norm` normalises the charged potential of each step; u is then its result, which meets the threshold, and
+    the reset acts on the charged potential.
     """
 
     surrogate: Surrogate
     smooth: bool = False
     moments: bool = False
     keep_membrane: bool = False
+    potential_norm: ChannelNorm | None = None
 
 
 @dataclass(frozen=True)

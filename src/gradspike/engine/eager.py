@@ -43,7 +43,7 @@ def run(
         x = normalised(x, norm, facts)
     if len(x) < facts.time_steps:
         x = x.expand(facts.time_steps, *x.shape[1:])
-    if not has_standard_formulas(neuron, method, facts):
+    if options.potential_norm is not None or not has_standard_formulas(neuron, method, facts):
         return stepwise.run(x, neuron, method, facts, options)
     decay = neuron.decay
     assert decay is not None

@@ -74,7 +74,7 @@ class Kernels(Protocol):
 class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
-    The reference engine computes rare cases: returning the potential itself, normalising a single value per channel,
+    The reference engine computes rare cases: returning or normalising the potential, normalising one value per channel,
     compiling the whole network, counting operations, and more than `most_steps` time steps, with a warning.
     """
 
@@ -100,7 +100,7 @@ class FusedEngine:
         single = batch_norm and x.numel() == x.shape[2]
         measures = method.measures(facts)
         unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
-        rare = options.keep_membrane or single or unsplit or not x.numel()
+        rare = options.keep_membrane or options.potential_norm is not None or single or unsplit or not x.numel()
         if self.most_steps is not None and facts.time_steps > self.most_steps:
             _tell_of_many_steps(facts.time_steps, self.most_steps)
             rare = True

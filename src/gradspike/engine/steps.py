@@ -125,8 +125,12 @@ def fire(
     *,
     gradient: bool,
     mask: Tensor | None = None,
+    charged: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """What a step emits, and the state after it. Where `mask` is false, it emits the surrogate's primitive."""
+    """What a step emits, and the state after it. Where `mask` is false, it emits the surrogate's primitive.
+
+    charged: the potential that the reset acts on; u unless a norm lies between.
+    """
     p = _named(values, rules, spread)
     theta, kappa = spread(threshold), spread(width)
     hard, soft = rules.neuron.fire(u, theta, kappa, rules.surrogate, p, rules.options)
@@ -137,7 +141,7 @@ def fire(
         # Exactly the value of s, with the gradient of the smooth function.
         s = s.detach() + (soft - soft.detach())
     kept = s.detach() if rules.options.detach_reset else s
-    state = rules.neuron.reset(u, kept, theta, state, p, rules.options)
+    state = rules.neuron.reset(u if charged is None else charged, kept, theta, state, p, rules.options)
     return s * theta if rules.scaled else s, state
 
 

@@ -28,7 +28,7 @@ from gradspike.neurons.base import Neuron
 def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: EngineOptions) -> EngineOutput:
     """The output for the currents x [T, B, C, *space]; see `gradspike.engine.base.Engine`."""
     dtype = recursion_dtype(x.dtype)
-    rules = layer_rules(neuron, method, options)
+    rules, norm = layer_rules(neuron, method, options), options.potential_norm
     spread = functools.partial(over_channels, step=x[0])
     values = [value.to(dtype) for value in neuron.values().values()]
     measures = method.measures(facts)
@@ -47,7 +47,8 @@ def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: E
     used: list[tuple[Tensor, Tensor]] = []
     for t, current in enumerate(currents):
         now = steps.pick(values, t, rules)
-        u = steps.charge(current, state, now, rules, spread) if ahead is None else ahead[t]
+        charged = steps.charge(current, state, now, rules, spread) if ahead is None else ahead[t]
+        u = charged if norm is None else norm(charged, update=facts.updates)
         if plan is None or widths is None:
             with torch.no_grad():
                 mean, std = membrane_statistics(u, across_ranks=method.sync_stats and facts.training)
@@ -57,7 +58,8 @@ def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: E
         if widths is not None:
             kappa = widths[t]
         mask = None if noise is None or places is None else spike_mask(noise.seed, noise.share, t, places)
-        s, state = steps.fire(u, state, now, theta, kappa, rules, spread, gradient=facts.gradients, mask=mask)
+        given = (u, state, now, theta, kappa, rules, spread)
+        s, state = steps.fire(*given, gradient=facts.gradients, mask=mask, charged=charged)
         emitted.append(s)
         membrane.append(u)
         used.append((theta, kappa))

@@ -26,10 +26,13 @@ class ChannelNorm(nn.Module):
         Config: its options, a subclass of NormConfig.
         per_step: the time steps differ in parameters or statistics. The norm takes T as one more argument, and its
             `forward` returns all T steps; see `norms.steps.StepNorm`.
+        on_potential: every spiking layer also has a batch norm on its membrane potential, between charge and fire; see
+            `build_potential_norm`.
     """
 
     Config: ClassVar[type[NormConfig]] = NormConfig
     per_step: ClassVar[bool] = False
+    on_potential: ClassVar[bool] = False
 
     running_mean: Tensor
     running_var: Tensor
@@ -152,3 +155,8 @@ def build_norm(
     per_step = getattr(NORMS.implementation(config.name), "per_step", False)
     more = (time_steps,) if per_step else ()
     return NORMS.build(ChannelNorm, config, channels, v_threshold, branches, *more)
+
+
+def build_potential_norm(config: NormConfig, channels: int) -> ChannelNorm | None:
+    """The batch norm of a layer's membrane potential, whose gain starts at 1; None if the norm has none."""
+    return ChannelNorm(config, channels) if NORMS.implementation(config.name).on_potential else None

@@ -10,6 +10,7 @@ NORMS: Registry[NormConfig] = Registry(
     NormConfig,
     {
         "bn": "gradspike.norms.bn:Bn",
+        "mpbn": "gradspike.norms.mpbn:Mpbn",
         "tab": "gradspike.norms.tab:Tab",
         "tdbn": "gradspike.norms.tdbn:Tdbn",
         "tdbn_gain": "gradspike.norms.tdbn:TdbnGain",
