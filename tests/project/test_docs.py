@@ -1,7 +1,7 @@
 """The documentation: the guide works as written, methods.md agrees with the code, commands of sweeps.md are accepted.
 
-In add_a_method.md a block that begins with `# file: PATH` is that file, a diff that begins so changes it, and bash
-blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
+In add_a_method.md and add_a_norm.md a block that begins with `# file: PATH` is that file, a diff that begins so changes
+it, and bash blocks are commands. All paths are relative to the root of the checkout, here a copy of this one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from helpers.command import ROOT, command
 
 DOCS = ROOT / "docs"
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
+NORM_GUIDE = (DOCS / "add_a_norm.md").read_text(encoding="utf-8")
 METHODS_PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
 NORMS_PAGE = (DOCS / "norms.md").read_text(encoding="utf-8")
 PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -77,9 +78,9 @@ class Reader:
             shutil.copytree(ROOT / part, self.root / part, ignore=ignore, symlinks=True)
         shutil.copy(ROOT / "pyproject.toml", self.root)
 
-    def follow(self, section: str) -> str:
-        """Do what one section says; gives what its commands printed."""
-        steps = [block for block in blocks(GUIDE) if block.section == section]
+    def follow(self, section: str, guide: str = GUIDE) -> str:
+        """Do what one section of a guide says; gives what its commands printed."""
+        steps = [block for block in blocks(guide) if block.section == section]
         assert steps, f"no section {section}"
         said = ""
         for block in steps:
@@ -183,6 +184,22 @@ def test_the_method_of_the_guide_does_what_it_says(reader: Reader, monkeypatch: 
         layer(make_input(seed))
     assert widths == pytest.approx([0.5 + 1.5 * 2 ** (-n / 2) for n in range(5)])
     assert layer.state_dict()["method.batches"] == 5
+
+
+def test_a_norm_from_outside_then_inside_the_package(reader: Reader) -> None:
+    """File, YAML, contract, a comparison over two seeds without a changed line of the package; then registered."""
+    before = reader.package()
+    for section in ("The file", "The YAML"):
+        reader.follow(section, NORM_GUIDE)
+    assert passed(reader.follow("Test it", NORM_GUIDE)) > 8
+    assert "4 trials" in reader.follow("Train it and the default", NORM_GUIDE)
+    configs = [yaml.safe_load(file.read_text()) for file in (reader.root / "runs/clipped").glob("*/config.yaml")]
+    assert sorted((one["norm"]["name"], one["seed"]) for one in configs) == [
+        (norm, seed) for norm in ("my_lab.clipped:Clipped", "tdbn") for seed in (0, 1)
+    ]
+    assert (reader.root / "clipped.html").is_file()
+    assert reader.package() == before
+    assert passed(reader.follow("Inside the package", NORM_GUIDE)) > 8
 
 
 def tables(page: str) -> Iterator[list[dict[str, str]]]:
