@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +19,24 @@ def relative(path: Path) -> Path:
 def printable(text: str) -> str:
     """`text` on one line, with escapes for unprintable characters (control characters, names that are not UTF-8)."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def shell_words(words: Iterable[str]) -> str:
+    """Words to paste into a shell, on one line; unprintable characters are escaped in the quotes $'...' of bash."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _escaped_word(word) for word in words)
+
+
+def _escaped_word(word: str) -> str:
+    raw = os.fsencode(word).decode("utf-8", "surrogateescape")
+    return "$'" + "".join(_escaped_letter(letter) for letter in raw) + "'"
+
+
+def _escaped_letter(letter: str) -> str:
+    if letter in "\\'":
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def shown(path: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from gradspike.shown import shell_words
 
 SOURCES = Path(__file__).resolve().parents[1]
 """The folder that holds the package."""
@@ -57,7 +58,7 @@ def typed_command(command: str, *words: str, launcher: str = "") -> str:
     """
     program = _start()
     found_by = [f"PYTHONPATH={_short(SOURCES)}"] if "-m" in program and not _importable() else []
-    return " ".join(filter(None, [shlex.join(found_by), launcher, shlex.join([*program, command, *words])]))
+    return " ".join(filter(None, [shell_words(found_by), launcher, shell_words([*program, command, *words])]))
 
 
 def _start() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from gradspike.config.compose import load_config
 from gradspike.config.overrides import override, quoted
 from gradspike.errors import ConfigError
+from helpers.command import command
 
 FOLDER = ["dataset=event_folder", "dataset.source=x.zip", "dataset.image_size=32", "dataset.classes=3"]
 
@@ -45,6 +48,11 @@ def test_labels_and_logger(text: str, found: str) -> None:
     assert config.logger.tags == (found, "a")
 
 
+def test_a_label_fits_into_the_name_of_a_folder() -> None:
+    with pytest.raises(ConfigError, match="must have at most 100 characters"):
+        load_config(["method.label=" + "x" * 101])
+
+
 def test_null_is_no_text() -> None:
     assert load_config([*FOLDER, "dataset.val_folder=null"]).dataset.val_folder is None
     with pytest.raises(ConfigError, match="data_dir=null"):
@@ -66,6 +74,47 @@ def test_what_was_refused_is_refused(word: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_config([word])
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a,b", "/x/a, b (c)", "x={y},z", "(a,b", 'it\'s, "quoted"', "a,b\\"])
+@pytest.mark.parametrize("key", ["data_dir", "dataset.source", "dataset.train_folder"])
+def test_an_error_says_how_to_quote_a_text(key: str, text: str) -> None:
+    """What it says can be pasted into a shell."""
+    with pytest.raises(ConfigError) as error:
+        load_config([*FOLDER, f"{key}={text}"])
+    (word,) = shlex.split(str(error.value).rpartition("quote it: ")[2])
+    section, _, name = key.rpartition(".")
+    config = load_config([*FOLDER, word])
+    assert getattr(getattr(config, section) if section else config, name) == text
+
+
+@pytest.mark.parametrize("word", ["seed=0,1", "optimizer.lr=0.1,0.2", "method=psg,lsg"])
+def test_no_quotes_are_suggested_for_numbers_and_options(word: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config([word])
+    assert "quote" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["data_dir", "runs_dir", "dataset.source", "logger.group"])
+def test_what_is_no_text_is_refused(key: str) -> None:
+    words = [*FOLDER, "logger=wandb"]
+    with pytest.raises(ConfigError, match=rf"{key}=a.*: is not UTF-8\. Rename it"):
+        load_config([*words, override(key, os.fsdecode(b"a\xff"))])
+
+
+def test_a_nul_in_a_file_of_options_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text('name: image_folder\nsource: "a\\0b"\nclasses: 2\nimage_size: 8\n')
+    with pytest.raises(ConfigError, match="must not contain a NUL character"):
+        load_config(["dataset=mine"], str(tmp_path))
+
+
+def test_a_locale_that_cannot_read_a_word_is_named() -> None:
+    """In an ASCII locale, Python gives the letters of a path as bytes that are not text."""
+    words = ["train", "runs_dir=é", "--cfg", "job"]
+    result = command(*words, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert result.returncode == 2
+    assert "cannot be read in this locale's encoding (ascii). Set LC_ALL=C.UTF-8" in result.stderr
 
 
 def test_a_key_of_the_users_own_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
-"""Counts in messages, and messages about unknown names and paths."""
+"""Counts in messages, messages about unknown names and paths, and words for a shell."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from gradspike.errors import unknown, unknown_path
-from gradspike.shown import counted, listed
+from gradspike.shown import counted, listed, shell_words
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,13 @@ def test_a_list_that_is_cut_says_how_many_are_missing() -> None:
     assert listed(map(str, range(3)), 3) == "0, 1, 2"
     assert listed((f"c{number}" for number in range(1244)), 2) == "c0, c1 and 1,242 more"
     assert listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    "word", ["plain", "it's $HOME", "two\nlines", "\x1b[31m\\'\"", "é 日本", "\x1b0f", os.fsdecode(b"a\xff\xc3")]
+)
+def test_words_for_a_shell_are_printable_and_exact(word: str) -> None:
+    text = shell_words(["printf", "%s", word])
+    assert text.isprintable()
+    done = subprocess.run(["bash", "-c", text], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(word)

@@ -255,6 +255,24 @@ def test_two_copies_of_cifar_are_not_guessed_between(tmp_path: Path) -> None:
         cifar(tmp_path, tmp_path / "c")
 
 
+def test_other_versions_of_cifar_are_named(tmp_path: Path) -> None:
+    write_cifar_pickles(tmp_path / "c")
+    with pytest.raises(UserError, match="contains CIFAR-10, not CIFAR-100: use dataset=cifar10"):
+        DATASETS.implementation("cifar100")(Cifar100Config(source=str(tmp_path / "c")), 1, tmp_path).load()
+    for file in list((tmp_path / "c").iterdir()):
+        file.rename(file.with_name(f"{file.name}.bin"))
+    with pytest.raises(UserError, match=r"contains the binary version of CIFAR-10\. Download the Python"):
+        cifar(tmp_path, tmp_path / "c")
+
+
+def test_a_broken_link_to_a_batch_is_named(tmp_path: Path) -> None:
+    write_cifar_pickles(tmp_path / "c")
+    (tmp_path / "c/data_batch_4").unlink()
+    (tmp_path / "c/data_batch_4").symlink_to("/nowhere")
+    with pytest.raises(UserError, match=r"data_batch_4: cannot be read \(No such file or directory\)"):
+        cifar(tmp_path, tmp_path / "c")
+
+
 def test_a_missing_batch_is_still_named(tmp_path: Path) -> None:
     write_cifar_pickles(tmp_path / "c")
     (tmp_path / "c/data_batch_4").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -130,12 +131,9 @@ def test_a_truncated_archive_is_named(folder: Path, tmp_path: Path, ending: str)
 
 
 def test_a_file_that_is_no_archive_and_one_that_is_not_there(tmp_path: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"<html>not found</html>")
+    (tmp_path / "a.zip").write_bytes(b"nothing known")
     with pytest.raises(UserError, match="neither a folder nor a readable zip or tar file"):
         Files.open(tmp_path / "a.zip")
-    (tmp_path / "empty.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="neither a folder nor a readable zip or tar file"):
-        Files.open(tmp_path / "empty.tar")
     with pytest.raises(MissingSourceError, match="does not exist"):
         Files.open(tmp_path / "gone")
 
@@ -213,3 +211,33 @@ def test_a_large_folder_is_looked_through_when_it_changed_or_is_told_to(
     (place / "test" / "cat" / "new.png").write_bytes(b"n")
     os.utime(place / "test" / "cat", ns=(1, 1))
     assert fingerprint(Files.open(place), tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.7z", b"7z\xbc\xaf\x27\x1c", r"an archive that gradspike does not read \(7-Zip\). Unpack it \(7z x a.7z\)"),
+        ("a.zip", b"7z\xbc\xaf\x27\x1c", r"\(7-Zip\)"),
+        ("a.rar", b"Rar!\x1a\x07\x01\0", r"\(RAR\). Unpack it \(unrar x a.rar\)"),
+        ("a.tar.zst", b"\x28\xb5\x2f\xfd", r"\(Zstandard\). Unpack it \(tar --zstd -xf a.tar.zst\)"),
+        ("a.tar.lz4", b"\x04\x22\x4d\x18", r"\(LZ4\)"),
+        ("a.parquet", b"PAR1", "a Parquet table, which gradspike does not read"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        ("a.zip", b"<!DOCTYPE html>", "a web page, so its download failed"),
+        ("a.zip", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "a single image. Give its folder"),
+        ("a.json.gz", gzip.compress(b"{}" * 1000), r"compressed with gzip.*Unpack it \(gunzip a.json.gz\)"),
+        ("a.zip", b"", r"empty \(0 bytes\)"),
+    ],
+)
+def test_other_formats_are_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content + bytes(100 if content else 0))
+    with pytest.raises(UserError, match=f"is .*{said}"):
+        Files.open(tmp_path / name)
+
+
+@pytest.mark.parametrize("target", ["/nowhere/at/all", "link"])
+def test_a_broken_link_is_named(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(UserError, match=f"is a link to {target}, which does not exist"):
+        Files.open(tmp_path / "link")

@@ -212,6 +212,73 @@ def test_tensors_of_gigabytes_in_ready_frames(tmp_path: Path) -> None:
         read_ready_frames(path.read_bytes(), 4, 8, "tet", "count")
 
 
+def lz4(content: bytes) -> bytes:
+    """An LZ4 frame of one stored block."""
+    return bytes.fromhex("04224d18 604082") + struct.pack("<I", len(content) | 1 << 31) + content + bytes(4)
+
+
+def zstd(content: bytes) -> bytes:
+    """A Zstandard frame of one stored block; its size is not declared."""
+    return bytes.fromhex("28b52ffd 00 58") + struct.pack("<I", len(content) << 3 | 1)[:3] + content
+
+
+def zstd_bomb(content: bytes) -> bytes:
+    """A Zstandard frame that repeats a byte 2,048 times 65,536; it declares that it unpacks to 100 bytes."""
+    block = struct.pack("<I", 65536 << 3 | 1 << 1)[:3] + b"\0"
+    return bytes.fromhex("28b52ffd 20 64") + block * 2047 + struct.pack("<I", 65536 << 3 | 1 << 1 | 1)[:3] + b"\0"
+
+
+def lz4_bomb(content: bytes) -> bytes:
+    """An LZ4 frame of 2,048 blocks, each of which repeats a byte 65,536 times."""
+    block = b"\x1f\0\x01\0" + b"\xff" * 256 + b"\xe7\x50" + bytes(5)
+    return bytes.fromhex("04224d18 604082") + (struct.pack("<I", len(block)) + block) * 2048 + bytes(4)
+
+
+PACKERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {"lz4": (1, lz4), "zstd": (3, zstd), "zstd high": (4, zstd)}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_compressed_packets_are_read(packer: str) -> None:
+    events = made.recording(0)
+    compression, packed = PACKERS[packer]
+    read = read_recording("r.aedat4", made.aedat4_bytes(events, compression=compression, packed=packed))
+    assert read.t.tolist() == events.t.tolist()
+    assert read.x.tolist() == events.x.tolist()
+
+
+@pytest.mark.parametrize(("compression", "packed"), [(1, lz4_bomb), (2, lz4_bomb), (3, zstd_bomb), (4, zstd_bomb)])
+def test_packets_of_gigabytes_are_refused_before_they_are_unpacked(
+    compression: int, packed: Callable[[bytes], bytes]
+) -> None:
+    content = made.aedat4_bytes(made.recording(0), compression=compression, packed=packed)
+    with pytest.raises(BadRecordingError, match=r"a packet of [\d,]+ bytes unpacks to up to 13\d,\d{3},\d{3} bytes"):
+        read_recording("r.aedat4", content)
+
+
+def test_many_packets_that_unpack_to_gigabytes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradspike.data.events.packets.BOMB_BYTES", 500)
+    monkeypatch.setattr("gradspike.data.events.packets.BOMB_RATIO", 0.1)
+    with pytest.raises(BadRecordingError, match=r"the file of [\d,]+ bytes unpacks to up to \d+ bytes"):
+        read_recording("r.aedat4", made.aedat4_bytes(made.recording(0)))
+
+
+@pytest.mark.parametrize(
+    ("compression", "packed", "said"),
+    [
+        (1, zstd, "is not compressed with LZ4"),
+        (3, lz4, "is not compressed with Zstandard"),
+        (1, lambda content: lz4(content)[:20], "ends inside a packet, or a packet is damaged"),
+        (3, lambda content: zstd(content)[:-1] + zstd(content)[:8], "is not compressed with Zstandard"),
+        (3, lambda content: zstd(content)[:7], "ends inside a packet, or a packet is damaged"),
+    ],
+)
+def test_packets_that_are_not_what_the_header_states(
+    compression: int, packed: Callable[[bytes], bytes], said: str
+) -> None:
+    with pytest.raises(BadRecordingError, match=said):
+        read_recording("r.aedat4", made.aedat4_bytes(made.recording(0), compression=compression, packed=packed))
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
 def test_a_compressed_tar_is_refused_at_the_header_of_the_bomb(tmp_path: Path, ending: str) -> None:
     """Refused without reading the member, whose bytes are missing."""

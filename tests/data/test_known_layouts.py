@@ -244,3 +244,79 @@ def test_unlabelled_test_pictures_of_ones_own_are_still_refused(tmp_path: Path) 
     (tmp_path / "pets" / "test" / "1.png").write_bytes(encoded(pixels(1)))
     with pytest.raises(UserError, match=r"test/1.png: is not in a class folder"):
         folder(tmp_path, tmp_path / "pets")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Train", "Validation", "Test"), ("TRAIN", "VALIDATION", "TEST"), ("Training", "Valid", "Testing")],
+)
+def test_split_folders_in_capitals(tmp_path: Path, train: str, val: str, test: str) -> None:
+    write_class_folders(tmp_path / "pets", counts={"train": 3, "val": 2, "test": 1})
+    for before, after in (("train", train), ("val", val), ("test", test)):
+        (tmp_path / "pets" / before).rename(tmp_path / "pets" / after)
+    samples = folder(tmp_path, tmp_path / "pets")
+    assert [len(samples.indices(split)) for split in ("train", "val", "test")] == [9, 6, 3]
+
+
+@pytest.mark.parametrize("val", ["Validation", "VAL", "valid", "Val"])
+def test_imagenets_validation_folder_under_other_names(tmp_path: Path, val: str) -> None:
+    write_class_folders(tmp_path / "in", size=40, counts={"train": 3, "val": 2})
+    (tmp_path / "in" / "train").rename(tmp_path / "in" / "Train")
+    (tmp_path / "in" / "val").rename(tmp_path / "in" / val)
+    assert len(imagenet(tmp_path, tmp_path / "in").indices("test")) == 6
+
+
+def test_kaggles_imagenet_with_its_validation_folder_in_capitals(tmp_path: Path) -> None:
+    images = write_kaggle(tmp_path / "kaggle")
+    (images / "val").rename(images / "Validation")
+    assert len(imagenet(tmp_path, tmp_path / "kaggle").indices("test")) == 6
+
+
+def pack_first_class(source: Path) -> None:
+    first = sorted((source / "train").iterdir())[0]
+    shutil.make_archive(str(first), "tar", first)
+    shutil.rmtree(first)
+
+
+def pack_all(source: Path) -> None:
+    shutil.make_archive(str(source.parent / "data"), "gztar", source)
+    shutil.rmtree(source)
+    source.mkdir()
+    shutil.move(source.parent / "data.tar.gz", source)
+
+
+def broken_test(source: Path) -> None:
+    shutil.rmtree(source / "test")
+    (source / "test").symlink_to("/nowhere/test")
+
+
+def flat_test(source: Path) -> None:
+    for number, file in enumerate(sorted((source / "test").rglob("*.png"))):
+        file.rename(source / "test" / f"{number}.png")
+    for inner in (source / "test").iterdir():
+        if inner.is_dir():
+            inner.rmdir()
+
+
+def tables(source: Path) -> None:
+    shutil.rmtree(source / "test")
+    (source / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (pack_first_class, r"contains 1 archive \(train/\w+\.tar\): unpack it"),
+        (pack_all, r"contains 1 archive \(data\.tar\.gz\): unpack it, or add dataset\.source=\S+/pets/data\.tar\.gz"),
+        (broken_test, "1 link to a file that does not exist: test"),
+        (flat_test, r"3 images \(test/0\.png, ...\) are in no class folder, so their labels are unknown"),
+        (tables, r"gradspike does not read test-00000-of-00001\.parquet; export the samples to class folders"),
+    ],
+)
+def test_a_missing_split_is_explained_by_what_is_there(
+    tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    write_class_folders(tmp_path / "pets", counts={"train": 3, "test": 1})
+    change(tmp_path / "pets")
+    with pytest.raises(UserError, match=said):
+        folder(tmp_path, tmp_path / "pets")

@@ -75,8 +75,13 @@ def aedat3_bytes(events: Recording, per_packet: int = 25) -> bytes:
     return header + b"".join(packets)
 
 
-def aedat4_bytes(events: Recording, per_packet: int = 25) -> bytes:
-    """AEDAT 4.0 without compression, its flatbuffers put together by hand from the format's schema."""
+def aedat4_bytes(
+    events: Recording, per_packet: int = 25, compression: int = 0, packed: Callable[[bytes], bytes] = bytes
+) -> bytes:
+    """AEDAT 4.0, its flatbuffers put together by hand from the format's schema.
+
+    compression: the field of the header. packed: what compresses a packet.
+    """
     info = (
         b'<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/"><node name="0" path="/mainloop/'
         b'Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr><attr key="originalModuleName" '
@@ -93,10 +98,11 @@ def aedat4_bytes(events: Recording, per_packet: int = 25) -> bytes:
         # Size, root offset, identifier, vtable (size 6, table 8, field at 4), padding, table (vtable, vector), length.
         packet = struct.pack("<I4sHHHxx", 16, b"EVTS", 6, 8, 4) + struct.pack("<iI", 8, 8) + bytes(4)
         packet += struct.pack("<I", len(part)) + data
-        packets.append(struct.pack("<iI", 0, len(packet) + 4) + struct.pack("<I", len(packet)) + packet)
+        packet = packed(struct.pack("<I", len(packet)) + packet)
+        packets.append(struct.pack("<iI", 0, len(packet)) + packet)
     body = b"".join(packets)
     # Root offset, identifier, vtable of three fields (compression, table position, info), table, string.
-    table = struct.pack("<iiqI", 12, 0, -1, 4) + struct.pack("<I", len(info)) + info + b"\0"
+    table = struct.pack("<iiqI", 12, compression, -1, 4) + struct.pack("<I", len(info)) + info + b"\0"
     header = struct.pack("<I4sHHHHHxx", 20, b"IOHE", 10, 20, 4, 8, 16) + table
     return b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(header)) + header + body
 

@@ -151,11 +151,22 @@ def test_lost_results_of_a_finished_run_are_written_again(
         assert (run.path / record).read_bytes() == (original / record).read_bytes(), record
 
 
-def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"last": null}',
+        '{"last": [{"macs": null}]}',
+        '{"last": [{"macs": 1, "input": "real", "nonzero": [null]}]}',
+    ],
+)
+def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path, content: str) -> None:
     copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
     lost = folder_of(copies, "mpd_agl", 1)
     assert not any("energy" in note for note in report.compare(group_runs(gather([copies]).runs), None, ()).notes)
-    (lost / "layers.json").write_text("{")
+    (lost / "layers.json").write_text(content)
     notes = report.compare(group_runs(gather([copies]).runs), None, ()).notes
     assert any("Without energy" in note and lost.name in note for note in notes)
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradspike.cli.resume import resumed_path
+from gradspike.config.compose import CONF_DIR, load_config
+from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
@@ -69,6 +72,16 @@ def test_options_of_sbatch(capsys: pytest.CaptureFixture[str]) -> None:
         ('slurm.comment=a"b', "double quotes"),
         ("slurm.time=", "must not be empty"),
         ("slurm.hold=maybe", "true or false"),
+        ("slurm.comment=a\\b", "backslashes"),
+        ("slurm.mem=null", "must not be empty"),
+        ("slurm.exclusive=", "must not be empty"),
+        ("slurm.exclusive=maybe", "must be true or false, or one of user, mcs, topo"),
+        ("slurm.exclusive=0", "must be true or false"),
+        ("slurm.cpus_per_task=0", "must be a whole number of at least 1"),
+        ("slurm.cpus_per_task=1.5", "must be a whole number"),
+        ("slurm.setup=module load cuda", "Use --setup LINE"),
+        ("slurm.timeout_min=60", "Use slurm.time=<minutes>"),
+        ("slurm.additional_parameters.wckey=x", "Use slurm.<option>=... for each"),
     ],
 )
 def test_wrong_options_are_refused(word: str, said: str) -> None:
@@ -106,22 +119,42 @@ def test_a_resumed_run_is_read_as_train_reads_it(
         slurm_script(["resume=auto"])
 
 
-def test_words_and_folders_travel_unchanged(tmp_path: Path) -> None:
-    """Arguments reach the command unchanged, even with characters that are special to bash."""
-    folder = tmp_path / "it's $HOME [a] & b"
-    folder.mkdir()
-    out = folder / "job.sh"
-    typed = [*WORDS, "logger.name=files", f"data_dir={folder}", "+optimizer.groups={x:{lr:2}}", f"runs_dir={folder}"]
-    assert slurm_script([*typed, f"out={out}", "--setup", "srun() { shift; printf '%s\\n' \"$@\"; }"]) == 0
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runs",
+        "it's $HOME [a] & b",
+        "a, b",
+        "x={y}",
+        '"q"',
+        "${x}",
+        "back\\slash",
+        "end\\",
+        "-dash",
+        "two\nlines",
+        "é",
+        "a\tb",
+    ],
+)
+def test_the_script_runs_in_bash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Arguments reach the command unchanged, even with characters that are special to bash or to Hydra."""
+    monkeypatch.chdir(tmp_path)
+    typed = [*WORDS, "logger.name=files", "+optimizer.groups={x:{lr:2}}", override("data_dir", name)]
+    setup = "srun() { shift; printf '%s\\0' \"$@\"; }"
+    out = tmp_path / "job.sh"
+    assert slurm_script([*typed, override("runs_dir", name), f"out={out}", "--setup", setup]) == 0
     variables = {**os.environ, "SLURM_JOB_ID": "7"}
     done = subprocess.run(["bash", out], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    words = done.stdout.splitlines()
-    assert words[words.index("train") + 1 :] == [*typed[:-1], f"runs_dir={folder}/slurm_7"]
-    run = folder / "slurm_7" / "2026-01-01_00-00-00_x"
-    run.mkdir(parents=True)
+    words = done.stdout.split("\0")[:-1]
+    words = words[words.index("train") + 1 :]
+    assert words[:-1] == typed
+    config = load_config(words)
+    assert (config.data_dir, config.runs_dir) == (name, f"{name}/slurm_7")
+    Path(f"{name}/slurm_7/2026-01-01_00-00-00_x").mkdir(parents=True)
     done = subprocess.run(["bash", out], env=variables, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == f"resume={run}/"
+    word = done.stdout.split("\0")[-2]
+    assert resumed_path([word], [CONF_DIR]) == f"{name}/slurm_7/2026-01-01_00-00-00_x/"
 
 
 def test_only_a_saved_run_is_queued_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

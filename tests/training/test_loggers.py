@@ -12,6 +12,8 @@ from unittest.mock import Mock
 import pytest
 
 from gradspike.cli import train as launch
+from gradspike.cli.resume import requested_config
+from gradspike.config.compose import CONF_DIR
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import WandbConfig
 from gradspike.errors import ConfigError
@@ -183,6 +185,7 @@ def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pyte
         (["logger.project='a b?'"], {}, "must not contain ?, which W&B does not allow"),
         (["logger.project=" + "x" * 129], {}, "must have at most 128 characters, which is W&B's limit; it has 129"),
         (["logger.project="], {}, "logger.project=: must not be empty"),
+        (["logger.project='a\nb'"], {}, "must not contain control characters or line breaks"),
         (["logger.entity=a/b"], {}, "logger.entity=a/b: must not contain /"),
         (["logger.group=" + "x" * 129], {}, "logger.group=xxx"),
         (["logger.group="], {}, "logger.group=: must not be empty"),
@@ -210,6 +213,41 @@ def test_names_that_wandb_refuses_are_refused_by_the_schema(
         tiny_config("logger=wandb", *typed)
     assert said in str(error.value)
     tiny_config("logger=files")  # which reads no variable of W&B
+
+
+def test_a_run_keeps_what_it_recorded(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a run needs no variable of W&B, and resuming it keeps its entity and tags, also if there are none."""
+    run = RunFolder.create(tiny_config("logger=wandb"))
+    for name, value in {**NAMES, "WANDB_MODE": "offlin"}.items():
+        monkeypatch.setenv(name, value)
+    resumed, _ = requested_config(str(run.path), [], [CONF_DIR])
+    for config in (run.config(), resumed):
+        assert isinstance(config.logger, WandbConfig)
+        assert (config.logger.project, config.logger.entity, config.logger.group) == ("gradspike", None, None)
+        assert config.logger.tags == ()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(resumed, run)
+    logger.start()
+    logger.close(None)
+    start = start_record(run)
+    assert (start["project"], start["run_group"]) == ("gradspike", "mpd_agl")
+    assert (start.get("entity"), start.get("tags")) == (None, None)
+
+
+def test_a_logger_added_on_resume_takes_the_variables(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.create(tiny_config("logger=files"))
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    config, _ = requested_config(str(run.path), ["logger=wandb"], [CONF_DIR])
+    assert isinstance(config.logger, WandbConfig)
+    assert config.logger.entity == "team"
+
+
+def test_a_resumed_run_still_refuses_a_wrong_mode(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.create(tiny_config("logger=wandb"))
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    config, words = requested_config(str(run.path), [], [CONF_DIR])
+    with pytest.raises(ConfigError, match=r"WANDB_MODE=offlin: must be one of .* Did you mean 'offline'"):
+        launch.train(config, words)
 
 
 def test_spaces_around_values_are_no_part_of_them(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

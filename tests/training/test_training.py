@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -381,7 +382,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_config: Compose) -> None:
     assert not run.last.exists()
 
 
-def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
+def test_evaluate_repeats_the_summary_and_notes_a_read_only_folder(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = train(tiny_config("dataset=digits_events", "time_steps=2", "trainer.max_epochs=1"))
     process = fork_server().start("evaluate", f"run={run.path}", "split=test", "accelerator=cpu")
     output = process.communicate()[0]
@@ -390,6 +393,18 @@ def test_evaluate_repeats_the_summary(tiny_config: Compose) -> None:
     assert evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
     val = json.loads((run.path / "evaluation_val.json").read_text())
     assert val["last"]["accuracy"] == run.summary()["val"]["last"]["accuracy"]
+    (run.path / "evaluation_val.json").unlink()
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))  # root may write to every folder that it can mount
+
+    monkeypatch.setattr("gradspike.runs.files.tempfile.mkstemp", refuse)
+    capsys.readouterr()
+    assert evaluate([f"run={run.path}", "split=val", "checkpoint=last"]) == 0
+    printed = capsys.readouterr()
+    assert "accuracy" in printed.out
+    assert "written:" not in printed.out
+    assert printed.err.startswith("Note: the run folder is read-only, so the result is not recorded: ")
 
 
 @pytest.mark.parametrize(

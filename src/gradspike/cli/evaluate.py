@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
@@ -9,8 +10,10 @@ from pydantic import Field, PositiveInt
 from gradspike.cli.arguments import Command
 from gradspike.config.trust import TRUST, trust_all
 from gradspike.engine.registry import EngineName
+from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
+from gradspike.runs.files import is_read_only
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import shown
 
@@ -46,8 +49,8 @@ Arguments:
   accelerator     auto | cpu | gpu                               (auto)
   --trust         import the code outside gradspike that the run names, also if your account never trained with it
 
-Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run folder. Samples other than
-those used for training are refused.
+Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run folder, unless that is
+read-only. Samples other than those used for training are refused.
 """
 
 COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig, switches=(TRUST,))
@@ -82,5 +85,10 @@ def evaluate(words: list[str]) -> int:
         )
     moved = {key: value for key, value in (("data_dir", data_dir), ("dataset.source", source)) if value is not None}
     print_evaluation(shown(run.path), arguments.split, results)
-    print(f"written: {shown(run.write_evaluation(arguments.split, results, moved))}")
+    try:
+        print(f"written: {shown(run.write_evaluation(arguments.split, results, moved))}")
+    except UserError as error:
+        if not is_read_only(error.__cause__):
+            raise
+        print(f"Note: the run folder is read-only, so the result is not recorded: {error}", file=sys.stderr)
     return 0

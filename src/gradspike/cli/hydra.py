@@ -23,6 +23,7 @@ from gradspike.config.compose import (
     CONF_DIR,
     GROUPS,
     check_groups,
+    comma_hint,
     compose_plain,
     config_dirs,
     options_of,
@@ -184,7 +185,10 @@ def check_command_line(arguments: Namespace) -> list[str]:
     )
     sweeps = [override for override in overrides if override.is_sweep_override()]
     if sweeps and not multirun:
-        raise ConfigError(f"{sweeps[0].input_line}: several values need several runs. Add -m to train all of them.")
+        raise ConfigError(
+            f"{sweeps[0].input_line}: several values need several runs. Add -m to train all of them."
+            f"{comma_hint(sweeps[0])}"
+        )
     if multirun and arguments.cfg:
         raise ConfigError("--cfg and -m cannot be combined: print one configuration at a time.")
     if multirun and any(override.key_or_group == "resume" for override in overrides):

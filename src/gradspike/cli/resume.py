@@ -8,7 +8,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gradspike.config.compose import GROUPS, check_groups, compose_plain, options_of, settle, to_plain, unknown_key
+from gradspike.config.compose import (
+    GROUPS,
+    check_groups,
+    comma_hint,
+    compose_plain,
+    options_of,
+    settle,
+    to_plain,
+    unknown_key,
+)
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
 from gradspike.config.validate import PLUGGABLE, validate
@@ -29,8 +38,8 @@ def resumed_path(words: Sequence[str], folders: list[Path]) -> str | None:
             continue
         (override,) = check_groups(settle([word], folders)[0], folders)
         if override.is_sweep_override():
-            raise ConfigError(f"{word}: resume one run at a time. Put quotes around a comma: '{KEY}=\"a,b\"'.")
-        found = override.value()
+            raise ConfigError(f"{word}: resume one run at a time.{comma_hint(override)}")
+        found = _plain_value(override)
     return str(found) if found not in (None, AUTO) else None
 
 
@@ -52,11 +61,14 @@ def requested_config(
     settled = _settled(words, plain)
     for override in check_groups(settled, folders):
         if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: a resumed run takes one value, not several.")
+            raise ConfigError(
+                f"{override.input_line}: a resumed run takes one value, not several.{comma_hint(override)}"
+            )
         if override.key_or_group not in (*GROUPS, KEY):
             _apply(plain, override)
     check_parts(run, plain)  # validation would advise another batch size, which a resumed run keeps
-    requested = validate({**plain, KEY: path})
+    # A logger that the run did not have takes W&B's variables, as in a new run.
+    requested = validate({**plain, KEY: path}, recorded=not any(_key(word) == "logger" for word in groups))
     resumed_config(run, requested, settled)
     return requested, settled
 
@@ -120,10 +132,15 @@ def _apply(plain: dict[str, Any], override: Any) -> None:
     if override.is_delete():
         del section[last]
         return
-    value = to_plain(OmegaConf.create({"value": override.value()}))["value"]
+    value = _plain_value(override)
     if isinstance(value, dict) and isinstance(section.get(last), dict):
         value = {**section[last], **value}
     section[last] = value
+
+
+def _plain_value(override: Any) -> Any:
+    """The value of an override, with OmegaConf's interpolations and escapes resolved."""
+    return to_plain(OmegaConf.create({"value": override.value()}))["value"]
 
 
 def _escaped(value: Any) -> Any:

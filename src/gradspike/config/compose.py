@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradspike.config.overrides import typed_text
 from gradspike.config.recipes import check_choices
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
@@ -74,7 +75,7 @@ def load_config(words: list[str], config_dir: str | None = None) -> ExperimentCo
     settled, composed = settle(words, folders)
     sweeps = [override for override in check_groups(settled, folders) if override.is_sweep_override()]
     if sweeps:
-        raise ConfigError(f"{sweeps[0].input_line}: only one value is allowed.")
+        raise ConfigError(f"{sweeps[0].input_line}: only one value is allowed.{comma_hint(sweeps[0])}")
     return validate(composed or compose_plain(settled, folders))
 
 
@@ -119,10 +120,10 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
             overrides += OverridesParser.create().parse_overrides([word])
         except HydraException as error:
             hint = " Write key=value."
-            if "={" in word:
+            if word.partition("=")[2].startswith("{"):
                 hint = " Write names in a dictionary without quotes: '+key={name:value}'."
             elif "=" in word:
-                hint = " Put quotes around a value with special characters: 'key=\"value\"'."
+                hint = f" If its value is text, quote it: {typed_text(word)}"
             raise ConfigError(f"{word}: cannot be read.{hint}") from error
     for override in overrides:
         group = override.key_or_group
@@ -136,6 +137,19 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
             if str(option) not in allowed:
                 raise ConfigError(unknown(group, "null" if option is None else str(option), allowed))
     return overrides
+
+
+def comma_hint(sweep: Any) -> str:
+    """How to type the words of a sweep as one text, with a leading space; empty for numbers and options of groups.
+
+    sweep: Hydra's parsed override.
+    """
+    from hydra.core.override_parser.types import ValueType
+
+    values = sweep.value().list if sweep.value_type == ValueType.SIMPLE_CHOICE_SWEEP else []
+    if sweep.key_or_group in GROUPS or all(isinstance(value, int | float) for value in values):
+        return ""
+    return f" If the comma is part of the value, quote it: {typed_text(sweep.input_line)}"
 
 
 def config_dirs(extra: str | None) -> list[Path]:

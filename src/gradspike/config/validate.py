@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,11 +11,12 @@ from pydantic import ValidationError
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.trust import outside, trust
-from gradspike.config.wandb_options import ENVIRONMENT
+from gradspike.config.wandb_options import ENVIRONMENT, RECORDED
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
+from gradspike.nested import flat
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
 from gradspike.registry import Registry, Strict
@@ -25,13 +27,16 @@ PLUGGABLE: dict[str, Registry[Any]] = {
 }
 
 
-def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
+def validate(raw: Mapping[str, Any], recorded: bool = False) -> ExperimentConfig:
     """Check a composed configuration (plain containers).
 
+    recorded: it is that of a run, which W&B's environment variables no longer change.
     Its parts outside gradspike are read, and may be imported later; `config.trust` checks those of a record before.
     Raises ConfigError that lists every mistake: the key, the value, what is allowed and the nearest match.
     """
     trust(outside(raw).values())
+    if unreadable := [f"{key}={_shown(text)}: {why}" for key, text in flat(raw) if (why := why_unreadable(text))]:
+        raise ConfigError("The configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in unreadable))
     problems: list[str] = []
     sections: dict[str, Any] = dict(raw)
     for section, registry in PLUGGABLE.items():
@@ -47,7 +52,7 @@ def validate(raw: Mapping[str, Any]) -> ExperimentConfig:
             problems.extend(_describe(error, options, registry.config_class(registry.part(options)), f"{section}."))
     try:
         # A section that failed above is not checked again, so that each mistake is reported once.
-        config = ExperimentConfig.model_validate(sections)
+        config = ExperimentConfig.model_validate(sections, context={RECORDED: recorded})
     except ValidationError as error:
         failed = {name for name in PLUGGABLE if not isinstance(sections.get(name), Strict)}
         problems.extend(_describe(error, sections, ExperimentConfig, "", skip=failed))
@@ -167,9 +172,24 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def why_unreadable(value: Any) -> str | None:
+    """Why a value is no text that can be recorded: bytes that are not UTF-8, or a NUL. None for any other value."""
+    if not isinstance(value, str):
+        return None
+    if "\0" in value:
+        return "must not contain a NUL character"
+    if value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value):
+        return None
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        return f"cannot be read in this locale's encoding ({encoding}). Set LC_ALL=C.UTF-8, and PYTHONUTF8 not to 0"
+    return "is not UTF-8. Rename it, or give a link with another name"
+
+
 def explain(detail: Any) -> str:
     """A pydantic error in the terms of the command line, with the nearest match for a wrong word."""
     context = detail.get("ctx", {})
+    if why := why_unreadable(detail["input"]):
+        return why
     if detail["type"] == "missing" or detail["input"] == "???":
         return "must be given"
     if detail["type"] == "literal_error":

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from gradspike.errors import did_you_mean
@@ -23,6 +23,8 @@ LONGEST_TAG = LONGEST_JOB_TYPE = 64
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 ENVIRONMENT = "environment"
 """The type of an error whose message names an environment variable instead of a key."""
+RECORDED = "recorded"
+"""Key of pydantic's context: whether the options are those of a run, for which no environment variable counts."""
 
 
 def check_length(text: str) -> str:
@@ -36,6 +38,8 @@ def check_length(text: str) -> str:
 
 def check_name(text: str, entity: str = "logger.entity", project: str = "logger.project") -> str:
     """Raise ValueError for a name that W&B accepts for no project, user or team. entity, project: names of the keys."""
+    if not text.isprintable():
+        raise ValueError("must not contain control characters or line breaks")
     found = re.search(r"[/\\#?%:]", text)
     team, _, rest = text.partition("/")
     if found and team and rest and not re.search(r"[/\\#?%:]", team + rest):
@@ -63,8 +67,17 @@ def from_environment(name: str, check: Callable[[str], str]) -> str | None:
         raise PydanticCustomError(ENVIRONMENT, "{text}", {"text": text}) from error
 
 
-def _unless_typed(value: Callable[[], str | None]) -> BeforeValidator:
-    return BeforeValidator(lambda typed: value() if typed is None else typed)
+def _is_recorded(info: ValidationInfo) -> bool:
+    return bool((info.context or {}).get(RECORDED))
+
+
+def _unless_typed(value: Callable[[], str | None], default: str | None = None) -> BeforeValidator:
+    def chosen(typed: Any, info: ValidationInfo) -> Any:
+        if typed is not None:
+            return typed
+        return (None if _is_recorded(info) else value()) or default
+
+    return BeforeValidator(chosen)
 
 
 def project_variable() -> str | None:
@@ -81,8 +94,8 @@ def _check_name_in_environment(text: str) -> str:
     return check_name(text, "WANDB_ENTITY", "WANDB_PROJECT")
 
 
-def _tags(typed: Any) -> Any:
-    if typed:
+def _tags(typed: Any, info: ValidationInfo) -> Any:
+    if typed or _is_recorded(info):
         return typed
     tags = from_environment("WANDB_TAGS", lambda text: ",".join(check_tag(tag) for tag in split_tags(text)))
     return tuple(split_tags(tags or ""))
@@ -142,7 +155,7 @@ class WandbConfig(Strict):
     project: Annotated[
         str,
         AfterValidator(check_name),
-        _unless_typed(lambda: project_variable() or "gradspike"),
+        _unless_typed(project_variable, default="gradspike"),
         Field(validate_default=True),
     ] = None  # type: ignore[assignment]
     """Null: WANDB_PROJECT, else gradspike."""
@@ -168,7 +181,7 @@ class WandbConfig(Strict):
     """Empty: WANDB_TAGS, separated by commas."""
 
     @model_validator(mode="after")
-    def _rest_of_the_environment(self) -> WandbConfig:
-        for name, check in UNTYPED.items():
+    def _rest_of_the_environment(self, info: ValidationInfo) -> WandbConfig:
+        for name, check in UNTYPED.items() if not _is_recorded(info) else ():
             from_environment(name, check)
         return self

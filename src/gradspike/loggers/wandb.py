@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,10 @@ class WandbLogger(RunLogger):
     def start(self) -> None:
         """Open the W&B run, offline if it cannot connect."""
         tidy_environment()
+        # A resumed run keeps what it recorded; W&B would read these variables itself.
+        for name, kept in (("WANDB_ENTITY", self.options.entity), ("WANDB_TAGS", self.options.tags)):
+            if not kept:
+                os.environ.pop(name, None)
         given = variable("WANDB_RUN_ID")
         if given is not None and given not in wandb_ids(self.folder.path):
             write_wandb_id(self.folder.path, given)  # W&B's files, which name it, may be elsewhere

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gradspike.shown import relative
+from gradspike.shown import relative, shell_words
 from gradspike.variables import variable
 
 log = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ def sync_command(folders: list[Path]) -> str:
     """The command that uploads these folders of W&B. It would skip those of online runs without being told."""
     online = any(not folder.name.startswith("offline-") for folder in folders)
     words = ["wandb", "sync", *(["--include-online"] if online else [])]
-    return shlex.join([*words, *(str(relative(folder)) for folder in folders)])
+    return shell_words([*words, *(str(relative(folder)) for folder in folders)])
 
 
 def _has_records(folder: Path) -> bool:
@@ -146,9 +145,9 @@ def _refused(logged: Path) -> str | None:
     with suppress(OSError):
         for line in logged.read_text(encoding="utf-8", errors="replace").splitlines():
             if '"level":"ERROR+' in line:
-                return "its server refused data, see " + shlex.quote(str(relative(logged)))
+                return "its server refused data, see " + shell_words([str(relative(logged))])
             if '"level":"ERROR"' in line and any(words in line for words in NO_JSON):
-                return f"{WEB_PAGE}, see " + shlex.quote(str(relative(logged)))
+                return f"{WEB_PAGE}, see " + shell_words([str(relative(logged))])
     return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from gradspike.config.wandb_options import split_tags
+from gradspike.config.wandb_options import UNTYPED, split_tags
 from gradspike.errors import ConfigError, first_line
 from gradspike.variables import unset_empty
 
@@ -33,6 +33,11 @@ def check_environment() -> None:
     import wandb
 
     tidy_environment()
+    for name in UNTYPED.keys() & os.environ.keys():
+        try:
+            UNTYPED[name](os.environ[name])
+        except ValueError as error:
+            raise ConfigError(f"The environment variable {name}={os.environ[name]}: {error}") from error
     for name in _names():
         value = os.environ[name]
         if name == SECRET:

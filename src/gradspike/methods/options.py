@@ -27,6 +27,6 @@ class MethodConfig(Strict):
     touches: ClassVar[Touches] = Touches.RESULT
 
     name: str
-    label: Start[Annotated[str, Field(pattern=r"^[\w.-]+$")] | None] = None
+    label: Start[Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] | None] = None
     v_threshold: float = Field(default=0.5, gt=0)
     surrogate: SurrogateName = "rectangular"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -54,6 +55,11 @@ def write_output(path: Path, text: str, option: str) -> None:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether a file could not be written because its folder must not be changed."""
+    return isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def fast_yaml(text: str) -> Any:

@@ -115,7 +115,7 @@ class RunFolder:
         if not isinstance(raw, dict):
             raise ConfigError(f"{file}: is damaged; it does not contain a configuration.")
         require_trusted(raw, file)
-        return validate(raw)
+        return validate(raw, recorded=True)
 
     def checkpoint(self, which: str) -> Path:
         """The path of the checkpoint `last` or `best`. Raises UserError if it does not exist."""

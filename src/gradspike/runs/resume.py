@@ -51,7 +51,7 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
             + f"\nLeave them out, or start a new run. Free to change: {', '.join(sorted(_sections(free)))}."
         )
     check_parts(run, plain)
-    return validate({**plain, "resume": None})
+    return validate({**plain, "resume": None}, recorded=True)
 
 
 def changes(run: RunFolder, config: ExperimentConfig) -> dict[str, list[Any]]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gradspike.runs.folder import Summary
-from gradspike.shown import counted
+from gradspike.shown import counted, printable
 from gradspike.started import typed_command
 
 
@@ -51,7 +51,7 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
         "training" + (f", moving average of the weights ({summary['ema']:g})" if summary["ema"] else ""),
         highlight=False,
     )
-    out.print(f"run: {folder}", highlight=False, soft_wrap=True)
+    out.print(f"run: {printable(folder)}", highlight=False, soft_wrap=True)
     out.print(f"next: {typed_command('evaluate', f'run={folder}', 'split=test')}", highlight=False, soft_wrap=True)
 
 

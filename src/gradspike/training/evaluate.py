@@ -88,7 +88,9 @@ def as_evaluated(
         plain["model"]["pretrained"] = None  # the weights come from a checkpoint
     if source is not None:
         plain["dataset"]["source"] = source
-    return validate({**plain, "data_dir": data_dir or config.data_dir, "engine": engine or plain["engine"]})
+    return validate(
+        {**plain, "data_dir": data_dir or config.data_dir, "engine": engine or plain["engine"]}, recorded=True
+    )
 
 
 def evaluate_weights(

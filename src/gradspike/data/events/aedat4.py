@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.data.events.packets import check_packets, refuse_too_large
 from gradspike.data.events.recording import BadRecordingError, Recording
 
 FIRST_LINE = b"#!AER-DAT4.0\r\n"
@@ -37,12 +38,16 @@ def read_aedat4(data: bytes) -> Recording:
         try:
             decoder = aedat.Decoder(file.name)
             streams = sorted(key for key, stream in decoder.id_to_stream().items() if stream["type"] == "events")
-            packets, others = [], 0
+            packets, others, total = [], 0, 0
             for packet in decoder:
                 if packet["stream_id"] in streams:
                     packets.append(packet["events"])
+                    total += packets[-1].nbytes
+                    refuse_too_large(total, len(data), "the file")
                 else:
                     others += 1
+        except BadRecordingError:
+            raise
         except BaseException as error:
             # A panic in its Rust code raises PanicException, which is not an Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -56,7 +61,7 @@ def read_aedat4(data: bytes) -> Recording:
 
 
 def check_header(data: bytes) -> ElementTree.Element:
-    """The stream description in the header. Raises BadRecordingError if the header is damaged.
+    """The stream description in the header. Raises BadRecordingError for a damaged header and for `check_packets`.
 
     The package does not check the header, and a damaged one can crash Python. A flatbuffer table starts with the
     distance back to its vtable, which holds two sizes and the offset of each field (0: absent).
@@ -74,12 +79,15 @@ def check_header(data: bytes) -> ElementTree.Element:
         fields = struct.unpack_from(f"<{size // 2 - 2}H", header, vtable + 4)
         if header[4:8] != b"IOHE" or vtable < 0 or max(fields, default=0) >= table_size or len(fields) < 3:
             raise BadRecordingError("its header is damaged")
+        (compression,) = struct.unpack_from("<i", header, table + fields[0]) if fields[0] else (0,)
+        (end,) = struct.unpack_from("<q", header, table + fields[1]) if fields[1] else (-1,)
         place = table + fields[2]
         place += struct.unpack_from("<I", header, place)[0]
         (count,) = struct.unpack_from("<I", header, place)
         description = header[place + 4 : place + 4 + count]
         if len(description) < count:
             raise BadRecordingError("its header is damaged")
+        check_packets(data, len(FIRST_LINE) + 4 + length, compression, end)
         return ElementTree.fromstring(description.decode())
     except (struct.error, UnicodeDecodeError, ElementTree.ParseError) as error:
         raise BadRecordingError(f"its header is damaged ({error})") from error

@@ -18,6 +18,7 @@ from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.companions import left_out
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import ARCHIVES, Files
+from gradspike.data.files.unread import unread
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS
 from gradspike.errors import UserError
@@ -93,7 +94,7 @@ def recordings_within(files: Files, endings: Sequence[str], scratch: Path) -> It
             found = listed(f"{name} ({count:,})" for name, count in left_out(files, (), ()).items())
             raise UserError(
                 f"{files.shown()}: contains neither recordings ({', '.join(endings)}) nor archives of recordings. "
-                f"Found: {found or 'nothing'}."
+                f"Found: {found or 'nothing'}.{unread(files)}"
             )
         yield places
 

@@ -14,11 +14,22 @@ from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
 from gradspike.shown import counted, listed
 
+
+def _cases(*names: str) -> tuple[str, ...]:
+    return tuple(change(name) for name in names for change in (str.lower, str.capitalize, str.upper))
+
+
 SPLIT_FOLDERS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train", "Train", "training"),
-    "val": ("val", "Val", "valid", "validation"),
-    "test": ("test", "Test", "testing"),
+    "train": _cases("train", "training"),
+    "val": _cases("val", "valid", "validation"),
+    "test": _cases("test", "testing"),
 }
+
+
+def split_folder(files: Files, split: Split, extensions: Sequence[str]) -> str:
+    """The top folder of `files` with the samples of a split, such as `Validation`; the usual name if there is none."""
+    tops = {entry.name.partition("/")[0] for entry in files.entries() if entry.name.lower().endswith(tuple(extensions))}
+    return next((name for name in SPLIT_FOLDERS[split] if name in tops), SPLIT_FOLDERS[split][0])
 
 
 @dataclass(frozen=True)

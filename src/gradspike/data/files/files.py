@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from gradspike.data.files.containers import (
     list_zip,
 )
 from gradspike.data.files.members import opener, tar_member, zip_member
+from gradspike.data.files.other_formats import explained
 from gradspike.errors import UserError
 from gradspike.exhausted import raise_if_exhausted
 from gradspike.shown import counted
@@ -59,15 +61,20 @@ class Files:
         path = Path(path).expanduser()
         if path.is_dir():
             return cls(path, "folder")
-        if not path.exists():
+        if path.is_symlink() and not os.path.exists(path):
+            raise MissingSourceError(f"{path} is a link to {os.readlink(path)}, which does not exist.")
+        if not os.path.exists(path):
             raise MissingSourceError(f"{path} does not exist.")
         try:
             if zipfile.is_zipfile(path):
                 return cls(path, "zip")
             if tarfile.is_tarfile(path):
                 return cls(path, "tar", compressed=opener(path) is not open)
+            reason = explained(path)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
+        if reason is not None:
+            raise UserError(f"{path} {reason}.")
         raise UserError(
             f"{path} is neither a folder nor a readable zip or tar file. A download may be incomplete: compare "
             "its size, or download it again."

@@ -35,6 +35,8 @@ def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], 
 
 def nearest_path(path: Path) -> str:
     """A sentence, with a leading space, that suggests the existing path closest to the missing `path`."""
+    if path.is_symlink():
+        return ""
     missing: list[str] = []
     existing = path.absolute()
     while not existing.exists() and existing != existing.parent:

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradspike.data.files.bad_file import BadFile
-from gradspike.data.files.by_class import SPLIT_FOLDERS, list_by_class
+from gradspike.data.files.by_class import SPLIT_FOLDERS, ClassListing, list_by_class
 from gradspike.data.files.companions import left_out
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
+from gradspike.data.files.unread import unread
 from gradspike.data.pictures.decode import EXTENSIONS
 from gradspike.data.prepared.parts import encode_names
 from gradspike.data.source import SPLITS, Split
 from gradspike.errors import UserError
 from gradspike.exhausted import raise_if_exhausted
-from gradspike.shown import listed
+from gradspike.shown import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +104,23 @@ def list_class_folders(
             tops = sorted({entry.name.partition("/")[0] for entry in found.files.entries()})
             raise UserError(
                 f"{found.files.shown()}: no images in {split}/<class>/. Expected train/<class>/name.png and "
-                f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {listed(tops) or 'nothing'}"
+                f"test/<class>/name.png ({', '.join(EXTENSIONS)}). Found: {listed(tops) or 'nothing'}."
+                f"{_unlabelled(found)}{unread(found.files)}"
             )
     return assemble(found.files, splits, found.bad)
+
+
+def _unlabelled(found: ClassListing) -> str:
+    """A sentence, with a leading space, that counts the images directly in a split's folder; else empty."""
+    flat = [
+        entry.name
+        for entry in found.files.entries()
+        if entry.name.count("/") == 1 and entry.name.lower().endswith(EXTENSIONS)
+    ]
+    if not flat:
+        return ""
+    are = "is" if len(flat) == 1 else "are"
+    return f" {counted(len(flat), 'image')} ({flat[0]}, ...) {are} in no class folder, so their labels are unknown."
 
 
 def assemble(
@@ -122,7 +137,8 @@ def assemble(
         if untrained:
             raise UserError(
                 f"{files.shown()}: {split} has classes that train does not have: {listed(untrained)}. "
-                f"Remove them, or add training images. An example: {files.shown(classes[untrained[0]][0].name)}"
+                f"Remove them, or add training images. An example: {files.shown(classes[untrained[0]][0].name)}."
+                f"{unread(files)}"
             )
         if classes:
             problems += [

@@ -119,6 +119,7 @@ class Cifar(PictureSource[Cifar10Config]):
     def build(self, files: Files, folder: Path) -> dict[str, Any]:
         batches = _find_batches(files, self.official)
         if batches is None:
+            _refuse_other_version(files, self.official)
             return super().build(files, folder)
         facts = self._build_from_pickles(batches, folder)
         inside = batches.root[len(files.root) :]
@@ -170,8 +171,10 @@ def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key
     for entry, split in items:
         try:
             parts.append(_read_batch(files.read(entry), split, labels_key, classes, size))
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise_if_exhausted(error)
+            bad.append(BadFile(files.shown(entry.name), f"cannot be read ({error.strerror or error})"))
+        except ValueError as error:
             bad.append(BadFile(files.shown(entry.name), str(error)))
     names = parts[0].keys() if parts else ()
     return Part({name: np.concatenate([part[name] for part in parts]) for name in names}, tuple(bad))
@@ -235,6 +238,22 @@ def _find_batches(files: Files, official: Official) -> Files | None:
     if complete or not found or pictures:
         return files.below(complete[0]) if complete else None
     return files.below(min(found, key=lambda folder: (-len(found[folder]), folder)))
+
+
+def _refuse_other_version(files: Files, official: Official) -> None:
+    """Raise UserError if there are no images, but files of a download other than `official`'s."""
+    names = {entry.name.rpartition("/")[2] for entry in files.entries()}
+    if any(_in_class_folder(entry) for entry in files.entries()):
+        return
+    for name, other in OFFICIAL.items():
+        if other is not official and {batch for batch, _ in other.batches} <= names:
+            raise UserError(f"{files.shown()} contains {other.title}, not {official.title}: use dataset={name}.")
+    for version, ending in (("binary", ".bin"), ("MATLAB", ".mat")):
+        if any(name + ending in names for name, _ in official.batches):
+            raise UserError(
+                f"{files.shown()} contains the {version} version of {official.title}. Download the Python version, "
+                f"{official.archive}, or add dataset.download=true on a machine with network access."
+            )
 
 
 def _in_class_folder(entry: Entry) -> bool:

@@ -71,8 +71,10 @@ def list_by_folder(places: Sequence[Files], endings: Sequence[str], folders: Fol
     for split in ("train", "test"):
         if split not in found:
             tops = sorted({entry.name.partition("/")[0] for files in places for entry in files.entries()})
+            first_of_equal = {name.casefold(): name for name in reversed(folders[split])}
+            names = " or ".join(reversed(first_of_equal.values()))
             raise UserError(
-                f"{places[0].shown()}: has no recordings in a folder {' or '.join(folders[split])} for the {split} "
+                f"{places[0].shown()}: has no recordings in a folder {names} for the {split} "
                 f"split; found {listed(tops) or 'nothing'}. Expected {folders[split][0]}/<class>/<name> with "
                 f"{', '.join(endings)}."
             )

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import yaml
 
+from gradspike.cost.energy import energy_of
 from gradspike.errors import UserError
 from gradspike.json_text import readable, readable_lines, to_json
 from gradspike.runs.alive import running_or_killed
@@ -51,10 +52,21 @@ def read_run(folder: Path) -> Run:
         probes=tuple(probes),
         validation=validation,
         confusion_file=folder / "confusion.json",
-        layers=readable(folder / "layers.json"),
+        layers=_layers(folder / "layers.json"),
         timing=tuple(of_timing(record) for record in readable_lines(folder / "timing.jsonl")),
         sessions=sessions,
     )
+
+
+def _layers(file: Path) -> dict[str, Any] | None:
+    """The content of layers.json; None if it is missing or no energy follows from it."""
+    content: dict[str, Any] | None = readable(file)
+    try:
+        if content is not None:
+            energy_of(content["last"], is_ann=False)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+    return content
 
 
 def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +10,7 @@ import yaml
 
 from gradspike.cost.energy import Energy
 from gradspike.nested import flat
-from gradspike.shown import printable
+from gradspike.shown import printable, shell_words
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
@@ -82,7 +81,7 @@ def page_data(comparison: Comparison, title: str, command: str, made: str) -> di
 
 def _typed(command: Sequence[str]) -> str:
     """A recorded command as typed. Older runs recorded a script without its interpreter."""
-    return shlex.join(["python", *command] if command and command[0].endswith(".py") else command)
+    return shell_words(["python", *command] if command and command[0].endswith(".py") else command)
 
 
 def _each(

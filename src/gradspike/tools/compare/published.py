@@ -20,7 +20,7 @@ def _validated(run: Run) -> ExperimentConfig | None:
     if not all(map(trusted, outside(run.config).values())):
         return None
     try:
-        return validate({key: value for key, value in run.config.items() if not key.startswith("_")})
+        return validate({key: value for key, value in run.config.items() if not key.startswith("_")}, recorded=True)
     except (UserError, ImportError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from gradspike.errors import ConfigError, unknown
@@ -36,9 +37,16 @@ GIVEN_BY = {
     "requeue": "nothing: the script always asks for it",
     "no-requeue": "nothing: the script needs requeueing",
     "open-mode": "nothing: a job that is queued again appends to its output",
+    "setup": "--setup LINE",
+    "timeout-min": "slurm.time=<minutes>",
+    "mem-gb": "slurm.mem=<size>, such as 64G",
+    "additional-parameters": "slurm.<option>=... for each",
     "array": "one script for each run, or `gradspike sweep ... executor=slurm`",
 }
-"""Options that cannot be set here, and what to use instead."""
+"""Options that cannot be set here, and what to use instead; the last ones are those of `gradspike sweep`."""
+
+EXCLUSIVE = ("user", "mcs", "topo")
+"""Values of sbatch's --exclusive besides none."""
 
 
 def sbatch_options(typed: Sequence[str]) -> dict[str, str]:
@@ -50,20 +58,23 @@ def sbatch_options(typed: Sequence[str]) -> dict[str, str]:
     for word in typed:
         key, _, value = word.partition("=")
         name = key.removeprefix(PREFIX).replace("_", "-")
-        if name in GIVEN_BY:
-            raise ConfigError(f"{key}: cannot be set here. Use {GIVEN_BY[name]}.")
+        if name.partition(".")[0] in GIVEN_BY:
+            raise ConfigError(f"{key}: cannot be set here. Use {GIVEN_BY[name.partition('.')[0]]}.")
         if name not in WITH_VALUE and name not in SWITCHES:
             raise ConfigError(unknown("option", key, [PREFIX + one.replace("-", "_") for one in WITH_VALUE | SWITCHES]))
-        if any(letter in value for letter in '\n\r"'):
-            raise ConfigError(f"{key}: must be one line without double quotes")
+        if any(letter in value for letter in '\n\r"\\'):
+            raise ConfigError(f"{key}: must be one line without double quotes and backslashes")
+        if value in ("", "null"):
+            raise ConfigError(f"{key}: must not be empty; leave the option out")
         if name in SWITCHES and value.lower() in ("true", "false"):
             options.pop(name, None)
             if value.lower() == "true":
                 options[name] = ""
-        elif name in SWITCHES and name != "exclusive":
-            raise ConfigError(f"{key}={value}: must be true or false")
-        elif not value:
-            raise ConfigError(f"{key}: must not be empty; leave the option out")
+        elif name in SWITCHES and (name != "exclusive" or value not in EXCLUSIVE):
+            others = f", or one of {', '.join(EXCLUSIVE)}" if name == "exclusive" else ""
+            raise ConfigError(f"{key}={value}: must be true or false{others}")
+        elif name == "cpus-per-task" and not re.fullmatch("0*[1-9][0-9]*", value):
+            raise ConfigError(f"{key}={value}: must be a whole number of at least 1")
         else:
             options[name] = value
     return options

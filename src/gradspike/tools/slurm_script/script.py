@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from gradspike.config.overrides import quoted
 from gradspike.config.schema import ExperimentConfig
 from gradspike.shown import counted
 from gradspike.started import child_command, python_path
@@ -31,12 +32,12 @@ exit "$code"
 """
 
 NEW_RUN = """\
-runs={runs_dir}/slurm_$SLURM_JOB_ID
-run=$(ls -d "$runs"/2*/ 2>/dev/null | head -n 1)
-if [ -n "$run" ]; then
-    words=("resume=$run")
+runs={runs}/slurm_$SLURM_JOB_ID
+run=("$runs"/2*/)
+if [ -d "${{run[0]}}" ]; then
+    words=("resume="{start}"slurm_$SLURM_JOB_ID${{run[0]#"$runs"}}"{end})
 else
-    words=({words})
+    words=({words} "runs_dir="{start}"slurm_$SLURM_JOB_ID"{end})
 fi"""
 
 
@@ -85,7 +86,11 @@ def _words(config: ExperimentConfig, overrides: Sequence[str]) -> str:
     if config.resume is not None:
         return f"words=({shlex.join(overrides)})"
     kept = [word for word in overrides if word.partition("=")[0] != "runs_dir"]
-    return NEW_RUN.format(runs_dir=shlex.quote(config.runs_dir), words=f'{shlex.join(kept)} "runs_dir=$runs"'.strip())
+    # Hydra's quotes, which the name of a run never contains; the shell completes the path between them.
+    before, end = quoted(f"{config.runs_dir}/")[:-1], "'"
+    return NEW_RUN.format(
+        runs=shlex.quote(config.runs_dir), start=shlex.quote(before), end=shlex.quote(end), words=shlex.join(kept)
+    )
 
 
 def _quoted(value: str) -> str:

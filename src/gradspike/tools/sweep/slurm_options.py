@@ -15,6 +15,9 @@ from gradspike.errors import ConfigError, UserError, unknown
 
 MAX_NUM_TIMEOUT = "max_num_timeout"
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+EXCLUSIVE = ("user", "mcs", "topo")
+"""Values of sbatch's --exclusive besides none."""
+AT_LEAST_ONE = ("nodes", "cpus_per_task", "tasks_per_node", "ntasks_per_node", "timeout_min", "array_parallelism")
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
 
@@ -95,7 +98,7 @@ def _read(option: str, kinds: set[Any], entry: str, text: str) -> Any:
     if bool in kinds:
         return _switch(text, or_text=str in kinds)
     if int in kinds:
-        return _whole(text)
+        return _whole(text, least=int(option in AT_LEAST_ONE))
     return _real(text) if float in kinds else text
 
 
@@ -115,9 +118,11 @@ def _minutes(text: str) -> int:
     return whole
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, least: int) -> int:
     if not re.fullmatch(r"\d+", text, re.ASCII):
         raise ValueError("must be a whole number")
+    if int(text) < least:
+        raise ValueError(f"must be at least {least}")
     return int(text)
 
 
@@ -130,16 +135,19 @@ def _real(text: str) -> float:
 def _switch(text: str, or_text: bool) -> bool | str:
     if text.lower() in SWITCHES:
         return SWITCHES[text.lower()]
-    if or_text:
+    if or_text and text in EXCLUSIVE:
         return text
-    raise ValueError("must be true or false")
+    raise ValueError(f"must be one of true, false, {', '.join(EXCLUSIVE)}" if or_text else "must be true or false")
 
 
 def _listed(text: str) -> list[str] | None:
     """The elements of `[a, b]`, each as its text; None for anything else. `[ -f x ]` and `[[ -f x ]]` are commands."""
-    if not re.fullmatch(r"\[[^\[\s].*\]", text, re.DOTALL):
+    if not re.match(r"\[(?!\[?\s)", text):
         return None
-    return [_plain(one) for one in _flow(text, list)]
+    elements = [_plain(one) for one in _flow(text, list)]
+    if not elements:
+        raise ValueError("must not be empty; leave the option out")
+    return elements
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -149,6 +157,8 @@ def _mapping(text: str) -> dict[str, Any]:
 
 def _entry(key: str, text: str) -> bool | str:
     """The value of an sbatch option that submitit does not know: its text, or True for an option without a value."""
+    if not re.fullmatch(r"[\w-]+", key, re.ASCII):
+        raise ValueError(f"'{key}' is not the name of an option of sbatch")
     if text == "false":
         raise ValueError(f"{key} is either true or left out")
     return text == "true" or text

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from gradspike.config.marks import always_shown
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, unknown
+from gradspike.shown import shell_words
 from gradspike.started import child_command, typed_command
 from gradspike.tools.sweep.file import SweepFile
 
@@ -134,7 +134,7 @@ def check(overrides: list[str], words: Words) -> ExperimentConfig:
     try:
         return load_config(overrides, words.config_dir)
     except ConfigError as error:
-        raise ConfigError(f"The trial  {shlex.join(overrides)}\n{error}") from error
+        raise ConfigError(f"The trial  {shell_words(overrides)}\n{error}") from error
 
 
 def _check_program(file: SweepFile) -> None:
