@@ -1,5 +1,5 @@
-"""Time of a training step on two processes of one CPU, relative to one process with the same batch, and the share of
-communication in it.
+"""Time of a training step on one and two processes of one CPU, with the same batch, and the share of communication in
+it.
 
     python benchmarks/ddp.py
     python benchmarks/ddp.py --methods fixed_sg,ds_atgo --networks resnet19,vggsnn --rounds 15
@@ -10,7 +10,7 @@ only gradients are exchanged; and without any exchange. What the first one takes
 communication, including the wait for the slower process. A single process with two threads shows what the same cores
 can do otherwise.
 
-All processes stay alive and take turns; each round starts with another way, and ratios are of two numbers of the same
+All processes stay alive and take turns; each round starts with another way, and shares are of numbers of the same
 round. The table has medians and the 10th and 90th percentile.
 """
 
@@ -44,6 +44,7 @@ from step_worker import Candidate, Network, Setting, Training, reason
 
 SETTING = Setting("fp32", "contiguous")
 WARM_UP = 2
+SECONDS_TO_END = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Way:
 
 
 ONE, TWO_THREADS = "1 process", "1 process, 2 threads"
-ALL, GRADIENTS, NOTHING = "2 processes", "gradients only", "no exchange"
+ALL, GRADIENTS, NOTHING = "2 processes", "2 processes, only gradients exchanged", "2 processes, nothing exchanged"
+SHARES = ("communication, share of the step", "of statistics", "of gradients")
 WAYS = {
     ONE: Way(1),
     TWO_THREADS: Way(1, threads=2),
@@ -127,7 +129,11 @@ class Group:
         return found
 
     def close(self) -> None:
+        """End the processes; closed pipes tell them to."""
+        for pipe in self._pipes:
+            pipe.close()
         for process in self._processes:
+            process.join(SECONDS_TO_END)
             process.kill()
             process.join()
 
@@ -172,8 +178,7 @@ def serve(
             for _ in range(WARM_UP):
                 training.step()
         pipe.send({})
-        while True:
-            request = pipe.recv()
+        while (request := _received(pipe)) is not None:
             if "count" in request:
                 pipe.send(_counted(own[request["count"]]))
                 continue
@@ -183,6 +188,15 @@ def serve(
             pipe.send({"seconds": own[request["way"]].seconds(request["steps"])})
     except Exception as error:
         pipe.send({"error": reason(error)})
+
+
+def _received(pipe: Connection) -> dict[str, Any] | None:
+    """The next request, None if there is none."""
+    try:
+        request: dict[str, Any] = pipe.recv()
+    except EOFError:
+        return None
+    return request
 
 
 def _possible(way: Way, candidate: Candidate) -> Way:
@@ -229,15 +243,15 @@ def measure(groups: dict[int, Group], rounds: int, steps: int) -> dict[str, list
     return seconds
 
 
-def row_of(seconds: dict[str, list[float]]) -> list[str]:
-    """Ratios to one process, and shares of communication in a step of two processes."""
+def column_of(seconds: dict[str, list[float]]) -> list[str]:
+    """Milliseconds per step of each way, and shares of communication in a step of two processes."""
     rounds = [dict(zip(seconds, values, strict=True)) for values in zip(*seconds.values(), strict=True)]
-    ratios = [[one[name] / one[ONE] for one in rounds] for name in (TWO_THREADS, ALL, NOTHING)]
-    shares = [
+    shares = (
         [(one[more] - one[less]) / one[ALL] for one in rounds]
         for more, less in ((ALL, NOTHING), (ALL, GRADIENTS), (GRADIENTS, NOTHING))
-    ]
-    return [*(_cell(values, "{:.2f}") for values in ratios), *(_cell(values, "{:.0%}") for values in shares)]
+    )
+    milliseconds = ([1000 * value for value in values] for values in seconds.values())
+    return [*(_cell(values, "{:,.0f}") for values in milliseconds), *(_cell(values, "{:.0%}") for values in shares)]
 
 
 def _cell(values: Sequence[float], form: str) -> str:
@@ -251,11 +265,7 @@ def run(options: argparse.Namespace) -> int:
 
     for title in options.networks:
         network = replace(NETWORKS[title], batch=options.batch or NETWORKS[title].batch, width=options.width)
-        table = Table(title=network.described(), title_justify="left")
-        heads = ("method", TWO_THREADS, ALL, NOTHING, "communication", "statistics", "gradients")
-        for head in heads:
-            table.add_column(head, justify="left" if head == "method" else "right")
-        notes = []
+        columns, notes = [], []
         for method in options.methods:
             candidate = Candidate(method, "ours", options.engine, method)
             with tempfile.TemporaryDirectory() as folder:
@@ -268,12 +278,17 @@ def run(options: argparse.Namespace) -> int:
                 finally:
                     for group in groups.values():
                         group.close()
-            table.add_row(method, *row_of(seconds))
+            columns.append(column_of(seconds))
             notes.append(
-                f"{method}: {1000 * spread(seconds[ONE])[0]:,.0f} ms per step on one process; a step of two exchanges "
-                f"{counts['collectives']} times statistics of {counts['bytes'] / counts['collectives'] / 1024:.1f} KiB "
-                f"on average, and gradients of {counts['gradients'] / 2**20:.1f} MiB."
+                f"{method}: a step of two processes exchanges {counts['collectives']} times statistics of "
+                f"{counts['bytes'] / counts['collectives'] / 1024:.1f} KiB on average, and gradients of "
+                f"{counts['gradients'] / 2**20:.1f} MiB."
             )
+        table = Table("ms per step", title=network.described(), title_justify="left")
+        for method in options.methods:
+            table.add_column(method, justify="right")
+        for head, *cells in zip((*WAYS, *SHARES), *columns, strict=True):
+            table.add_row(head, *cells)
         out = console()
         out.print(table)
         turns = f"{counted(options.rounds, 'round')} of {counted(options.steps, 'step')}, {time.strftime('%Y-%m-%d')}"

@@ -1,9 +1,9 @@
 """Train some steps of several configurations on several ranks: `python ranks_worker.py PLAN FOLDER`.
 
-PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal", "timeout", "gradients"};
-FOLDER gets a file of final states, {case: state}, for each entry; with "gradients", of the gradients of three passes.
-Ranks are forks of this process, which imports everything and composes each configuration once. All but "gradients" is
-in float64, so that only what is computed differs, not how it is rounded.
+PLAN is a JSON list of {"name", "world_size", "cases": {name: overrides}, "engine", "unequal", "timeout", "gradients",
+"dtype", "steps"}; FOLDER gets a file of final states, {case: state}, for each entry; with "gradients", of the gradients
+of three passes. Ranks are forks of this process, which imports everything and composes each configuration once. All but
+"gradients" is in float64 unless "dtype" is "float32", so that only what is computed differs, not how it is rounded.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def composed(*words: str) -> ExperimentConfig:
     return load_config(list(words))
 
 
-def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """The backbone's state after STEPS optimiser steps of this rank and the others, and its average."""
+def trained(words: list[str], dtype: torch.dtype, steps: int) -> dict[str, Tensor]:
+    """The backbone's state after some optimiser steps of this rank and the others, and its average."""
     config = composed(*words)
     L.seed_everything(config.seed, verbose=False)
     module = SpikingClassifier(config).train().to(dtype)
@@ -69,7 +69,7 @@ def trained(words: list[str], dtype: torch.dtype = torch.float64) -> dict[str, T
         return [(epoch, number, part) for number, part in enumerate(batches)]
 
     parts = itertools.chain.from_iterable(map(of_epoch, itertools.count()))
-    for epoch, number, part in itertools.islice(parts, STEPS * accumulate):
+    for epoch, number, part in itertools.islice(parts, steps * accumulate):
         inputs = transform(torch.from_numpy(samples.inputs[part]), torch.from_numpy(part), epoch).to(dtype)
         labels: Tensor = torch.from_numpy(samples.labels[part])
         if module.mixing is not None:
@@ -139,7 +139,7 @@ def rank_of(rank: int, entry: dict[str, Any], folder: Path) -> None:
         if entry.get("gradients"):
             states |= gradients_of_passes(words)
             continue
-        state = states[name] = trained(words)
+        state = states[name] = trained(words, getattr(torch, entry.get("dtype", "float64")), entry.get("steps", STEPS))
         for key, value in state.items():
             if several and not entry.get("unequal") and not key.endswith("width_clamps"):
                 same = ranks.gathered(value.double())

@@ -9,7 +9,7 @@ from pathlib import Path
 from gradspike.runs.folder import RunFolder
 from storm.commands import Lab, Result
 from storm.faults import REFUSED, Row, judged
-from storm.same import differences
+from storm.same import CHECKPOINTS, differences
 
 
 def removed(file: Path) -> None:
@@ -51,8 +51,13 @@ def files(run: RunFolder) -> list[str]:
 
 
 def resumed(lab: Lab, run: RunFolder, file: str) -> tuple[str, str]:
+    """A finished run with all its results stays as it is, without the checkpoints that somebody may have deleted."""
     result = lab.command(run.path.parents[1], "train", f"resume={run.path}")
-    return judged(result, [] if result.code else differences(lab.unbroken, run))
+    if result.code:
+        return judged(result, [])
+    left_alone = Path(file).name if "is finished; nothing to do" in result.output else None
+    compared = [name for name in CHECKPOINTS if name != left_alone]
+    return judged(result, differences(lab.unbroken, run, compared))
 
 
 def evaluated(lab: Lab, run: RunFolder, file: str) -> tuple[str, str]:

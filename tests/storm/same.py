@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ FILES = ("metrics.jsonl", "summary.json", "confusion.json", "layers.json")
 """Those that contain no times."""
 
 
-def differences(one: RunFolder, other: RunFolder) -> list[str]:
+CHECKPOINTS = ("last.ckpt", "best.ckpt")
+
+
+def differences(one: RunFolder, other: RunFolder, checkpoints: Sequence[str] = CHECKPOINTS) -> list[str]:
     """What differs between two runs: entries of their checkpoints (weights, averages, optimiser, random states,
     progress) and files.
     """
     found: list[str] = []
-    for name in ("last", "best"):
+    for name in checkpoints:
         try:
-            contents = [load_checkpoint(run.checkpoints / f"{name}.ckpt") for run in (one, other)]
+            contents = [load_checkpoint(run.checkpoints / name) for run in (one, other)]
         except UserError as error:
             found.append(str(error))
             continue
-        found += [f"{name}.ckpt: {path}" for path in unequal(*contents)]
+        found += [f"{name}: {path}" for path in unequal(*contents)]
     for file in FILES:
         if _bytes(one.path / file) != _bytes(other.path / file):
             found.append(file)

@@ -171,6 +171,17 @@ def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path, 
     assert any("Without energy" in note and lost.name in note for note in notes)
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_a_run_without_all_its_times_is_named(compared_runs: Path, tmp_path: Path, keep: float) -> None:
+    copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
+    timing = folder_of(copies, "mpd_agl", 1) / "timing.jsonl"
+    assert not any("timing.jsonl" in note for note in report.compare(group_runs(gather([copies]).runs), None, ()).notes)
+    content = timing.read_bytes()
+    timing.write_bytes(content[: int(keep * len(content))])
+    notes = report.compare(group_runs(gather([copies]).runs), None, ()).notes
+    assert any("timing.jsonl" in note and timing.parent.name in note for note in notes)
+
+
 def test_lost_results_without_a_checkpoint(
     compared_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,7 +178,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append("Runs without a validation split have no best epoch; only their last epoch counts.")
     if any(number(run.config.get("trainer", {}).get("ema")) is not None for row in rows for run in row.group.runs):
         notes.append("Some runs are evaluated with the moving average of their weights (trainer.ema).")
-    without = [run.path for row in rows for run in row.group.runs if run.source == "files" and run.layers is None]
-    if without:
+    in_folders = [run for row in rows for run in row.group.runs if run.source == "files"]
+    if without := [run.path for run in in_folders if run.layers is None]:
         notes.append(f"Without energy, because layers.json is missing or damaged: {listed(without)}.")
+    if untimed := [run.path for run in in_folders if not series.all_timed(run)]:
+        notes.append(f"Time and memory of some epochs are lost, because timing.jsonl is incomplete: {listed(untimed)}.")
     return notes

@@ -113,12 +113,22 @@ def classes(group: Group) -> dict[str, Any] | None:
 
 def seconds(run: Run) -> float | None:
     """Seconds of training without validation, over all sessions. A repeated epoch counts once."""
+    by_epoch = _seconds_by_epoch(run)
+    return sum(by_epoch.values()) if by_epoch else None
+
+
+def all_timed(run: Run) -> bool:
+    """Whether the time of each epoch is known."""
+    return len(_seconds_by_epoch(run)) >= len({record.get("epoch") for record in run.epochs})
+
+
+def _seconds_by_epoch(run: Run) -> dict[int, float]:
     by_epoch: dict[int, float] = {}
     for line in run.timing:
         spent, epoch = number(line.get("train_seconds")), number(line.get("epoch"))
         if spent is not None and epoch is not None:
             by_epoch[int(epoch)] = max(spent, by_epoch.get(int(epoch), 0.0))
-    return sum(by_epoch.values()) if by_epoch else None
+    return by_epoch
 
 
 def peak_memory(run: Run) -> tuple[float | None, str]:
