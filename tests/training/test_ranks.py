@@ -14,6 +14,7 @@ from helpers.ranks import ROUNDING, States, furthest, train_entries
 
 CASES = {
     **{f"method {name}": [f"method={name}"] for name in METHODS.names()},
+    "start at the mean": ["method=fixed_sg", "neuron=trsg"],
     "twin": ["model.activation=relu"],
     "one value a channel and sample": ["method=ds_atgo", "model.depth=4"],
     "accumulated": ["method=ds_atgo", "trainer.accumulate=2"],
@@ -26,7 +27,7 @@ CASES = {
     "plain gain": ["method=mpd_agl", "norm=tdbn_gain", "model.encoder=latency", "dataset.normalize=unit"],
 }
 # One of each way through the fused layer: statistics before all steps, with moments of u, and step by step.
-FUSED = ("method mpd_agl", "method psg_pda", "method ds_atgo")
+FUSED = ("method mpd_agl", "method psg_pda", "method ds_atgo", "start at the mean")
 FOUR = ("method ds_atgo", "mixed", "norm tab")
 APART = {
     "method psg_pda": "norm.sync=false",
