@@ -87,7 +87,9 @@ def _clif(layer: SpikingNorm, _shape: Any) -> nn.Module:
 def _glif(layer: SpikingNorm, shape: Any) -> nn.Module:
     from spikingjelly.activation_based import neuron
 
-    return neuron.GatedLIFNode(T=layer.time_steps, inplane=layer.channels, surrogate_function=shape)
+    node = neuron.GatedLIFNode(T=layer.time_steps, inplane=layer.channels, surrogate_function=shape)
+    node.step_mode = "m"
+    return node
 
 
 def _psn(layer: SpikingNorm, shape: Any) -> nn.Module:

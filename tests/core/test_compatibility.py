@@ -97,3 +97,14 @@ def test_the_input_may_be_the_same_at_every_step(engine: object) -> None:
 
 def test_the_page_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make compatibility`"
+
+
+def test_a_neuron_that_emits_counts_fires_once_a_step() -> None:
+    """The share of neurons that always fire counts steps, not spikes."""
+    layer = layer_of("fixed_sg", "ilif", "tdbn").eval()
+    y = torch.tensor([3.0, 0.0, 0.0]).view(3, 1, 1, 1).expand(3, 1, 2, 1)
+    trace = layer.inspect(y.flatten(0, 1).view(3, 2, 1))
+    assert trace.spikes.flatten(1)[:, 0].tolist() == [3, 0, 0]
+    statistics = layer_statistics(trace)
+    assert statistics["always_firing"] == 0
+    assert statistics["firing_rate"][0] == 3

@@ -11,7 +11,7 @@ at each validation. All loggers get it, at the number of optimiser steps done so
 
 <layer> is the layer's name in the model, as in error messages and state dicts. <quantity> is one of
 
-    firing_rate          fraction of neurons that fire
+    firing_rate          fraction of neurons that fire; of neurons that emit counts, the mean count
     gradient_available   fraction of neurons with |u - theta| < kappa / 2
     u_mean, u_std        membrane potential: mean and unbiased standard deviation
     theta, kappa         threshold and surrogate width; the mean over channels if each has its own

@@ -24,7 +24,8 @@ def layer_statistics(trace: LayerTrace) -> dict[str, Tensor]:
     """
     per_step = [_step(*step) for step in zip(trace.u, trace.spikes, trace.thresholds, trace.widths, strict=True)]
     statistics = {name: torch.stack([step[name] for step in per_step]) for name in per_step[0]}
-    counts = trace.spikes.sum((0, 1), dtype=torch.float32)
+    # Neurons that emit counts fire in a step whatever the count.
+    counts = (trace.spikes != 0).sum((0, 1))
     chances = trace.spikes.shape[0] * trace.spikes.shape[1]
     statistics["silent"] = (counts == 0).float().mean()
     statistics["always_firing"] = (counts == chances).float().mean()
