@@ -1,6 +1,9 @@
-"""Gradients averaged over ranks so that the result depends on nothing but their gradients."""
+"""Gradients of several ranks: their memory layout, and an average that depends on nothing but their values."""
 
 # No `from __future__ import annotations`: DistributedDataParallel compares the hook's annotations with classes.
+from collections.abc import Iterable
+from functools import partial
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -22,3 +25,23 @@ def averaged_in_order(state: object, bucket: dist.GradBucket) -> torch.futures.F
     averaged: torch.futures.Future[Tensor] = torch.futures.Future()
     averaged.set_result(total / len(rows))
     return averaged
+
+
+def lay_out_like_weights(parameters: Iterable[Tensor]) -> None:
+    """Give the gradients of these parameters the strides that the parameters have.
+
+    Memory format does not determine the stride of an axis of size 1, such as those of a 1x1 convolution, and cuDNN
+    chooses another one than `to(memory_format=...)`. DistributedDataParallel compares strides, and warns of a slower
+    copy although the memory is the same.
+    """
+    for parameter in parameters:
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(partial(_with_strides, parameter.stride()))  # type: ignore[no-untyped-call]
+
+
+def _with_strides(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """The same values in the same memory; unchanged if memory differs, not only the strides of axes of size 1."""
+    axes = zip(gradient.shape, gradient.stride(), strides, strict=True)
+    if all(size == 1 or own == other for size, own, other in axes):
+        return gradient.as_strided(gradient.shape, strides)
+    return gradient

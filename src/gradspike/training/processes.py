@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from gradspike.errors import UserError
 from gradspike.started import child_command, python_path
-from gradspike.training.gradients import averaged_in_order
+from gradspike.training.gradients import averaged_in_order, lay_out_like_weights
 from gradspike.training.parent_death import dies_with_this_process
 from gradspike.training.place import PARENT, Place, srun_hint
 from gradspike.training.watch import Watch
@@ -161,6 +161,8 @@ class PatientDDP(DDPStrategy):
     @override
     def configure_ddp(self) -> None:
         super().configure_ddp()
+        assert self.model is not None
+        lay_out_like_weights(self.model.parameters())
         if self.root_device.type == "cpu":
             assert isinstance(self.model, DistributedDataParallel)
             self.model.register_comm_hook(None, averaged_in_order)
