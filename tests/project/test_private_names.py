@@ -1,18 +1,28 @@
 """The private names of torch, Lightning, timm and Hydra that the package uses. Any version may remove them.
 
-Add new ones here on purpose. The test names those that the installed versions lack.
+Add new ones here on purpose. The test names those that the installed versions lack. Those with something to fall back on
+are used through `private_names.found`.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import platform
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from gradspike.engine import compiled, formulas, fused
+from gradspike.engine.records import Affine, Inputs, Spec
+from gradspike.private_names import cpu_flags, found
+from gradspike.surrogate import SURROGATES
 from helpers.command import ROOT
 
 LIBRARIES = ("torch", "lightning", "timm", "hydra", "triton")
@@ -31,13 +41,12 @@ USED = {
     "timm.models._manipulate.adapt_input_conv": "weights for another number of channels",
     "torch._C._len_torch_dispatch_stack": "no compiled kernels while operations are counted",
     "torch._dynamo.exc.TorchDynamoException": "errors of torch.compile as one sentence",
-    "torch._inductor.runtime.cache_dir_utils": "where compiled code is cached",
     "torch._inductor.runtime.cache_dir_utils.cache_dir": "where compiled code is cached",
     "torch.cpu._is_amx_tile_supported": "whether a CPU has bf16",
     "torch.cpu._is_avx512_bf16_supported": "whether a CPU has bf16",
-    "torch.fx.experimental._config": "symbolic sizes that are equal in an example stay independent",
     "torch.fx.experimental._config.patch": "symbolic sizes that are equal in an example stay independent",
     "torch.ops.mkldnn._is_mkldnn_bf16_supported": "whether a CPU has bf16",
+    "torch.utils._python_dispatch._get_current_dispatch_mode_stack": "in place of the name in torch._C",
     "torch.utils._python_dispatch.TorchDispatchMode": "the names of a network's operations",
     "torch.utils._pytree.tree_leaves": "the tensors of a nested argument",
     "torch.utils.data.dataloader._MultiProcessingDataLoaderIter": "loader processes that could not start",
@@ -55,6 +64,8 @@ def private(file: Path) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.Attribute):
             names = [dotted(node)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # for `private_names.found`
+            names = [node.value] if re.fullmatch(r"[\w.]+", node.value) else []
         else:
             continue
         for name in names:
@@ -102,6 +113,35 @@ def test_private_names_are_found_in_every_form(tmp_path: Path) -> None:
     file.write_text(
         "import torch\nimport torch._dynamo\nfrom torch._inductor import config\nfrom lightning.x import _y as z\n"
         "torch._C._nn.pad(1)\ntorch.nn.functional.pad(1)\nself._private\nx.torch._hidden\n"
+        "found('torch._x.y', None)\nprint('see torch._x.z')\n"
     )
-    expected = {"torch._dynamo", "torch._inductor.config", "lightning.x._y", "torch._C._nn.pad"}
+    expected = {"torch._dynamo", "torch._inductor.config", "lightning.x._y", "torch._C._nn.pad", "torch._x.y"}
     assert outermost(set(private(file))) == expected
+
+
+def test_a_missing_name_has_its_fallback() -> None:
+    assert found("torch.nn.Linear", None) is torch.nn.Linear
+    assert found("torch.nn._no_such_name", 3) == 3
+    assert found("torch.nn.no_such_module._name", 3) == 3
+    assert found("no_such_package._name", 3) == 3
+
+
+def test_fallbacks_say_what_the_private_names_say() -> None:
+    """On this version, which has both."""
+    assert fused._modes_in_python() == fused._modes() == 0
+    with FlopCounterMode(display=False):
+        assert fused._modes_in_python() == fused._modes() == 1
+    if platform.machine() == "x86_64" and sys.platform == "linux":
+        assert ("avx512_bf16" in cpu_flags()) == torch.cpu._is_avx512_bf16_supported()
+        assert ("amx_tile" in cpu_flags()) == torch.cpu._is_amx_tile_supported()
+    assert issubclass(compiled.TorchDynamoException, RuntimeError)
+
+
+def test_the_compiled_engine_works_without_private_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "found", lambda name, otherwise: otherwise)
+    assert compiled.cache_dir()
+    y = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    spec = Spec(2, "planes", "none", 0.0, SURROGATES["rectangular"])
+    inputs = Inputs(y, Affine(), torch.ones(2), torch.ones(2), (torch.tensor(0.5),))
+    fired = compiled.CompiledKernels().forward(inputs, None, spec)
+    assert torch.equal(fired.spikes, formulas.forward(inputs, None, spec).spikes)

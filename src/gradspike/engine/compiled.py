@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
 
 import torch
-import torch._inductor.runtime.cache_dir_utils
-import torch.fx.experimental._config
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from gradspike.engine import formulas
 from gradspike.engine.fused import FusedEngine
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
 from gradspike.neurons.base import State
+from gradspike.private_names import found
 from gradspike.variables import whole_number
 
 log = logging.getLogger(__name__)
+
+TorchDynamoException: type[Exception] = found("torch._dynamo.exc.TorchDynamoException", RuntimeError)
 
 Axes = str | tuple[Any, ...]
 """Names of a tensor's axes, one letter each; for a record, those of each part, or one for all parts. Axes with names
@@ -105,13 +106,7 @@ class CompiledKernels:
             _fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=compile_options(device)
         )
         try:
-            # Sizes that are equal in the examples are independent.
-            with (
-                torch.no_grad(),
-                _whichever_libdevice(),
-                without_autocast(device),
-                torch.fx.experimental._config.patch(use_duck_shape=False),  # type: ignore[attr-defined]
-            ):
+            with torch.no_grad(), _whichever_libdevice(), without_autocast(device), _independent_sizes():
                 function(*examples)
         except Exception as error:
             raise _failure(formula.__name__, spec, examples, error) from error
@@ -176,9 +171,22 @@ def _whichever_libdevice() -> Iterator[None]:
         yield
 
 
+def _independent_sizes() -> AbstractContextManager[None]:
+    """Sizes that are equal in an example stay independent; without this option, other sizes may compile again."""
+    return found("torch.fx.experimental._config.patch", _without_option)(use_duck_shape=False)
+
+
+def _without_option(**options: bool) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def cache_dir() -> str:
     """Where torch caches compiled code (TORCHINDUCTOR_CACHE_DIR)."""
-    return torch._inductor.runtime.cache_dir_utils.cache_dir()
+    return found("torch._inductor.runtime.cache_dir_utils.cache_dir", _named_cache_dir)()
+
+
+def _named_cache_dir() -> str:
+    return os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torch's cache folder")
 
 
 def axes(spec: Spec) -> str:

@@ -37,6 +37,7 @@ from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron, State
 from gradspike.norms.base import ChannelNorm
 from gradspike.norms.synced import norm_gradient, statistics_terms
+from gradspike.private_names import found
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +320,17 @@ def _tell_of_many_steps(time_steps: int, most_steps: int) -> None:
 
 def is_watched() -> bool:
     """Whether a dispatch mode, such as a FLOP counter, sees every operation. Nothing compiles then."""
-    return bool(torch._C._len_torch_dispatch_stack())
+    return _modes() > 0
+
+
+def _modes_in_python() -> int:
+    from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+    return len(_get_current_dispatch_mode_stack())
+
+
+_modes = found("torch._C._len_torch_dispatch_stack", _modes_in_python)
+"""The number of active dispatch modes."""
 
 
 def arrangement(x: Tensor) -> Literal["rows", "planes"]:

@@ -6,12 +6,13 @@ import logging
 import platform
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from gradspike.config.schema import TrainerConfig
 from gradspike.errors import UserError
+from gradspike.private_names import cpu_flags, found
 from gradspike.shown import counted
 
 log = logging.getLogger("gradspike")
@@ -110,4 +111,6 @@ def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies in bf16. With only AVX-512, oneDNN says so but converts to float32 first."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    vectors: Callable[[], bool] = found("torch.cpu._is_avx512_bf16_supported", lambda: "avx512_bf16" in cpu_flags())
+    tiles: Callable[[], bool] = found("torch.cpu._is_amx_tile_supported", lambda: "amx_tile" in cpu_flags())
+    return vectors() or tiles()

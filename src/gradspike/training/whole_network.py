@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
-from gradspike.engine.compiled import compile_options
+from gradspike.engine.compiled import TorchDynamoException, compile_options
 from gradspike.errors import UserError, first_line
 from gradspike.spiking_norm import SpikingNorm
 
