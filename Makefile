@@ -49,6 +49,9 @@ test-null-gpu: $(READY)  ## CUDA code paths on a simulated device without kernel
 compatibility: $(READY)  ## write docs/compatibility.md: which method runs with which neuron
 	@$(PY) tests/helpers/compatibility.py --write
 
+gpu-check: $(READY)  ## everything that needs a GPU in one command: checks, times, CIFAR-10 (8 minutes on an H100)
+	@$(PY) benchmarks/gpu_check.py
+
 bench: $(READY)  ## time per training step, compared with the ReLU twin
 	@$(PY) benchmarks/step.py
 
@@ -72,4 +75,4 @@ clean:  ## remove caches and build products; keep runs/, data/ and .venv
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu test-null-gpu bench bench-data bench-ddp size storm ranks clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu gpu-check bench bench-data bench-ddp size storm ranks clean

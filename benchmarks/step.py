@@ -155,11 +155,18 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
 class Worker:
     """A candidate's process."""
 
-    def __init__(self, network: Network, candidate: Candidate, device: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        candidate: Candidate,
+        device: str,
+        threads: int | None,
+        python: Sequence[str] = (),
+    ) -> None:
         self.candidate = candidate
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self._process = subprocess.Popen(
-            step_worker.command(network, candidate, device, threads),
+            step_worker.command(network, candidate, device, threads, python),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -168,10 +175,14 @@ class Worker:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return the answer, which has `error` if it failed."""
+        self.tell(**request)
+        return self.answer()
+
+    def tell(self, **request: Any) -> None:
+        """Send a request, of which `answer` waits for the end."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the answer will say that the process has ended
             print(json.dumps(request), file=self._process.stdin, flush=True)
-        return self.answer()
 
     def answer(self) -> dict[str, Any]:
         """The next answer."""

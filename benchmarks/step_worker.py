@@ -1,8 +1,8 @@
 """One candidate of benchmarks/step.py in its own process. It sleeps between requests.
 
 Reads requests from standard input, one JSON object per line, and answers each with a JSON object. {"prepare": setting}
-builds network, optimiser and batch, warms up and measures a step's memory. {"run": steps} trains that many steps. The
-process ends at the end of its input.
+builds network, optimiser and batch, warms up and measures a step's memory. {"run": steps} trains that many steps, and
+{"look": steps} measures host and device in as many. The process ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Setting:
 
     precision: str
     layout: str
+    deterministic: bool = False
+    """Training's own mode (`trainer.deterministic`), which the other libraries may not support."""
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class Training:
         self.autocast = setting.precision == "bf16"
         config = configuration(network, candidate)
         layout = torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
+        torch.use_deterministic_algorithms(setting.deterministic)
         torch.manual_seed(0)
         model = build_network(config, candidate).to(self.device, memory_format=layout)
         # The same for all: the platform's optimiser, SGD with momentum.
@@ -154,6 +157,35 @@ class Training:
                 gc.enable()
         return self.living_bytes() + highest_sum(*allocations(profiler))
 
+    def look(self, steps: int) -> dict[str, Any]:
+        """On CUDA: `host`, seconds until a step is issued to an idle device; `busy`, seconds of a step in which a
+        kernel or a copy runs; `launches` of a step. Without kernels in the profile, `busy` is None.
+
+        A device that is slower than the host stops it when a thousand launches wait, so `host` is an upper bound.
+        """
+        from torch.autograd import DeviceType
+        from torch.profiler import ProfilerActivity, profile
+
+        issued = []
+        for _ in range(steps):
+            self.wait()
+            start = time.perf_counter()
+            self.step()
+            issued.append(time.perf_counter() - start)
+        self.wait()
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(steps):
+                self.step()
+            self.wait()
+        ran = [
+            (event.time_range.start, event.time_range.end)
+            for event in profiler.events()
+            # The optimiser names its step; this is a span of time, not a kernel.
+            if event.device_type == DeviceType.CUDA and not event.name.startswith("Optimizer.")
+        ]
+        busy = covered(ran) / 1e6 / steps if ran else None
+        return {"host": min(issued), "busy": busy, "launches": len(ran) / steps if ran else None}
+
     def living_bytes(self) -> int:
         """Bytes of weights, persistent buffers, optimiser state and batch, each storage once."""
         tensors = [*self.plain.state_dict().values(), self.inputs, self.labels]
@@ -191,6 +223,15 @@ def allocations(profiler: Any) -> tuple[list[int], list[int]]:
             held.remove(pointer)
         changes[event.start_time_ns >= begin].append(size)
     return changes
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 def highest_sum(before: list[int], changes: list[int]) -> int:
@@ -304,12 +345,18 @@ def serve(network: Network, candidate: Candidate, device: str, threads: int | No
         assert training is not None
         return {"seconds": training.seconds(steps)}
 
+    def look(steps: int) -> dict[str, Any]:
+        assert training is not None
+        return training.look(steps)
+
     answer(start)
     for line in sys.stdin:
         request = json.loads(line)
         if "prepare" in request:
             setting = Setting(**request["prepare"])
             answer(lambda setting=setting: prepare(setting))
+        elif "look" in request:
+            answer(lambda steps=request["look"]: look(steps))
         else:
             answer(lambda steps=request["run"]: run(steps))
 
@@ -320,10 +367,12 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said}"[:200] if str(error).strip() else said
 
 
-def command(network: Network, candidate: Candidate, device: str, threads: int | None) -> list[str]:
-    """The command line of a worker."""
+def command(
+    network: Network, candidate: Candidate, device: str, threads: int | None, python: Sequence[str] = ()
+) -> list[str]:
+    """The command line of a worker. `python`: the start of a command line that runs a script; default: this Python."""
     task = {"network": asdict(network), "candidate": asdict(candidate), "device": device, "threads": threads}
-    return [sys.executable, str(Path(__file__).resolve()), json.dumps(task)]
+    return [*(python or [sys.executable]), str(Path(__file__).resolve()), json.dumps(task)]
 
 
 if __name__ == "__main__":

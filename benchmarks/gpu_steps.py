@@ -1,0 +1,500 @@
+"""The steps of benchmarks/gpu_check.py, one in each process: `gpu_steps.py RESULT TASK` (see gpu_record)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from gpu_record import Record, Task
+from gradspike.json_text import readable, readable_lines
+from gradspike.methods.registry import METHODS
+from gradspike.models.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ("method=mpd_agl", "dataset=digits", "model=spiking_cnn")
+"""The training of `make train`."""
+LEAST_ACCURACY = 0.97
+SMALL_CNN = ("model.width=4", "model.depth=2", "dataset.batch_size=256", "dataset.eval_batch_size=512")
+
+
+def engines(task: Task) -> tuple[str, ...]:
+    """The engines whose trainings are checked."""
+    return ("auto", "triton") if task.device == "cuda" else ("eager",)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A training that has ended: its exit code, its run folder, its seconds and the end of what it printed."""
+
+    code: int
+    folder: Path | None
+    seconds: float
+    said: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json; empty without it."""
+        found = None if self.folder is None else readable(self.folder / "summary.json")
+        return found or {}
+
+    def accuracy(self) -> float | None:
+        """The test accuracy of the last weights."""
+        value = self.summary.get("test", {}).get("last", {}).get("accuracy")
+        return None if value is None else float(value)
+
+    def metrics(self) -> bytes:
+        """The content of metrics.jsonl; empty without it."""
+        file = None if self.folder is None else self.folder / "metrics.jsonl"
+        return file.read_bytes() if file is not None and file.is_file() else b""
+
+
+def train(task: Task, name: str, words: Iterable[str], stop: Callable[[Path], bool] | None = None) -> Ran:
+    """Train in a process of its own, whose run is below `task.work`/name. With `stop`, SIGTERM once it returns true."""
+    runs = Path(task.work) / name
+    shutil.rmtree(runs, ignore_errors=True)
+    typed = ["train", *words, f"runs_dir={runs}", f"trainer.accelerator={accelerator(task)}", "trainer.progress=none"]
+    return gradspike(task, name, typed, runs, stop)
+
+
+def gradspike(
+    task: Task, name: str, words: Sequence[str], runs: Path, stop: Callable[[Path], bool] | None = None
+) -> Ran:
+    """Run a command; its run is the one below `runs`."""
+    log = Path(task.work) / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*task.python, "-m", "gradspike", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+        while stop is not None and process.poll() is None:
+            if stop(runs):
+                process.send_signal(signal.SIGTERM)
+                break
+            time.sleep(0.01)
+        code = process.wait()
+    folder = next(iter(sorted(runs.glob("2*"))), None)
+    said = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+    return Ran(code, folder, time.monotonic() - started, said)
+
+
+def accelerator(task: Task) -> str:
+    """`trainer.accelerator` of the task's device."""
+    return "gpu" if task.device == "cuda" else "cpu"
+
+
+def last_line(text: str) -> str:
+    """The last line of an output."""
+    return text.strip().rpartition("\n")[2][:300]
+
+
+def data_dir(task: Task) -> str:
+    """The folder of prepared data, shared by all steps."""
+    return f"data_dir={Path(task.work).parent / 'data'}"
+
+
+def clock(task: Task, repeats: int) -> Callable[[Callable[[], object]], float]:
+    """Median seconds of a call on the device."""
+    if task.device == "cuda":
+        from triton_bandwidth import seconds
+
+        return partial(seconds, repeats=repeats)
+
+    def timed(call: Callable[[], object]) -> float:
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
+
+    return timed
+
+
+def machine(task: Task, record: Record) -> None:
+    """GPU, driver and versions; the bandwidth of a copy; the speed of a bf16 matrix product."""
+    import importlib.metadata
+    import platform
+
+    import torch
+
+    from step_table import cpu_name
+
+    for name in ("torch", "triton", "lightning"):
+        try:
+            record.note(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            record.note(name, None)
+    record.note("python", platform.python_version())
+    record.note("cuda", torch.version.cuda)
+    if task.device == "cuda":
+        card = torch.cuda.get_device_properties(0)
+        record.note("card", card.name)
+        record.note("capability", f"{card.major}.{card.minor}")
+        record.note("memory_bytes", card.total_memory)
+        record.note("multiprocessors", card.multi_processor_count)
+        record.note("driver", driver())
+        record.note("cudnn", torch.backends.cudnn.version())
+    else:
+        record.note("card", cpu_name())
+    matrix = torch.arange(64.0).reshape(8, 8)
+    product = matrix.to(task.device) @ matrix.to(task.device)
+    record.check_values("a matrix product is that of the CPU", torch.equal(product.cpu(), matrix @ matrix))
+    time_of = clock(task, 3 if task.small else 20)
+    size = 2**20 if task.small else 2**30
+    source = torch.ones(size, dtype=torch.uint8, device=task.device)
+    target = torch.empty_like(source)
+    record.note("copy_bytes_per_second", 2 * size / time_of(lambda: target.copy_(source)))
+    side = 64 if task.small else 8192
+    left, right = (torch.randn(side, side, device=task.device).bfloat16() for _ in range(2))
+    record.note("bf16_matmul_flops", 2 * side**3 / time_of(lambda: left @ right))
+    if task.simulated:
+        record.check_values("times", False)
+
+
+def driver() -> str | None:
+    """The version of the NVIDIA driver, as nvidia-smi reports it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip().partition("\n")[0] or None
+
+
+def tests(task: Task, record: Record) -> None:
+    """The tests that need a GPU. Without one, they are only collected."""
+    only_collect = task.simulated or task.device != "cuda"
+    files = sorted(file for file in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.gpu" in file.read_text())
+    words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *(["--collect-only"] if only_collect else [])]
+    command = [*task.python, *words, *(str(file.relative_to(ROOT)) for file in files)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    print(done.stdout, done.stderr, flush=True)
+    ending = last_line(done.stdout)
+    record.note("ending", ending)
+    record.note("passed", int(found[1]) if (found := re.search(r"(\d+) passed", ending)) else 0)
+    failed = [line.partition(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    record.note("failed", failed)
+    record.check("pytest -m gpu", done.returncode == 0, f"code {done.returncode}, {ending} {last_line(done.stderr)}")
+    if only_collect:
+        record.note("only_collected", True)
+        record.check_values("the results of pytest -m gpu", done.returncode == 0)
+
+
+def digits(task: Task, record: Record) -> None:
+    """The README's first command, twice with each engine: equal metrics, and the README's accuracy."""
+    words = [*README, data_dir(task), *([*SMALL_CNN, "trainer.max_epochs=1"] if task.small else [])]
+    prepared = gradspike(task, "prepare", ["prepare", "dataset=digits", data_dir(task)], Path(task.work))
+    record.check("gradspike prepare dataset=digits", prepared.code == 0, last_line(prepared.said))
+    names = [f"{engine}-{number}" for engine in engines(task) for number in (1, 2)]
+
+    def one(name: str) -> Ran:
+        return train(task, name, [*words, f"engine={name.partition('-')[0]}"])
+
+    with ThreadPoolExecutor(task.jobs) as pool:
+        ran = dict(zip(names, pool.map(one, names), strict=True))
+    for name, run in ran.items():
+        record.check(f"{name} ends with code 0", run.code == 0, f"{run.code}, {last_line(run.said)}")
+        record.note(name, {"accuracy": run.accuracy(), "seconds": run.seconds})
+        if not task.small:
+            accuracy = run.accuracy() or 0.0
+            record.check_values(
+                f"test accuracy of at least {LEAST_ACCURACY:.0%}", accuracy >= LEAST_ACCURACY, f"{name}: {accuracy:.2%}"
+            )
+    for engine in engines(task):
+        first, second = ran[f"{engine}-1"].metrics(), ran[f"{engine}-2"].metrics()
+        record.check(f"{engine}: both runs write metrics.jsonl", bool(first and second))
+        record.check_values("equal metrics.jsonl of two runs", first == second, engine)
+
+
+def resume(task: Task, record: Record) -> None:
+    """A run that a signal stops within an epoch, resumed, writes the bytes of a run that nothing stops."""
+    epochs = 2 if task.small else 8
+    common = [*README, data_dir(task), *(SMALL_CNN if task.small else ()), f"trainer.max_epochs={epochs}"]
+    common += ["dataset.batch_size=16", "checkpoint.every_n_steps=3"]
+    with ThreadPoolExecutor(task.jobs) as pool:
+        list(pool.map(lambda engine: resume_one(task, record, engine, [*common, f"engine={engine}"]), engines(task)))
+
+
+def resume_one(task: Task, record: Record, engine: str, words: list[str]) -> None:
+    """The runs of one engine."""
+    from gradspike.training.checkpoint import load_checkpoint
+
+    whole = train(task, f"{engine}-whole", words)
+    if not record.check(f"{engine} ends with code 0", whole.code == 0, f"{whole.code}, {last_line(whole.said)}"):
+        return
+    name = f"{engine}-stopped"
+    stopped = train(task, name, words, stop=lambda runs: any(runs.glob("2*/checkpoints/last.ckpt")))
+    expected = 128 + signal.SIGTERM
+    what = f"{engine}: SIGTERM stops the run with code {expected}"
+    if not record.check(what, stopped.code == expected, f"{stopped.code}, {last_line(stopped.said)}"):
+        return
+    assert stopped.folder is not None
+    assert whole.folder is not None
+    state = load_checkpoint(stopped.folder / "checkpoints" / "last.ckpt")
+    per_epoch = whole.summary["steps"] // whole.summary["epochs"]
+    record.note(engine, {"stopped_at_step": state["global_step"], "steps_per_epoch": per_epoch})
+    step = state["global_step"]
+    record.check(f"{engine}: stopped within an epoch", step % per_epoch != 0, f"at step {step}")
+    again = gradspike(task, name, ["train", f"resume={stopped.folder}"], stopped.folder.parent)
+    what = f"{engine}: the resumed run ends with code 0"
+    if not record.check(what, again.code == 0, f"{again.code}, {last_line(again.said)}"):
+        return
+    equal = whole.metrics() == again.metrics() and whole.summary == again.summary
+    record.check_values("equal metrics.jsonl and summary.json after resuming", equal, engine)
+    folders = (whole.folder, stopped.folder)
+    one, other = (load_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in folders)
+    same = one.keys() == other.keys() and all(bool((one[key] == other[key]).all()) for key in one)
+    record.check_values("equal weights after resuming", same, engine)
+
+
+NETWORK_WORDS = {"spiking_cnn": ("model.width=4", "model.depth=2"), "timm": ("model.name=test_resnet",)}
+
+
+def networks(task: Task, record: Record) -> None:
+    """A deterministic step of every network with every pooling, twice: equal gradients, and no wait of the host."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    for name in MODELS.names():
+        options = MODELS.config_class(name)
+        narrow = NETWORK_WORDS.get(name, ("model.width=0.07",)) if task.small or name == "timm" else ()
+        pools = ("avg", "max") if "pool" in options.model_fields else ("",)
+        for pool in pools:
+            for engine in ("eager",) if task.small or task.device == "cpu" else ("eager", "auto"):
+                label = " ".join(filter(None, [name, pool, engine]))
+                words = [f"model={name}", f"engine={engine}", *narrow, *([f"model.pool={pool}"] if pool else [])]
+                try:
+                    first, second = (one_step(task, words) for _ in range(2))
+                except Exception as error:
+                    record.check(label, False, f"{type(error).__name__}: {last_line(str(error).partition(chr(10))[0])}")
+                    continue
+                same = all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+                record.note(label, "done")
+                record.check_values("equal gradients in two steps of one seed", same, label)
+
+
+def one_step(task: Task, words: list[str]) -> list[Any]:
+    """The gradients of the second of two steps, in which the host must not wait for the device."""
+    import torch
+
+    from gradspike.config.compose import load_config
+    from gradspike.training.build import build_model
+
+    common = ["dataset=cifar10", "time_steps=2", "recipe=none", f"trainer.accelerator={accelerator(task)}"]
+    config = load_config([*common, *words])
+    torch.manual_seed(0)
+    model = build_model(config).to(task.device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images = torch.randn(8, 3, 32, 32).to(task.device)
+    try:
+        for number in range(2):
+            if number and task.device == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            optimizer.zero_grad()
+            model(images).float().sum().backward()
+            optimizer.step()
+    finally:
+        if task.device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    return [one.grad for one in model.parameters() if one.grad is not None]
+
+
+def nccl(task: Task, record: Record) -> None:
+    """A process group of one process: collectives, statistics over ranks, and a step through DDP."""
+    import warnings
+
+    import torch
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    from gradspike import ranks
+    from gradspike.config.compose import load_config
+    from gradspike.training.build import build_model
+    from gradspike.training.gradients import lay_out_like_weights
+
+    backend = "nccl" if task.device == "cuda" and not task.simulated else "gloo"  # NCCL needs a real device
+    record.note("backend", backend)
+    if task.simulated:
+        record.check_values("NCCL", False)
+    store = Path(task.work) / "store"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    store.unlink(missing_ok=True)
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=0, world_size=1)
+    try:
+        row = torch.arange(8.0, device=task.device)
+        expected = row.cpu()
+        dist.all_reduce(row)
+        record.check_values("a sum over one rank", torch.equal(row.cpu(), expected))
+        record.check_values("values gathered from one rank", torch.equal(ranks.gathered(row)[0].cpu(), expected))
+        words = [*README, *(SMALL_CNN if task.small else ()), f"trainer.accelerator={accelerator(task)}"]
+        config = load_config([*words, f"engine={engines(task)[-1]}", "norm.sync=true"])
+        torch.manual_seed(0)
+        model = build_model(config).to(task.device, memory_format=torch.channels_last).train()
+        places = [0] if task.device == "cuda" else None
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            parallel = DistributedDataParallel(model, device_ids=places)
+            lay_out_like_weights(parallel.parameters())
+            parallel(torch.randn(16, 1, 8, 8).to(task.device)).sum().backward()
+        warned = [str(one.message).partition("\n")[0][:300] for one in seen]
+        record.check("a step through DDP gives no warning", not warned, "; ".join(warned))
+        reached = all(one.grad is not None for one in model.parameters())
+        record.check("a step through DDP reaches every weight", reached)
+    finally:
+        dist.destroy_process_group()
+
+
+def kernels(task: Task, record: Record) -> None:
+    """Norm and neuron of single layers as training calls them, compared with a copy of the same tensors."""
+    from triton_bandwidth import FORMS, LAYERS, all_engines, measured
+
+    chosen = all_engines()
+    if task.device == "cpu":
+        del chosen["triton"]
+    layers, batch, repeats, forms = (((8, 4),), 2, 2, FORMS[:1]) if task.small else (LAYERS, 128, 30, FORMS)
+    record.note("time_steps", 2)
+    record.note("batch", batch)
+    rows: list[dict[str, Any]] = []
+    for row in measured(2, batch, chosen, clock(task, repeats), task.device, layers, forms):
+        rows.append(asdict(row))
+        record.note("rows", rows)
+    if task.simulated:
+        record.check_values("times", False)
+
+
+def steps_of(network: str, batch: int, task: Task, record: Record) -> None:
+    """Whole training steps: the ReLU twin, plain and compiled, and ours with each engine. All are prepared at the same
+    time, then take turns.
+    """
+    from step import NETWORKS, TWINS, Worker
+    from step_worker import Candidate, Network, Setting
+
+    one = replace(NETWORKS[network], batch=batch, width=1.0)
+    if task.small:  # the same in all of these steps, so that kernels are compiled once
+        one = Network("small CNN", ("dataset=digits", "model=spiking_cnn", "model.depth=2"), 2, 2, 4)
+    names = ("compiled", "triton", "eager") if task.device == "cuda" else ("compiled", "eager")
+    methods = ("mpd_agl",) if task.small else ("mpd_agl", "ds_atgo")
+    candidates = [Candidate(TWINS[0], "relu"), Candidate(TWINS[1], "relu", compiled=True)]
+    candidates += [
+        Candidate(f"{engine}, {method}", "ours", engine, method)
+        for method in methods
+        for engine in (names if method == "mpd_agl" else names[:-1])
+    ]
+    setting = Setting("bf16", "channels_last", deterministic=True)
+    rounds, steps = (1, 1) if task.small else (5, 5)
+    record.note("title", one.described())
+    record.note("setting", f"{setting.name}, deterministic")
+    workers = [Worker(one, each, task.device, 1 if task.small else None, task.python) for each in candidates]
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        for worker in workers:
+            worker.answer()  # has started
+            worker.tell(prepare=asdict(setting))
+        running = []
+        for worker in workers:
+            answer = worker.answer()
+            name = worker.candidate.name
+            if record.check(name, "error" not in answer, answer.get("error", "")):
+                running.append(worker)
+                found[name] = {"peak_bytes": answer["peak_bytes"], "seconds": []}
+        for turn in range(rounds):
+            for worker in running[turn % max(len(running), 1) :] + running[: turn % max(len(running), 1)]:
+                found[worker.candidate.name]["seconds"].append(worker.ask(run=steps).get("seconds"))
+                record.note("candidates", found)
+        for worker in running if task.device == "cuda" else []:
+            found[worker.candidate.name] |= worker.ask(look=steps)
+            record.note("candidates", found)
+    finally:
+        for worker in workers:
+            worker.close()
+    if task.simulated:
+        record.check_values("times", False)
+
+
+CIFAR_METHODS = ("fixed_sg", "lsg", "mpd_agl", "ds_atgo", "psg")
+RESERVE = 20.0
+"""Seconds for the start and the test of a training."""
+
+
+def cifar10(task: Task, record: Record) -> None:
+    """ResNet-19 on CIFAR-10 in bf16 with five methods, for as many epochs as the time limit allows."""
+    assert set(CIFAR_METHODS) <= set(METHODS.names())
+    ends = time.monotonic() + task.seconds
+    if not record.check("CIFAR-10", task.data is not None, "no files found; name them with --data, or --skip cifar10"):
+        return
+    source = [f"dataset.source={task.data}", data_dir(task)]
+    prepared = gradspike(task, "prepare", ["prepare", "dataset=cifar10", *source], Path(task.work))
+    if not record.check("gradspike prepare", prepared.code == 0, last_line(prepared.said)):
+        return
+    words = ["dataset=cifar10", "time_steps=2", "recipe=none", "trainer=fast", *source]
+    if task.small:
+        words += ["model=spiking_cnn", *SMALL_CNN, "dataset.train_per_class=20", "engine=eager"]
+    first = timed_epochs(task, record, CIFAR_METHODS[0], words, 1)
+    if first is None:
+        return
+    left = (ends - time.monotonic()) / len(CIFAR_METHODS) - RESERVE
+    epochs = 1 if task.small else max(1, int(0.9 * left / max(first, 1e-3)))
+    record.note("epochs", epochs)
+    for method in CIFAR_METHODS if epochs > 1 else CIFAR_METHODS[1:]:
+        timed_epochs(task, record, method, words, epochs)
+
+
+def timed_epochs(task: Task, record: Record, method: str, words: list[str], epochs: int) -> float | None:
+    """Train, and record accuracy and time. Returns the seconds of the last epoch; None if it failed."""
+    ran = train(task, method, [*words, f"method={method}", f"trainer.max_epochs={epochs}"])
+    if not record.check(f"{method} ends with code 0", ran.code == 0, f"{ran.code}, {last_line(ran.said)}"):
+        return None
+    assert ran.folder is not None
+    lines = list(readable_lines(ran.folder / "timing.jsonl"))
+    timing = next((line for line in reversed(lines) if "epoch_seconds" in line), {})
+    accuracy = ran.accuracy()
+    record.note(method, {"epochs": epochs, "accuracy": accuracy, "seconds": ran.seconds, **timing})
+    if not task.small:
+        record.check_values("better than chance", (accuracy or 0.0) > 0.15, f"{method}: {accuracy}")
+    return float(timing.get("epoch_seconds", 0.0))
+
+
+ACTIONS: dict[str, Callable[[Task, Record], None]] = {
+    "machine": machine,
+    "tests": tests,
+    "digits": digits,
+    "resume": resume,
+    "networks": networks,
+    "nccl": nccl,
+    "kernels": kernels,
+    "resnet19_128": partial(steps_of, "resnet19", 128),
+    "resnet19_32": partial(steps_of, "resnet19", 32),
+    "vggsnn": partial(steps_of, "vggsnn", 16),
+    "cifar10": cifar10,
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the step of a task."""
+    file, text = words
+    task = Task.read(text)
+    Path(task.work).mkdir(parents=True, exist_ok=True)
+    ACTIONS[task.step](task, Record(Path(file), task))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
