@@ -3,18 +3,26 @@
 Values are garbage there, so the checks for finite numbers are off. Prints one line of JSON: the findings by name.
 
     null_gpu.py all FOLDER [PART...]       everything that one process can show, or some parts of it
-    null_gpu.py main WORDS...              one command of gradspike, for processes of their own
+    null_gpu.py main WORDS...              one command of gradspike, for the other ranks of a run
+    null_gpu.py serve SOCKET               start processes for `null_gpu_client.py`, until standard input closes
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
+import runpy
+import select
+import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torchmetrics.metric
@@ -26,13 +34,16 @@ from gradspike.errors import UserError
 from gradspike.methods.registry import METHODS
 from gradspike.models.determinism import NOT_DETERMINISTIC
 from gradspike.models.registry import MODELS
+from gradspike.runs.code_version import source_digest
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import surface
 from gradspike.training import module, processes
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
+from gradspike.training.parent_death import dies_with_this_process
 from helpers.networks import build, config_for
+from helpers.null_gpu_client import HEADER
 
 torch.backends.cudnn.enabled = False  # it asks the driver for more than the null GPU has
 for check in ("_check_samples", "_check_network", "_check_loss", "check_weights"):
@@ -242,8 +253,86 @@ def everything(folder: Path, only: list[str]) -> Findings:
     return found
 
 
+def serve(place: str) -> None:
+    """Start a process for each client, which supervises a fork that runs what the client asks for."""
+    for name in ("gradspike.training.run", "hydra.compose", "torch._dynamo", "sklearn.datasets", "pytest"):
+        importlib.import_module(name)
+    source_digest()  # takes a second, and is kept
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen(64)
+        print("READY", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            with contextlib.suppress(ChildProcessError):  # so that their time counts as this process's
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if sys.stdin in ready:
+                return
+            channel, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                supervise(channel)
+            channel.close()
+
+
+def supervise(channel: socket.socket) -> NoReturn:
+    """Run a client's request in a fork; answer with its exit code."""
+    head, files, _, _ = socket.recv_fds(channel, HEADER.size, 3)
+    (length,) = HEADER.unpack(head)
+    request = json.loads(channel.recv(length, socket.MSG_WAITALL))
+    die_together = dies_with_this_process()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        die_together()
+        channel.close()
+        run(request, files)
+    for file in files:
+        os.close(file)
+    code = None
+    while code is None:
+        if select.select([channel], [], [], 0.01)[0]:
+            word = channel.recv(1)
+            if not word:  # with all that it has started, which the client's end does not reach
+                os.killpg(child, signal.SIGKILL)
+                os._exit(0)
+            os.kill(child, word[0])
+        pid, status = os.waitpid(child, os.WNOHANG)
+        code = os.waitstatus_to_exitcode(status) if pid else None
+    with contextlib.suppress(BrokenPipeError):
+        channel.sendall(f"{code}\n".encode())
+    os._exit(0)
+
+
+def run(request: dict[str, Any], files: list[int]) -> NoReturn:
+    """Be the process of `python WORDS...` with the client's files, folder and variables."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        unbuffered = io.FileIO(number, "w", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(unbuffered, write_through=True))
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    os.chdir(request["cwd"])
+    ours = {"LD_PRELOAD": os.environ["LD_PRELOAD"]}  # for the processes that it starts
+    os.environ.clear()
+    os.environ.update(request["environment"] | ours)
+    words = [word for word in request["words"][:1] if word != "-P"] + request["words"][1:]
+    if words[0] == "-m":
+        sys.path[0], sys.argv = request["cwd"], words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0], sys.argv = str(Path(words[0]).absolute().parent), words
+        runpy.run_path(words[0], run_name="__main__")
+    sys.exit()
+
+
 if __name__ == "__main__":
     what, *words = sys.argv[1:]
+    if what == "serve":
+        serve(words[0])
+        sys.exit()
     if what == "main":
         sys.exit(main(words))
     sys.argv[1:] = []

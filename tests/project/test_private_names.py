@@ -1,7 +1,7 @@
 """The private names of torch, Lightning, timm and Hydra that the package uses. Any version may remove them.
 
-Add new ones here on purpose. The test names those that the installed versions lack. Those with something to fall back on
-are used through `private_names.found`.
+Add new ones here on purpose. The test names those that the installed versions lack. Those with something to fall back
+on are used through `private_names.found`.
 """
 
 from __future__ import annotations

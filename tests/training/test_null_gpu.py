@@ -12,19 +12,24 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
-from helpers.command import ROOT, execute
+from helpers.command import ROOT, execute, variables_of
 
 pytestmark = pytest.mark.nullgpu
 
 WORKER = ROOT / "tests" / "helpers" / "null_gpu.py"
+CLIENT = WORKER.with_name("null_gpu_client.py")
+PATIENCE = 3600
+"""Seconds, for a machine that is busy with something else."""
 
 
 @pytest.fixture(scope="session")
@@ -43,29 +48,44 @@ def null_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def run(null_gpu: Path, cache: Path, *words: str, preload: str = "", **variables: str) -> Any:
+def environment(null_gpu: Path, preload: str = "") -> dict[str, str]:
+    """The variables of a process with the null GPU."""
     libraries = [preload, str(null_gpu / "libnullgpu.so"), str(null_gpu / "libnullblas.so")]
-    return execute(
-        sys.executable,
-        str(WORKER),
-        *words,
-        timeout=900,
-        PYTHONPATH=str(ROOT / "tests"),
-        LD_LIBRARY_PATH=str(null_gpu),
-        LD_PRELOAD=":".join(filter(None, libraries)),
-        NULLGPU="1",
-        OMP_NUM_THREADS="1",
-        TORCHINDUCTOR_CACHE_DIR=str(cache / "inductor"),
-        TRITON_CACHE_DIR=str(cache / "inductor" / "triton"),
-        **variables,
-    )
+    return {
+        "PYTHONPATH": str(ROOT / "tests"),
+        "LD_LIBRARY_PATH": str(null_gpu),
+        "LD_PRELOAD": ":".join(filter(None, libraries)),
+        "NULLGPU": "1",
+        "OMP_NUM_THREADS": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # processes that compile take seconds to start
+        "TORCHINDUCTOR_CACHE_DIR": str(null_gpu / "inductor"),
+        "TRITON_CACHE_DIR": str(null_gpu / "inductor" / "triton"),
+        "NULLGPU_SERVER": str(null_gpu / "server"),
+    }
 
 
 @pytest.fixture(scope="module")
-def found(null_gpu: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def server(null_gpu: Path) -> Iterator[Path]:
+    """The null GPU, with a process that has imported everything and starts the others."""
+    command = [sys.executable, str(WORKER), "serve", str(null_gpu / "server")]
+    variables = variables_of(**environment(null_gpu))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"READY\n"
+        yield null_gpu
+        process.communicate()
+
+
+def run(server: Path, *words: str, **variables: str) -> Any:
+    """`python WORDS...` with the null GPU."""
+    return execute(sys.executable, str(CLIENT), *words, timeout=PATIENCE, **environment(server), **variables)
+
+
+@pytest.fixture(scope="module")
+def found(server: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process found; it takes most of the time here."""
     folder = tmp_path_factory.mktemp("work")
-    done = run(null_gpu, folder, "all", str(folder))
+    done = run(server, str(WORKER), "all", str(folder))
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, done.stdout[-2000:] + done.stderr[-4000:]
     findings: dict[str, Any] = json.loads(lines[0].removeprefix("FOUND "))
@@ -115,22 +135,21 @@ def test_the_host_never_waits_in_a_step(found: dict[str, Any], engine: str) -> N
 def words(folder: Path, *more: str) -> list[str]:
     tiny = ["dataset=digits", "engine=eager", "model.width=4", "model.depth=2", "trainer.max_epochs=1"]
     tiny += ["dataset.batch_size=256", "trainer.progress=none", f"data_dir={folder / 'data'}", f"runs_dir={folder}"]
-    return ["main", "train", *tiny, *more]
+    return ["-m", "gradspike", "train", *tiny, *more]
 
 
-def test_two_ranks(null_gpu: Path, tmp_path: Path) -> None:
-    done = run(null_gpu, tmp_path, *words(tmp_path, "trainer.accelerator=gpu", "trainer.devices=2"), NULLGPU_COUNT="2")
+def test_two_ranks(server: Path, tmp_path: Path) -> None:
+    done = run(server, *words(tmp_path, "trainer.accelerator=gpu", "trainer.devices=2"), NULLGPU_COUNT="2")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Grad strides do not match bucket view strides" not in done.stderr
     (folder,) = tmp_path.glob("2*")
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
-def test_an_operation_that_is_not_deterministic_is_refused_before_the_data(null_gpu: Path, tmp_path: Path) -> None:
+def test_an_operation_that_is_not_deterministic_is_refused_before_the_data(server: Path, tmp_path: Path) -> None:
     network = ["model=timm", "model.name=test_resnet", "+model.options={global_pool: avgmax}", "recipe=none"]
-    common = words(tmp_path, "trainer.accelerator=gpu")[:2] + [
-        word for word in words(tmp_path, "trainer.accelerator=gpu")[2:] if not word.startswith("model.")
-    ]
-    done = run(null_gpu, tmp_path, *common, *network)
+    common = [word for word in words(tmp_path, "trainer.accelerator=gpu") if not word.startswith("model.")]
+    done = run(server, *common, *network)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "adaptive max pooling (adaptive_max_pool2d_backward)" in done.stderr
     assert "trainer.deterministic=false" in done.stderr
@@ -158,8 +177,29 @@ def other(null_gpu: Path) -> str:
 )
 def test_what_is_too_old_is_one_sentence(null_gpu: Path, other: str, tmp_path: Path, variable: str, said: str) -> None:
     old = {variable: "old"}
-    done = run(null_gpu, tmp_path, *words(tmp_path, "trainer.accelerator=gpu"), preload=other, **old)
+    typed = words(tmp_path, "trainer.accelerator=gpu")
+    done = execute(sys.executable, *typed, timeout=PATIENCE, **environment(null_gpu, other), **old)
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not list(tmp_path.glob("2*"))
+
+
+def test_the_check_of_a_gpu_passes_in_one_command(server: Path, tmp_path: Path) -> None:
+    """All of its steps, with small networks. Values are garbage here, and are not checked."""
+    source = tmp_path / "cifar10"
+    for number in range(20):
+        for split in ("train", "test"):
+            place = source / split / f"class{number % 10}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(place / f"{number}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--size", "small", "--out", str(out)]
+    command += ["--data", str(source), "--simulated", str(CLIENT), "--jobs", "1"]
+    done = execute(*command, timeout=PATIENCE, **environment(server))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "11 of 11 steps passed." in done.stdout
+    assert "Not checked, because the device is simulated:" in done.stdout
+    states = {file.stem: json.loads(file.read_text())["state"] for file in out.glob("*.json")}
+    assert states == dict.fromkeys(states, "passed")
+    assert len(states) == 11
