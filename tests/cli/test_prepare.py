@@ -163,7 +163,7 @@ def test_a_stopped_preparation_goes_on(large: Path, tmp_path: Path, signum: int,
     run = [*GRADSPIKE, "prepare", "dataset=image_folder", f"dataset.source={large}"]
     run += [f"data_dir={tmp_path}", "dataset.classes=1", "dataset.image_size=32", "workers=1"]
     process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(tmp_path.glob("prepared/.*.partial/parts/000000")) and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signum)
