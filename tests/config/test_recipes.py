@@ -278,3 +278,14 @@ def row(name: str) -> str:
 
 def test_documented_table_equals_the_files() -> None:
     assert documented() == {name: row(name) for name in NAMES}
+
+
+def test_a_norm_that_the_recipe_overwrites_is_refused_with_the_words_to_type() -> None:
+    """The words include the removal of options that the typed norm does not have."""
+    triple = ["method=mpd_agl", "dataset=cifar10"]
+    with pytest.raises(ConfigError, match=re.escape("as in norm.name=tebn ~norm.alpha, or leave out the recipe")):
+        load_config([*triple, "norm=tebn"])
+    config = load_config([*triple, "norm.name=tebn", "~norm.alpha"])
+    assert config.norm.name == "tebn"
+    assert config.recipe is not None
+    assert "norm.name=tebn instead of tdbn" in deviations(config)

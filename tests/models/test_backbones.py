@@ -228,6 +228,26 @@ def test_basic_blocks_add_currents(norm: str) -> None:
         assert block.neuron2.inspect(current).widths[0] == 2 * block.neuron2.v_threshold  # mpd_agl, t = 0
 
 
+@pytest.mark.parametrize("norm", ["bn", "tebn", "tab", "mpbn"])
+@pytest.mark.parametrize(
+    "network", [["model=resnet19"], ["model=timm", "model.name=test_resnet"]], ids=["basic", "timm"]
+)
+def test_other_norms_where_norm_and_neuron_stand_apart(network: list[str], norm: str) -> None:
+    """Every parameter learns, a still image gives the numbers of its frames, and a state restores the network."""
+    options = {"width": 0.05, "residual": "basic"} if "resnet19" in network[0] else {}
+    model, fresh = (build("dataset=cifar10", *network, f"norm={norm}", "time_steps=2", **options) for _ in range(2))
+    model.double(), fresh.double()
+    size = 16 if options else 32
+    still = images(size).double()
+    frames = fresh(still.expand(2, *still.shape))
+    logits = model(still)
+    torch.testing.assert_close(logits, frames)
+    logits.square().sum().backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in model.parameters())
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh.eval()(still), model.eval()(still))
+
+
 def test_weight_decay_is_kept_from_norms_of_basic_blocks() -> None:
     model = build("dataset=cifar10", "model=sew_resnet18", width=0.05, residual="basic")
     vectors = {name for name, parameter in model.named_parameters() if parameter.ndim < 2 and name != "head.bias"}

@@ -19,8 +19,8 @@ from gradspike.spiking_norm import SpikingNorm
 log = logging.getLogger("gradspike")
 
 SILENT = (
-    "did not fire in epoch {epoch}, so later layers learn nothing from it. Try a larger norm.alpha, a lower "
-    "method.v_threshold, a smaller optimizer.lr or optimizer.weight_decay, or a larger surrogate width."
+    "did not fire in epoch {epoch}, so later layers learn nothing from it. Try a larger norm.alpha (of norm=tdbn), a "
+    "lower method.v_threshold, a smaller optimizer.lr or optimizer.weight_decay, or a larger surrogate width."
 )
 CLAMPED = (
     f"had a surrogate width below {MIN_WIDTH:g}, so that value is used; almost no neuron gets a gradient. Try a "
