@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def test_an_edit_of_what_is_computed_counts(other: str) -> None:
     assert meaning(other) != meaning(CODE)
 
 
+meaning_once = functools.cache(meaning)  # of a hundred files, of which each test edits one
+
+
 @pytest.mark.parametrize(
     ("file", "counts"),
     [
@@ -62,6 +66,7 @@ def test_files_that_compute_count(file: str, counts: bool, tmp_path: Path, monke
     ignored = shutil.ignore_patterns("__pycache__", "conf")
     shutil.copytree(code_version.PACKAGE, tmp_path / "gradspike", ignore=ignored)
     monkeypatch.setattr(code_version, "PACKAGE", tmp_path / "gradspike")
+    monkeypatch.setattr(code_version, "meaning", meaning_once)
     edited = tmp_path / "gradspike" / file
     before = source_digest.__wrapped__()
     edited.write_text(edited.read_text() + "\n# a comment\n")
