@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradspike import ranks
-from gradspike.engine.base import EngineOptions, EngineOutput, recursion_dtype
+from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
 from gradspike.methods.options import MethodConfig
@@ -191,9 +191,14 @@ class SpikingNorm(ActivationLayer):
                 numbers are those of T copies.
         """
         collector = _collector.get()
-        moments = collector is not None and self.training and self.method.has_membrane_loss
+        collects = collector is not None and self.training
         facts = self.facts(y, gradients=torch.is_grad_enabled())
-        output = self._fire(y, static, facts, moments=moments)
+        steps, norm = self._steps(y, static), self.norm
+        if collects and collector is not None and self.method.has_current_loss:
+            if norm is not None:
+                steps, norm = normalised(steps, norm, facts), None
+            collector.losses.append(self.method.current_loss(facts, self._mean(steps)))
+        output = self._fire(steps, facts, norm, moments=collects and self.method.has_membrane_loss)
         watch = _watch.get()
         if watch is not None:
             watch.see(y, steps=1 if static else self.time_steps)
@@ -208,7 +213,7 @@ class SpikingNorm(ActivationLayer):
     def inspect(self, y: Tensor, static: bool = False) -> LayerTrace:
         """Trace what `forward(y, static)` would do in the layer's current mode. Changes no buffer."""
         facts = self.facts(y, gradients=True, updates=False)
-        output = self._fire(y, static, facts, keep_membrane=True)
+        output = self._fire(self._steps(y, static), facts, self.norm, keep_membrane=True)
         assert output.membrane is not None
         spikes = output.spikes
         if self.method.scales_spikes:
@@ -233,20 +238,36 @@ class SpikingNorm(ActivationLayer):
             without_decay=self.neuron.config.name if decay is None else "",
         )
 
-    def _fire(
-        self, y: Tensor, static: bool, facts: LayerFacts, *, moments: bool = False, keep_membrane: bool = False
-    ) -> EngineOutput:
+    def _steps(self, y: Tensor, static: bool) -> Tensor:
+        """The layer's input as [T, B, C, *space]; [1, B, C, *space] if `static`."""
         if y.ndim < 2 or y.shape[1] != self.channels:
             raise ValueError(f"layer '{self.layer_name}': expected [*, {self.channels}, ...], got {list(y.shape)}.")
         if not static and y.shape[0] % self.time_steps:
             raise ValueError(
                 f"layer '{self.layer_name}': {len(y)} inputs are not a multiple of T = {self.time_steps} time steps."
             )
-        steps = y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
+        return y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
+
+    def _mean(self, current: Tensor) -> Tensor:
+        """The mean of the current over all elements and steps, and over all ranks if the method's statistics are."""
+        mean = current.mean(dtype=recursion_dtype(current.dtype))
+        if self.method.sync_stats and ranks.world_size() > 1:
+            mean = ranks.pooled_moments(mean, torch.zeros_like(mean))[0]
+        return mean
+
+    def _fire(
+        self,
+        steps: Tensor,
+        facts: LayerFacts,
+        norm: ChannelNorm | None,
+        *,
+        moments: bool = False,
+        keep_membrane: bool = False,
+    ) -> EngineOutput:
         options = EngineOptions(
             self.surrogate, moments=moments, keep_membrane=keep_membrane, potential_norm=self.potential_norm
         )
-        return self._run(steps, self.neuron, self.method, facts, options, self.norm)
+        return self._run(steps, self.neuron, self.method, facts, options, norm)
 
 
 class NormReLU(ActivationLayer):

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -54,6 +54,11 @@ def test_contract(engine: Engine, check: Callable[[MethodConfig], None], name: s
 @pytest.mark.parametrize("surrogate", sorted(SURROGATES))
 @pytest.mark.parametrize("name", [*METHODS.names(), *USERS])
 def test_any_method_trains_with_any_shape(engine: Engine, name: str, surrogate: str) -> None:
+    shapes = get_args(METHODS.config_class(name).model_fields["surrogate"].annotation)
+    if surrogate not in shapes:
+        with pytest.raises(ValidationError, match="surrogate"):
+            method_config(name, surrogate=surrogate)
+        return
     layer = make_layer(method_config(name, surrogate=surrogate))
     y = make_input().requires_grad_()
     layer(y).square().sum().backward()
@@ -101,6 +106,9 @@ def test_names_of_shapes_are_those_of_the_shapes() -> None:
         ("ds_atgo", {"driver": "variance"}),
         ("psg", {"width": -1}),
         ("psg", {"pda_weight": -0.1}),
+        ("asgl", {"surrogate": "arctan"}),
+        ("asgl", {"width_per": "neuron"}),
+        ("asgl", {"milestones": [0.5, 1.5]}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, Any]) -> None:

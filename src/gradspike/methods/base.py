@@ -80,12 +80,16 @@ class Method(nn.Module):
         Config: its options, a subclass of MethodConfig.
         measures_membrane: `adapt` is called with mean and std of u[t] before step t fires; no gradient flows through
             its results.
+        uses_progress: the method has `progress`, a scalar buffer with the share of the training that is over, from 0 to
+            1; see `set_progress`.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     measures_membrane: ClassVar[bool] = False
+    uses_progress: ClassVar[bool] = False
 
     width_clamps: Tensor
+    progress: Tensor
 
     def __init__(self, config: MethodConfig, time_steps: int, channels: int) -> None:
         super().__init__()
@@ -94,6 +98,8 @@ class Method(nn.Module):
         self.channels = channels
         self.layer_name = ""
         self.register_buffer("width_clamps", torch.zeros((), dtype=torch.int64), persistent=False)
+        if self.uses_progress:
+            self.register_buffer("progress", torch.zeros(()), persistent=False)
 
     def plan(self, facts: LayerFacts) -> Plan:
         """Thresholds and widths of all steps, called before the first step."""
@@ -110,6 +116,15 @@ class Method(nn.Module):
     @property
     def has_membrane_loss(self) -> bool:
         """Whether `membrane_loss` adds to the training loss."""
+        return False
+
+    def current_loss(self, facts: LayerFacts, mean: Tensor) -> Tensor:
+        """A scalar loss from the mean of the current over all elements and steps. Called if `has_current_loss`."""
+        raise self.error("sets `has_current_loss` but has no `current_loss`.")
+
+    @property
+    def has_current_loss(self) -> bool:
+        """Whether `current_loss` adds to the training loss. The norm then runs as plain torch before the neuron."""
         return False
 
     @property
@@ -192,6 +207,16 @@ def build_method(config: MethodConfig, time_steps: int, channels: int) -> Method
     return METHODS.build(Method, config, time_steps, channels)
 
 
+def set_progress(model: nn.Module, progress: float) -> None:
+    """Set `progress` of all methods in a model that use it: finished epochs / all epochs, at the start of an epoch.
+
+    It follows from the epoch, so a resumed run needs no state for it.
+    """
+    for module in model.modules():
+        if isinstance(module, Method) and module.uses_progress:
+            module.progress.fill_(progress)
+
+
 def check_method(method: Method, facts: LayerFacts) -> None:
     """Call the method once without changing it. Raises ConfigError if its results do not have the declared shapes."""
     with torch.no_grad():
@@ -202,3 +227,5 @@ def check_method(method: Method, facts: LayerFacts) -> None:
         if method.has_membrane_loss:
             loss = method.membrane_loss(facts, mean=facts.full(0.0), variance=facts.full(1.0))
             method._check("a loss", loss, allowed=((),))
+        if method.has_current_loss:
+            method._check("a loss", method.current_loss(facts, torch.zeros_like(facts.scalar)), allowed=((),))

@@ -15,5 +15,12 @@ METHODS: Registry[MethodConfig] = Registry(
         "ds_atgo": "gradspike.methods.ds_atgo:DsAtgo",
         "psg": "gradspike.methods.psg:Psg",
         "psg_pda": "gradspike.methods.psg:PsgPda",
+        "ltmd": "gradspike.methods.ltmd:Ltmd",
+        "trsg": "gradspike.methods.trsg:Trsg",
+        "asgl": "gradspike.methods.asgl:Asgl",
+        "dspike": "gradspike.methods.dspike:Dspike",
+        "im_loss": "gradspike.methods.im_loss:ImLoss",
+        "mpd_sgr": "gradspike.methods.mpd_sgr:MpdSgr",
+        "diet_snn": "gradspike.methods.diet_snn:DietSnn",
     },
 )

@@ -29,8 +29,9 @@ class FiringRate(nn.Module):
         for layer, rate in zip(self._layers, self._rates, strict=True):
             rate.reset()
 
-            def count(_layer: nn.Module, _inputs: object, spikes: Tensor, rate: WeightedMean = rate) -> None:
-                rate.update(spikes.float().mean(), len(spikes))
+            def count(layer: SpikingNorm, _inputs: object, spikes: Tensor, rate: WeightedMean = rate) -> None:
+                fired = spikes != 0 if layer.method.scales_spikes else spikes
+                rate.update(fired.float().mean(), len(spikes))
 
             self._handles.append(layer.register_forward_hook(count))
 

@@ -16,6 +16,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import UserError
+from gradspike.methods.base import set_progress
 from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model, require_data_of
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
@@ -59,6 +60,7 @@ class SpikingClassifier(L.LightningModule):
         self.test_meter = Meter(config.dataset.classes)
         self.train_samples, self.val_samples, self.test_samples = FiniteSamples(), FiniteSamples(), FiniteSamples()
         self.firing_rate = FiringRate(self.model)
+        self._announced = -1
         self.epoch_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.test_problem: str | None = None
@@ -81,6 +83,9 @@ class SpikingClassifier(L.LightningModule):
 
         For a mixed sample, predicting the class with the larger share counts as correct.
         """
+        if self._announced != self.current_epoch:  # also in the first step of a run that resumes within an epoch
+            set_progress(self.model, self.current_epoch / self.config.trainer.max_epochs)
+            self._announced = self.current_epoch
         inputs, labels = batch["input"], batch["label"]
         targets = labels
         finite = finite_samples(inputs)

@@ -1,0 +1,113 @@
+"""ASGL: spikes mixed with the surrogate's primitive in training, whose width is learned (Wang et al., ICML 2023)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from typing_extensions import override
+
+from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.options import MIN_WIDTH, MethodConfig
+
+MAX_WIDTH = 1e4
+
+
+class AsglConfig(MethodConfig):
+    """`alpha` is the initial width of the paper: the sigmoid's inverse slope, and the rectangle's kappa.
+
+    `p` is the share of elements that emit the primitive; it is multiplied by `gamma` at each of `milestones`, fractions
+    of the training. `lr_multiplier` scales the learning rate of width and threshold.
+    """
+
+    v_threshold: float = Field(default=1.0, gt=0)
+    surrogate: Literal["sigmoid", "rectangular"] = "sigmoid"
+    alpha: float = Field(default=5.0, ge=MIN_WIDTH, le=MAX_WIDTH / 4)
+    width_per: Literal["layer", "channel", "neuron"] = "layer"
+    p: float = Field(default=0.2, ge=0, le=1)
+    gamma: float = Field(default=1.0, ge=0, le=1)
+    milestones: list[float] = Field(default=[0.0, 0.2, 0.4, 0.6, 0.8, 0.95])
+    learn_threshold: bool = False
+    lr_multiplier: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.width_per == "neuron":
+            raise ValueError("width_per=neuron: engines take one width per layer or per channel (layer, channel)")
+        if any(not 0 <= one <= 1 for one in self.milestones):
+            raise ValueError(f"milestones={self.milestones}: each is a fraction of the training, from 0 to 1")
+        return self
+
+
+class Asgl(Method):
+    """theta[t] = V_th, or learned and at least 0; the width is learned; the layer emits theta * s[t].
+
+    In training each element of each step emits phi(v) in place of H(v) with probability p; the gradient is that of phi
+    for all elements. Evaluation has no noise. The stored parameter is that of the released code:
+
+        sigmoid       slope a, starts at 1 / alpha;      phi = sig(a v),                      kappa = 4 / a
+        rectangular   a, starts at ln(1 / alpha);        phi = clip(exp(a) v + 1/2, 0, 1),    kappa = exp(-a)
+
+    kappa above 1e4 (a slope near or below 0) is lowered to 1e4, and a threshold below 0 is raised to 0. The gradient
+    passes unchanged, so that the parameter can return.
+    """
+
+    Config: ClassVar[type[AsglConfig]] = AsglConfig
+    config: AsglConfig
+    uses_progress: ClassVar[bool] = True
+
+    milestones: Tensor
+
+    def __init__(self, config: AsglConfig, time_steps: int, channels: int) -> None:
+        super().__init__(config, time_steps, channels)
+        start = 1 / config.alpha if config.surrogate == "sigmoid" else -math.log(config.alpha)
+        self.alpha_raw = nn.Parameter(torch.full((channels,) if config.width_per == "channel" else (), start))
+        if config.learn_threshold:
+            self.threshold_raw = nn.Parameter(torch.tensor(config.v_threshold))
+        self.register_buffer("milestones", torch.tensor(config.milestones), persistent=False)
+
+    @property
+    @override
+    def sets_threshold(self) -> bool:
+        return self.config.learn_threshold
+
+    @property
+    @override
+    def scales_spikes(self) -> bool:
+        return True
+
+    @property
+    @override
+    def analog_share(self) -> Tensor | None:
+        if not self.config.p:
+            return None
+        # With a margin for rounding: an epoch may begin exactly at a milestone.
+        passed = (self.milestones <= self.progress + 1e-6).sum()
+        return self.config.p * torch.pow(self.config.gamma, passed.to(self.milestones.dtype))
+
+    @override
+    def lr_multipliers(self) -> dict[str, float]:
+        return {name: self.config.lr_multiplier for name, _ in self.named_parameters()}
+
+    @property
+    def width(self) -> Tensor:
+        """kappa, [] or [C]."""
+        if self.config.surrogate == "sigmoid":
+            return 4 / at_least(self.alpha_raw, 4 / MAX_WIDTH)
+        return (-at_least(self.alpha_raw, -math.log(MAX_WIDTH))).exp()
+
+    @override
+    def plan(self, facts: LayerFacts) -> Plan:
+        width = self.width.to(facts.dtype)
+        thresholds = facts.full(facts.v_threshold)
+        if self.config.learn_threshold:
+            thresholds = at_least(self.threshold_raw, 0.0).to(facts.dtype).expand(facts.time_steps)
+        return Plan(thresholds, widths=width.expand(facts.time_steps, *width.shape))
+
+
+def at_least(value: Tensor, bound: float) -> Tensor:
+    """`value`, raised to the bound, with the gradient of `value` everywhere."""
+    return value.detach().clamp_min(bound) + (value - value.detach())

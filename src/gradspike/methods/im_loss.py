@@ -1,0 +1,78 @@
+"""IM-Loss: a loss that keeps the current or the potential near the firing point (Guo et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.options import MIN_WIDTH, MethodConfig
+from gradspike.surrogate import UNIT_DSPIKE, Surrogate
+
+
+class ImLossConfig(MethodConfig):
+    """`weight` is that of the loss, `on` what it is computed from.
+
+    `temperature` (c) is the factor of tanh's argument in the surrogate; with `temperature_end` it grows from
+    `temperature` to that value over the training.
+    """
+
+    surrogate: Literal["dspike"] = "dspike"
+    on: Literal["current", "potential"] = "current"
+    weight: float = Field(default=0.005, ge=0)
+    temperature: float = Field(default=3.0, ge=MIN_WIDTH)
+    temperature_end: float | None = Field(default=None, ge=MIN_WIDTH)
+    sync_stats: Literal["auto"] | bool = "auto"
+
+
+class ImLoss(Method):
+    """theta[t] = V_th; the surrogate is a tanh on the support |v| <= 1/2, with temperature c.
+
+        on: current      weight * (mean of all x[t] - V_th / T)^2            the released code, where V_th = 1/2
+        on: potential    weight * mean over t of (mean of u[t] - V_th)^2     our reading of the paper
+
+    With `temperature_end`, c = start + (end - start) (10^r - 1) / 9, r the share of the training that is over.
+    """
+
+    Config: ClassVar[type[ImLossConfig]] = ImLossConfig
+    config: ImLossConfig
+    uses_progress: ClassVar[bool] = True
+
+    @property
+    @override
+    def shape(self) -> Surrogate:
+        return UNIT_DSPIKE
+
+    @property
+    @override
+    def sync_stats(self) -> bool:
+        return self.config.sync_stats is not False
+
+    @override
+    def plan(self, facts: LayerFacts) -> Plan:
+        temperatures = facts.full(self.config.temperature)
+        if self.config.temperature_end is not None:
+            growth = (10**self.progress - 1).to(facts.dtype) / 9
+            temperatures = temperatures + (self.config.temperature_end - self.config.temperature) * growth
+        return Plan(thresholds=facts.full(facts.v_threshold), widths=temperatures)
+
+    @property
+    @override
+    def has_current_loss(self) -> bool:
+        return self.config.weight > 0 and self.config.on == "current"
+
+    @override
+    def current_loss(self, facts: LayerFacts, mean: Tensor) -> Tensor:
+        return self.config.weight * (mean - facts.v_threshold / facts.time_steps).square()
+
+    @property
+    @override
+    def has_membrane_loss(self) -> bool:
+        return self.config.weight > 0 and self.config.on == "potential"
+
+    @override
+    def membrane_loss(self, facts: LayerFacts, mean: Tensor, variance: Tensor) -> Tensor:
+        return self.config.weight * (mean - facts.v_threshold).square().mean()

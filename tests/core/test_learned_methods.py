@@ -1,0 +1,180 @@
+"""Formulas of methods with a learned threshold, a learned width or a loss, beside `test_parity_methods.py`."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradspike.engine import eager
+from gradspike.engine.base import EngineOptions
+from gradspike.methods.base import LayerFacts, Method, build_method, set_progress
+from gradspike.methods.mpd_sgr import share_inside
+from gradspike.neurons.base import build_neuron
+from gradspike.spiking_norm import collect_losses
+from gradspike.training.firing_rate import FiringRate
+from helpers.method_checks import C, T, make_input, make_layer, method_config, step
+from helpers.part_options import neuron_config
+
+
+def traced(method: Method, x: Tensor, **neuron: object) -> tuple[Tensor, Tensor]:
+    """Spikes, and the gradient of x for the gradient of ones."""
+    own = build_neuron(neuron_config("lif", **neuron), *x.shape[:1], x.shape[2], method.config.v_threshold)
+    assert own.decay is not None
+    x = x.clone().requires_grad_()
+    facts = LayerFacts(x.shape[0], method.config.v_threshold, own.decay.detach())
+    spikes = eager.run(x, own, method, facts, EngineOptions(method.shape)).spikes
+    spikes.sum().backward()
+    assert x.grad is not None
+    return spikes.detach(), x.grad
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return 1.2 * torch.randn(T, 6, C, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_asgl_without_noise_is_psg(x: Tensor) -> None:
+    """With p = 0 and V_th = 1: the same spikes and gradients. Otherwise ASGL's output is V_th times PSG's."""
+    psg = build_method(method_config("psg", v_threshold=1.0, width=0.8), T, C).double()
+    asgl = build_method(method_config("asgl", surrogate="rectangular", alpha=0.8, p=0.0), T, C).double()
+    assert asgl.analog_share is None
+    expected, actual = traced(psg, x), traced(asgl, x)
+    assert torch.equal(actual[0], expected[0])
+    torch.testing.assert_close(actual[1], expected[1])
+    # dL/dkappa = dL/d(raw) / (d kappa / d raw), with kappa = 1e-3 + softplus(raw) and kappa = exp(-raw).
+    by_psg = psg.get_parameter("width_raw").grad / psg.get_parameter("width_raw").sigmoid()
+    by_asgl = asgl.get_parameter("alpha_raw").grad / -(-asgl.get_parameter("alpha_raw")).exp()
+    torch.testing.assert_close(by_asgl, by_psg)
+
+    psg = build_method(method_config("psg", v_threshold=0.5, width=0.8), T, C).double()
+    asgl = build_method(method_config("asgl", v_threshold=0.5, surrogate="rectangular", alpha=0.8, p=0.0), T, C)
+    assert torch.equal(traced(asgl.double(), x)[0], 0.5 * traced(psg, x)[0])
+
+
+def test_share_of_noise_follows_the_training(x: Tensor) -> None:
+    config = method_config("asgl", p=0.4, gamma=0.5, milestones=[0.2, 0.6])
+    method = build_method(config, T, C).double()
+    for progress, share in ((0.0, 0.4), (0.19, 0.4), (0.2, 0.2), (0.6, 0.1), (1.0, 0.1)):
+        set_progress(torch.nn.Sequential(method), progress)
+        assert float(method.analog_share) == pytest.approx(share)
+    set_progress(method, 0.0)
+    spikes, _ = traced(method, x)
+    analog = ((spikes > 0) & (spikes < 1)).double().mean()
+    assert analog.item() == pytest.approx(0.4, abs=0.05)
+    assert "progress" not in method.state_dict()
+
+
+def test_width_of_asgl_starts_where_asked_and_can_return_from_its_bound() -> None:
+    sigmoid = build_method(method_config("asgl", alpha=2.5), T, C)
+    assert sigmoid.width.item() == pytest.approx(10.0)
+    with torch.no_grad():
+        sigmoid.get_parameter("alpha_raw").fill_(-1.0)
+    assert sigmoid.width.item() == pytest.approx(1e4)
+    sigmoid.width.backward()
+    assert sigmoid.get_parameter("alpha_raw").grad < 0
+    rectangle = build_method(method_config("asgl", surrogate="rectangular", alpha=2.5), T, C)
+    assert rectangle.width.item() == pytest.approx(2.5)
+
+
+def test_diet_snn_by_hand() -> None:
+    """One step, z = u / theta - 1, h = 0.3 max(0, 1 - |z|): ds/du = h / theta, ds/dtheta = -h u / theta^2."""
+    method = build_method(method_config("diet_snn", v_threshold=0.8), 1, 1)
+    x = torch.tensor([0.2, 0.7, 1.0, 2.0]).view(1, 4, 1)
+    spikes, grad = traced(method, x, fires="above_threshold", reset="soft")
+    assert spikes.flatten().tolist() == [0, 0, 1, 1]
+    slopes = [0.3 * max(0.0, 1 - abs(u / 0.8 - 1)) for u in x.flatten().tolist()]
+    assert grad.flatten().tolist() == pytest.approx([slope / 0.8 for slope in slopes])
+    by_threshold = -sum(slope * u / 0.8**2 for slope, u in zip(slopes, x.flatten().tolist(), strict=True))
+    assert method.get_parameter("threshold").grad == pytest.approx(by_threshold, rel=1e-5)
+
+
+def test_dspike_by_hand() -> None:
+    """One step: ds/du = b (1 - tanh(b v)^2) / (2 tanh(b / 2)) for |v| <= 1/2, else 0."""
+    method = build_method(method_config("dspike", temperature=4.0), 1, 1)
+    x = torch.tensor([-0.1, 0.2, 0.5, 0.9, 1.1]).view(1, 5, 1)
+    _, grad = traced(method, x)
+    expected = [
+        4 * (1 - math.tanh(4 * (u - 0.5)) ** 2) / (2 * math.tanh(2)) if abs(u - 0.5) <= 0.5 else 0.0
+        for u in x.flatten().tolist()
+    ]
+    assert grad.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (0.4, 0.2), (-1.0, 1.3)])
+def test_share_inside_the_window(mean: float, std: float) -> None:
+    normal = NormalDist(mean, std)
+    values = torch.tensor([mean, std**2], dtype=torch.float64)
+    assert share_inside(*values, 0.5, 0.8) == pytest.approx(normal.cdf(0.9) - normal.cdf(0.1))
+
+
+def test_loss_of_mpd_sgr_lowers_the_share() -> None:
+    layer = make_layer(method_config("mpd_sgr", weight=2.0))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    losses = []
+    for _ in range(20):
+        with collect_losses() as extra:
+            layer(make_input())
+        total = extra.mean()
+        assert isinstance(total, Tensor)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    u = layer.inspect(make_input()).u.flatten(1)
+    expected = 2 * share_inside(u.mean(1), u.var(1, correction=0), 0.5, 1.0).mean()
+    assert losses[-1] < 0.8 * losses[0]
+    assert expected < losses[0]
+
+
+def test_firing_rate_counts_scaled_spikes() -> None:
+    layer = make_layer(method_config("trsg", v_threshold=3.0)).eval()
+    rate = FiringRate(torch.nn.Sequential(layer))
+    rate.start()
+    spikes = layer(make_input())
+    assert spikes.max().item() == pytest.approx(3.0)
+    assert rate.stop("val")["val/firing_rate"] == pytest.approx((spikes > 0).float().mean().item())
+
+
+def test_learned_thresholds_move() -> None:
+    for name in ("ltmd", "trsg", "diet_snn"):
+        layer = make_layer(method_config(name))
+        before = layer.inspect(make_input()).thresholds[0].item()
+        step(layer, make_input())
+        torch.optim.SGD(layer.parameters(), lr=0.01).step()
+        assert layer.inspect(make_input()).thresholds[0].item() != before, name
+
+
+@pytest.mark.parametrize("on", ["current", "potential"])
+def test_losses_of_im_loss(on: str) -> None:
+    """Collecting the loss does not change the spikes, and the norm sees the batch once."""
+    config = method_config("im_loss", on=on, weight=0.5)
+    plain, layer = make_layer(config), make_layer(config)
+    y = make_input().requires_grad_()
+    with collect_losses() as extra:
+        spikes = layer(y)
+    torch.testing.assert_close(spikes, plain(make_input()))
+    assert layer.norm is not None
+    assert plain.norm is not None
+    torch.testing.assert_close(layer.norm.running_mean, plain.norm.running_mean)
+    (loss,) = extra.losses
+    u = layer.inspect(make_input()).u
+    means = u.flatten(1).mean(1)
+    kept = layer.neuron.decay * u[:-1] * (u[:-1] < 0.5)
+    current = torch.cat([u[:1], u[1:] - kept])
+    expected = (current.mean() - 0.5 / T).square() if on == "current" else (means - 0.5).square().mean()
+    torch.testing.assert_close(loss, 0.5 * expected)
+    loss.backward()
+    assert y.grad is not None
+    assert on == "current" or y.grad.abs().sum() > 0  # a batch norm fixes the mean of its output
+
+
+def test_temperature_of_im_loss_grows() -> None:
+    method = build_method(method_config("im_loss", temperature=1.0, temperature_end=10.0), T, C)
+    facts = LayerFacts(T, 0.5, torch.tensor(0.2))
+    for progress, temperature in ((0.0, 1.0), (0.5, math.sqrt(10)), (1.0, 10.0)):
+        set_progress(method, progress)
+        assert method.plan(facts).widths.tolist() == pytest.approx([temperature] * T)
