@@ -27,7 +27,7 @@ from helpers.command import ROOT, command
 FILES = sorted(file for file in (CONF_DIR / "recipe").glob("*.yaml") if file.stem != "none")
 NAMES = [file.stem for file in FILES]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-METHODS = "mpd_agl|ds_atgo|lsg|psg|fixed_sg"
+METHODS = "mpd_agl|ds_atgo|lsg|psg|fixed_sg|asgl"
 DATASETS = "cifar100|cifar10dvs|cifar10|tiny_imagenet|imagenet"
 
 
@@ -65,7 +65,7 @@ def word(key: str, value: Any) -> str:
 def test_every_published_row_has_its_recipe() -> None:
     cifars = ("cifar10", "cifar100")
     cifar = [f"{method}_{data}_resnet19" for method in ("mpd_agl", "ds_atgo", "lsg", "psg") for data in cifars]
-    events = [f"{method}_cifar10dvs_vggsnn" for method in ("mpd_agl", "ds_atgo", "lsg")]
+    events = [f"{method}_cifar10dvs_vggsnn" for method in ("mpd_agl", "ds_atgo", "lsg", "asgl")]
     others = ["mpd_agl_tiny_imagenet_vgg13", "ds_atgo_imagenet_sew_resnet18", "fixed_sg_cifar10_resnet19"]
     assert sorted([*cifar, *events, *others]) == NAMES
 
@@ -79,7 +79,8 @@ def test_recipe_is_picked_and_wins_over_data_set_and_groups(name: str) -> None:
     values = dict(flat(config.plain()))
     assert {key: values[key] for key, _ in flat(settings(name))} == dict(flat(settings(name)))
     assert set(settings(name)) >= {"time_steps", "trainer", "dataset", "loss", "optimizer", "scheduler", "norm"}
-    assert ("method" in settings(name)) == name.startswith("fixed_sg")  # so a recipe works for other methods too
+    # Others fit every method.
+    assert ("method" in settings(name)) == name.startswith(("fixed_sg", "asgl"))
     assert config.dataset.model_dump()["val_fraction"] == 0
     method, dataset, _ = parts(name)
     assert load_config([f"method={method}", f"dataset={dataset}"]) == config
@@ -124,7 +125,8 @@ def test_two_training_steps(name: str) -> None:
     for norm in norms:
         assert norm is not None
         assert torch.equal(norm.weight, torch.full_like(norm.weight, gain))
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {config.optimizer.weight_decay}
+    decays = {config.optimizer.weight_decay} | (set() if config.optimizer.decay_all else {0.0})
+    assert {group["weight_decay"] for group in optimizer.param_groups} == decays
 
     size = (6, config.dataset.channels, config.dataset.image_size, config.dataset.image_size)
     inputs = torch.rand(size if config.dataset.kind == "image" else (config.time_steps, *size))

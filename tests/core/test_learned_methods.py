@@ -151,7 +151,7 @@ def test_learned_thresholds_move() -> None:
 @pytest.mark.parametrize("on", ["current", "potential"])
 def test_losses_of_im_loss(on: str) -> None:
     """Collecting the loss does not change the spikes, and the norm sees the batch once."""
-    config = method_config("im_loss", on=on, weight=0.5)
+    config = method_config("im_loss", loss_on=on, weight=0.5)
     plain, layer = make_layer(config), make_layer(config)
     y = make_input().requires_grad_()
     with collect_losses() as extra:

@@ -95,13 +95,21 @@ def test_a_run_killed_between_epochs_resumes_bit_for_bit(tiny_config: Compose, t
     assert_same_run(unbroken, run)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("signum", "method"),
+    [
+        (signal.SIGTERM, ["method=ds_atgo"]),
+        (signal.SIGINT, ["method=ds_atgo"]),
+        (signal.SIGHUP, ["method=ds_atgo"]),
+        (signal.SIGTERM, ["method=asgl", "method.gamma=0.5"]),  # noise whose share follows the epoch
+    ],
+)
 def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
-    tiny_config: Compose, tiny: Callable[..., list[str]], signum: signal.Signals
+    tiny_config: Compose, tiny: Callable[..., list[str]], signum: signal.Signals, method: list[str]
 ) -> None:
-    epochs = "trainer.max_epochs=8"
-    unbroken = train(tiny_config(epochs, "method=ds_atgo", "checkpoint.every_n_steps=5"))
-    words = tiny(epochs, "method=ds_atgo", "checkpoint.every_n_steps=5", f"runs_dir={unbroken.path.parent / 'stopped'}")
+    options = ["trainer.max_epochs=8", *method, "checkpoint.every_n_steps=5"]
+    unbroken = train(tiny_config(*options))
+    words = tiny(*options, f"runs_dir={unbroken.path.parent / 'stopped'}")
     run = killed(words, signum)
     assert run.state() == "interrupted"
     assert load_checkpoint(run.last)["epoch"] < 7

@@ -14,14 +14,14 @@ from gradspike.surrogate import UNIT_DSPIKE, Surrogate
 
 
 class ImLossConfig(MethodConfig):
-    """`weight` is that of the loss, `on` what it is computed from.
+    """`weight` is that of the loss, `loss_on` what it is computed from.
 
     `temperature` (c) is the factor of tanh's argument in the surrogate; with `temperature_end` it grows from
     `temperature` to that value over the training.
     """
 
     surrogate: Literal["dspike"] = "dspike"
-    on: Literal["current", "potential"] = "current"
+    loss_on: Literal["current", "potential"] = "current"
     weight: float = Field(default=0.005, ge=0)
     temperature: float = Field(default=3.0, ge=MIN_WIDTH)
     temperature_end: float | None = Field(default=None, ge=MIN_WIDTH)
@@ -31,8 +31,8 @@ class ImLossConfig(MethodConfig):
 class ImLoss(Method):
     """theta[t] = V_th; the surrogate is a tanh on the support |v| <= 1/2, with temperature c.
 
-        on: current      weight * (mean of all x[t] - V_th / T)^2            the released code, where V_th = 1/2
-        on: potential    weight * mean over t of (mean of u[t] - V_th)^2     our reading of the paper
+        loss_on: current      weight * (mean of all x[t] - V_th / T)^2            the released code, where V_th = 1/2
+        loss_on: potential    weight * mean over t of (mean of u[t] - V_th)^2     our reading of the paper
 
     With `temperature_end`, c = start + (end - start) (10^r - 1) / 9, r the share of the training that is over.
     """
@@ -62,7 +62,7 @@ class ImLoss(Method):
     @property
     @override
     def has_current_loss(self) -> bool:
-        return self.config.weight > 0 and self.config.on == "current"
+        return self.config.weight > 0 and self.config.loss_on == "current"
 
     @override
     def current_loss(self, facts: LayerFacts, mean: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class ImLoss(Method):
     @property
     @override
     def has_membrane_loss(self) -> bool:
-        return self.config.weight > 0 and self.config.on == "potential"
+        return self.config.weight > 0 and self.config.loss_on == "potential"
 
     @override
     def membrane_loss(self, facts: LayerFacts, mean: Tensor, variance: Tensor) -> Tensor:
