@@ -38,13 +38,13 @@ lint: $(READY)  ## check style, spelling, layers and types: ruff, codespell, imp
 	@$(PY) -m mypy
 
 test-slow: $(READY)  ## tests that take minutes: complete training runs and their accuracy
-	@$(PY) -m pytest -q -m slow
+	@$(PY) -m pytest -q -m 'slow and not nullgpu'
 
 test-gpu: $(READY)  ## tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu
 
 test-null-gpu: $(READY)  ## CUDA code paths on a simulated device without kernels; skipped if it cannot be built
-	@$(PY) -m pytest -q -m nullgpu
+	@$(PY) -m pytest -q -m 'nullgpu and not slow'
 
 compatibility: $(READY)  ## write docs/compatibility.md: which method runs with which neuron
 	@$(PY) tests/helpers/compatibility.py --write

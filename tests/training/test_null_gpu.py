@@ -185,6 +185,7 @@ def test_what_is_too_old_is_one_sentence(null_gpu: Path, other: str, tmp_path: P
     assert not list(tmp_path.glob("2*"))
 
 
+@pytest.mark.slow
 def test_the_check_of_a_gpu_passes_in_one_command(server: Path, tmp_path: Path) -> None:
     """All of its steps, with small networks. Values are garbage here, and are not checked."""
     source = tmp_path / "cifar10"
