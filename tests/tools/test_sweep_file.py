@@ -28,10 +28,11 @@ from gradspike.tools.sweep.storage import hidden
 from gradspike.tools.sweep.study import Study, build_pruner, preview
 from helpers.command import IMPORT_TIMES, ROOT, command, imported
 
-SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
 QUESTIONS = {
     "methods_on_cifar10", "methods_on_cifar10dvs", "ds_atgo_at_vs_tgo", "ds_atgo_firing_factor",
     "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
+    "ds_atgo_table", "fixed_widths", "asgl_widths", "clif_against_lif",
 }  # fmt: skip
 ACCURACY = Metric(name="val/accuracy", goal="maximize")
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
