@@ -13,7 +13,9 @@ from gradspike.methods.registry import METHODS
 from helpers.ranks import ROUNDING, States, furthest, train_entries
 
 CASES = {
-    **{f"method {name}": [f"method={name}"] for name in METHODS.names()},
+    # asgl draws its noise on each rank, as dropout does.
+    **{f"method {name}": [f"method={name}"] for name in METHODS.names() if name != "asgl"},
+    "method asgl": ["method=asgl", "method.p=0"],
     "start at the mean": ["method=fixed_sg", "neuron=trsg"],
     "twin": ["model.activation=relu"],
     "one value a channel and sample": ["method=ds_atgo", "model.depth=4"],
