@@ -175,17 +175,19 @@ def driver() -> str | None:
     if program is None:
         return None
     words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=30)
     return done.stdout.strip().partition("\n")[0] or None
 
 
 def tests(task: Task, record: Record) -> None:
     """The tests that need a GPU. Without one, they are only collected."""
     only_collect = task.simulated or task.device != "cuda"
-    files = sorted(file for file in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.gpu" in file.read_text())
+    files = sorted(
+        file for file in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.gpu" in file.read_text("utf-8")
+    )
     words = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *(["--collect-only"] if only_collect else [])]
     command = [*task.python, *words, *(str(file.relative_to(ROOT)) for file in files)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=ROOT, stdin=subprocess.DEVNULL)
     print(done.stdout, done.stderr, flush=True)
     ending = last_line(done.stdout)
     record.note("ending", ending)

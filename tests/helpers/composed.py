@@ -28,7 +28,8 @@ def compose_once(composes: Compose) -> Compose:
         # Options of other folders may change, and trainer=ddp counts the GPUs.
         if folders != [compose.CONF_DIR] or any(word.startswith("trainer=") for word in words):
             return composes(words, folders, config_name)
-        places = dict(found.groups() for word in words if (found := PLACES.fullmatch(word)))
+        last = {word.partition("=")[0]: word for word in words}  # the last word of a key counts
+        places = dict(found.groups() for word in last.values() if (found := PLACES.fullmatch(word)))
         key = (
             config_name,
             *(f"{word.partition('=')[0]}={ANYWHERE}" if PLACES.fullmatch(word) else word for word in words),

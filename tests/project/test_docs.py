@@ -124,8 +124,9 @@ class Reader:
         return [json.loads(file.read_text()) for file in (self.root / folder).glob("*/summary.json")]
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Reader:
+@pytest.fixture
+def reader(tmp_path: Path, data_dir: Path) -> Reader:
+    """A reader with a clone, and with the folder `my_work` beside it."""
     tiny = [
         "model.width=4",
         "model.depth=2",
@@ -134,7 +135,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Reader:
         "trainer.accelerator=cpu",
         "engine=eager",
     ]
-    return Reader(tmp_path_factory.mktemp("guide"), [*tiny, f"data_dir={data_dir}"])
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    return Reader(clone, [*tiny, f"data_dir={data_dir}"])
 
 
 def passed(said: str) -> int:

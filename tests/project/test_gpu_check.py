@@ -197,6 +197,7 @@ def test_no_data_to_pack(tmp_path: Path) -> None:
 
 def test_kernels_are_measured_as_training_calls_them() -> None:
     """Once for each form: where gradients are recorded, torch.compile would compile each again for another size."""
+    mode = torch.are_deterministic_algorithms_enabled()
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
     def once(call: Callable[[], object]) -> float:
@@ -209,7 +210,7 @@ def test_kernels_are_measured_as_training_calls_them() -> None:
     rows += list(measured(2, 3, engines, once, "cpu", ((6, 3),), FORMS[2:3]))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == made == 2
     assert [row.what for row in rows] == ["copy", "forward", "backward"] * 2
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled() == mode
 
 
 def test_covered_time_counts_overlaps_once() -> None:
