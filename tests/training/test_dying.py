@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -72,25 +73,25 @@ def child_of(process: int) -> int:
     raise AssertionError("no child")
 
 
-def stuck(patient: bool) -> None:
+def stuck(patient: bool, reached: Event) -> None:
     """Wait as in a collective operation without its peers: one call, during which Python runs no handler."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with SignalGuard(Place(world_size=2)) as guard:
         guard.on_end = lambda error: print(f"ended: {error}", flush=True)
         if patient:
             guard.wait()
-        print("stuck", flush=True)
+        reached.set()
         store.get("never")
 
 
 @pytest.mark.parametrize("patient", [False, True])
 def test_a_process_that_waits_for_dead_ranks_still_stops(patient: bool, capfd: pytest.CaptureFixture[str]) -> None:
     """By the first signal, or by the second one while it trains and would save after the first."""
-    process = multiprocessing.get_context("fork").Process(target=stuck, args=(patient,))
+    context = multiprocessing.get_context("fork")
+    reached = context.Event()
+    process = context.Process(target=stuck, args=(patient, reached))
     process.start()
-    output = ""
-    while "stuck" not in output:
-        output += capfd.readouterr().out
+    assert reached.wait(60)
     for _ in range(1 + patient):
         time.sleep(0.3)
         assert process.is_alive()
