@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradspike.methods.registry import METHODS
+from gradspike.neurons.klif import KLIF
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
 from gradspike.spiking_norm import SpikingNorm, collect_losses
@@ -108,3 +109,20 @@ def test_a_neuron_that_emits_counts_fires_once_a_step() -> None:
     statistics = layer_statistics(trace)
     assert statistics["always_firing"] == 0
     assert statistics["firing_rate"][0] == 3
+
+
+class Reversed(KLIF):
+    """Gives its values in another order than its `axes`."""
+
+    def values(self) -> dict[str, Tensor]:
+        return dict(reversed(super().values().items()))
+
+
+def test_values_are_taken_by_name() -> None:
+    layer = layer_of("fixed_sg", "klif", "tdbn").double()
+    assert isinstance(layer.neuron, KLIF)
+    other = copy.deepcopy(layer)
+    other.neuron = Reversed(layer.neuron.config, 3, 2, 1.0).double()  # type: ignore[arg-type]
+    for run in (ENGINES["eager"], ENGINES["formulas"]):
+        layer._run = other._run = run
+        assert torch.equal(trained(layer, 0)["spikes"], trained(other, 0)["spikes"])

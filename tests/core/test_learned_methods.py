@@ -16,7 +16,7 @@ from gradspike.methods.mpd_sgr import share_inside
 from gradspike.neurons.base import build_neuron
 from gradspike.spiking_norm import collect_losses
 from gradspike.training.firing_rate import FiringRate
-from helpers.method_checks import C, T, make_input, make_layer, method_config, step
+from helpers.method_checks import C, T, descend, make_input, make_layer, method_config, step
 from helpers.part_options import neuron_config
 
 
@@ -113,17 +113,7 @@ def test_share_inside_the_window(mean: float, std: float) -> None:
 
 def test_loss_of_mpd_sgr_lowers_the_share() -> None:
     layer = make_layer(method_config("mpd_sgr", weight=2.0))
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
-    losses = []
-    for _ in range(20):
-        with collect_losses() as extra:
-            layer(make_input())
-        total = extra.mean()
-        assert isinstance(total, Tensor)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
+    losses = descend(layer, lr=0.5, steps=20)
     u = layer.inspect(make_input()).u.flatten(1)
     expected = 2 * share_inside(u.mean(1), u.var(1, correction=0), 0.5, 1.0).mean()
     assert losses[-1] < 0.8 * losses[0]

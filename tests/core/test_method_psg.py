@@ -16,7 +16,7 @@ from gradspike.methods.psg import VARIANCE_FLOOR, Psg, symmetric_divergence
 from gradspike.spiking_norm import collect_losses, lr_multipliers, undecayed_parameters
 from gradspike.surrogate import SURROGATES
 from helpers.engines import GivenDecay
-from helpers.method_checks import C, T, make_input, make_layer, method_config
+from helpers.method_checks import C, T, descend, make_input, make_layer, method_config
 
 
 @pytest.mark.parametrize("per", ["layer", "channel"])
@@ -106,17 +106,7 @@ def test_loss_has_an_exact_gradient_down_to_the_input() -> None:
 
 def test_descending_on_the_loss_brings_the_potential_to_its_target() -> None:
     layer = make_layer(method_config("psg_pda", pda_weight=1.0, pda_target=0.9))
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.2)
-    losses = []
-    for _ in range(60):
-        with collect_losses() as extra:
-            layer(make_input())
-        total = extra.mean()
-        assert isinstance(total, Tensor)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        losses.append(total.item())
+    losses = descend(layer, lr=0.2, steps=60)
     assert losses[-1] < 0.1 * losses[0]
     assert layer.inspect(make_input()).u.std() == pytest.approx(0.9, abs=0.1)
 

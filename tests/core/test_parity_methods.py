@@ -132,7 +132,6 @@ def test_asgl(engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         return mask[t].movedim(1, -1).flatten()[places]
 
     monkeypatch.setattr("gradspike.engine.steps.spike_mask", stored)
-    monkeypatch.setattr("gradspike.engine.stepwise.spike_mask", stored)
     run(engine, x, method, neuron, data, ("output", "grad_output"))
     gradient(method.alpha_raw, data["grad_alpha_raw"], "grad_alpha_raw")
     gradient(neuron.decay_logit, data["grad_decay_logit"], "grad_decay_logit")

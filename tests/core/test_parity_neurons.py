@@ -31,11 +31,8 @@ class Constant(Method):
 
     def __init__(self, threshold: Tensor | float, width: Tensor | float, x: Tensor, scales: bool) -> None:
         super().__init__(MethodConfig(name="constant"), x.shape[0], x.shape[2])
-        self.threshold, self.width, self.scales = torch.as_tensor(threshold), torch.as_tensor(width), scales
-
-    @property
-    def scales_spikes(self) -> bool:
-        return self.scales
+        self.threshold, self.width = torch.as_tensor(threshold), torch.as_tensor(width)
+        self.scales_spikes = scales
 
     def plan(self, facts: LayerFacts) -> Plan:
         steps = facts.time_steps

@@ -206,3 +206,19 @@ CHECKS = [
     check_permutation,
     check_named_in_errors,
 ]
+
+
+def descend(layer: SpikingNorm, lr: float, steps: int) -> list[float]:
+    """The method's own loss before each of some steps of gradient descent on it."""
+    optimizer = torch.optim.SGD(layer.parameters(), lr=lr)
+    losses = []
+    for _ in range(steps):
+        with collect_losses() as extra:
+            layer(make_input())
+        total = extra.mean()
+        assert isinstance(total, Tensor)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    return losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +55,17 @@ def at_batch(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], 
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(SpikingClassifier, "training_step", step)
+
+
+def failed_run(monkeypatch: pytest.MonkeyPatch, config: ExperimentConfig, batch: int) -> RunFolder:
+    """Train until an error before the `batch`-th micro-batch. `config.runs_dir` holds no other run."""
+
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        at_batch(patch, batch, fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            train(config)
+    (run,) = Path(config.runs_dir).glob("2*")
+    return RunFolder(run)

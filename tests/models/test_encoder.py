@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from gradspike.config.schema import ExperimentConfig
 from gradspike.models.encoder import ENCODERS, latency, poisson
 from gradspike.models.registry import MODELS
-from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import load_checkpoint
-from gradspike.training.module import SpikingClassifier
 from helpers.networks import build, changed, config_for, train
-from helpers.runs import assert_same_run
+from helpers.runs import assert_same_run, failed_run
 from helpers.runs import train as train_run
 
 VALUES = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
@@ -146,18 +143,8 @@ def test_a_run_that_ends_within_an_epoch_resumes_bit_for_bit(
 ) -> None:
     words = ["model.encoder=poisson", "dataset.normalize=unit", "checkpoint.every_n_steps=7"]
     unbroken = train_run(tiny_config(*words))
-    original = SpikingClassifier.training_step
-
-    def failing(self: Any, batch: Any, batch_idx: int) -> Any:
-        if self.global_step == 31:
-            raise OSError("the disk is gone")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(SpikingClassifier, "training_step", failing)
-    with pytest.raises(OSError, match="the disk is gone"):
-        train_run(tiny_config(*words, f"runs_dir={unbroken.path.parent / 'ended'}"))
-    monkeypatch.undo()
-    run = RunFolder(next((unbroken.path.parent / "ended").glob("2*")))
+    ended = tiny_config(*words, f"runs_dir={unbroken.path.parent / 'ended'}")
+    run = failed_run(monkeypatch, ended, batch=32)
     assert load_checkpoint(run.last)["global_step"] == 28
     train_run(run.config(), run)
     assert_same_run(unbroken, run)

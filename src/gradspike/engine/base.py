@@ -103,11 +103,31 @@ def layer_rules(neuron: Neuron, method: Method, options: EngineOptions) -> Rules
     return Rules(type(neuron), neuron.config, options.surrogate, options.smooth, method.scales_spikes)
 
 
-def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor, Tensor]:
-    """Thresholds and widths of all steps in the recursion's dtype, each [T] or [T, C]."""
-    plan = method.planned(facts)
+def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor | None, Tensor | None]:
+    """Thresholds and widths of all steps in the recursion's dtype, each [T] or [T, C]; None if `adapt` sets them."""
     own = given_thresholds(neuron, facts)
+    if method.measures(facts):
+        return own, None
+    plan = method.planned(facts)
     return plan.thresholds.to(facts.dtype) if own is None else own, plan.widths.to(facts.dtype)
+
+
+def neuron_values(neuron: Neuron, dtype: torch.dtype) -> list[Tensor]:
+    """The neuron's values, in the order of its `axes`."""
+    values = neuron.values()
+    return [values[name].to(dtype) for name in neuron.axes]
+
+
+def follows_end(neuron: Neuron, facts: LayerFacts) -> bool:
+    """Whether `follow_end` is due after this pass."""
+    return neuron.follows_end and facts.training and facts.updates
+
+
+def follow_end(neuron: Neuron, total: Tensor, count: Tensor) -> None:
+    """Tell the neuron of the end of a pass (see `steps.end_of_fired`), over all ranks."""
+    if ranks.world_size() > 1:
+        total, count = ranks.summed(total, count)
+    neuron.follow(total, count)
 
 
 def given_thresholds(neuron: Neuron, facts: LayerFacts) -> Tensor | None:

@@ -47,9 +47,7 @@ def run(
         return stepwise.run(x, neuron, method, facts, options)
     decay = neuron.decay
     assert decay is not None
-    thresholds = widths = None
-    if not method.measures(facts):
-        thresholds, widths = planned(neuron, method, facts)
+    thresholds, widths = planned(neuron, method, facts)
     # A method that measures the potential writes to its buffers between steps, which torch.compile cannot trace.
     apply = _MultiStep.apply if thresholds is not None else _apply_uncompiled
     detach_reset = neuron.config.detach_reset

@@ -20,9 +20,11 @@ from gradspike.engine import eager
 from gradspike.engine.base import (
     EngineOptions,
     EngineOutput,
-    given_thresholds,
+    follow_end,
+    follows_end,
     has_standard_formulas,
     layer_rules,
+    neuron_values,
     new_noise,
     normalised,
     planned,
@@ -119,19 +121,15 @@ class FusedEngine:
             detach_reset=neuron.config.detach_reset,
             smooth=options.smooth,
             rules=None if standard else layer_rules(neuron, method, options),
-            follows_end=neuron.follows_end and facts.training and facts.updates,
+            follows_end=follows_end(neuron, facts),
         )
         gain = bias = None
         if norm is not None:
             gain, bias = norm.gain.to(dtype), norm.bias.to(dtype)
-        thresholds = widths = None
-        if measures:
-            thresholds = given_thresholds(neuron, facts)
-        else:
-            thresholds, widths = planned(neuron, method, facts)
+        thresholds, widths = planned(neuron, method, facts)
         noise = new_noise(method, facts)
         call = _Call(self.kernels, spec, neuron, method, facts, norm, noise, options.moments)
-        values = [value.to(dtype) for value in neuron.values().values()]
+        values = neuron_values(neuron, dtype)
         spikes, used_thresholds, used_widths, *moments = _Layer.apply(x, gain, bias, thresholds, widths, call, *values)
         mean, variance = moments if options.moments else (None, None)
         return EngineOutput(
@@ -213,7 +211,7 @@ class _Layer(torch.autograd.Function):
             if fired.batch_mean is not None and fired.batch_variance is not None:
                 affine = call.normalised(affine, fired.batch_mean, fired.batch_variance, x)
             if fired.end is not None:
-                call.neuron.follow(*(ranks.summed(*fired.end) if ranks.world_size() > 1 else fired.end))
+                follow_end(call.neuron, *fired.end)
         if call.facts.gradients:
             ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)

@@ -53,13 +53,13 @@ class Driven(NamedTuple):
 
     Attributes:
         values: of the neuron, in the order of its `axes`.
-        thresholds, widths: one [] or [C] for each step.
+        thresholds, widths: one [] or [C] for each step, unless `walk` is told to `decide`.
         noise: see `Noise`; `places` numbers the elements of a step for it.
     """
 
     values: Sequence[Tensor]
-    thresholds: Sequence[Tensor]
-    widths: Sequence[Tensor]
+    thresholds: Sequence[Tensor] = ()
+    widths: Sequence[Tensor] = ()
     noise: Noise | None = None
     places: Tensor | None = None
 
@@ -72,20 +72,40 @@ class Walked(NamedTuple):
     state: State
 
 
-def walk(currents: Sequence[Tensor], driven: Driven, rules: Rules, spread: Spread, *, gradient: bool) -> Walked:
-    """All steps. `gradient`: a backward pass follows, in which the surrogate replaces the step function."""
+def walk(
+    currents: Sequence[Tensor],
+    driven: Driven,
+    rules: Rules,
+    spread: Spread,
+    *,
+    gradient: bool,
+    normalise: Callable[[Tensor], Tensor] | None = None,
+    decide: Callable[[int, Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> Walked:
+    """All steps.
+
+    Args:
+        currents: one for each step.
+        driven: see `Driven`.
+        rules: see `Rules`.
+        spread: see `Spread`.
+        gradient: a backward pass follows, in which the surrogate replaces the step function.
+        normalise: gives the potential that meets the threshold; the reset acts on the charged one.
+        decide: threshold and width of a step from its number and potential, in place of those of `driven`.
+    """
     emitted: list[Tensor] = []
     potentials: list[Tensor] = []
     ahead = charge_all(currents, driven.values, rules, spread) if rules.neuron.charges_at_once else None
     state = start(currents[0], pick(driven.values, 0, rules), rules, spread)
     for t, x in enumerate(currents):
         values = pick(driven.values, t, rules)
-        u = charge(x, state, values, rules, spread) if ahead is None else ahead[t]
+        charged = charge(x, state, values, rules, spread) if ahead is None else ahead[t]
+        u = charged if normalise is None else normalise(charged)
         mask = None
         if driven.noise is not None and driven.places is not None:
             mask = spike_mask(driven.noise.seed, driven.noise.share, t, driven.places)
-        theta, kappa = driven.thresholds[t], driven.widths[t]
-        s, state = fire(u, state, values, theta, kappa, rules, spread, gradient=gradient, mask=mask)
+        theta, kappa = (driven.thresholds[t], driven.widths[t]) if decide is None else decide(t, u)
+        s, state = fire(u, state, values, theta, kappa, rules, spread, gradient=gradient, mask=mask, charged=charged)
         emitted.append(s)
         potentials.append(u)
     return Walked(emitted, potentials, state)

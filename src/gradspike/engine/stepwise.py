@@ -7,20 +7,20 @@ import functools
 import torch
 from torch import Tensor
 
-from gradspike import ranks
 from gradspike.engine import steps
 from gradspike.engine.base import (
     EngineOptions,
     EngineOutput,
-    given_thresholds,
+    follow_end,
+    follows_end,
     layer_rules,
     membrane_statistics,
+    neuron_values,
     new_noise,
     over_channels,
     planned,
     recursion_dtype,
 )
-from gradspike.engine.noise import spike_mask
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron
 
@@ -28,46 +28,32 @@ from gradspike.neurons.base import Neuron
 def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: EngineOptions) -> EngineOutput:
     """The output for the currents x [T, B, C, *space]; see `gradspike.engine.base.Engine`."""
     dtype = recursion_dtype(x.dtype)
-    rules, norm = layer_rules(neuron, method, options), options.potential_norm
-    spread = functools.partial(over_channels, step=x[0])
-    values = [value.to(dtype) for value in neuron.values().values()]
-    measures = method.measures(facts)
-    if measures:
-        plan, widths = given_thresholds(neuron, facts), None
-    else:
-        plan, widths = planned(neuron, method, facts)
-    noise = new_noise(method, facts)
-    places = None if noise is None else _places(x[0])
-
-    currents = [step.to(dtype) for step in x.unbind(0)]
-    ahead = steps.charge_all(currents, values, rules, spread) if neuron.charges_at_once else None
-    state = steps.start(currents[0], steps.pick(values, 0, rules), rules, spread)
-    emitted: list[Tensor] = []
-    membrane: list[Tensor] = []
+    plan, widths = planned(neuron, method, facts)
     used: list[tuple[Tensor, Tensor]] = []
-    for t, current in enumerate(currents):
-        now = steps.pick(values, t, rules)
-        charged = steps.charge(current, state, now, rules, spread) if ahead is None else ahead[t]
-        u = charged if norm is None else norm(charged, update=facts.updates)
-        if plan is None or widths is None:
-            with torch.no_grad():
-                mean, std = membrane_statistics(u, across_ranks=method.sync_stats and facts.training)
-                theta, kappa = (value.to(dtype) for value in method.adapted(t, facts, mean, std))
-        if plan is not None:
-            theta = plan[t]
-        if widths is not None:
-            kappa = widths[t]
-        mask = None if noise is None or places is None else spike_mask(noise.seed, noise.share, t, places)
-        given = (u, state, now, theta, kappa, rules, spread)
-        s, state = steps.fire(*given, gradient=facts.gradients, mask=mask, charged=charged)
-        emitted.append(s)
-        membrane.append(u)
-        used.append((theta, kappa))
 
-    if neuron.follows_end and facts.training and facts.updates:
+    def decide(t: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        if plan is not None and widths is not None:
+            used.append((plan[t], widths[t]))
+            return used[-1]
         with torch.no_grad():
-            end = steps.end_of_fired(emitted, state)
-            neuron.follow(*(ranks.summed(*end) if ranks.world_size() > 1 else end))
+            mean, std = membrane_statistics(u, across_ranks=method.sync_stats and facts.training)
+            theta, kappa = (value.to(dtype) for value in method.adapted(t, facts, mean, std))
+        used.append((theta if plan is None else plan[t], kappa))
+        return used[-1]
+
+    norm, noise = options.potential_norm, new_noise(method, facts)
+    emitted, membrane, state = steps.walk(
+        [step.to(dtype) for step in x.unbind(0)],
+        steps.Driven(neuron_values(neuron, dtype), noise=noise, places=None if noise is None else _places(x[0])),
+        layer_rules(neuron, method, options),
+        functools.partial(over_channels, step=x[0]),
+        gradient=facts.gradients,
+        normalise=None if norm is None else functools.partial(norm, update=facts.updates),
+        decide=decide,
+    )
+    if follows_end(neuron, facts):
+        with torch.no_grad():
+            follow_end(neuron, *steps.end_of_fired(emitted, state))
     mean_steps = variance_steps = None
     if options.moments:
         mean_steps = torch.stack([u.mean() for u in membrane])

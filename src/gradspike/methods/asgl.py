@@ -58,26 +58,18 @@ class Asgl(Method):
     Config: ClassVar[type[AsglConfig]] = AsglConfig
     config: AsglConfig
     uses_progress: ClassVar[bool] = True
+    scales_spikes = True
 
     milestones: Tensor
 
     def __init__(self, config: AsglConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
+        self.sets_threshold = config.learn_threshold
         start = 1 / config.alpha if config.surrogate == "sigmoid" else -math.log(config.alpha)
         self.alpha_raw = nn.Parameter(torch.full((channels,) if config.width_per == "channel" else (), start))
         if config.learn_threshold:
             self.threshold_raw = nn.Parameter(torch.tensor(config.v_threshold))
         self.register_buffer("milestones", torch.tensor(config.milestones), persistent=False)
-
-    @property
-    @override
-    def sets_threshold(self) -> bool:
-        return self.config.learn_threshold
-
-    @property
-    @override
-    def scales_spikes(self) -> bool:
-        return True
 
     @property
     @override

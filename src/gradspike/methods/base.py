@@ -82,11 +82,19 @@ class Method(nn.Module):
             its results.
         uses_progress: the method has `progress`, a scalar buffer with the share of the training that is over, from 0 to
             1; see `set_progress`.
+
+    Attributes of the class, or of an instance whose options decide:
+        sets_threshold: thresholds differ from V_th, so neurons with a threshold of their own cannot be used.
+        sets_width: the method is about the surrogate's width, so neurons without a surrogate cannot be used.
+        scales_spikes: a layer emits theta[t] s[t], not s[t].
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     measures_membrane: ClassVar[bool] = False
     uses_progress: ClassVar[bool] = False
+    sets_threshold: bool = False
+    sets_width: bool = True
+    scales_spikes: bool = False
 
     width_clamps: Tensor
     progress: Tensor
@@ -128,24 +136,9 @@ class Method(nn.Module):
         return False
 
     @property
-    def sets_threshold(self) -> bool:
-        """Whether thresholds differ from V_th, so that neurons with a threshold of their own cannot be used."""
-        return False
-
-    @property
-    def sets_width(self) -> bool:
-        """Whether the method is about the surrogate's width, so that neurons without a surrogate cannot be used."""
-        return True
-
-    @property
     def shape(self) -> Surrogate:
         """The surrogate. A plan's widths are its second argument."""
         return SURROGATES[self.config.surrogate]
-
-    @property
-    def scales_spikes(self) -> bool:
-        """Whether a layer emits theta[t] s[t], not s[t]."""
-        return False
 
     @property
     def analog_share(self) -> Tensor | None:
@@ -160,8 +153,11 @@ class Method(nn.Module):
 
     @property
     def sync_stats(self) -> bool:
-        """Whether statistics for `adapt` and `membrane_loss` cover all ranks in training, or each rank its own."""
-        return True
+        """Whether statistics for `adapt` and the losses cover all ranks in training, or each rank its own.
+
+        It is the option of this name, if there is one.
+        """
+        return getattr(self.config, "sync_stats", "auto") is not False
 
     def measures(self, facts: LayerFacts) -> bool:
         """Whether this pass needs `adapt`. If only some do, override this and implement `plan` too."""

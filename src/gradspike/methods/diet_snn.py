@@ -33,15 +33,11 @@ class DietSnn(Method):
 
     Config: ClassVar[type[DietSnnConfig]] = DietSnnConfig
     config: DietSnnConfig
+    sets_threshold = True
 
     def __init__(self, config: DietSnnConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
         self.threshold = nn.Parameter(torch.tensor(config.v_threshold))
-
-    @property
-    @override
-    def sets_threshold(self) -> bool:
-        return True
 
     @property
     @override

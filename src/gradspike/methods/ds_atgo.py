@@ -51,17 +51,8 @@ class DsAtgo(Method):
 
     def __init__(self, config: DsAtgoConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
+        self.sets_threshold = config.at
         self.register_buffer("running_threshold", torch.full((time_steps,), config.v_threshold))
-
-    @property
-    @override
-    def sets_threshold(self) -> bool:
-        return self.config.at
-
-    @property
-    @override
-    def sync_stats(self) -> bool:
-        return self.config.sync_stats is not False
 
     @override
     def measures(self, facts: LayerFacts) -> bool:

@@ -23,11 +23,7 @@ class FixedSg(Method):
 
     Config: ClassVar[type[FixedSgConfig]] = FixedSgConfig
     config: FixedSgConfig
-
-    @property
-    @override
-    def sets_width(self) -> bool:
-        return False
+    sets_width = False
 
     @override
     def plan(self, facts: LayerFacts) -> Plan:

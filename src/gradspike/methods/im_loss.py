@@ -46,11 +46,6 @@ class ImLoss(Method):
     def shape(self) -> Surrogate:
         return UNIT_DSPIKE
 
-    @property
-    @override
-    def sync_stats(self) -> bool:
-        return self.config.sync_stats is not False
-
     @override
     def plan(self, facts: LayerFacts) -> Plan:
         temperatures = facts.full(self.config.temperature)

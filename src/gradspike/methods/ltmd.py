@@ -28,20 +28,12 @@ class Ltmd(Method):
 
     Config: ClassVar[type[LtmdConfig]] = LtmdConfig
     config: LtmdConfig
+    sets_threshold = True
+    sets_width = False
 
     def __init__(self, config: LtmdConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
         self.threshold_raw = nn.Parameter(torch.tensor(config.threshold_raw))
-
-    @property
-    @override
-    def sets_threshold(self) -> bool:
-        return True
-
-    @property
-    @override
-    def sets_width(self) -> bool:
-        return False
 
     @property
     def threshold(self) -> Tensor:

@@ -35,11 +35,6 @@ class MpdSgr(Method):
     Config: ClassVar[type[MpdSgrConfig]] = MpdSgrConfig
     config: MpdSgrConfig
 
-    @property
-    @override
-    def sync_stats(self) -> bool:
-        return self.config.sync_stats is not False
-
     @override
     def plan(self, facts: LayerFacts) -> Plan:
         return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.width))

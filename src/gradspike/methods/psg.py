@@ -67,11 +67,6 @@ class Psg(Method):
         """kappa, [] or [C]."""
         return MIN_WIDTH + F.softplus(self.width_raw)
 
-    @property
-    @override
-    def sync_stats(self) -> bool:
-        return self.config.sync_stats is not False
-
     @override
     def lr_multipliers(self) -> dict[str, float]:
         return {"width_raw": self.config.width_lr_multiplier}

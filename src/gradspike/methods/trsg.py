@@ -30,20 +30,12 @@ class Trsg(Method):
 
     Config: ClassVar[type[TrsgConfig]] = TrsgConfig
     config: TrsgConfig
+    sets_threshold = True
+    scales_spikes = True
 
     def __init__(self, config: TrsgConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
         self.threshold_raw = nn.Parameter(torch.tensor(math.log(math.expm1(config.v_threshold))))
-
-    @property
-    @override
-    def sets_threshold(self) -> bool:
-        return True
-
-    @property
-    @override
-    def scales_spikes(self) -> bool:
-        return True
 
     @property
     def threshold(self) -> Tensor:

@@ -118,8 +118,12 @@ class Neuron(nn.Module):
 
     def _has_standard_dynamics(self) -> bool:
         """Whether dynamics and options are those of the base class; whatever the value of tau."""
-        standard = all(getattr(type(self), name) is getattr(Neuron, name) for name in DYNAMICS)
-        return standard and not self.follows_end and has_standard_options(self.config)
+        return self._has_dynamics_of(Neuron) and has_standard_options(self.config)
+
+    def _has_dynamics_of(self, base: type[Neuron]) -> bool:
+        """Whether this neuron's class overrides nothing of the dynamics of `base`."""
+        same = all(getattr(type(self), name) is getattr(base, name) for name in DYNAMICS)
+        return same and not self.follows_end
 
 
 DYNAMICS = ("values", "start", "charge", "charge_all", "fire", "reset")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from gradspike.neurons.base import DYNAMICS, Neuron, State, Values, has_standard_options
+from gradspike.neurons.base import Neuron, State, Values, has_standard_options
 from gradspike.neurons.options import LeakyConfig
 
 
@@ -38,11 +38,10 @@ class Leaky(Neuron):
 
     @override
     def _has_standard_dynamics(self) -> bool:
-        own = any(getattr(type(self), name) is not getattr(Leaky, name) for name in DYNAMICS)
         o = self.config
         assert isinstance(o, LeakyConfig)
         standard = o.reset == "hard" and o.v_reset == 0 and not o.decay_input and has_standard_options(o)
-        return standard and not own and not self.follows_end
+        return standard and self._has_dynamics_of(Leaky)
 
 
 def leak(x: Tensor, w: Tensor, decay: Tensor, o: Any) -> Tensor:
