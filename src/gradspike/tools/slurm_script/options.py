@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gradspike.cli.sbatch import EXCLUSIVE
 from gradspike.errors import ConfigError, unknown
 
 PREFIX = "slurm."
@@ -44,9 +45,6 @@ GIVEN_BY = {
     "array": "one script for each run, or `gradspike sweep ... executor=slurm`",
 }
 """Options that cannot be set here, and what to use instead; the last ones are those of `gradspike sweep`."""
-
-EXCLUSIVE = ("user", "mcs", "topo")
-"""Values of sbatch's --exclusive besides none."""
 
 
 def sbatch_options(typed: Sequence[str]) -> dict[str, str]:

@@ -11,12 +11,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from gradspike.cli.sbatch import EXCLUSIVE
 from gradspike.errors import ConfigError, UserError, unknown
 
 MAX_NUM_TIMEOUT = "max_num_timeout"
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-EXCLUSIVE = ("user", "mcs", "topo")
-"""Values of sbatch's --exclusive besides none."""
 AT_LEAST_ONE = ("nodes", "cpus_per_task", "tasks_per_node", "ntasks_per_node", "timeout_min", "array_parallelism")
 TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<parts>\d+(?::\d+){0,2})")
 
