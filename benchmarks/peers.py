@@ -51,6 +51,20 @@ class _SpikingJellyLayer(nn.Module):
         return self.node(self.norm(y).unflatten(0, (self.time_steps, -1))).flatten(0, 1)
 
 
+class _WithSpace(nn.Module):
+    """Gives [T, B, C] two axes of space, without which GatedLIFNode takes B for the channels."""
+
+    def __init__(self, node: nn.Module) -> None:
+        super().__init__()
+        self.node = node
+
+    def reset(self) -> None:
+        self.node.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.node(x[..., None, None])[..., 0, 0] if x.dim() == 3 else self.node(x)
+
+
 def _leaky(name: str, time_constant: str = "tau", **options: Any) -> Callable[[SpikingNorm, Any], nn.Module]:
     """A constructor of SpikingJelly's class `name`, with the options of our layer."""
 
@@ -89,7 +103,7 @@ def _glif(layer: SpikingNorm, shape: Any) -> nn.Module:
 
     node = neuron.GatedLIFNode(T=layer.time_steps, inplane=layer.channels, surrogate_function=shape)
     node.step_mode = "m"
-    return node
+    return _WithSpace(node)
 
 
 def _psn(layer: SpikingNorm, shape: Any) -> nn.Module:
