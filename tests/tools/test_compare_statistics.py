@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradspike.tools.compare import statistics as ours
+from gradspike import statistics as ours
 
 VALUES = [0.946, 0.951, 0.938, 0.944, 0.957]
 OTHERS = [0.940, 0.949, 0.941, 0.935, 0.950]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
-APART = ("cli", "terminal", "tools")  # they start or read runs but do not affect results
+APART = ("cli", "terminal", "tools", "statistics.py")  # they start or read runs but do not affect results
 DIGITS = 12
 
 

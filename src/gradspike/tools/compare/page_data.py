@@ -11,13 +11,13 @@ import yaml
 from gradspike.cost.energy import Energy
 from gradspike.nested import flat
 from gradspike.shown import printable, shell_words
+from gradspike.statistics import ALPHA, Sample
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
 from gradspike.tools.compare.quantities import CURVES, HEATS, PATHS
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.run import Run, number
-from gradspike.tools.compare.statistics import ALPHA, Sample
 
 
 def page_data(comparison: Comparison, title: str, command: str, made: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from gradspike.cost.energy import Energy, energy_of
 from gradspike.errors import ConfigError, unknown
 from gradspike.json_text import to_json
 from gradspike.shown import listed
+from gradspike.statistics import Paired, Sample, describe, holm, paired, verdict
 from gradspike.tools.compare import series
 from gradspike.tools.compare.groups import Group, Grouping
 from gradspike.tools.compare.published import published_of
 from gradspike.tools.compare.run import Excluded, Run, number
-from gradspike.tools.compare.statistics import Paired, Sample, describe, holm, paired, verdict
 
 DEFAULT_BASELINE = "fixed_sg"
 

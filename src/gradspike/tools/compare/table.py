@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gradspike.shown import counted, printable
+from gradspike.statistics import Sample
 from gradspike.tools.compare import escape
 from gradspike.tools.compare.report import Comparison, Row
-from gradspike.tools.compare.statistics import Sample
 
 HEAD = (
     "method",
