@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradspike.shown import counted
-
 LEVEL = 0.95
 FEWEST_RESAMPLED = 50  # at 20, an interval of the BCa bootstrap holds in 90 to 93 % of all cases only
+INTERVALS = f"Student's; BCa bootstrap from {FEWEST_RESAMPLED} seeds"
+"""How the intervals are computed, for captions."""
 RESAMPLES = 20_000
 EXACT_FLIPS = 16  # up to this number of pairs, all 2^n sign patterns are counted
 FLIPS = 100_000
@@ -116,6 +116,24 @@ def sign_flip_p(differences: Values) -> float:
     return float((1 + (np.abs(sums) >= reach).sum()) / (1 + FLIPS))
 
 
+def differs(pair: Paired, comparisons: int) -> bool:
+    """Whether a difference is told apart from 0: its interval for that many comparisons together (Bonferroni) excludes
+    0. Equal differences, as accuracies on few samples may give, have no spread to judge by; then the p-value decides.
+    """
+    interval = simultaneous(pair, comparisons)
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return False
+    return interval[0] < interval[1] or pair.p * comparisons <= ALPHA
+
+
+def simultaneous(pair: Paired, comparisons: int) -> tuple[float, float] | None:
+    """The interval of a difference that holds for `comparisons` of them together in 95 % of all cases; None for one
+    seed."""
+    if len(pair.seeds) < 2:
+        return None
+    return interval_of_mean(pair.differences, 1 - (1 - LEVEL) / max(1, comparisons))
+
+
 def smallest_p(n: int) -> float:
     """The smallest p-value of n pairs: one sign pattern and its mirror image, out of 2^n."""
     return min(1.0, 2 / 2**n) if n <= EXACT_FLIPS else 1 / (1 + FLIPS)
@@ -130,26 +148,3 @@ def holm(p_values: Values) -> list[float]:
         highest = max(highest, min(1.0, (count - rank) * p_values[index]))
         corrected[index] = highest
     return corrected
-
-
-def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """The smallest number of shared seeds that allows a corrected p-value of at most `alpha`."""
-    return next(n for n in range(1, 64) if comparisons * 2 / 2**n <= alpha)
-
-
-def verdict(pairs: Sequence[Paired], comparisons: int) -> str:
-    """A message on whether there are enough seeds for these tests."""
-    if not pairs:
-        return "No comparison: no other group shares a seed with the baseline."
-    fewest, most = (choose(len(pair.seeds) for pair in pairs) for choose in (min, max))
-    seeds = counted(fewest, "shared seed") if fewest == most else f"{fewest} to {most} shared seeds"
-    floor = min(pair.smallest_p for pair in pairs)
-    together = f", and with {comparisons} comparisons no corrected one below {min(1.0, floor * comparisons):.3g}"
-    limit = f"With {seeds} no p-value can be below {floor:.3g}{together if comparisons > 1 else ''}."
-    if floor * comparisons <= ALPHA:
-        return limit
-    needed = seeds_needed(comparisons)
-    return (
-        f"{limit} These are too few seeds for a significant difference at the {ALPHA:.0%} level, however large: "
-        f"{needed} shared seeds are needed. Read the intervals, not the p-values."
-    )

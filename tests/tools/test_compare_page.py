@@ -59,7 +59,7 @@ def test_it_is_one_file_that_asks_for_nothing(report_file: Path) -> None:
 
 def test_what_is_said_of_runs_cannot_end_the_script(compared_runs: Path) -> None:
     excluded = [Excluded("</script><script>alert(1)</script>", "<!--<script>")]
-    comparison = report.compare(group_runs(gather([compared_runs]).runs), None, excluded)
+    comparison = report.compare(group_runs(gather([compared_runs]).runs), (), excluded)
     text = page.render(comparison, page_data.page_data(comparison, "t", "c", "now"))
     assert text.count("</script>") == 2
     assert "<!--" not in text

@@ -21,7 +21,9 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.tools.compare import escape, page_data, published, report, table
+from gradspike.tools.compare import escape, page_data, published, report
+from gradspike.tools.compare.baselines import find_baseline
+from gradspike.tools.compare.columns import spread_of
 from gradspike.tools.compare.command import compare
 from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
@@ -73,7 +75,7 @@ def test_methods_are_groups_of_seeds(compared_runs: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_summaries(compared_runs: Path) -> None:
-    comparison = report.compare(group_runs(gather([compared_runs]).runs), None, ())
+    comparison = report.compare(group_runs(gather([compared_runs]).runs), (), ())
     assert comparison.baseline == "fixed_sg"
     rows = {row.group.name: row for row in comparison.rows}
     found: dict[str, dict[int, Any]] = {}
@@ -165,9 +167,9 @@ def test_lost_results_of_a_finished_run_are_written_again(
 def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path, content: str) -> None:
     copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
     lost = folder_of(copies, "mpd_agl", 1)
-    assert not any("energy" in note for note in report.compare(group_runs(gather([copies]).runs), None, ()).notes)
+    assert not any("energy" in note for note in report.compare(group_runs(gather([copies]).runs), (), ()).notes)
     (lost / "layers.json").write_text(content)
-    notes = report.compare(group_runs(gather([copies]).runs), None, ()).notes
+    notes = report.compare(group_runs(gather([copies]).runs), (), ()).notes
     assert any("Without energy" in note and lost.name in note for note in notes)
 
 
@@ -175,10 +177,10 @@ def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path, 
 def test_a_run_without_all_its_times_is_named(compared_runs: Path, tmp_path: Path, keep: float) -> None:
     copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
     timing = folder_of(copies, "mpd_agl", 1) / "timing.jsonl"
-    assert not any("timing.jsonl" in note for note in report.compare(group_runs(gather([copies]).runs), None, ()).notes)
+    assert not any("timing.jsonl" in note for note in report.compare(group_runs(gather([copies]).runs), (), ()).notes)
     content = timing.read_bytes()
     timing.write_bytes(content[: int(keep * len(content))])
-    notes = report.compare(group_runs(gather([copies]).runs), None, ()).notes
+    notes = report.compare(group_runs(gather([copies]).runs), (), ()).notes
     assert any("timing.jsonl" in note and timing.parent.name in note for note in notes)
 
 
@@ -364,12 +366,15 @@ def test_what_was_swept_makes_groups_and_finds_its_baseline(runs: Path) -> None:
     assert names["mpd_agl, lr=0.5"] == [1, 2]
     assert names["fixed_sg, lr=0.05"] == [0, 1]
     assert grouping.swept == ("optimizer.lr",)
-    chosen, against = report.baselines(grouping, "fixed_sg")
-    assert chosen == "fixed_sg"
-    assert {name: other.name for name, other in against.items()}["mpd_agl, lr=0.5"] == "fixed_sg, lr=0.5"
-    _, against = report.baselines(grouping, "fixed_sg, lr=0.5")
-    assert len(against) == len(grouping.groups) - 1
-    data = page_data.page_data(report.compare(grouping, None, ()), "title", "command", "now")
+    base = find_baseline(grouping, ["fixed_sg"])
+    assert base is not None
+    assert base.name == "fixed_sg"
+    assert base.of["mpd_agl, lr=0.5"].name == "fixed_sg, lr=0.5"
+    comparison = report.compare(grouping, ["lr=0.05", "method=fixed_sg"], ())
+    assert comparison.baseline == "lr=0.05"
+    (crossed,) = comparison.interactions
+    assert (crossed.group.name, crossed.reference.name) == ("mpd_agl, lr=0.5", "fixed_sg, lr=0.5")
+    data = page_data.page_data(report.compare(grouping, (), ()), "title", "command", "now")
     (sweep,) = data["sweeps"]
     assert sweep["key"] == "optimizer.lr"
     assert {line["name"]: [point["value"] for point in line["points"]] for line in sweep["lines"]} == {
@@ -381,7 +386,7 @@ def test_what_was_swept_makes_groups_and_finds_its_baseline(runs: Path) -> None:
 def test_an_unknown_baseline_names_the_nearest(compared_runs: Path) -> None:
     grouping = group_runs(gather([compared_runs]).runs)
     with pytest.raises(ConfigError, match=r"unknown method or group 'mpd_alg'\. Did you mean 'mpd_agl'\? Allowed: "):
-        report.compare(grouping, "mpd_alg", ())
+        report.compare(grouping, ["mpd_alg"], ())
 
 
 def test_tables_as_markdown_latex_and_csv(
@@ -391,13 +396,14 @@ def test_tables_as_markdown_latex_and_csv(
     words = [word for out in outs for word in ("--out", str(out))]
     assert compare([str(compared_runs), *words]) == 0
     printed = capsys.readouterr().out
-    comparison = report.compare(group_runs(gather([compared_runs]).runs), None, ())
+    comparison = report.compare(group_runs(gather([compared_runs]).runs), (), ())
     row = next(row for row in comparison.rows if row.group.name == "mpd_agl")
-    shown = table.spread_of(row.final, 100)
+    shown = spread_of(row.final, 100)
     markdown, latex, comma = (out.read_text() for out in outs)
     assert shown in printed
+    assert f"| `mpd_agl` | {shown} |" not in markdown, "the ReLU twin has one seed, so n is no constant"
     assert f"| `mpd_agl` | 3 | {shown} |" in markdown
-    assert r"mpd\_agl & 3 & " + shown.replace("±", r"$\pm$") in latex
+    assert r"mpd\_agl & " + shown.replace("±", r"$\pm$") in latex
     assert latex.count(r"\\") == 1 + len(comparison.rows)
     header, *lines = (line.split(",") for line in comma.splitlines())
     values = dict(zip(header, next(line for line in lines if line[0] == "mpd_agl"), strict=True))
@@ -417,12 +423,12 @@ def test_published_numbers_stand_beside_equal_settings_only(compared_runs: Path)
         return Run(base.id, base.path, "files", config, base.summary, base.epochs, sessions=base.sessions)
 
     same, shorter = run_with("time_steps=2"), run_with("time_steps=2", "trainer.max_epochs=3")
-    (row,) = report.compare(group_runs([same]), None, ()).rows
+    (row,) = report.compare(group_runs([same]), (), ()).rows
     assert row.published is not None
     assert row.published.accuracy == 96.18
     entries = published.published_rows([row.group])
     assert {(entry["accuracy"], tuple(entry["groups"])) for entry in entries} == {(96.18, (0,)), (96.35, ())}
-    (row,) = report.compare(group_runs([shorter]), None, ()).rows
+    (row,) = report.compare(group_runs([shorter]), (), ()).rows
     assert row.published is None
     assert all(
         "trainer.max_epochs=3 instead of 150" in entry["differs"] for entry in published.published_rows([row.group])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -85,17 +83,3 @@ def test_pairs_use_the_seeds_that_both_have() -> None:
     assert pair.sample.mean == pytest.approx(0.0055)
     assert pair.p == 0.5
     assert ours.paired({0: 1.0}, {1: 1.0}) is None
-
-
-def test_the_verdict_says_when_no_test_can_tell() -> None:
-    pair = ours.paired(dict(enumerate(VALUES)), dict(enumerate(OTHERS)))
-    assert pair is not None
-    said = ours.verdict([pair], 1)
-    assert "no p-value can be below 0.0625" in said
-    assert "too few seeds" in said
-    assert "6 shared seeds" in said
-    assert ours.seeds_needed(13) == math.ceil(math.log2(13 * 2 / 0.05))
-    enough = ours.paired(dict.fromkeys(range(10), 1.0), dict.fromkeys(range(10), 0.0))
-    assert enough is not None
-    assert "too few" not in ours.verdict([enough], 2)
-    assert "shares a seed" in ours.verdict([], 0)

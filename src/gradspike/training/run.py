@@ -14,6 +14,7 @@ import lightning as L
 
 from gradspike.config.recipes import start_lines
 from gradspike.config.schema import ExperimentConfig
+from gradspike.config.settling import unsettled
 from gradspike.config.trust import outside, remember
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import Interrupted
@@ -81,6 +82,8 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             log.info("%s", step_line(facts))
             summary = _fit_and_test(task, run, guard, command)
             run.write_summary(summary)
+            if text := unsettled(config.norm.momentum, int(summary["steps"])):
+                log.warning("Too short to test: %s. Validation and test see another network than training does.", text)
         return run, summary
 
 

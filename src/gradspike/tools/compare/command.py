@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gradspike.cli.arguments import Command, checked_file
 from gradspike.errors import ConfigError, UserError, did_you_mean, unknown_path
 from gradspike.started import typed_command
+from gradspike.tools.compare.columns import KEYS, chosen_columns
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.groups import WHAT, group_runs, shaping, text_of
 from gradspike.tools.compare.run import Run
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MOST_LISTED = 20
 OUT = {".html": "the page", ".md": "Markdown", ".tex": "LaTeX", ".csv": "CSV"}
 
-USAGE = """\
+USAGE = f"""\
 Compare trained runs: a table in the terminal and, with --out, one page that works offline.
 
   gradspike compare runs/methods --out report.html
@@ -31,12 +32,16 @@ Arguments:
   FOLDER ...         folders with runs at any depth; also W&B's offline files (*.wandb)
   --sweep DIR        a sweep folder: the runs of its trials, and the state of unfinished ones; repeatable
   --out FILE         .html the page, .md .tex .csv the main table; repeatable
-  --baseline NAME    compare with this method seed by seed (each group with the method's group of the same settings),
-                     or with the group of this full name                                       (fixed_sg, if present)
+  --baseline NAME    compare, seed by seed, with this method or this value of a setting, e.g. mpd_agl or
+                     method.width=0.5: each group with the one that is equal in all other settings; or with one group
+                     by its full name. A second one, of another setting, is the reference of the differences of
+                     differences                                                                (fixed_sg, if present)
+  --columns A,B      the table's columns and their order, from
+                     {", ".join(KEYS)}
   --where KEY=VALUE  only runs with this setting, e.g. dataset.name=digits or method=mpd_agl; repeatable. `method` is
                      the name in the table, `code` the code's version or its beginning
   --allow WHAT       compare runs that differ in data, split, budget or code (separate several by commas)
-  --title TEXT       the page's title
+  --title TEXT       the page's title                                        (the question of the sweep's file, if any)
 
 Runs that differ only in the seed form a group. Runs with different data, splits, budgets or versions of the code are
 refused (exit code 2) unless allowed. Unfinished and damaged runs, and runs with NaN, are listed but never averaged.
@@ -46,9 +51,12 @@ Nothing is selected by test results.
 COMMAND = Command(
     "compare",
     USAGE,
-    valued=("--sweep", "--out", "--where", "--allow", "--baseline", "--title"),
+    valued=("--sweep", "--out", "--where", "--allow", "--baseline", "--columns", "--title"),
     words=True,
 )
+
+
+REPEATABLE = ("sweep", "out", "where", "allow", "baseline", "columns")
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Options:
     out: list[str]
     where: list[str]
     allow: list[str]
-    baseline: str | None
+    baseline: list[str]
+    columns: list[str]
     title: str | None
 
 
@@ -69,6 +78,7 @@ def compare(words: Sequence[str]) -> int:
     options = parse(words)
     outs = [checked_file("--out ", word, OUT) for word in options.out]
     allow = _allowed(options.allow)
+    columns = chosen_columns(options.columns)
     found = _found(options)
     runs = _chosen(found.runs, options.where)
     if not runs:
@@ -80,9 +90,9 @@ def compare(words: Sequence[str]) -> int:
     from gradspike.tools.compare.table import print_comparison
 
     comparison = report(grouping, options.baseline, found.excluded)
-    print_comparison(comparison, console())
+    print_comparison(comparison, console(), columns)
     for path in outs:
-        _write(path, comparison, options, words)
+        _write(path, comparison, columns, options, words)
         print(f"written: {path}")
     return 0
 
@@ -90,8 +100,8 @@ def compare(words: Sequence[str]) -> int:
 def parse(words: Sequence[str]) -> Options:
     """Parse the command line. Raises ConfigError."""
     typed = COMMAND.parse(words)
-    repeatable = {name: typed.flags.get(f"--{name}", []) for name in ("sweep", "out", "where", "allow")}
-    options = Options(paths=typed.words, **repeatable, baseline=typed.last("--baseline"), title=typed.last("--title"))
+    repeatable = {name: typed.flags.get(f"--{name}", []) for name in REPEATABLE}
+    options = Options(paths=typed.words, **repeatable, title=typed.last("--title"))
     if not options.paths and not options.sweep:
         raise COMMAND.error("Name at least one folder with runs, as in  gradspike compare runs")
     return options
@@ -161,17 +171,22 @@ def _nothing(options: Options, found: Gathered) -> str:
     return f"{places}: none of the runs can be compared:\n{listed}"
 
 
-def _write(path: Path, comparison: Comparison, options: Options, words: Sequence[str]) -> None:
+def _write(
+    path: Path, comparison: Comparison, columns: Sequence[str] | None, options: Options, words: Sequence[str]
+) -> None:
     from gradspike.runs.files import write_output
+    from gradspike.tools.compare.latex import latex
     from gradspike.tools.compare.page import render
     from gradspike.tools.compare.page_data import default_title, page_data
-    from gradspike.tools.compare.table import as_csv, latex, markdown
+    from gradspike.tools.compare.table import as_csv, markdown
 
     ending = path.suffix.lower()
     if ending == ".html":
         title = options.title or default_title([*options.paths, *options.sweep])
         made = datetime.now().astimezone().isoformat(timespec="minutes")
         text = render(comparison, page_data(comparison, title, typed_command("compare", *words), made))
+    elif ending == ".csv":
+        text = as_csv(comparison)
     else:
-        text = {".md": markdown, ".tex": latex, ".csv": as_csv}[ending](comparison)
+        text = {".md": markdown, ".tex": latex}[ending](comparison, columns)
     write_output(path, text, "--out ")

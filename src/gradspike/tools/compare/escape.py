@@ -38,8 +38,8 @@ def latex(text: str) -> str:
 
 
 def latex_row(cells: Sequence[str]) -> str:
-    """A row of a table."""
-    line = " & ".join(latex(cell) for cell in cells)
+    """A row of a table, from its cells as LaTeX."""
+    line = " & ".join(cells)
     # After the \\\\ of the line before, [ would begin its optional argument and * its starred form.
     return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"
 

@@ -239,13 +239,14 @@ def _ordered(groups: list[Group], swept: Sequence[str]) -> list[Group]:
     accuracy = {label: sum(of_label) / len(of_label) for label, of_label in values.items()}
 
     def place(group: Group) -> tuple[Any, ...]:
-        along = tuple(_sortable(group.settings.get(key)) for key in swept)
+        along = tuple(sortable(group.settings.get(key)) for key in swept)
         return (-accuracy[group.label], group.label, along)
 
     return sorted(groups, key=place)
 
 
-def _sortable(value: Any) -> tuple[int, float, str]:
+def sortable(value: Any) -> tuple[int, float, str]:
+    """A key to sort values of a setting by: numbers by size, then text."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (0, float(value), "")
     return (1, 0.0, text_of(value))

@@ -7,8 +7,9 @@ from typing import Any
 
 from gradspike.json_text import to_json
 from gradspike.tools.compare import escape
+from gradspike.tools.compare.latex import latex
 from gradspike.tools.compare.report import Comparison
-from gradspike.tools.compare.table import latex, markdown
+from gradspike.tools.compare.table import markdown
 
 SCRIPTS = ("marks.js", "charts.js", "figures.js", "app.js")
 

@@ -11,13 +11,15 @@ import yaml
 from gradspike.cost.energy import Energy
 from gradspike.nested import flat
 from gradspike.shown import printable, shell_words
-from gradspike.statistics import ALPHA, Sample
+from gradspike.statistics import ALPHA, INTERVALS, Sample
 from gradspike.tools.compare import series
+from gradspike.tools.compare.aggregate import Aggregate
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
 from gradspike.tools.compare.quantities import CURVES, HEATS, PATHS
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.run import Run, number
+from gradspike.tools.compare.table import Cells, aggregate_note, crossed, over_data_sets, remarks
 
 
 def page_data(comparison: Comparison, title: str, command: str, made: str) -> dict[str, Any]:
@@ -33,8 +35,11 @@ def page_data(comparison: Comparison, title: str, command: str, made: str) -> di
         "made": made,
         "alpha": ALPHA,
         "baseline": comparison.baseline,
+        "intervals": INTERVALS,
         "verdict": comparison.verdict,
-        "notes": list(comparison.notes),
+        "notes": remarks(comparison)[bool(comparison.verdict) :],
+        "crossed": _table(crossed(comparison)) if comparison.interactions else None,
+        "aggregate": _aggregate_data(comparison.aggregate),
         "groups": [_group_data(row) for row in rows],
         "paired": [
             {
@@ -100,6 +105,22 @@ def _each(
 _six = series.rounded
 
 
+def _table(cells: Cells) -> dict[str, Any]:
+    return {"head": cells[0], "rows": cells[1]}
+
+
+def _aggregate_data(aggregate: Aggregate | None) -> dict[str, Any] | None:
+    """The table over several data sets, its explanation, and the performance profiles."""
+    if aggregate is None:
+        return None
+    return {
+        **_table(over_data_sets(aggregate)),
+        "note": aggregate_note(aggregate),
+        "x": [_six(100 * one) for one in aggregate.accuracies],
+        "profiles": [[_six(100 * one) for one in line.profile] for line in aggregate.lines],
+    }
+
+
 def _sample_data(sample: Sample | None) -> dict[str, Any] | None:
     if sample is None:
         return None
@@ -120,7 +141,7 @@ def _group_data(row: Row) -> dict[str, Any]:
         "firing": _sample_data(row.firing_rate),
         "gradient": _sample_data(row.gradient),
         "energy": _sample_data(row.energy),
-        "seconds": _sample_data(row.seconds),
+        "seconds": _sample_data(row.epoch_seconds),
         "memory": _sample_data(row.memory),
         "memory_of": row.memory_of,
         "parameters": row.parameters,

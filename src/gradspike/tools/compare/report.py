@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradspike.config.schema import PublishedConfig
 from gradspike.cost.energy import Energy, energy_of
-from gradspike.errors import ConfigError, unknown
-from gradspike.json_text import to_json
 from gradspike.shown import listed
-from gradspike.statistics import Paired, Sample, describe, holm, paired, verdict
+from gradspike.statistics import Paired, Sample, describe, differs, holm, paired
 from gradspike.tools.compare import series
+from gradspike.tools.compare.aggregate import Aggregate, aggregated
+from gradspike.tools.compare.baselines import METHOD, Interaction, find_baseline, interactions
 from gradspike.tools.compare.groups import Group, Grouping
 from gradspike.tools.compare.published import published_of
 from gradspike.tools.compare.run import Excluded, Run, number
-
-DEFAULT_BASELINE = "fixed_sg"
+from gradspike.tools.compare.settled import unsettled
+from gradspike.tools.compare.verdict import p_limit, power_line, verdict
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Row:
     """Nanojoules per inference."""
     energies: tuple[Energy, ...]
     """The energy of each run that recorded it."""
+    epoch_seconds: Sample | None
+    """Median seconds of a training epoch, without validation and without compilation."""
     seconds: Sample | None
+    """Seconds of the whole training, with compilation."""
     memory: Sample | None
     """Peak memory of training in MiB."""
     memory_of: str
@@ -57,68 +60,70 @@ class Comparison:
     grouping: Grouping
     baseline: str | None
     verdict: str | None
+    """Which groups differ from the baseline, as a sentence."""
+    remarks: tuple[str, ...]
+    """What limits the verdict: the smallest possible p-value, and the seeds that a small difference needs."""
+    interactions: tuple[Interaction, ...]
+    """Differences of differences, where something varies beside the baseline's key."""
+    reference: str
+    """What the differences of `interactions` are about, such as `method.width=0.5`; empty without any."""
+    best: str | None
+    """The group with the highest accuracy, if its difference from every other group is more than noise."""
+    aggregate: Aggregate | None
+    """Over several data sets."""
     notes: tuple[str, ...]
     excluded: tuple[Excluded, ...]
 
 
-def compare(grouping: Grouping, baseline: str | None, excluded: Sequence[Excluded]) -> Comparison:
+def compare(grouping: Grouping, baseline: Sequence[str], excluded: Sequence[Excluded]) -> Comparison:
     """The statistics of each group and of its differences from the baseline.
 
-    `baseline` names a group, or a method: then each group is compared with that method's group of the same swept
-    settings. None means fixed_sg if there is one. Raises ConfigError for an unknown baseline.
+    `baseline`: a method, a group or a value of a swept key, and values of further keys for the differences of
+    differences (see `baselines.find_baseline`). Without any, fixed_sg if it is there. Raises ConfigError for an unknown
+    baseline.
     """
-    chosen, against = baselines(grouping, baseline)
-    pairs = {
-        name: paired(_accuracies(group), _accuracies(other))
-        for group in grouping.groups
-        for name in [group.name]
-        if (other := against.get(name)) is not None
-    }
+    base = find_baseline(grouping, baseline)
+    accuracies = {group.name: _accuracies(group) for group in grouping.groups}
+    against = base.of if base is not None else {}
+    pairs = {name: paired(accuracies[name], accuracies[other.name]) for name, other in against.items()}
     tested = {name: pair for name, pair in pairs.items() if pair is not None}
     corrected = dict(zip(tested, holm([pair.p for pair in tested.values()]), strict=True))
     rows = tuple(
         _row(group, against.get(group.name), pairs.get(group.name), corrected.get(group.name))
         for group in grouping.groups
     )
+    noun = METHOD if all(group.name == group.label for group in grouping.groups) else "group"
+    judged = base is not None and bool(against)
+    extra = [p_limit(list(tested.values())), power_line(list(tested.values()))]
+    crossed = interactions(grouping, base, baseline[1:], accuracies) if base is not None else []
     return Comparison(
         rows=rows,
         grouping=grouping,
-        baseline=chosen,
-        verdict=verdict(list(tested.values()), len(tested)) if chosen is not None and against else None,
-        notes=(*grouping.notes, *_notes(rows)),
+        baseline=None if base is None else base.name,
+        verdict=verdict(tested, base.name, noun) if base is not None and judged else None,
+        remarks=tuple(one for one in extra if one is not None),
+        interactions=tuple(crossed),
+        reference=base.name if base is not None and crossed else "",
+        best=_best(grouping, accuracies),
+        aggregate=aggregated(grouping, None if base is None or base.factor is None else base.factor),
+        notes=(*grouping.notes, *_notes(rows), *([] if base is None else _unpaired(base.unpaired))),
         excluded=(*excluded, *grouping.excluded),
     )
 
 
-def baselines(grouping: Grouping, baseline: str | None) -> tuple[str | None, dict[str, Group]]:
-    """The name of the baseline, and for each group, by name, the group to compare it with."""
-    names = [group.name for group in grouping.groups]
-    labels = list(dict.fromkeys(group.label for group in grouping.groups))
-    if baseline is None:
-        if DEFAULT_BASELINE not in labels:
-            return None, {}
-        baseline = DEFAULT_BASELINE
-    if baseline in names and baseline not in labels:
-        (one,) = (group for group in grouping.groups if group.name == baseline)
-        return baseline, {group.name: one for group in grouping.groups if group is not one}
-    if baseline not in labels:
-        raise ConfigError(f"--baseline: {unknown('method or group', baseline, dict.fromkeys([*labels, *names]))}")
-    candidates: dict[str, list[Group]] = {}
-    for group in grouping.groups:
-        if group.label == baseline:
-            candidates.setdefault(_place(group), []).append(group)
-    found: dict[str, Group] = {}
-    for group in grouping.groups:
-        partners = candidates.get(_place(group), [])
-        if group.label != baseline and len(partners) == 1:
-            found[group.name] = partners[0]
-    return baseline, found
+def _best(grouping: Grouping, accuracies: Mapping[str, Mapping[int, float]]) -> str | None:
+    """The group with the highest mean, if its intervals to all others, for all of them together, exclude 0."""
+    if len(grouping.groups) < 2 or "dataset.name" in grouping.swept:
+        return None
+    first, *others = sorted(accuracies, key=lambda name: -describe(list(accuracies[name].values())).mean)
+    pairs = [paired(accuracies[first], accuracies[other]) for other in others]
+    return first if all(pair is not None and differs(pair, len(pairs)) for pair in pairs) else None
 
 
-def _place(group: Group) -> str:
-    """The swept settings of a group, apart from options of its method, as text."""
-    kept = {key: value for key, value in group.settings.items() if not key.startswith(("method.", "neuron."))}
-    return to_json(kept, sort_keys=True)
+def _unpaired(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"Without a partner of equal settings at the baseline, so without a difference: {listed(names)}."]
 
 
 def _accuracies(group: Group) -> dict[int, float]:
@@ -131,7 +136,8 @@ def _row(group: Group, against: Group | None, pair: Paired | None, corrected_p: 
     energies = [energy_of(run.layers["last"], run.is_ann) for run in runs if run.layers]
     memory = [series.peak_memory(run) for run in runs]
     kinds = [what for value, what in memory if value is not None]
-    parameters = {run.summary.get("parameters") for run in runs}
+    parameters = {number(run.summary.get("parameters")) for run in runs}
+    count = next(iter(parameters)) if len(parameters) == 1 else None
     final = _sample(runs, lambda run: run.final("last"))
     assert final is not None
     return Row(
@@ -145,10 +151,11 @@ def _row(group: Group, against: Group | None, pair: Paired | None, corrected_p: 
         ),
         energy=describe([one.nanojoules for one in energies]) if energies else None,
         energies=tuple(energies),
+        epoch_seconds=_sample(runs, series.epoch_seconds),
         seconds=_sample(runs, series.seconds),
         memory=_sample(runs, lambda run: series.peak_memory(run)[0]),
         memory_of=" and ".join(sorted(set(kinds))) or "process",
-        parameters=int(next(iter(parameters)) or 0) if len(parameters) == 1 else None,
+        parameters=None if count is None else int(count),
         published=published_of(runs[0]),
         against=against,
         paired=pair,
@@ -178,6 +185,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes.append("Runs without a validation split have no best epoch; only their last epoch counts.")
     if any(number(run.config.get("trainer", {}).get("ema")) is not None for row in rows for run in row.group.runs):
         notes.append("Some runs are evaluated with the moving average of their weights (trainer.ema).")
+    notes += unsettled([run for row in rows for run in row.group.runs])
     in_folders = [run for row in rows for run in row.group.runs if run.source == "files"]
     if without := [run.path for run in in_folders if run.layers is None]:
         notes.append(f"Without energy, because layers.json is missing or damaged: {listed(without)}.")

@@ -117,6 +117,14 @@ def seconds(run: Run) -> float | None:
     return sum(by_epoch.values()) if by_epoch else None
 
 
+def epoch_seconds(run: Run) -> float | None:
+    """Median seconds of a training epoch without validation. The run's first epoch, in which the network is compiled,
+    counts only if there is no other; a median hides those of resumed sessions."""
+    by_epoch = _seconds_by_epoch(run)
+    later = [spent for epoch, spent in by_epoch.items() if epoch > min(by_epoch)]
+    return float(np.median(later or list(by_epoch.values()))) if by_epoch else None
+
+
 def all_timed(run: Run) -> bool:
     """Whether the time of each epoch is known."""
     return len(_seconds_by_epoch(run)) >= len({record.get("epoch") for record in run.epochs})

@@ -1,4 +1,4 @@
-"""The main table: at the terminal, in Markdown, LaTeX and CSV."""
+"""The main table and its remarks: at the terminal, in Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -9,180 +9,189 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from gradspike.shown import counted, printable
-from gradspike.statistics import Sample
+from gradspike.shown import counted, listed, printable
+from gradspike.statistics import INTERVALS
 from gradspike.tools.compare import escape
-from gradspike.tools.compare.report import Comparison, Row
+from gradspike.tools.compare.aggregate import Aggregate, Estimate
+from gradspike.tools.compare.baselines import METHOD
+from gradspike.tools.compare.columns import KEYS, NAME, difference, equal_line, p_values, split_columns
+from gradspike.tools.compare.energy_reason import energy_reason
+from gradspike.tools.compare.report import Comparison
 
-HEAD = (
-    "method",
-    "n",
-    "test (%)",
-    "95 % interval",
-    "best by val (%)",
-    "difference",
-    "p (Holm)",
-    "firing (%)",
-    "gradient (%)",
-    "over layers (%)",
-    "energy (nJ)",
-    "parameters",
-    "training (s)",
-    "peak memory (MiB)",
-    "published (%)",
-)
+Cells = tuple[list[str], list[list[str]]]
+"""Heading and rows."""
 
 
-def cells(row: Row) -> list[str]:
-    """One row as text."""
-    published = escape.DASH
-    if row.published is not None:
-        spread = "" if row.published.spread is None else f" {escape.PLUS_MINUS} {row.published.spread:.2f}"
-        published = f"{row.published.accuracy:.2f}{spread}"
-    return [
-        row.group.name,
-        str(row.final.n),
-        spread_of(row.final, 100),
-        interval(row.final, 100),
-        spread_of(row.best, 100),
-        escape.DASH
-        if row.paired is None
-        else f"{100 * row.paired.sample.mean:+.2f} {interval(row.paired.sample, 100, '+')}",
-        escape.DASH if row.paired is None or row.corrected_p is None else f"{row.paired.p:.3g} ({row.corrected_p:.3g})",
-        spread_of(row.firing_rate, 100),
-        spread_of(row.gradient, 100),
-        spread_of(row.gradient_spread, 100),
-        escape.DASH if row.energy is None else amount(row.energy.mean),
-        escape.DASH if row.parameters is None else f"{row.parameters:,}",
-        escape.DASH if row.seconds is None else amount(row.seconds.mean),
-        escape.DASH if row.memory is None else f"{row.memory.mean:,.0f}",
-        published,
-    ]
-
-
-def spread_of(sample: Sample | None, factor: float = 1) -> str:
-    """`94.60 ± 0.64`; only the mean for a single value."""
-    if sample is None:
-        return escape.DASH
-    mean = f"{factor * sample.mean:.2f}"
-    return mean if sample.sd is None else f"{mean} {escape.PLUS_MINUS} {factor * sample.sd:.2f}"
-
-
-def amount(value: float) -> str:
-    """Three significant digits, or a whole number from 1,000 on: `23.5`, `37,099`."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def interval(sample: Sample | None, factor: float = 1, sign: str = "") -> str:
-    """`[94.1, 95.2]`, the interval of the mean."""
-    if sample is None or sample.low is None or sample.high is None:
-        return escape.DASH
-    return f"[{factor * sample.low:{sign}.2f}, {factor * sample.high:{sign}.2f}]"
-
-
-def shown_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, without empty columns."""
-    rows = [cells(row) for row in comparison.rows]
-    kept = [place for place in range(len(HEAD)) if any(row[place] != escape.DASH for row in rows)]
-    return [HEAD[place] for place in kept], [[row[place] for place in kept] for row in rows]
-
-
-def caption(comparison: Comparison) -> str:
-    """The explanation of the numbers."""
-    sentences = [
-        "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the "
-        "mean (Student's; BCa bootstrap from 50 seeds). No epoch or run is selected by test results."
-    ]
-    if comparison.baseline is not None:
-        sentences.append(f"Differences are to {comparison.baseline}, over shared seeds, in percentage points.")
-    if any(row.gradient is not None for row in comparison.rows):
+def caption(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
+    """The explanation of the numbers in the columns `keys`, by default in all of them."""
+    shown = KEYS if keys is None else keys
+    sentences = []
+    if {"test", "interval"} & set(shown):
+        spread = ", mean ± standard deviation over n seeds" if "test" in shown else ""
+        interval = f"{', with' if 'test' in shown else ':'} the 95 % interval of the mean ({INTERVALS})"
+        sentences.append(f"Test accuracy after the last epoch{spread}{interval if 'interval' in shown else ''}.")
+        sentences.append("No epoch or run is selected by test results.")
+    if comparison.baseline is not None and {"difference", "p"} & set(shown):
+        sentences.append(
+            f"Differences are to {comparison.baseline}, over shared seeds, in percentage points, with 95 % intervals"
+            f"{'' if 'interval' in shown else f' ({INTERVALS})'}."
+        )
+    if any(row.gradient is not None for row in comparison.rows) and {"gradient", "layers"} & set(shown):
         sentences.append(
             "Gradient: share of neurons with |u - theta| < kappa / 2 at the last validation, and its standard "
             "deviation over layers."
         )
+    if "epoch" in shown and any(row.epoch_seconds is not None for row in comparison.rows):
+        sentences.append("s per epoch: median training time of an epoch, without the first one and without validation.")
     return " ".join(sentences)
 
 
-def print_comparison(comparison: Comparison, out: Console) -> None:
-    """Print the table in two parts, because one would be too wide, and the notes."""
-    head, rows = shown_columns(comparison)
-    first = [place for place, name in enumerate(head) if HEAD.index(name) < HEAD.index("firing (%)")]
-    second = [0, *(place for place in range(len(head)) if place not in first)]
-    for part, title in ((first, "Test accuracy"), (second, "Inside, cost, and published numbers")):
-        if len(part) < 2:
-            continue
-        table = Table(title=title, title_justify="left")
-        for place in part:
-            table.add_column(head[place], justify="left" if place == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(printable(row[place]) for place in part))
-        out.print(table)
-    out.print(printable(caption(comparison)))
+def crossed(comparison: Comparison) -> Cells:
+    """The differences of differences."""
+    head = ["group", "difference", "minus that of", "their difference", "p (Holm)"]
+    own = {row.group.name: row.paired for row in comparison.rows}
+    rows = []
+    for one in comparison.interactions:
+        pair = own[one.group.name]
+        rows.append(
+            [
+                one.group.name,
+                escape.DASH if pair is None else difference(pair.sample),
+                one.reference.name,
+                difference(one.paired.sample),
+                p_values(one.paired.p, one.corrected_p),
+            ]
+        )
+    return head, rows
+
+
+def over_data_sets(aggregate: Aggregate) -> Cells:
+    """The results over several data sets."""
+    head = [METHOD, "n", "IQM (%)", "95 % interval"]
+    if aggregate.baseline is not None:
+        head += [f"better than {aggregate.baseline} (%)", "95 % interval"]
+    rows = []
+    for line in aggregate.lines:
+        cells = [line.name, str(len(line.seeds)), *_estimate(line.iqm)]
+        if aggregate.baseline is not None:
+            cells += _estimate(line.improvement)
+        rows.append(cells)
+    return head, rows
+
+
+def _estimate(estimate: Estimate | None) -> list[str]:
+    if estimate is None:
+        return [escape.DASH, escape.DASH]
+    bounds = escape.DASH if estimate.low is None else f"[{100 * estimate.low:.2f}, {100 * (estimate.high or 0):.2f}]"
+    return [f"{100 * estimate.value:.2f}", bounds]
+
+
+def aggregate_note(aggregate: Aggregate) -> str:
+    """The explanation of the results over data sets."""
+    missing = f" Without: {listed(aggregate.left_out)}, which lack a data set or a shared seed." * bool(
+        aggregate.left_out
+    )
+    return (
+        f"Over {', '.join(aggregate.data_sets)}: interquartile mean (IQM) of the test accuracies of all seeds and data "
+        "sets, and the probability that a run is better than one of the baseline on the same data set, as in rliable "
+        f"(Agarwal et al. 2021). Intervals: stratified bootstrap, expanded for few seeds (Hesterberg 2015).{missing}"
+    )
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """All sentences below the table, the caption aside."""
+    reason = energy_reason(comparison)
+    return [
+        *([comparison.verdict] if comparison.verdict else []),
+        *comparison.remarks,
+        *([reason] if reason else []),
+        *comparison.notes,
+    ]
+
+
+def print_comparison(comparison: Comparison, out: Console, keys: Sequence[str] | None = None) -> None:
+    """Print the table in two parts, because one would be too wide, and the notes. keys: the chosen columns."""
+    columns, equal = split_columns(comparison, keys)
     if comparison.verdict:
-        out.print(comparison.verdict)
-    for note in comparison.notes:
-        out.print(printable(f"Note: {note}"))
+        out.print(printable(comparison.verdict))
+    if equal:
+        out.print(printable(equal_line(equal)))
+    parts = (
+        {"Test accuracy": [one for one in columns if not one.inside],
+         "Inside, cost, and published numbers": [one for one in columns if one.inside]}
+        if keys is None else {"Results": columns}
+    )  # fmt: skip
+    for title, part in parts.items():
+        if part:
+            cells = [[one.text(row) for one in (NAME, *part)] for row in comparison.rows]
+            _print_table(out, title, [one.head for one in (NAME, *part)], cells)
+    if comparison.interactions:
+        _print_table(out, "Difference of differences", *crossed(comparison))
+    if comparison.aggregate is not None:
+        _print_table(out, "Over the data sets", *over_data_sets(comparison.aggregate))
+        out.print(printable(aggregate_note(comparison.aggregate)))
+    out.print(printable(caption(comparison, keys)))
+    for line in remarks(comparison)[bool(comparison.verdict) :]:
+        out.print(printable(f"Note: {line}"))
     if comparison.excluded:
         out.print(f"Left out ({len(comparison.excluded)}):")
         for one in comparison.excluded:
             out.print(printable(f"  {one.path}: {one.reason}"), soft_wrap=True)
 
 
-def markdown(comparison: Comparison) -> str:
-    """A GitHub table, followed by the notes."""
-    head, rows = shown_columns(comparison)
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
-    lines += [_line([escape.markdown_code(name), *numbers]) for name, *numbers in rows]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(escape.markdown(line) for line in _remarks(comparison)) + "\n"
+def _print_table(out: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(head):
+        table.add_column(printable(name), justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
+    out.print(table)
+
+
+def markdown(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
+    """GitHub tables, followed by the notes."""
+    columns, equal = split_columns(comparison, keys)
+    head = [one.head for one in (NAME, *columns)]
+    rows = [[one.text(row) for one in (NAME, *columns)] for row in comparison.rows]
+    parts = [escape.markdown(comparison.verdict)] if comparison.verdict else []
+    parts += [escape.markdown(equal_line(equal))] if equal else []
+    parts.append(_table(head, rows))
+    if comparison.interactions:
+        parts.append(_table(*crossed(comparison), names=(0, 2)))
+    if comparison.aggregate is not None:
+        parts += [_table(*over_data_sets(comparison.aggregate)), escape.markdown(aggregate_note(comparison.aggregate))]
+    parts.append(escape.markdown(caption(comparison, keys)))
+    parts += [escape.markdown(line) for line in remarks(comparison)[bool(comparison.verdict) :]]
+    if comparison.excluded:
+        parts.append(escape.markdown(excluded_line(comparison)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[int] = (0,)) -> str:
+    lines = [_line([escape.markdown(name) for name in head]), _line(["---", *["---:"] * (len(head) - 1)])]
+    for row in rows:
+        lines.append(_line([escape.markdown_code(cell) if at in names else cell for at, cell in enumerate(row)]))
+    return "\n".join(lines)
 
 
 def _line(words: Sequence[str]) -> str:
     return "| " + " | ".join(words) + " |"
 
 
-def _remarks(comparison: Comparison) -> list[str]:
-    return [
-        caption(comparison),
-        *([comparison.verdict] if comparison.verdict else []),
-        *comparison.notes,
-        *([_excluded(comparison)] if comparison.excluded else []),
-    ]
-
-
-def _excluded(comparison: Comparison) -> str:
+def excluded_line(comparison: Comparison) -> str:
+    """How many runs are not in the table."""
     count = len(comparison.excluded)
     return f"{counted(count, 'run')} {'was' if count == 1 else 'were'} left out."
-
-
-def latex(comparison: Comparison) -> str:
-    """A table environment that needs the package booktabs."""
-    head, rows = shown_columns(comparison)
-    body = [escape.latex_row(row) for row in [head, *rows]]
-    note = [f"  % {' '.join(line.split())}" for line in _remarks(comparison)[1:]]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{escape.latex(caption(comparison))}}}",
-            *note,
-            rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            r"    \toprule",
-            f"    {body[0]}",
-            r"    \midrule",
-            *(f"    {line}" for line in body[1:]),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
 
 
 def as_csv(comparison: Comparison) -> str:
     """Unrounded numbers, one row per group."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    samples = ("final", "best", "firing_rate", "gradient", "gradient_spread", "energy", "seconds", "memory")
+    samples = (
+        *("final", "best", "firing_rate", "gradient", "gradient_spread"),
+        *("energy", "epoch_seconds", "seconds", "memory"),
+    )
     parts = ("mean", "sd", "low", "high")
     differences = [f"difference_{part}" for part in parts]
     writer.writerow(

@@ -89,7 +89,7 @@ function results() {
   latex.addEventListener("click", () => copy(latex, data.latex));
   main.append(element("section", { id: "results" },
     element("div", { class: "bar" }, element("h2", {}, "Results"), markdown, latex, element("button", { type: "button", "data-csv": "results", onclick: () => download("results.csv", csvText(csvRows())) }, "CSV")),
-    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the mean (Student's; BCa bootstrap from 50 seeds). No epoch and no run is selected by test results. “Best by validation” is the test accuracy of the epoch with the best validation accuracy."),
+    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the mean (" + data.intervals + "). No epoch and no run is selected by test results. “Best by validation” is the test accuracy of the epoch with the best validation accuracy."),
     element("div", { class: "scroll" }, element("table", { class: "wide results" }, element("thead", {}, element("tr", {}, ...header)), body))));
   figures.push({ id: "results", rows: csvRows, draw: () => {} });
 }

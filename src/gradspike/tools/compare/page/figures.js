@@ -39,7 +39,7 @@ function differences() {
   if (!data.paired.length) return;
   figure("differences", `Differences to ${data.baseline}`, {
     note:
-      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % interval (Student's; BCa bootstrap from 50 seeds); dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
+      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % interval (" + data.intervals + "); dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
       (data.verdict ?? ""),
     draw(host, width) {
       const rows = data.paired
@@ -156,7 +156,7 @@ function energy() {
   const indices = Object.keys(data.energy).map(Number);
   if (!indices.length) return;
   figure("energy", "Accuracy against energy", {
-    note: "Estimated energy of one inference: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are integers (spikes, spike counts) needs ACs only for its spikes; a layer with other inputs (images, averaged spikes) needs all its MACs, as does the ReLU twin. The twin computes a still image once, not T times. Memory access, neurons and norms are not counted. Vertical lines: 95 % bootstrap interval.",
+    note: "Estimated energy of one inference: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are integers (spikes, spike counts) needs ACs only for its spikes; a layer with other inputs (images, averaged spikes) needs all its MACs, as does the ReLU twin. The twin computes a still image once, not T times. Memory access, neurons and norms are not counted. Vertical lines: 95 % interval (" + data.intervals + ").",
     draw(host, width) {
       const shown = indices.filter((index) => !hidden.has(index));
       if (!shown.length) return empty(host);
