@@ -50,7 +50,10 @@ def latex(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
 def _name(text: str, kind: str) -> str:
     """A cell with a name, which may break after `_` and `=` unless its column is one line high."""
     escaped = escape.latex(text)
-    return escaped if kind == "l" else re.sub(r"(\\_|=)", r"\1\\allowbreak{}", escaped)
+    if kind == "l":
+        return escaped
+    breaking = escaped.replace(r"\_", r"\_\allowbreak{}").replace("=", r"=\penalty200{}")
+    return rf"\raggedright {breaking}"
 
 
 def _number(text: str) -> str:
