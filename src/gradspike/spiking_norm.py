@@ -76,7 +76,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T] or [T, C].
+    """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T], [T, C] or [T, C, ...].
 
     u is the potential that meets the threshold, so after the norm of the potential, if there is one.
     """
@@ -238,6 +238,10 @@ class SpikingNorm(ActivationLayer):
             without_decay=self.neuron.config.name if decay is None else "",
         )
 
+    def facts_when_built(self) -> LayerFacts:
+        """Facts to check a method with, before there is an input."""
+        return self.facts(next(iter(self.neuron.values().values())), gradients=True, updates=False)
+
     def _steps(self, y: Tensor, static: bool) -> Tensor:
         """The layer's input as [T, B, C, *space]; [1, B, C, *space] if `static`."""
         if y.ndim < 2 or y.shape[1] != self.channels:
@@ -297,9 +301,36 @@ def name_layers(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, SpikingNorm):
             layer.layer_name = name
-            facts = layer.facts(next(iter(layer.neuron.values().values())), gradients=True, updates=False)
+            facts = layer.facts_when_built()
             check_pairing(layer.method, layer.neuron, facts)
             check_method(layer.method, facts)
+
+
+def set_spaces(model: nn.Module, inputs: Tensor) -> None:
+    """Tell methods with values for each neuron the sizes of their layers, from one pass over `inputs`.
+
+    Nothing if there are none. Raises ConfigError as `name_layers` does.
+    """
+    layers = [one for one in model.modules() if isinstance(one, SpikingNorm) and one.method.per_neuron]
+    if not layers:
+        return
+    spaces: dict[SpikingNorm, tuple[int, ...]] = {}
+
+    def record(layer: SpikingNorm, arguments: tuple[Tensor, ...]) -> None:
+        spaces[layer] = tuple(arguments[0].shape[2:])
+
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()(inputs)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    for layer, space in spaces.items():
+        layer.method.set_space(space)
+        check_method(layer.method, layer.facts_when_built())
 
 
 def check_pairing(method: Method, neuron: Neuron, facts: LayerFacts) -> None:
@@ -326,6 +357,17 @@ def lr_multipliers(model: nn.Module) -> dict[str, float]:
         for prefix, module in model.named_modules()
         if isinstance(module, Method)
         for name, factor in module.lr_multipliers().items()
+    }
+
+
+def adam_rates(model: nn.Module) -> dict[str, float]:
+    """Rates of the parameters that an Adam trains for methods that ask for it (`Method.adam_lr`), by full name."""
+    return {
+        f"{prefix}.{part}.{name}" if prefix else f"{part}.{name}": layer.method.adam_lr
+        for prefix, layer in model.named_modules()
+        if isinstance(layer, SpikingNorm) and layer.method.adam_lr is not None
+        for part in ("neuron", "method")
+        for name, _ in layer.get_submodule(part).named_parameters()
     }
 
 

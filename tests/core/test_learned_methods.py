@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from statistics import NormalDist
 
@@ -9,24 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradspike.config.compose import load_config
 from gradspike.engine import eager
-from gradspike.engine.base import EngineOptions
+from gradspike.engine.base import Engine, EngineOptions
 from gradspike.methods.base import LayerFacts, Method, build_method, set_progress
 from gradspike.methods.mpd_sgr import share_inside
 from gradspike.neurons.base import build_neuron
-from gradspike.spiking_norm import collect_losses
+from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.training.build import build_model
 from gradspike.training.firing_rate import FiringRate
+from gradspike.training.probe.quantities import layer_statistics
+from helpers.engines import ENGINES
 from helpers.method_checks import C, T, descend, make_input, make_layer, method_config, step
 from helpers.part_options import neuron_config
 
 
-def traced(method: Method, x: Tensor, **neuron: object) -> tuple[Tensor, Tensor]:
+def traced(method: Method, x: Tensor, run: Engine = eager.run, **neuron: object) -> tuple[Tensor, Tensor]:
     """Spikes, and the gradient of x for the gradient of ones."""
     own = build_neuron(neuron_config("lif", **neuron), *x.shape[:1], x.shape[2], method.config.v_threshold)
     assert own.decay is not None
     x = x.clone().requires_grad_()
-    facts = LayerFacts(x.shape[0], method.config.v_threshold, own.decay.detach())
-    spikes = eager.run(x, own, method, facts, EngineOptions(method.shape)).spikes
+    facts = LayerFacts(x.shape[0], method.config.v_threshold, own.decay.detach().to(x.dtype))
+    spikes = run(x, own, method, facts, EngineOptions(method.shape)).spikes
     spikes.sum().backward()
     assert x.grad is not None
     return spikes.detach(), x.grad
@@ -58,7 +63,7 @@ def test_asgl_without_noise_is_psg(x: Tensor) -> None:
 def test_share_of_noise_follows_the_training(x: Tensor) -> None:
     config = method_config("asgl", p=0.4, gamma=0.5, milestones=[0.2, 0.6])
     method = build_method(config, T, C).double()
-    for progress, share in ((0.0, 0.4), (0.19, 0.4), (0.2, 0.2), (0.6, 0.1), (1.0, 0.1)):
+    for progress, share in ((0.0, 0.4), (0.2, 0.4), (0.21, 0.2), (0.6, 0.2), (0.61, 0.1), (1.0, 0.1)):
         set_progress(torch.nn.Sequential(method), progress)
         assert float(method.analog_share) == pytest.approx(share)
     set_progress(method, 0.0)
@@ -66,6 +71,62 @@ def test_share_of_noise_follows_the_training(x: Tensor) -> None:
     analog = ((spikes > 0) & (spikes < 1)).double().mean()
     assert analog.item() == pytest.approx(0.4, abs=0.05)
     assert "progress" not in method.state_dict()
+
+
+@pytest.mark.parametrize("surrogate", ["rectangular", "sigmoid"])
+@pytest.mark.parametrize("run", [eager.run, ENGINES["formulas"]], ids=["eager", "formulas"])
+def test_a_width_for_each_neuron(x: Tensor, surrogate: str, run: Engine) -> None:
+    """Equal widths give the layer of widths per channel; the gradient of such a width is the sum over its neurons."""
+    options = {"surrogate": surrogate, "alpha": 0.8, "p": 0.0}
+    neurons = build_method(method_config("asgl", width_per="neuron", **options), T, C).double()
+    neurons.set_space((5,))
+    channels = build_method(method_config("asgl", width_per="channel", **options), T, C).double()
+    torch.testing.assert_close(traced(neurons, x, run), traced(channels, x, run))
+    raw, grad = neurons.get_parameter("alpha_raw"), channels.get_parameter("alpha_raw").grad
+    assert raw.shape == (C, 5)
+    assert raw.grad is not None
+    torch.testing.assert_close(raw.grad.sum(1), grad)
+    assert raw.grad[0].unique().numel() > 1
+
+    # The gradient is that of the network that emits the primitive, for each width.
+    with torch.no_grad():
+        raw.add_(0.3 * torch.randn(raw.shape, generator=torch.Generator().manual_seed(1), dtype=raw.dtype))
+    smooth = EngineOptions(neurons.shape, smooth=True)
+
+    def emitted(value: Tensor) -> Tensor:
+        neuron = build_neuron(neuron_config("lif"), T, C, 1.0).double()
+        twin = copy.deepcopy(neurons)
+        del twin._parameters["alpha_raw"]
+        twin.alpha_raw = value
+        return run(x[:, :1], neuron, twin, LayerFacts(T, 1.0, neuron.decay), smooth).spikes
+
+    value = raw.detach().clone().requires_grad_()
+    if surrogate == "sigmoid":
+        assert torch.autograd.gradcheck(emitted, (value,))
+    emitted(value).sum().backward()
+    assert value.grad.abs().sum() > 0
+
+
+def test_a_network_with_a_width_for_each_neuron() -> None:
+    """It is built for the size of the images; the probe shows the mean of the widths and their spread."""
+    words = ["method=asgl", "method.width_per=neuron", "method.p=0", "model.width=4", "dataset=digits", "time_steps=2"]
+    model = build_model(load_config([*words, "engine=compiled"]))
+    layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
+    shapes = [tuple(layer.method.alpha_raw.shape) for layer in layers]
+    assert shapes[0] == (layers[0].channels, 8, 8)
+    assert len(set(shapes)) > 1
+    twin = build_model(load_config([*words, "engine=eager"]))
+    twin.load_state_dict(model.state_dict())
+    images = torch.rand(3, 1, 8, 8)
+    for network in (model, twin):
+        network(images).square().sum().backward()
+    for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    with torch.no_grad():
+        layers[0].method.alpha_raw[0, 0, 0] = 1.0
+    statistics = layer_statistics(layers[0].inspect(torch.rand(2 * 3, layers[0].channels, 8, 8)))
+    assert statistics["kappa_std"].min() > 0
+    assert 4.0 < statistics["kappa"][0] < 20.0
 
 
 def test_width_of_asgl_starts_where_asked_and_can_return_from_its_bound() -> None:

@@ -107,7 +107,8 @@ def test_names_of_shapes_are_those_of_the_shapes() -> None:
         ("psg", {"width": -1}),
         ("psg", {"pda_weight": -0.1}),
         ("asgl", {"surrogate": "arctan"}),
-        ("asgl", {"width_per": "neuron"}),
+        ("asgl", {"width_per": "image"}),
+        ("asgl", {"adam_lr": 0.0}),
         ("asgl", {"milestones": [0.5, 1.5]}),
     ],
 )

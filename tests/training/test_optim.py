@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from gradspike.training import run as training
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
 from gradspike.training.metrics import Meter
-from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
+from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction, rate_of
 
 
 def names_by_decay(*words: str) -> dict[float, set[str]]:
@@ -45,6 +46,52 @@ def test_a_width_learns_at_its_own_rate() -> None:
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates[id(width)] == pytest.approx(1.0)
     assert rates[id(next(model.parameters()))] == pytest.approx(0.1)
+
+
+def test_asgl_has_an_adam_of_its_own() -> None:
+    """As in its released code: widths, thresholds and decays at a constant rate, without weight decay."""
+    words = ["method=asgl", "method.learn_threshold=true", "model.width=4", "optimizer.lr=0.1", "scheduler=cosine"]
+    found = rates_and_decays(*words, "+optimizer.groups={neurons.1.method.*:{lr:2}}")
+    own = {name for name in found if ".method." in name or ".neuron." in name}
+    assert {"neurons.0.method.alpha_raw", "neurons.0.method.threshold_raw", "neurons.0.neuron.decay_logit"} <= own
+    assert {found[name] for name in own if ".1.method." not in name} == {(3e-4, 0.0)}
+    assert found["neurons.1.method.alpha_raw"] == pytest.approx((6e-4, 0.0))
+    assert {found[name][0] for name in found.keys() - own} == {0.1}
+    config = load_config(words)
+    for group in build_optimizer(config.optimizer, build_model(config)).param_groups:
+        rate = rate_of(group, config.scheduler, warmup=0, total=10)
+        assert [rate(0), rate(10)] == ([1.0, 1.0] if "adam" in group else [1.0, 0.0])
+    other = load_config([*words, "method.adam_lr=null"])
+    assert isinstance(build_optimizer(other.optimizer, build_model(other)), torch.optim.SGD)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_two_rules_step_as_two_optimisers(optimizer: str) -> None:
+    """Also after the state was saved and loaded in between."""
+    config = load_config(["method=asgl", "model.width=4", f"optimizer={optimizer}"])
+    model = build_model(config)
+    twin = copy.deepcopy(model)
+    both = build_optimizer(config.optimizer, model, gradient_clip=1.0)
+    groups = parameter_groups(twin, config.optimizer)
+    kind = getattr(torch.optim, config.optimizer.torch_class)
+    apart = [
+        kind([group for group in groups if "adam" not in group], lr=1.0, **config.optimizer.arguments()),
+        torch.optim.Adam([group for group in groups if "adam" in group]),
+    ]
+    for step in range(4):
+        if step == 2:
+            saved = copy.deepcopy(both.state_dict())
+            both = build_optimizer(config.optimizer, model, gradient_clip=1.0)
+            both.load_state_dict(saved)
+        generator = torch.Generator().manual_seed(step)
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        assert both.step(lambda: 7) == 7
+        for rule in apart:
+            rule.step()
+        for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+            assert torch.equal(one, other), (step, name)
 
 
 def rates_and_decays(*words: str) -> dict[str, tuple[float, float]]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradspike.config.overrides import typed_text
-from gradspike.config.recipes import check_choices
+from gradspike.config.recipes import check_choices, drop_foreign_options
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
 from gradspike.config.validate import validate
@@ -223,6 +223,7 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
             reason = str(error).splitlines()[0]
             raise ConfigError(reason + (plus if any("={" in word for word in words) else "")) from error
     check_choices(words, composed, folders)
+    drop_foreign_options(words, composed, folders)
     return composed
 
 

@@ -16,12 +16,17 @@ from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig, PublishedConfig
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
+from gradspike.neurons.registry import NEURONS
+from gradspike.norms.registry import NORMS
+from gradspike.registry import Registry
 from gradspike.touches import SHAPING, Touches
 
 RECIPES = Path(__file__).resolve().parents[1] / "conf" / "recipe"
 
 # Groups whose options a recipe may overwrite. Method, data set and model choose the recipe instead.
 CHOICES = ("neuron", "norm", "loss", "optimizer", "scheduler", "trainer", "logger")
+
+PARTS: dict[str, Registry[Any]] = {"neuron": NEURONS, "norm": NORMS}
 
 SECTIONS = ("dataset", "model", "method", "neuron", "norm", "loss", "optimizer", "scheduler", "trainer")
 
@@ -156,6 +161,29 @@ def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: li
                 f"{word}: the recipe {name} overwrites {', '.join(f'{key}={_shown(settings[key])}' for key in lost)}. "
                 f"Set single values, as in {single}, or leave out the recipe: recipe=none"
             )
+
+
+def drop_foreign_options(words: list[str], composed: Mapping[str, Any], config_dirs: list[Path]) -> None:
+    """Remove from `composed` what a recipe that names another neuron or norm leaves of the one in the group.
+
+    Such an option is neither in the recipe nor typed, and the named part does not have it.
+    """
+    recipe = composed.get("recipe")
+    name = recipe.get("name") if isinstance(recipe, Mapping) else None
+    if name is None:
+        return
+    for section, own in _read(config_dirs, "recipe", str(name)).items():
+        registry = PARTS.get(section)
+        if registry is None or "name" not in own or not isinstance(composed.get(section), dict):
+            continue
+        try:
+            allowed = registry.config_class(registry.part(composed[section])).model_fields
+        except ConfigError:  # a mistyped name, which validation reports
+            continue
+        typed = {word.lstrip("+~").partition("=")[0] for word in words}
+        for key in list(composed[section]):
+            if key not in allowed and key not in own and f"{section}.{key}" not in typed:
+                del composed[section][key]
 
 
 def _read(config_dirs: list[Path], group: str, option: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class EngineOutput:
     """The output of one layer over all its steps.
 
     `spikes` [T, B, C, ...] in dtype and layout of the current, times their thresholds if the method scales them;
-    `thresholds`, `widths` [T] or [T, C] as used;
+    `thresholds`, `widths` [T], [T, C] or, if the method is `per_neuron`, [T, C, *space], as used;
     `mean` and (biased) `variance` [T] of u over all elements of a step, with gradient, if `moments`;
     `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`.
     """
@@ -95,7 +95,7 @@ def normalised(x: Tensor, norm: ChannelNorm, facts: LayerFacts) -> Tensor:
 
 def has_standard_formulas(neuron: Neuron, method: Method, facts: LayerFacts) -> bool:
     """Whether the hand-written formulas of the standard neuron describe this layer."""
-    return neuron.is_standard and not method.scales_spikes and not method.draws_noise(facts)
+    return neuron.is_standard and not (method.scales_spikes or method.per_neuron or method.draws_noise(facts))
 
 
 def layer_rules(neuron: Neuron, method: Method, options: EngineOptions) -> Rules:
@@ -157,7 +157,9 @@ def empty_steps(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def over_channels(value: Tensor, step: Tensor) -> Tensor:
-    """A scalar or [C] tensor, shaped so that it broadcasts against `step` [B, C, *space]."""
+    """A scalar, [C] or [C, *space] tensor, shaped so that it broadcasts against `step` [B, C, *space]."""
+    if value.ndim > 1:
+        return value.unsqueeze(0)
     return value if value.ndim == 0 else value.view(1, -1, *[1] * (step.ndim - 2))
 
 

@@ -78,7 +78,8 @@ class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
     The reference engine computes rare cases: returning or normalising the potential, normalising one value per channel,
-    compiling the whole network, counting operations, and more than `most_steps` time steps, with a warning.
+    a width for each neuron, compiling the whole network, counting operations, and more than `most_steps` time steps,
+    with a warning.
     """
 
     kernels: Kernels
@@ -104,6 +105,7 @@ class FusedEngine:
         measures = method.measures(facts)
         unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
         rare = options.keep_membrane or options.potential_norm is not None or single or unsplit or not x.numel()
+        rare = rare or method.per_neuron
         if self.most_steps is not None and facts.time_steps > self.most_steps:
             _tell_of_many_steps(facts.time_steps, self.most_steps)
             rare = True

@@ -19,8 +19,9 @@ MAX_WIDTH = 1e4
 class AsglConfig(MethodConfig):
     """`alpha` is the initial width of the paper: the sigmoid's inverse slope, and the rectangle's kappa.
 
-    `p` is the share of elements that emit the primitive; it is multiplied by `gamma` at each of `milestones`, fractions
-    of the training. `lr_multiplier` scales the learning rate of width and threshold.
+    `p` is the share of elements that emit the primitive; it is multiplied by `gamma` after each of `milestones`,
+    fractions of the training. `adam_lr` is the rate of an Adam for widths, threshold and the neuron's parameters; None
+    leaves them to the network's optimiser.
     """
 
     v_threshold: float = Field(default=1.0, gt=0)
@@ -31,12 +32,10 @@ class AsglConfig(MethodConfig):
     gamma: float = Field(default=1.0, ge=0, le=1)
     milestones: list[float] = Field(default=[0.0, 0.2, 0.4, 0.6, 0.8, 0.95])
     learn_threshold: bool = False
-    lr_multiplier: float = Field(default=1.0, ge=0)
+    adam_lr: float | None = Field(default=3e-4, gt=0)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.width_per == "neuron":
-            raise ValueError("width_per=neuron: engines take one width per layer or per channel (layer, channel)")
         if any(not 0 <= one <= 1 for one in self.milestones):
             raise ValueError(f"milestones={self.milestones}: each is a fraction of the training, from 0 to 1")
         return self
@@ -53,6 +52,8 @@ class Asgl(Method):
 
     kappa above 1e4 (a slope near or below 0) is lowered to 1e4, and a threshold below 0 is raised to 0. The gradient
     passes unchanged, so that the parameter can return.
+
+    With `width_per: neuron` every position of a channel has a width of its own.
     """
 
     Config: ClassVar[type[AsglConfig]] = AsglConfig
@@ -65,8 +66,9 @@ class Asgl(Method):
     def __init__(self, config: AsglConfig, time_steps: int, channels: int) -> None:
         super().__init__(config, time_steps, channels)
         self.sets_threshold = config.learn_threshold
+        self.per_neuron = config.width_per == "neuron"
         start = 1 / config.alpha if config.surrogate == "sigmoid" else -math.log(config.alpha)
-        self.alpha_raw = nn.Parameter(torch.full((channels,) if config.width_per == "channel" else (), start))
+        self.alpha_raw = nn.Parameter(torch.full(() if config.width_per == "layer" else (channels,), start))
         if config.learn_threshold:
             self.threshold_raw = nn.Parameter(torch.tensor(config.v_threshold))
         self.register_buffer("milestones", torch.tensor(config.milestones), persistent=False)
@@ -76,17 +78,24 @@ class Asgl(Method):
     def analog_share(self) -> Tensor | None:
         if not self.config.p:
             return None
-        # With a margin for rounding: an epoch may begin exactly at a milestone.
-        passed = (self.milestones <= self.progress + 1e-6).sum()
+        # The released code multiplies p after the epoch that begins at a milestone; with a margin for rounding.
+        passed = (self.milestones < self.progress - 1e-6).sum()
         return self.config.p * torch.pow(self.config.gamma, passed.to(self.milestones.dtype))
 
+    @property
     @override
-    def lr_multipliers(self) -> dict[str, float]:
-        return {name: self.config.lr_multiplier for name, _ in self.named_parameters()}
+    def adam_lr(self) -> float | None:
+        return self.config.adam_lr
+
+    @override
+    def set_space(self, space: tuple[int, ...]) -> None:
+        super().set_space(space)
+        start = self.alpha_raw.detach().view(-1, *[1] * len(space)).expand(-1, *space)
+        self.alpha_raw = nn.Parameter(start.clone(memory_format=torch.contiguous_format))
 
     @property
     def width(self) -> Tensor:
-        """kappa, [] or [C]."""
+        """kappa, [], [C] or [C, *space]."""
         if self.config.surrogate == "sigmoid":
             return 4 / at_least(self.alpha_raw, 4 / MAX_WIDTH)
         return (-at_least(self.alpha_raw, -math.log(MAX_WIDTH))).exp()

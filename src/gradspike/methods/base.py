@@ -7,6 +7,7 @@ implements `adapt`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,7 +68,10 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Plan:
-    """Thresholds and widths of all steps, each [T] or [T, C]; with gradient if they are learned."""
+    """Thresholds and widths of all steps, each [T] or [T, C]; with gradient if they are learned.
+
+    If the method is `per_neuron`, they may also be [T, C, *space].
+    """
 
     thresholds: Tensor
     widths: Tensor
@@ -87,6 +91,8 @@ class Method(nn.Module):
         sets_threshold: thresholds differ from V_th, so neurons with a threshold of their own cannot be used.
         sets_width: the method is about the surrogate's width, so neurons without a surrogate cannot be used.
         scales_spikes: a layer emits theta[t] s[t], not s[t].
+        per_neuron: a plan may have one value for each neuron, a position of a channel. `set_space` then tells the
+            method the layer's size. Every engine uses the reference engine.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -95,6 +101,8 @@ class Method(nn.Module):
     sets_threshold: bool = False
     sets_width: bool = True
     scales_spikes: bool = False
+    per_neuron: bool = False
+    space: tuple[int, ...] = ()
 
     width_clamps: Tensor
     progress: Tensor
@@ -167,11 +175,26 @@ class Method(nn.Module):
         """Learning-rate factors of the method's parameters, by name; 1 for those not listed."""
         return {}
 
+    @property
+    def adam_lr(self) -> float | None:
+        """The constant learning rate of an Adam, without weight decay, for the parameters of the method and of its
+        layer's neuron; None: the network's optimiser trains them.
+        """
+        return None
+
+    def set_space(self, space: tuple[int, ...]) -> None:
+        """The size of the layer beside its channels. Called once, when the network is built, if `per_neuron`."""
+        self.space = space
+
     def planned(self, facts: LayerFacts) -> Plan:
         """`plan` as engines call it: shapes checked, widths kept positive."""
         plan = self.plan(facts)
         for what, value in (("thresholds", plan.thresholds), ("widths", plan.widths)):
-            self._check(what, value, allowed=((self.time_steps,), (self.time_steps, self.channels)))
+            steps = (self.time_steps,)
+            allowed = [steps, (*steps, self.channels)]
+            if self.space:
+                allowed.append((*steps, self.channels, *self.space))
+            self._check(what, value, allowed)
         return Plan(plan.thresholds, self._keep_positive(plan.widths, facts))
 
     def adapted(self, t: int, facts: LayerFacts, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,7 +209,7 @@ class Method(nn.Module):
         where = f" in layer '{self.layer_name}'" if self.layer_name else ""
         return ConfigError(f"Method '{self.config.label or self.config.name}'{where} {message}")
 
-    def _check(self, what: str, value: Tensor, allowed: tuple[tuple[int, ...], ...]) -> None:
+    def _check(self, what: str, value: Tensor, allowed: Sequence[tuple[int, ...]]) -> None:
         if tuple(value.shape) not in allowed:
             shapes = " or ".join(str(list(shape)) for shape in allowed)
             raise self.error(f"returned {what} of shape {list(value.shape)}; expected {shapes}.")

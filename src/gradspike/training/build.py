@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from gradspike.config.schema import ExperimentConfig
@@ -16,7 +17,7 @@ from gradspike.models.determinism import NOT_DETERMINISTIC, nondeterministic_ope
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.moderate_dropout import drop_features
 from gradspike.models.registry import MODELS
-from gradspike.spiking_norm import LayerContext, name_layers
+from gradspike.spiking_norm import LayerContext, name_layers, set_spaces
 from gradspike.training.device import device_type
 
 BATCH = 2
@@ -51,16 +52,22 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     encode_inputs(model, config.model.encoder, config.time_steps)
     drop_features(model, config.model.moderate_dropout, config.time_steps)
     name_layers(model)
+    set_spaces(model, torch.zeros(_shape(config, batch=1)))
     return model
+
+
+def _shape(config: ExperimentConfig, batch: int) -> tuple[int, ...]:
+    """The shape of a batch of the network's inputs."""
+    data = config.dataset
+    picture = (batch, data.channels, data.image_size, data.image_size)
+    return picture if data.kind == "image" else (config.time_steps, *picture)
 
 
 def check_deterministic(config: ExperimentConfig, model: nn.Module, device: str) -> None:
     """Raise ConfigError if torch would refuse a step of `model` on `device` under `trainer.deterministic`."""
     if device != "cuda" or not config.trainer.deterministic:
         return
-    data = config.dataset
-    picture = (BATCH, data.channels, data.image_size, data.image_size)
-    found = nondeterministic_operations(model, picture if data.kind == "image" else (config.time_steps, *picture))
+    found = nondeterministic_operations(model, _shape(config, BATCH))
     if found:
         names = ", ".join(f"{NOT_DETERMINISTIC[name]} ({name})" for name in found)
         raise ConfigError(

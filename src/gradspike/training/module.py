@@ -24,7 +24,7 @@ from gradspike.training.firing_rate import FiringRate
 from gradspike.training.losses import build_loss
 from gradspike.training.metrics import Meter
 from gradspike.training.mixing import build_mixing
-from gradspike.training.optim import build_optimizer, parameter_groups, rate_fraction
+from gradspike.training.optim import build_optimizer, parameter_groups, rate_of
 from gradspike.training.parts import count_in_parts, summed
 from gradspike.training.random_state import random_state, restore_random_state
 from gradspike.training.whole_network import CompiledNetwork
@@ -154,7 +154,7 @@ class SpikingClassifier(L.LightningModule):
         schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
         total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
         warmup = schedule.warmup_epochs * total // epochs
-        scheduler = LambdaLR(optimizer, lambda now: rate_fraction(schedule, now, warmup, total))
+        scheduler = LambdaLR(optimizer, [rate_of(group, schedule, warmup, total) for group in optimizer.param_groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}
 
     def check_weights(self, batch_idx: int) -> None:

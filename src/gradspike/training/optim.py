@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,31 +12,37 @@ from torch import nn
 
 from gradspike.config.schema import GroupConfig, OptimizerConfig, SchedulerConfig
 from gradspike.errors import ConfigError, did_you_mean
-from gradspike.spiking_norm import lr_multipliers, undecayed_parameters
+from gradspike.spiking_norm import adam_rates, lr_multipliers, undecayed_parameters
+from gradspike.training.with_adam import WithAdam
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Group parameters by weight decay and learning rate.
 
     Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: a gain near 0
-    silences its layer, and a width near 0 divides by zero. A method may multiply the rate. The last pattern in
+    silences its layer, and a width near 0 divides by zero. A method may multiply the rate, or have an Adam train the
+    parameters of its layer: such a group has the key `adam`, its own rate and no weight decay. The last pattern in
     `config.groups` that matches a parameter's name applies: it multiplies the rate too, and replaces the weight decay.
 
     Raises ConfigError for a pattern that matches no parameter; suggests the closest one.
     """
     undecayed = set() if config.decay_all else undecayed_parameters(model)
-    multipliers = lr_multipliers(model)
+    multipliers, own = lr_multipliers(model), adam_rates(model)
     special = _special(config.groups, [name for name, _ in model.named_parameters()])
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         options = special.get(name, GroupConfig())
-        decay = 0.0 if name in undecayed else config.weight_decay
+        decay = 0.0 if name in undecayed or name in own else config.weight_decay
         key = (
             decay if options.weight_decay is None else options.weight_decay,
-            config.lr * multipliers.get(name, 1.0) * options.lr,
+            own.get(name, config.lr * multipliers.get(name, 1.0)) * options.lr,
+            name in own,
         )
         groups.setdefault(key, []).append(parameter)
-    return [{"params": parameters, "weight_decay": decay, "lr": lr} for (decay, lr), parameters in groups.items()]
+    return [
+        {"params": parameters, "weight_decay": decay, "lr": lr, **({"adam": True} if adam else {})}
+        for (decay, lr, adam), parameters in groups.items()
+    ]
 
 
 def build_optimizer(
@@ -50,13 +56,16 @@ def build_optimizer(
     fused = True if gradient_clip is None else None
     arguments = config.arguments()
     kind = getattr(torch.optim, config.torch_class)
-    optimizer: torch.optim.Optimizer = kind(groups, lr=config.lr, **arguments, fused=fused)
+    optimizer: torch.optim.Optimizer = kind(
+        [group for group in groups if "adam" not in group], lr=config.lr, **arguments, fused=fused
+    )
     if fused and arguments.get("momentum"):
         # The fused kernel needs momentum for all parameters of a group or for none, but some get their first gradient
         # later than others. A momentum of 0 gives the same first step.
-        for parameter in model.parameters():
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
+    own = [group for group in groups if "adam" in group]
+    return WithAdam(optimizer, torch.optim.Adam(own, fused=fused)) if own else optimizer
 
 
 def _special(groups: Mapping[str, GroupConfig], names: list[str]) -> dict[str, GroupConfig]:
@@ -83,6 +92,13 @@ def _patterns(names: Iterable[str]) -> Iterable[str]:
         found |= dict.fromkeys(".".join([*parts[:depth], "*"]) for depth in range(1, len(parts)))
         found[name] = None
     return found
+
+
+def rate_of(group: dict[str, Any], schedule: SchedulerConfig, warmup: int, total: int) -> Callable[[int], float]:
+    """The learning rate of a parameter group over time, as a fraction of its own; constant for Adam's groups."""
+    if "adam" in group:
+        return lambda now: 1.0
+    return lambda now: rate_fraction(schedule, now, warmup, total)
 
 
 def rate_fraction(schedule: SchedulerConfig, now: int, warmup: int, total: int) -> float:
