@@ -69,7 +69,7 @@ def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
     if file.options.method == "grid":
         assert str(len(points)) in file.text.split("program:")[0], "the comment states the number of trials"
     else:
-        points = preview(file.options.metric, file.swept, 0, 3)
+        points = preview(file.options.metrics, file.swept, 0, all_proposals(file)[:3])
     # The configuration treats all seeds alike, so one of them suffices.
     different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
     for point in different.values() if isinstance(different, dict) else different:
@@ -329,7 +329,7 @@ def searched(url: str, trials: int, restart_at: int | None = None) -> Iterator[d
         assert study.take(trial, "here", "this machine")
         values = study.propose(trial.number, SPACE)
         assert values == study.propose(trial.number, SPACE)  # proposed again after a kill
-        study.finish(trial.number, -((values["lr"] - 0.01) ** 2))
+        study.finish(trial.number, [-((values["lr"] - 0.01) ** 2)])
         yield values
 
 
@@ -337,7 +337,7 @@ def test_a_search_repeats_also_when_it_is_restarted(tmp_path: Path) -> None:
     first = list(searched("sqlite://", 14))
     assert first == list(searched(f"sqlite:///{tmp_path / 'two.db'}", 14, restart_at=12))
     assert len({str(values) for values in first}) == 14
-    assert preview(ACCURACY, SPACE, 3, 5) == first[:5]
+    assert preview([ACCURACY], SPACE, 3, [Proposal(str(index), None) for index in range(5)]) == first[:5]
     assert {values["method"] for values in first} == {"fixed_sg", "psg"}
     assert {values["width"] for values in first} <= {0.5, 1.0, 1.5, 2.0}
 
@@ -411,7 +411,7 @@ def test_a_pruner_ends_what_falls_behind(pruner: str) -> None:
             assert any(stopped)
             study.prune(trial.number, study.last_reported(trial.number))
         else:
-            study.finish(trial.number, 0.9)
+            study.finish(trial.number, [0.9])
     assert [trial.state.name for trial in study.trials()] == ["COMPLETE"] * 7 + ["PRUNED"] * 2
 
 

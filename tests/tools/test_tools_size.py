@@ -145,7 +145,7 @@ def test_a_look_at_a_study_reads_what_has_changed(tmp_path: Path, monkeypatch: p
     assert [trial.number for trial in study.trials() if trial.state.name == "RUNNING"] == [0, 3, 7]
     for epoch in (1, 2):
         study.report(3, epoch, 0.5)
-    study.finish(3, 0.5)
+    study.finish(3, [0.5])
     study.prune(7, None)
     states = [trial.state.name for trial in study.trials()]
     assert [states[number] for number in (0, 3, 7)] == ["RUNNING", "COMPLETE", "PRUNED"]

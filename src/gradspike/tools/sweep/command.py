@@ -9,7 +9,7 @@ from typing import Any
 
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import UserError
+from gradspike.errors import ConfigError, UserError
 from gradspike.exhausted import disk_is_full
 from gradspike.runs.files import write_atomically
 from gradspike.shown import counted, relative, shown
@@ -54,7 +54,7 @@ def _print_commands(
     if file.options.method == "bayes":
         from gradspike.tools.sweep.study import preview
 
-        known = preview(file.options.metric, file.swept, options.sampler_seed, min(len(listed), SHOWN_PROPOSALS))
+        known = preview(file.options.metrics, file.swept, options.sampler_seed, listed[:SHOWN_PROPOSALS])
     first = known if file.options.method == "grid" else known[:SHOWN_PROPOSALS]
     lines = []
     for values in first:
@@ -87,7 +87,9 @@ def _run(
     from gradspike.tools.sweep.study import Study, build_pruner
     from gradspike.tools.sweep.table import Table
 
-    options, metric = line.options, file.options.metric
+    options, metric, second = line.options, file.options.metric, file.options.gradspike.second
+    if second is not None and options.pruner not in (None, "none"):
+        raise ConfigError(f"pruner={options.pruner}: compares one metric, and {file.path} has two objectives.")
     needed = max(config.trainer.devices for config in configs)
     cluster = None
     if options.executor != "local":
@@ -99,7 +101,8 @@ def _run(
     epochs = max(config.trainer.max_epochs for config in configs)
     pruner = build_pruner(options.pruner, file.options.early_terminate, epochs)
     with folder.locked("study"):  # if several runners start together, one creates the study
-        study = Study(options.storage or folder.path / "study.db", folder.study, metric, pruner, options.sampler_seed)
+        place = options.storage or folder.path / "study.db"
+        study = Study(place, folder.study, metric, pruner, options.sampler_seed, second)
         now = definition(file, words, options)
         check_same(study, folder, file, now, listed)
         total = study.fill(listed, now)
@@ -111,7 +114,7 @@ def _run(
         write_atomically(folder.path / "sweep.yaml", file.text)
     plan = Plan(
         words=words,
-        metric=metric,
+        metrics=file.options.metrics,
         swept=file.swept,
         workers=workers,
         gpus=list(options.gpus),
@@ -119,7 +122,7 @@ def _run(
         retries=options.retries,
         epochs=epochs,
     )
-    table = Table(metric, total, typed_command("sweep", *arguments))
+    table = Table(file.options.metrics, total, typed_command("sweep", *arguments))
     try:
         return Runner(folder, study, plan, cluster, table).run()
     finally:

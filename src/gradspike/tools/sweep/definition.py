@@ -22,7 +22,10 @@ def definition(file: SweepFile, words: Words, options: SweepArguments) -> dict[s
     flat = {f"parameters.{name}": options for name, options in file.raw_parameters.items()}
     shaping = {f"every trial: {word.partition('=')[0]}": word for word in words.shaping({})}
     seed = {} if file.options.method == "grid" else {"sampler_seed": options.sampler_seed}
-    return {"method": file.options.method, "metric": file.options.metric.model_dump(), **seed, **flat, **shaping}
+    ours = file.options.gradspike.model_dump(exclude_none=True)
+    own = {"gradspike": ours} if ours else {}
+    metric = file.options.metric.model_dump()
+    return {"method": file.options.method, "metric": metric, **own, **seed, **flat, **shaping}
 
 
 def check_same(
@@ -38,7 +41,7 @@ def check_same(
     there = {trial.user_attrs["key"] for trial in study.trials()}
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     grown = file.options.method == before["method"] == "grid" and there <= {proposal.key for proposal in listed}
-    if grown and not {"method", "metric"} & set(differing):
+    if grown and not {"method", "metric", "gradspike"} & set(differing):
         print(f"{shown(folder.path)}: {counted(len(listed) - len(there), 'new trial')}, {len(there)} from before.")
         return
     lines = [f"  {key}: was {before.get(key, ABSENT)}, is {now.get(key, ABSENT)}" for key in differing]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +18,8 @@ from gradspike.tools.sweep.distributions import distribution_of
 from gradspike.tools.sweep.parameters import Parameter
 
 METRICS = ("accuracy", "loss", "firing_rate")
+ENERGY = "energy_nj"
+"""The estimated energy of an inference in nanojoules, as a second objective."""
 UNSUPPORTED = {
     "controller": "the search runs where gradspike sweep runs",
     "scheduler": "the search is chosen by `method`",
@@ -47,6 +49,15 @@ class Metric(Strict):
         return self.name.rpartition("/")[2]
 
 
+class Ours(Strict):
+    """`gradspike:`, the one key that W&B does not know and ignores."""
+
+    average_over: Literal["seed"] | None = None
+    """A trial is a set of all `parameters.seed.values`. Its objective is their mean, and it is pruned as one."""
+    second: Metric | None = None
+    """A second objective; the result of the sweep is a front of trials that no other one beats in both."""
+
+
 class EarlyTerminate(Strict):
     """W&B's hyperband: after min_iter, min_iter * eta, ... epochs only the best 1/eta of the trials continue."""
 
@@ -63,11 +74,17 @@ class SweepOptions(Strict):
     command: list[str]
     metric: Metric = Metric(name="val/accuracy", goal="maximize")
     early_terminate: EarlyTerminate | None = None
+    gradspike: Ours = Ours()
     run_cap: PositiveInt | None = None
     name: str | None = None
     description: str | None = None
     project: str | None = None
     entity: str | None = None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The objectives: one or two."""
+        return (self.metric,) if self.gradspike.second is None else (self.metric, self.gradspike.second)
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,17 @@ class SweepFile:
     def swept(self) -> dict[str, Parameter]:
         """The parameters in which trials differ."""
         return {name: parameter for name, parameter in self.parameters.items() if parameter.varies}
+
+    @property
+    def searched(self) -> dict[str, Parameter]:
+        """The swept parameters in which sets of trials differ: all but an averaged seed."""
+        return {name: one for name, one in self.swept.items() if name != self.options.gradspike.average_over}
+
+    @property
+    def seeds(self) -> list[Any] | None:
+        """The seeds of each set of trials; None if every trial counts by itself."""
+        name = self.options.gradspike.average_over
+        return None if name is None else self.parameters[name].grid()
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -169,17 +197,17 @@ def _unfit(parameter: Parameter, method: Any) -> str | None:
 def _problems(error: ValidationError) -> Iterator[str]:
     for detail in error.errors():
         path = [str(part) for part in detail["loc"]]
-        parts: dict[str, type[Strict]] = {"metric": Metric, "early_terminate": EarlyTerminate}
-        schema = parts.get(path[0]) if len(path) > 1 else SweepOptions
+        parts: dict[str, type[Strict]] = {"metric": Metric, "early_terminate": EarlyTerminate, "gradspike": Ours}
+        schema = parts.get(path[0]) if len(path) == 2 else Metric if len(path) > 2 else SweepOptions
         if detail["loc"] == ("command",) and detail["type"] == "missing":
             yield (
                 "command: is missing. W&B's default writes --key=value, which Hydra cannot read. Write\n"
                 "    command: ['${env}', '${interpreter}', '${program}', logger=wandb, '${args_no_hyphens}']"
             )
-        elif detail["loc"] == ("metric", "goal") and detail["type"] == "missing":
-            yield "metric.goal: is missing. Write maximize or minimize; by default W&B would minimize"
+        elif path[-1] == "goal" and detail["type"] == "missing":
+            yield f"{'.'.join(path)}: is missing. Write maximize or minimize; by default W&B would minimize"
         else:
-            yield _describe(detail, schema or SweepOptions, path[0] if len(path) > 1 else "")
+            yield _describe(detail, schema or SweepOptions, ".".join(path[:-1]))
 
 
 def _describe(detail: Any, schema: type[Strict], prefix: str) -> str:
@@ -203,6 +231,24 @@ def _disagreements(options: SweepOptions, parameters: dict[str, Parameter]) -> I
     if name not in allowed:
         why = " Trials are compared on validation data, never on the test split." if "test" in name else ""
         yield f"metric.name: {unknown('metric', name, allowed)}.{why}"
+    yield from _own_disagreements(options, parameters, allowed)
     for name in ("resume", "runs_dir"):
         if name in parameters:
             yield f"parameters.{name}: the sweep sets it itself"
+
+
+def _own_disagreements(
+    options: SweepOptions, parameters: dict[str, Parameter], allowed: Sequence[str]
+) -> Iterator[str]:
+    """What `gradspike:` contradicts."""
+    average, second = options.gradspike.average_over, options.gradspike.second
+    seeds = parameters[average].grid() if average in parameters else None
+    if average is not None and (seeds is None or len(seeds) < 2):
+        yield f"gradspike.average_over: list the seeds, as in  parameters: {{{average}: {{values: [0, 1, 2]}}}}"
+    if second is None:
+        return
+    if second.name not in (*allowed, ENERGY) or second.name == options.metric.name:
+        others = [name for name in (*allowed, ENERGY) if name != options.metric.name]
+        yield f"gradspike.second.name: {unknown('second metric', second.name, others)}"
+    if options.early_terminate is not None:
+        yield "early_terminate: a pruner compares one metric; leave out gradspike.second or early_terminate"

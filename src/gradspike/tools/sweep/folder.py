@@ -60,6 +60,8 @@ class Record(Strict):
     """The run's id, which stays the same when its folder is renamed."""
     value: float | None = None
     """The sweep's metric if finished or pruned."""
+    second: float | None = None
+    """The second objective if finished."""
     attempts: int = 0
     reason: str | None = None
     """Why it is not finished."""
@@ -74,6 +76,11 @@ class Record(Strict):
     """The job id on the cluster."""
     command: tuple[str, ...] = ()
     """The command of the last attempt."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The known objectives."""
+        return tuple(value for value in (self.value, self.second) if value is not None)
 
 
 class SweepFolder:

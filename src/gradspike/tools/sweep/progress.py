@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradspike.tools.sweep.file import Metric
+from gradspike.json_text import readable
+from gradspike.runs.folder import RunFolder
+from gradspike.tools.sweep.file import ENERGY, Metric
 
 
 @dataclass
@@ -90,7 +92,19 @@ class Progress:
         return (epochs - self.done) * sum(self.seconds) / len(self.seconds) if self.seconds else None
 
 
-def final_value(summary: dict[str, Any], metric: Metric) -> float | None:
-    """The sweep's metric in a run's summary.json."""
-    value = summary.get("val", {}).get(metric.checkpoint, {}).get(metric.quantity)
+def final_value(run: RunFolder, metric: Metric) -> float | None:
+    """An objective of the sweep in a run's summary.json; the energy in its layers.json. None if it is missing."""
+    if metric.name == ENERGY:
+        return _energy(run)
+    value = run.summary().get("val", {}).get(metric.checkpoint, {}).get(metric.quantity)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _energy(run: RunFolder) -> float | None:
+    from gradspike.cost.energy import energy_of
+
+    layers = readable(run.path / "layers.json", dict)
+    try:
+        return None if layers is None else energy_of(layers["last"], run.config().model.activation == "relu").nanojoules
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -26,13 +26,41 @@ class Proposal:
 
     key: str
     values: dict[str, Any] | None
+    set: str | None = None
+    """The set of trials that counts as one (see `sets`)."""
+    seed: Any = None
+    """Its seed in the set."""
 
 
 def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> list[Proposal]:
     """All trials of a sweep in the order of their start. Raises ConfigError."""
+    found = _points(file, words, trials, seed)
+    if file.seeds is None:
+        return found
+    if len(found) * len(file.seeds) > MOST_TRIALS:
+        raise ConfigError(
+            f"{file.path}: {len(found):,} sets of {len(file.seeds)} seeds are more than {MOST_TRIALS} runs."
+        )
+    return [member for one in found for member in _members(one, file, words)]
+
+
+def _members(one: Proposal, file: SweepFile, words: Words) -> Iterator[Proposal]:
+    """A proposal for each seed of a set."""
+    name = str(file.options.gradspike.average_over)
+    for seed in file.seeds or []:
+        if one.values is None:
+            yield Proposal(f"{one.key}, {name} {seed}", None, one.key, seed)
+            continue
+        whole = {**one.values, name: seed}
+        values = {key: whole[key] for key in file.swept}
+        yield replace(_proposal(values, words), set=one.key, seed=seed)
+
+
+def _points(file: SweepFile, words: Words, trials: int | None, seed: int) -> list[Proposal]:
+    """One proposal for each trial, or each set of seeds."""
     method = file.options.method
     cap = file.options.run_cap
-    swept = file.swept
+    swept = file.searched
     if method == "grid":
         if trials is not None:
             raise ConfigError(

@@ -43,7 +43,8 @@ class Plan:
     """What to run."""
 
     words: Words
-    metric: Metric
+    metrics: tuple[Metric, ...]
+    """One or two objectives; pruners and the live table use the first."""
     swept: dict[str, Parameter]
     workers: int
     gpus: list[str]
@@ -115,17 +116,26 @@ class Runner:
                 active.record = record.model_copy(update=place_of(self.folder, run))
                 if alive:
                     self.folder.write(active.record)
-                active.progress = Progress(run.path, self.plan.metric)
+                active.progress = Progress(run.path, self.plan.metrics[0])
         if active.progress is not None:
             for epoch, value in active.progress.update():
                 unwanted = self.study.report(number, epoch, value)
                 if unwanted and alive and epoch < active.epochs and active.stopping_since is None:
-                    self._prune(active)
+                    self._prune_set(active)
         if not alive:
             del self.active[number]
             self._settle(active)
         elif active.stopping_since is not None and time.monotonic() - active.stopping_since > SECONDS_TO_PRUNE:
             active.running.stop(hard=True)
+
+    def _prune_set(self, active: Active) -> None:
+        """Prune a trial, and all others of its set that have not ended; the other runners prune theirs."""
+        self._prune(active)
+        for member in self.study.members(active.record.number):
+            other = self.active.get(member.number)
+            if other is not None and other.stopping_since is None:
+                self._prune(other)
+        self.study.prune_waiting(active.record.number)
 
     def _prune(self, active: Active) -> None:
         """Ask a trial to stop because others are better. Record this first, in case this runner is killed."""
@@ -137,7 +147,7 @@ class Runner:
         """Record an ended trial, retry it, or give it up."""
         number = active.record.number
         before = self.folder.record(number) or active.record
-        after = outcome(self.folder, before, self.plan.metric, active.running.code())
+        after = outcome(self.folder, before, self.plan.metrics, active.running.code())
         if self._done(before, after):
             return
         if self.signals and not (after.state == "failed" and active.running.code() == CONFIG_ERROR):
@@ -171,7 +181,7 @@ class Runner:
             self._report_all(after.number, run)
             # The record first: if this runner is killed in between, the next one finishes the trial from it.
             self.folder.write(after)
-            self.study.finish(after.number, after.value)
+            self.study.finish(after.number, after.values)
         elif before.state in ("stopping", "pruned"):
             value = self.study.last_reported(after.number)
             update = {"state": "pruned", "value": value, "reason": "stopped by the pruner"}
@@ -185,7 +195,7 @@ class Runner:
     def _report_all(self, number: int, run: RunFolder) -> None:
         """Report epochs that ended while no runner was watching."""
         known = self.study.trial(number).intermediate_values
-        for epoch, value in Progress(run.path, self.plan.metric).update():
+        for epoch, value in Progress(run.path, self.plan.metrics[0]).update():
             if epoch not in known:
                 self.study.report(number, epoch, value)
 
@@ -261,6 +271,8 @@ class Runner:
         number = trial.number
         record = self.folder.record(number)
         if trial.state == TrialState.WAITING or is_unsigned(trial):
+            if self.study.waits_for_values(trial):
+                return None
             if not self.study.take(trial, self.folder.id, f"{platform.node()}:{self.folder.path}"):
                 return None
         elif self.study.trial(number).state != TrialState.RUNNING:
@@ -270,7 +282,7 @@ class Runner:
         if trial.user_attrs.get("state") in ("failed", "interrupted"):
             self.study.note(number, state="tried again")
         if record is not None and record.attempts:
-            known = outcome(self.folder, record, self.plan.metric, None)
+            known = outcome(self.folder, record, self.plan.metrics, None)
             if self._done(record, known):
                 return None
             record = known

@@ -27,6 +27,7 @@ from gradspike.json_text import to_json
 from gradspike.tools.sweep.file import EarlyTerminate, Metric
 from gradspike.tools.sweep.parameters import Parameter
 from gradspike.tools.sweep.proposals import Proposal
+from gradspike.tools.sweep.sets import SEED, SET, proposed, set_of, unwanted
 from gradspike.tools.sweep.storage import connect, hidden
 
 # A runner signs a trial milliseconds after taking it. If a trial stays unsigned longer, its runner was killed.
@@ -37,15 +38,23 @@ STARTUP_TRIALS = 10
 class Study:
     """A study by name in a storage (see `storage.connect`). Raises UserError if the storage cannot be used."""
 
-    def __init__(self, place: str | Path, name: str, metric: Metric, pruner: BasePruner, seed: int) -> None:
+    def __init__(
+        self,
+        place: str | Path,
+        name: str,
+        metric: Metric,
+        pruner: BasePruner,
+        seed: int,
+        second: Metric | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        direction = metric.goal
+        self._directions = [one.goal for one in (metric, second) if one is not None]
         try:
             self.storage = connect(place)
             self._cached = get_storage(self.storage)
             try:
                 self._study = optuna.create_study(
-                    storage=self._cached, study_name=name, direction=direction, pruner=pruner
+                    storage=self._cached, study_name=name, directions=self._directions, pruner=pruner
                 )
             except DuplicatedStudyError:
                 self._study = optuna.load_study(storage=self._cached, study_name=name, pruner=pruner)
@@ -67,7 +76,7 @@ class Study:
         """Add missing trials. Returns the new number of trials."""
         there = {trial.user_attrs["key"] for trial in self.trials()}
         new = [
-            create_trial(state=TrialState.WAITING, user_attrs={"key": proposal.key, "values": proposal.values})
+            create_trial(state=TrialState.WAITING, user_attrs=_attributes(proposal))
             for proposal in listed
             if proposal.key not in there
         ]
@@ -105,8 +114,10 @@ class Study:
         """The parameter values of a search's trial, chosen from the results so far.
 
         The seed depends on the trial's number, so a single worker always makes the same proposals, interrupted or
-        not.
+        not. All trials of a set get the values that its first one gets.
         """
+        if set_of(self.trial(number)) is not None:
+            return self._propose_set(number, swept)
         seed = zlib.crc32(f"{self.seed} {number}".encode())
         sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
         # Load it again, because a study object caches the trials of its last proposal.
@@ -116,19 +127,74 @@ class Study:
         trial = optuna.trial.Trial(study, self._id(number))
         return {name: parameter.suggest(trial, name) for name, parameter in swept.items()}
 
+    def _propose_set(self, number: int, swept: dict[str, Parameter]) -> dict[str, Any]:
+        if known := self.trial(number).user_attrs.get("values"):
+            return dict(known)
+        trials, members = self.trials(), self.members(number)
+        seed = zlib.crc32(f"{self.seed} {members[0].number}".encode())
+        sampler = TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True, constant_liar=True)
+        searched = {name: parameter for name, parameter in swept.items() if name != SEED}
+        values, made = proposed(
+            trials,
+            number,
+            self._directions,
+            sampler,
+            lambda trial: {name: parameter.suggest(trial, name) for name, parameter in searched.items()},
+        )
+        for name, distribution in made.distributions.items():
+            internal = distribution.to_internal_repr(made.params[name])
+            self.storage.set_trial_param(self._id(number), name, internal, distribution)
+        by_member = {}
+        for member in members:
+            whole = {**values, SEED: member.user_attrs[SEED]}
+            by_member[member.number] = {name: whole[name] for name in swept}
+            self.note(member.number, values=by_member[member.number])
+        return by_member[number]
+
+    def waits_for_values(self, trial: FrozenTrial) -> bool:
+        """Whether a trial of a set gets its values from the first trial of the set, which does not have them yet.
+
+        Otherwise two machines could propose different values for one set.
+        """
+        if set_of(trial) is None or self.trial(trial.number).user_attrs.get("values"):
+            return False
+        return self.members(trial.number)[0].number != trial.number
+
+    def members(self, number: int) -> list[FrozenTrial]:
+        """All trials of a trial's set, this one included."""
+        key = set_of(self.trial(number))
+        every = self.trials()
+        return [one for one in every if one.number == number or (key is not None and set_of(one) == key)]
+
     def note(self, number: int, **values: Any) -> None:
         """Set attributes of a running trial."""
         for key, value in values.items():
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Record the metric after `epoch` epochs. Returns whether the pruner stops the trial."""
+        """Record the metric after `epoch` epochs. Returns whether the pruner stops the trial, or its set."""
         self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
+        if set_of(self.trial(number)) is not None:
+            return self._unwanted_set(number)
         return bool(self._study.pruner.prune(self._study, self.trial(number)))
 
-    def finish(self, number: int, value: float) -> None:
-        """Mark a trial complete."""
-        self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=[value])
+    def _unwanted_set(self, number: int) -> bool:
+        if isinstance(self._study.pruner, NopPruner):
+            return False
+        stops, notes = unwanted(self.trials(), number, self._directions[0], self._study.pruner)
+        for key, value in notes.items():
+            self.storage.set_trial_system_attr(self._id(number), key, value)
+        return stops
+
+    def prune_waiting(self, number: int) -> None:
+        """Mark the trials of a set pruned that have not started."""
+        for member in self.members(number):
+            if member.state == TrialState.WAITING:
+                self.storage.set_trial_state_values(member._trial_id, state=TrialState.PRUNED)
+
+    def finish(self, number: int, values: Sequence[float]) -> None:
+        """Mark a trial complete, with the value of each objective."""
+        self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=list(values))
 
     def last_reported(self, number: int) -> float | None:
         """The latest reported metric."""
@@ -166,8 +232,15 @@ def build_pruner(name: str | None, early: EarlyTerminate | None, epochs: int) ->
     return NopPruner()
 
 
-def preview(metric: Metric, swept: dict[str, Parameter], seed: int, count: int) -> list[dict[str, Any]]:
-    """The first proposals of a search, before there are results."""
-    study = Study("sqlite://", "preview", metric, NopPruner(), seed)
-    study.fill([Proposal(str(index), None) for index in range(count)], {})
-    return [study.propose(number, swept) for number in range(count)]
+def _attributes(proposal: Proposal) -> dict[str, Any]:
+    own = {"key": proposal.key, "values": proposal.values}
+    return own if proposal.set is None else {**own, SET: proposal.set, SEED: proposal.seed}
+
+
+def preview(
+    metrics: Sequence[Metric], swept: dict[str, Parameter], seed: int, listed: Sequence[Proposal]
+) -> list[dict[str, Any]]:
+    """The values of the first trials of a search, before there are results."""
+    study = Study("sqlite://", "preview", metrics[0], NopPruner(), seed, *metrics[1:])
+    study.fill(listed, {})
+    return [study.trial(n).user_attrs.get("values") or study.propose(n, swept) for n in range(len(listed))]

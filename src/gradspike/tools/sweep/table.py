@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -18,6 +18,7 @@ from gradspike.shown import counted, printable, shown
 from gradspike.terminal.tables import console, percent
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
+from gradspike.tools.sweep.results import described, results_table, shown_value
 from gradspike.tools.sweep.trial import find_run, log_end
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ SECONDS_BETWEEN_LINES = 60.0
 class Table:
     """A context manager for a sweep. `show` redraws the live table, `tell` prints a permanent line."""
 
-    def __init__(self, metric: Metric, total: int, restart: str) -> None:
-        self.metric = metric
+    def __init__(self, metrics: Sequence[Metric], total: int, restart: str) -> None:
+        self.metrics = metrics
+        self.metric = metrics[0]
         self.total = total
         self.restart = restart
         self._out = console()
@@ -100,14 +102,18 @@ class Table:
         """Print the table of all trials, the reasons of failures, and the command to continue."""
         records = [record for trial in trials if (record := folder.record(trial.number)) is not None]
         table = RichTable(title=f"{printable(folder.path.name)}: {self._counted(trials)}", title_justify="left")
-        for column in ("trial", "parameters", "state", self.metric.name, "test accuracy (last)"):
+        names = [metric.name for metric in self.metrics]
+        for column in ("trial", "parameters", "state", *names, "test accuracy (last)"):
             table.add_column(column, justify="left" if column in ("parameters", "state") else "right")
         for record in sorted(records, key=lambda record: record.number):
             table.add_row(
-                str(record.number), described(record.parameters), record.state, self._shown(record.value),
+                str(record.number), described(record.parameters), record.state,
+                self._shown(record.value), *(shown_value(metric, record.second) for metric in self.metrics[1:]),
                 _test_accuracy(folder, record),
             )  # fmt: skip
         self._out.print(table)
+        if (results := results_table(trials, self.metrics)) is not None:
+            self._out.print(results)
         for record in records:
             if record.state == "failed":
                 self._out.print(
@@ -160,17 +166,12 @@ class Table:
         return (sum(usual if left is None else left for left in lefts) + waiting * usual) / max(1, workers)
 
     def _shown(self, value: float | None) -> str:
-        return percent(value) if self.metric.quantity != "loss" else "-" if value is None else f"{value:.4f}"
+        return shown_value(self.metric, value)
 
 
 def _attempts(count: int) -> str:
     """The attempts of a trial in all starts of the sweep; none if its configuration was refused."""
     return f" after {counted(count, 'attempt')}" if count else ""
-
-
-def described(parameters: Mapping[str, Any]) -> str:
-    """`method=psg seed=0`."""
-    return printable(" ".join(f"{key}={value}" for key, value in parameters.items()))
 
 
 def duration(seconds: float | None) -> str:

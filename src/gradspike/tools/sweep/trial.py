@@ -18,7 +18,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.runs.identity import has_id
 from gradspike.shown import relative
 from gradspike.started import child_environment
-from gradspike.tools.sweep.file import Metric
+from gradspike.tools.sweep.file import ENERGY, Metric
 from gradspike.tools.sweep.folder import Record, State, SweepFolder
 from gradspike.tools.sweep.progress import final_value
 from gradspike.tools.sweep.words import Words
@@ -122,29 +122,33 @@ def place_of(folder: SweepFolder, run: RunFolder | None) -> dict[str, str | None
     return {"run": str(run.path.relative_to(folder.path)), "run_id": run.id}
 
 
-def outcome(folder: SweepFolder, record: Record, metric: Metric, code: int | None) -> Record:
+def outcome(folder: SweepFolder, record: Record, metrics: Sequence[Metric], code: int | None) -> Record:
     """The record of a trial whose process ended with `code` (None if no runner saw it end).
 
     `finished` with its value, `interrupted` if a signal stopped it, else `failed` with the reason.
     """
     run = find_run(folder, record)
-    value, reason = None, None
+    values: list[float | None] = []
+    reason = None
     state: State = "failed"
     if run is None:
         reason = _end(folder, record, code) if record.run is None else f"its run {record.run} is missing"
     elif run.state() == "finished":
         try:
-            value = final_value(run.summary(), metric)
-            reason = None if value is not None else f"{metric.name} is missing in its summary.json, or not a number"
+            values = [final_value(run, metric) for metric in metrics]
+            missing = [metric for metric, value in zip(metrics, values, strict=True) if value is None]
+            where = "layers.json" if missing and missing[0].name == ENERGY else "summary.json"
+            reason = f"{missing[0].name} is missing in its {where}, or not a number" if missing else None
         except UserError as error:
             reason = str(error)
-        state = "finished" if value is not None else "failed"
+        state = "finished" if reason is None else "failed"
     elif run.state() in ("interrupted", "failed"):
         state = "interrupted" if run.state() == "interrupted" else "failed"
         reason = _reason(run)
     else:
         reason = _end(folder, record, code)
-    update = {"state": state, "value": value, "reason": reason}
+    first, second = (*(values if state == "finished" else ()), None, None)[:2]
+    update = {"state": state, "value": first, "second": second, "reason": reason}
     return record.model_copy(update=update | place_of(folder, run))
 
 
