@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +23,20 @@ def printable(text: str) -> str:
 
 
 def shell_words(words: Iterable[str]) -> str:
-    """Words to paste into a shell, on one line; unprintable characters are escaped in the quotes $'...' of bash."""
-    return " ".join(shlex.quote(word) if word.isprintable() else _escaped_word(word) for word in words)
+    """Words to paste into a shell, on one line; unprintable characters, and letters that standard output cannot encode,
+    are escaped in the quotes $'...' of bash.
+    """
+    return " ".join(shlex.quote(word) if _is_printable(word) else _escaped_word(word) for word in words)
+
+
+def _is_printable(text: str) -> bool:
+    if not text.isprintable():
+        return False
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _escaped_word(word: str) -> str:
@@ -34,7 +47,7 @@ def _escaped_word(word: str) -> str:
 def _escaped_letter(letter: str) -> str:
     if letter in "\\'":
         return f"\\{letter}"
-    if letter.isprintable():
+    if _is_printable(letter):
         return letter
     return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,6 +228,18 @@ def test_another_seed_shows_other_augmentation(tmp_path: Path) -> None:
     assert first.shape == other.shape
     assert (first != other).any()
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".png", ".png"], "half a file"
+
+
+def test_letters_that_the_font_lacks_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    statistics = {"mean": (0.5,) * 3, "std": (1.0,) * 3, "class_names": ("好好", "é")}
+    samples = Samples(np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 0, 1, 1]), np.zeros(4, np.uint8), **statistics)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_preview(tmp_path / "p.png", ImageFolderConfig(image_size=8, classes=2), samples, seed=1)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"preview={tmp_path / 'p.png'}: the font lacks these letters, which are drawn as boxes: 好"
+    )
 
 
 def test_many_classes_are_sampled_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,14 @@ def test_labels_and_logger(text: str, found: str) -> None:
     assert config.logger.tags == (found, "a")
 
 
+@pytest.mark.parametrize("tags", [("é", "好 😀"), ("#1", "50%?"), ("a; b", "<x> & |")])
+def test_a_list_of_texts_that_hydra_cannot_read(tags: tuple[str, ...]) -> None:
+    assert load_config(["logger=wandb", f"logger.tags=[{', '.join(tags)}]"]).logger.tags == tags
+    assert load_config([f"runs_dir=[{','.join(tags)}]"]).runs_dir == f"[{','.join(tags)}]"
+    with pytest.raises(ConfigError, match=r"In a list, quote each text, as in"):
+        load_config(["logger=wandb", f"logger.tags=[{tags[0]}, (b), 'c]"])
+
+
 def test_a_label_fits_into_the_name_of_a_folder() -> None:
     with pytest.raises(ConfigError, match="must have at most 100 characters"):
         load_config(["method.label=" + "x" * 101])
@@ -109,10 +117,20 @@ def test_a_nul_in_a_file_of_options_is_refused(tmp_path: Path) -> None:
         load_config(["dataset=mine"], str(tmp_path))
 
 
-def test_a_locale_that_cannot_read_a_word_is_named() -> None:
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+
+
+def test_words_are_text_in_a_locale_without_their_letters() -> None:
     """In an ASCII locale, Python gives the letters of a path as bytes that are not text."""
-    words = ["train", "runs_dir=é", "--cfg", "job"]
-    result = command(*words, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    result = command("train", "runs_dir=é", "--cfg", "job", "--package", "runs_dir", **ASCII)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "\\xe9\n", "")
+    result = command("describe", "methodd=好", **ASCII)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: unknown key 'methodd'. Did you mean 'method'?")
+
+
+def test_the_users_own_choice_of_an_ascii_locale_is_named() -> None:
+    result = command("train", "runs_dir=é", "--cfg", "job", python=("-X", "utf8=0"), **ASCII)
     assert result.returncode == 2
     assert "cannot be read in this locale's encoding (ascii). Set LC_ALL=C.UTF-8" in result.stderr
 

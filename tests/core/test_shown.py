@@ -1,5 +1,6 @@
 """Counts in messages, messages about unknown names and paths, and words for a shell."""
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -50,5 +51,14 @@ def test_a_list_that_is_cut_says_how_many_are_missing() -> None:
 def test_words_for_a_shell_are_printable_and_exact(word: str) -> None:
     text = shell_words(["printf", "%s", word])
     assert text.isprintable()
+    done = subprocess.run(["bash", "-c", text], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(word)
+
+
+@pytest.mark.parametrize("word", ["é 日本", "it's 😀\\", os.fsdecode(b"\xe9\xff"), "$HOME é"])
+def test_words_for_a_shell_are_exact_where_the_output_is_ascii(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    text = shell_words(["printf", "%s", word])
+    assert text.isascii()
     done = subprocess.run(["bash", "-c", text], capture_output=True, check=True)
     assert done.stdout == os.fsencode(word)

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,27 @@ def test_cifars_pickles_give_the_written_pixels(tmp_path: Path, name: str, packe
     assert samples.class_names == ("class0", "class1", "class2")
     assert {name.split("_")[0] for name in np.array(samples.names)[samples.indices("test")]} == {"test"}
     assert (samples.labels == np.tile([0, 1, 2, 0], len(written) // 4)).all()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifars_pickles_that_another_program_wrote_again(tmp_path: Path, name: str, protocol: int) -> None:
+    """Read with `encoding="bytes"` and saved: bytes as keys and names, scalars of numpy as labels."""
+    folder = tmp_path / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
+    written = write_cifar_pickles(folder, name)
+    for file in folder.iterdir():
+        content = load_pickle(file.read_bytes())
+        again = {
+            key.encode(): [one.encode() if isinstance(one, str) else np.int64(one) for one in value]
+            if isinstance(value, list)
+            else value
+            for key, value in content.items()
+        }
+        file.write_bytes(pickle.dumps(OrderedDict(again) if "test" in file.name else again, protocol))
+    schema = {"cifar10": Cifar10Config, "cifar100": Cifar100Config}[name]
+    samples = load_alone(Cifar(schema(classes=3), 4, tmp_path))
+    assert same_pictures(samples, {key: row.reshape(3, 32, 32).transpose(1, 2, 0) for key, row in written.items()})
+    assert samples.class_names == ("class0", "class1", "class2")
 
 
 def test_cifars_pickles_can_be_enlarged(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ import pytest
 import torch
 
 from gradspike.cli.evaluate import evaluate as evaluate_command
-from gradspike.config.schema import ExperimentConfig
+from gradspike.config.schema import ExperimentConfig, ProbeConfig
 from gradspike.cost.energy import energy_of
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.spiking_norm import LayerTrace, SpikingNorm
 from gradspike.terminal import tables
+from gradspike.training.build import build_model
 from gradspike.training.callbacks.evaluation_record import write_evaluations
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.evaluate import evaluate
 from gradspike.training.module import Diverged, SpikingClassifier
+from gradspike.training.probe.probe import Probe, read
+from gradspike.training.probe.warnings import LayerWarnings
 from helpers.runs import train
 
 Compose = Callable[..., ExperimentConfig]
@@ -128,4 +133,24 @@ def test_the_probe_warns_of_a_potential_that_is_not_finite(tiny_config: Compose)
     with pytest.raises(UserError):
         train(config)
     (said,) = (path.read_text() for path in Path(config.runs_dir).glob("2*/run.log"))
-    assert "layer 'neurons.0' has a membrane potential that is NaN or infinite" in said
+    assert re.search(
+        r"layer 'neurons\.0' has a membrane potential that is NaN or infinite in (\d+) of \1 measured", said
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_probe_counts_samples_whose_potential_is_not_finite(
+    tiny_config: Compose, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In any layer, step and neuron."""
+    u = torch.zeros(2, 8, 3, 4, 4)
+    u[1, :3, 0, 0, 0] = u[0, 2, 1, 3, 3] = value
+    trace = LayerTrace(u, torch.zeros_like(u), torch.ones(2), torch.ones(2))
+    measured = read({"a": Probe(ProbeConfig(histogram_bins=8))._statistics(trace)})
+    assert measured["a"]["not_finite"] == [3, 8]
+    layers = [layer for layer in build_model(tiny_config()).modules() if isinstance(layer, SpikingNorm)]
+    warnings = LayerWarnings({"a": layers[0]})
+    warnings.potentials({"a": (0, 8)})
+    assert not caplog.records
+    warnings.potentials({"a": (3, 8)})
+    assert "layer 'a' has a membrane potential that is NaN or infinite in 3 of 8 measured samples" in caplog.text

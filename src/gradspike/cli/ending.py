@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from gradspike.cli.locale import read_names_as_utf8
+
 
 def run_program(main: Callable[[], int]) -> NoReturn:
     """Run `main` and end this process with the exit code that it returns.
@@ -17,6 +19,7 @@ def run_program(main: Callable[[], int]) -> NoReturn:
     Python would take torch's and Lightning's objects apart, which takes seconds and serves nobody. Threads are awaited
     and what was registered for the exit is done (W&B, worker processes); then the process ends.
     """
+    read_names_as_utf8()
     code = 1
 
     def end() -> None:

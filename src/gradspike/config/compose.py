@@ -124,6 +124,8 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
                 hint = " Write names in a dictionary without quotes: '+key={name:value}'."
             elif "=" in word:
                 hint = f" If its value is text, quote it: {typed_text(word)}"
+                if "=[" in word and word.endswith("]"):
+                    hint = f' In a list, quote each text, as in \'["a b","c"]\'.{hint}'
             raise ConfigError(f"{word}: cannot be read.{hint}") from error
     for override in overrides:
         group = override.key_or_group

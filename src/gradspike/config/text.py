@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -65,6 +66,8 @@ def _doubtful(word: str) -> Doubt | None:
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
+        if (texts := _listed(text)) is not None:
+            return Doubt(word, key, texts, readable=False, listed=True)
         # With a comma or a brace it may be a mistyped list or dictionary.
         return None if set(text) & set(",{}") else Doubt(word, key, (text,), readable=False)
     value: Any = override._value
@@ -77,10 +80,17 @@ def _doubtful(word: str) -> Doubt | None:
         return Doubt(word, key, (text,))
     if not isinstance(value, list):
         return None
-    inner = text.strip()[1:-1].strip()
-    if set(inner) & set("'\"[](){}"):
+    texts = _listed(text)
+    return None if texts is None else Doubt(word, key, texts, listed=True)
+
+
+def _listed(text: str) -> tuple[str, ...] | None:
+    """The texts of a list without quotes, `[a, b]`; None for anything else."""
+    match = re.fullmatch(r"\s*\[([^'\"\[\](){}]*)\]\s*", text)
+    if match is None:
         return None
-    return Doubt(word, key, tuple(one.strip() for one in inner.split(",")) if inner else (), listed=True)
+    texts = tuple(one.strip() for one in match[1].split(",")) if match[1].strip() else ()
+    return texts if all(texts) else None
 
 
 def _kind(key: str, composed: Mapping[str, Any] | None) -> Kind | None:

@@ -14,6 +14,7 @@ from gradspike.config.trust import outside, trust
 from gradspike.config.wandb_options import ENVIRONMENT, RECORDED
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean, unknown
+from gradspike.methods.options import LABEL
 from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
 from gradspike.nested import flat
@@ -202,5 +203,7 @@ def explain(detail: Any) -> str:
         return str(context["error"])
     if detail["type"] == "string_too_short" and context["min_length"] == 1:
         return "must not be empty"
+    if detail["type"] == "string_pattern_mismatch" and context["pattern"] == LABEL:
+        return "may contain only letters, digits and the characters . _ -"
     message = re.sub(r"^\w+ should", "must", str(detail["msg"]))
     return message.partition(", unable to parse")[0].replace("a valid integer", "an integer").replace("valid ", "")

@@ -16,6 +16,7 @@ from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
+from gradspike.drawing import naming_missing_letters
 from gradspike.errors import UserError
 from gradspike.shown import counted, printable
 
@@ -186,7 +187,8 @@ def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_cap
         top += len(row.stored) + space
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        canvas.print_figure(temporary, format="png", dpi=DPI, facecolor="white")
+        with naming_missing_letters(f"preview={path}"):
+            canvas.print_figure(temporary, format="png", dpi=DPI, facecolor="white")
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"preview={path}: cannot be written ({error.strerror or error}).") from error

@@ -11,6 +11,7 @@ from gradspike.surrogate import SURROGATES
 from gradspike.touches import Start, Touches
 
 MIN_WIDTH = 1e-3
+LABEL = r"^[\w.-]+$"
 
 if TYPE_CHECKING:
     SurrogateName = str
@@ -27,6 +28,6 @@ class MethodConfig(Strict):
     touches: ClassVar[Touches] = Touches.RESULT
 
     name: str
-    label: Start[Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)] | None] = None
+    label: Start[Annotated[str, Field(pattern=LABEL, max_length=100)] | None] = None
     v_threshold: float = Field(default=0.5, gt=0)
     surrogate: SurrogateName = "rectangular"

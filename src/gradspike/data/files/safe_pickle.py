@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
@@ -17,7 +18,7 @@ class _CodeError(pickle.UnpicklingError):
 
 
 class _Unpickler(pickle._Unpickler):
-    """Builds numbers, strings, lists, dicts and numpy arrays, and refuses everything that could run code.
+    """Builds numbers, strings, lists, dicts and numpy arrays and scalars, and refuses everything that could run code.
 
     Subclasses the pure Python unpickler, because the C one allocates any memo size that a damaged pickle requests.
     """
@@ -26,8 +27,12 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.zeros(0).__reduce__()[0]
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
+            return np.int64(0).__reduce__()[0]
         if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
             return np.zeros(0).__reduce_ex__(5)[0]
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):  # Python 3 pickles bytes this way in old protocols

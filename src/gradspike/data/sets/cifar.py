@@ -182,7 +182,7 @@ def read_batches(items: Sequence[tuple[Entry, int]], *, files: Files, labels_key
 
 def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size: int) -> dict[str, Any]:
     """Read one pickle into arrays. Raises ValueError if it is not a valid CIFAR batch."""
-    batch = load_pickle(content)
+    batch = _with_text_keys(load_pickle(content))
     if not isinstance(batch, dict) or not {"data", labels_key} <= batch.keys():
         raise ValueError(f"does not contain 'data' and '{labels_key}'")
     data, labels = batch["data"], np.asarray(batch[labels_key])
@@ -211,8 +211,17 @@ def _read_batch(content: bytes, split: int, labels_key: str, classes: int, size:
         "inputs": pictures,
         "labels": labels.astype(np.int64),
         "splits": np.full(len(data), split, dtype=np.uint8),
-        "names": encode_names(str(name) for name in names),
+        "names": encode_names(_text(name) for name in names),
     }
+
+
+def _with_text_keys(content: Any) -> Any:
+    """A pickle's dictionary with text as keys; Python 3 keeps bytes if it reads one with `encoding="bytes"`."""
+    return {_text(key): value for key, value in content.items()} if isinstance(content, dict) else content
+
+
+def _text(name: Any) -> str:
+    return name.decode("latin1") if isinstance(name, bytes) else str(name)
 
 
 def _find_batches(files: Files, official: Official) -> Files | None:
@@ -267,7 +276,7 @@ def _class_names(files: Files, official: Official) -> tuple[str, ...]:
     if entry is None:
         raise UserError(f"{files.shown(official.meta)} is missing: it names the classes.")
     try:
-        meta = load_pickle(files.read(entry))
-        return tuple(str(name) for name in meta[official.class_names])
+        meta = _with_text_keys(load_pickle(files.read(entry)))
+        return tuple(_text(name) for name in meta[official.class_names])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{files.shown(official.meta)} cannot be read ({error}).") from error

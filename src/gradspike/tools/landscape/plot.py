@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradspike.drawing import naming_missing_letters
 from gradspike.shown import counted
 from gradspike.tools.landscape.numbers import Numbers
 
@@ -58,7 +59,8 @@ def draw(path: Path, numbers: Numbers) -> Path:
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
     temporary = path.with_name(f".{path.name}.part")  # the points file is locked, so no other process writes it
     try:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        with naming_missing_letters(str(path)):
+            figure.savefig(temporary, format="png", metadata={"Software": None})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
 from gradspike.cli.resume import requested_config, resumed_path
 from gradspike.config.compose import config_dirs, load_config
@@ -60,6 +63,8 @@ def slurm_script(words: list[str]) -> int:
     folder = [] if typed.config_dir is None else ["--config-dir", typed.config_dir]
     text = batch_script(config, [*folder, *overrides], options, setup)
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a file that is redirected, even if the locale is ASCII
+            sys.stdout.reconfigure(encoding="utf-8")
         print(text, end="")
     else:
         write_output(path, text, "out=")

@@ -64,6 +64,7 @@ from gradspike.training.probe.quantities import (
 from gradspike.training.probe.warnings import LayerWarnings
 
 LOWEST_THRESHOLD = "lowest_threshold"  # only for the warnings
+NOT_FINITE = "not_finite"  # likewise
 DISTANCE = "distance"
 
 
@@ -196,6 +197,8 @@ class Probe(L.Callback):
         if self.config.histogram_bins:
             statistics[DISTANCE] = distance_histogram(trace, self.config.histogram_bins)
         statistics[LOWEST_THRESHOLD] = trace.thresholds.min()
+        finite = trace.u.isfinite().flatten(2).all(2).all(0)
+        statistics[NOT_FINITE] = torch.stack([(~finite).sum(), torch.ones_like(finite).sum()])
         return statistics
 
     def _record(self, trainer: L.Trainer, prefix: str, step: int) -> None:
@@ -203,7 +206,7 @@ class Probe(L.Callback):
         lowest = {name: quantities.pop(LOWEST_THRESHOLD) for name, quantities in values.items()}
         assert self._warnings is not None
         self._warnings.thresholds(lowest)
-        self._warnings.potentials({name: quantities["u_mean"] for name, quantities in values.items()})
+        self._warnings.potentials({name: quantities.pop(NOT_FINITE) for name, quantities in values.items()})
         histograms: dict[str, Any] = {
             f"{prefix}/{name}/{DISTANCE}": [rounded(share) for share in quantities.pop(DISTANCE)]
             for name, quantities in values.items()

@@ -52,7 +52,8 @@ def _step(u: Tensor, spikes: Tensor, theta: Tensor, kappa: Tensor) -> dict[str, 
 def distance_histogram(trace: LayerTrace, bins: int) -> Tensor:
     """The histogram [bins] of (u - theta) / kappa over all elements and steps, as fractions; `bins` <= 256.
 
-    The bins are equal, from -2 to 2. The first and the last one include everything beyond. The surrogate's window is
+    The bins are equal, from -2 to 2. The first and the last one include everything beyond, and the first one
+    NaN, of which the probe warns. The surrogate's window is
     |distance| < 1/2.
     """
     placed = torch.stack(

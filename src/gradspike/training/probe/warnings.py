@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -33,8 +32,8 @@ NEGATIVE = (
 )
 
 NOT_FINITE = (
-    "has a membrane potential that is NaN or infinite. NaN never reaches the threshold and gets no gradient. Look for "
-    "such values in the data, or try a smaller optimizer.lr."
+    "has a membrane potential that is NaN or infinite in {bad:,} of {measured:,} measured samples. NaN never reaches "
+    "the threshold and gets no gradient. Look for such values in the data, or try a smaller optimizer.lr."
 )
 
 
@@ -86,11 +85,14 @@ class LayerWarnings:
             if value < 0:
                 self._tell(name, "negative", NEGATIVE.format(lowest=value))
 
-    def potentials(self, means: Mapping[str, list[float]]) -> None:
-        """Warn about layers whose mean potential is not finite at some time step."""
-        for name, steps in means.items():
-            if not all(map(math.isfinite, steps)):
-                self._tell(name, "not finite", NOT_FINITE)
+    def potentials(self, samples: Mapping[str, tuple[float, float]]) -> None:
+        """Warn about layers whose potential is not finite in some sample.
+
+        samples: by layer, the number of these samples, and of all that were measured.
+        """
+        for name, (bad, measured) in samples.items():
+            if bad:
+                self._tell(name, "not finite", NOT_FINITE.format(bad=int(bad), measured=int(measured)))
 
     def end_epoch(self, epoch: int) -> None:
         """Warn about layers that never fired in the training steps of `epoch` (counted from 0)."""
