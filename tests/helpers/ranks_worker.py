@@ -31,6 +31,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.data.loader import training_batches, training_order
 from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data
+from gradspike.training.callbacks.finite_differences import choose
 from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.gradients import averaged_in_order
 from gradspike.training.module import SpikingClassifier
@@ -75,6 +76,8 @@ def trained(words: list[str], dtype: torch.dtype, steps: int) -> dict[str, Tenso
         if module.mixing is not None:
             inputs, labels = module.mixing(inputs, labels, epoch, number)
             labels = labels.to(dtype)
+        if number == 0:
+            choose(module, inputs, labels, epoch)
         ends = (number + 1) % accumulate == 0
         with nullcontext() if ends or not several else model.no_sync(), collect_losses() as extra:
             loss = (module.criterion(model(inputs), labels) + extra.mean()) / accumulate

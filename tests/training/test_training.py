@@ -102,6 +102,7 @@ def test_a_run_killed_between_epochs_resumes_bit_for_bit(tiny_config: Compose, t
         (signal.SIGINT, ["method=ds_atgo"]),
         (signal.SIGHUP, ["method=ds_atgo"]),
         (signal.SIGTERM, ["method=asgl", "method.gamma=0.5"]),  # noise whose share follows the epoch
+        pytest.param(signal.SIGTERM, ["method=dspike_adaptive", "method.weights=4"], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(

@@ -77,6 +77,21 @@ class Plan:
     widths: Tensor
 
 
+@dataclass(frozen=True)
+class Differences:
+    """How a method's value is chosen by finite differences of the loss; see `training.callbacks.finite_differences`.
+
+    Attributes:
+        every: epochs between two choices.
+        size: the difference of a weight.
+        weights: how many weights of the first layer to compare, drawn at random; None: all.
+    """
+
+    every: int
+    size: float
+    weights: int | None = None
+
+
 class Method(nn.Module):
     """Base class. Override `plan` or `adapt`, and `membrane_loss` for a loss on the potential.
 
@@ -176,6 +191,19 @@ class Method(nn.Module):
         return {}
 
     @property
+    def differences(self) -> Differences | None:
+        """If the method has a value, the same in all layers, that finite differences of the loss choose: how."""
+        return None
+
+    def candidates(self) -> list[float]:
+        """The values to choose from, first the present one, which stays if none is better. Called if `differences`."""
+        raise self.error("sets `differences` but has no `candidates`.")
+
+    def take(self, candidate: float) -> None:
+        """Set the value, kept in a persistent buffer. Called if `differences`."""
+        raise self.error("sets `differences` but has no `take`.")
+
+    @property
     def adam_lr(self) -> float | None:
         """The constant learning rate of an Adam, without weight decay, for the parameters of the method and of its
         layer's neuron; None: the network's optimiser trains them.
@@ -246,5 +274,7 @@ def check_method(method: Method, facts: LayerFacts) -> None:
         if method.has_membrane_loss:
             loss = method.membrane_loss(facts, mean=facts.full(0.0), variance=facts.full(1.0))
             method._check("a loss", loss, allowed=((),))
+        if method.differences is not None:
+            method.take(method.candidates()[0])
         if method.has_current_loss:
             method._check("a loss", method.current_loss(facts, torch.zeros_like(facts.scalar)), allowed=((),))

@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
 from typing_extensions import override
 
-from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.base import Differences, LayerFacts, Method, Plan
 from gradspike.methods.options import MIN_WIDTH, MethodConfig
 from gradspike.surrogate import UNIT_DSPIKE, Surrogate
 
 
 class DspikeConfig(MethodConfig):
-    """`temperature` (b) is the factor of tanh's argument per unit of the potential."""
+    """`temperature` (b) is the factor of tanh's argument per unit of the potential.
+
+    With `choose_every`, b is chosen at the start of every so many epochs, among b and b +- `temperature_step`, by
+    finite differences of the loss: `difference` is that of a weight of the network's first layer, `weights` the number
+    of weights to compare, drawn at random (None: all).
+    """
 
     surrogate: Literal["dspike"] = "dspike"
     temperature: float = Field(default=3.0, ge=MIN_WIDTH)
+    choose_every: PositiveInt | None = None
+    temperature_step: float = Field(default=0.2, gt=0)
+    difference: float = Field(default=0.1, gt=0)
+    weights: PositiveInt | None = None
 
 
 class Dspike(Method):
-    """theta[t] = V_th; phi(v) = tanh(b v) / (2 tanh(b / 2)) + 1/2 on |v| <= 1/2, with a constant temperature b.
+    """theta[t] = V_th; phi(v) = tanh(b v) / (2 tanh(b / 2)) + 1/2 on |v| <= 1/2, with one temperature b for all layers.
 
     The support does not follow the temperature, so h(0) = b / (2 tanh(b / 2)), at least 1.
     """
 
     Config: ClassVar[type[DspikeConfig]] = DspikeConfig
     config: DspikeConfig
+
+    temperature: Tensor
+
+    def __init__(self, config: DspikeConfig, time_steps: int, channels: int) -> None:
+        super().__init__(config, time_steps, channels)
+        chosen = config.choose_every is not None
+        self.register_buffer("temperature", torch.tensor(config.temperature), persistent=chosen)
 
     @property
     @override
@@ -35,4 +53,19 @@ class Dspike(Method):
 
     @override
     def plan(self, facts: LayerFacts) -> Plan:
-        return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.temperature))
+        return Plan(facts.full(facts.v_threshold), widths=self.temperature.to(facts.dtype).repeat(facts.time_steps))
+
+    @property
+    @override
+    def differences(self) -> Differences | None:
+        every = self.config.choose_every
+        return None if every is None else Differences(every, self.config.difference, self.config.weights)
+
+    @override
+    def candidates(self) -> list[float]:
+        now, step = self.temperature.item(), self.config.temperature_step
+        return [value for value in (now, now + step, now - step) if value >= MIN_WIDTH]
+
+    @override
+    def take(self, candidate: float) -> None:
+        self.temperature.fill_(candidate)

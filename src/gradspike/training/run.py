@@ -29,6 +29,7 @@ from gradspike.shown import shown
 from gradspike.training.build import build_data, check_deterministic, report_of, require_samples
 from gradspike.training.callbacks.checkpoints import Checkpoints, epochs_done
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord
+from gradspike.training.callbacks.finite_differences import FiniteDifferences
 from gradspike.training.callbacks.interrupt import SignalGuard, StopOnSignal
 from gradspike.training.callbacks.progress import progress
 from gradspike.training.callbacks.timing import Timing
@@ -160,7 +161,9 @@ def _fit_and_test(task: _Task, run: RunFolder, guard: SignalGuard, command: list
     loggers: list[RunLogger] = [metrics] if logger is None else [metrics, logger]
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.every_n_steps, metrics)
     timing, record = Timing(run.timing), EvaluationRecord()
-    callbacks = progress(config.trainer, timing)
+    # Its passes are no training steps, so nothing may watch the network yet.
+    callbacks: list[L.Callback] = [FiniteDifferences()] if FiniteDifferences.needed(module.model) else []
+    callbacks += progress(config.trainer, timing)
     # Probe and average come before all callbacks that save, so checkpoints include them.
     if config.probe.enabled:
         callbacks.append(Probe(config.probe))
