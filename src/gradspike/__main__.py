@@ -32,10 +32,11 @@ COMMANDS = {
     ),
     "sweep": ("run a W&B sweep file without a server", "gradspike.tools.sweep.command:sweep"),
     "compare": ("compare methods over seeds: a table and an offline page", "gradspike.tools.compare.command:compare"),
+    "claims": ("compare what papers claim with our own runs", "gradspike.tools.claims.command:claims"),
     "dashboard": ("save a W&B workspace that compares methods", "gradspike.tools.dashboard.command:dashboard"),
 }
 
-WITHOUT_TRAINING = ("compare", "dashboard")
+WITHOUT_TRAINING = ("compare", "claims", "dashboard")
 """Commands that import neither torch nor Lightning, and start nothing that does."""
 
 USAGE = """\

@@ -1,0 +1,70 @@
+"""Does an adaptive threshold keep the structure of an image better than a fixed one? Claim A15.
+
+    python benchmarks/claims/encoding.py <cifar10.zip>
+
+Our reading of the paper's Figure 4: one neuron for each pixel, whose current at every step is the grey image,
+normalised to mean 0 and spread 1. The picture is the firing rate over T steps; SSIM compares it with the grey image.
+The adaptive threshold is mean + std of the potential of all neurons at this step, as DS-ATGO's.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from io import BytesIO
+from random import Random
+
+import torch
+from PIL import Image
+from store import store
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchvision.transforms.functional import to_tensor
+
+from gradspike.tools.claims.summary import Record
+
+SEEDS, IMAGES, STEPS, TAU = 5, 100, 4, 0.2
+THRESHOLDS = ("0.25", "1.0", "2.5", "adaptive")
+
+
+def grey_images(archive: zipfile.ZipFile, names: list[str]) -> Tensor:
+    """[N, 1, 32, 32], 0 to 1."""
+    return torch.stack([to_tensor(Image.open(BytesIO(archive.read(name))).convert("L")) for name in names])
+
+
+def rate_picture(images: Tensor, threshold: str) -> Tensor:
+    """The firing rate of each pixel's neuron over the steps, with a hard reset; each image by itself."""
+    dims = (1, 2, 3)
+    current = (images - images.mean(dims, keepdim=True)) / images.std(dims, keepdim=True)
+    u, spikes, total = torch.zeros_like(current), torch.zeros_like(current), torch.zeros_like(current)
+    for _ in range(STEPS):
+        u = TAU * u * (1 - spikes) + current
+        if threshold == "adaptive":
+            theta = u.mean(dims, keepdim=True) + u.std(dims, keepdim=True)
+        else:
+            theta = torch.tensor(float(threshold))
+        spikes = (u >= theta).float()
+        total += spikes
+    return total / STEPS
+
+
+def main(source: str) -> None:
+    """Measure and store."""
+    runs = []
+    with zipfile.ZipFile(source) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("test/") and not name.endswith("/"))
+        for seed in range(SEEDS):
+            images = grey_images(archive, Random(seed).sample(names, IMAGES))
+            for threshold in THRESHOLDS:
+                ssim = structural_similarity_index_measure(rate_picture(images, threshold), images, data_range=1.0)
+                assert isinstance(ssim, Tensor)
+                value = float(f"{float(ssim):.4g}")
+                runs.append(Record(seed=seed, parameters={"threshold": threshold}, values={"ssim": value}))
+                print(f"images {seed}, threshold {threshold}: SSIM {value:.3f}")
+    setting = {"dataset.name": "cifar10", "dataset.image_size": 32, "test samples": IMAGES, "time_steps": STEPS}
+    question = "Does an adaptive threshold keep the structure of an image better than a fixed one?"
+    store(__file__, question, "<cifar10.zip>", setting, runs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

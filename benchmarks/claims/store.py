@@ -1,0 +1,44 @@
+"""Writes the numbers of a measuring script where `gradspike claims` reads them: docs/results/claims/<script>.json."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import torch
+
+from gradspike.runs.code_version import source_digest
+from gradspike.runs.environment import environment
+from gradspike.runs.files import write_output
+from gradspike.tools.claims.summary import Record, Summary, summary_text
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def store(
+    script: str, question: str, arguments: str, setting: dict[str, str | int | float], runs: Sequence[Record]
+) -> None:
+    """Write the summary and print its path."""
+    name = Path(script).stem
+    made_with = {
+        "processor": str(environment([])["processor"]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "code": source_digest(),
+    }
+    summary = Summary(
+        question=question,
+        command=" ".join(["python", f"benchmarks/claims/{name}.py", arguments]).strip(),
+        setting=dict(setting),
+        made_with=made_with,
+        planned=len(runs),
+        runs=tuple(runs),
+    )
+    path = ROOT / "docs" / "results" / "claims" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_output(path, summary_text(summary), "")
+    print(f"written: {path.relative_to(ROOT)}")

@@ -1,0 +1,315 @@
+"""Claims: files, exact statements against the code of the methods, verdicts, stored summaries, docs/claims.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy import integrate, stats
+
+from gradspike.__main__ import main
+from gradspike.errors import ConfigError, UserError
+from gradspike.methods.base import LayerFacts, build_method
+from gradspike.statistics import Sample
+from gradspike.tools.claims import exact
+from gradspike.tools.claims.claim import Claim, Expected, Part, read_claims
+from gradspike.tools.claims.command import _of_sweeps, stored
+from gradspike.tools.claims.quantities import QUANTITIES, divergence
+from gradspike.tools.claims.summary import Record, Summary, read_summary, summary_text
+from gradspike.tools.claims.verdict import DOES_NOT, HOLDS, NOT_RUN, UNKNOWN, combined, decide, judge
+from helpers.command import ROOT
+from helpers.method_checks import method_config
+
+
+def normal_potential(std: float, count: int = 200_001) -> torch.Tensor:
+    """A normal distribution of zero mean, as its quantiles."""
+    places = (np.arange(count) + 0.5) / count
+    return torch.from_numpy(std * stats.norm.ppf(places))
+
+
+def part_of(**changes: Any) -> Part:
+    whole = {"what": "x", "summary": "s", "quantity": "accuracy", "of": {"method": "a"}, "expect": {"above": 0}}
+    return Part.model_validate(whole | changes)
+
+
+def claim_of(*parts: Part, **changes: Any) -> Claim:
+    return Claim(id="A1", statement="s", source="s", paper="p", parts=parts, **changes)
+
+
+def summary_of(values: dict[str, list[float]], **changes: Any) -> Summary:
+    runs = [
+        Record(seed=seed, parameters={"method": method}, values={"accuracy": value})
+        for method, several in values.items()
+        for seed, value in enumerate(several)
+    ]
+    return Summary(
+        question="q", command="c", setting={}, made_with={"code": "x"}, planned=len(runs), runs=tuple(runs)
+    ).model_copy(update=changes)
+
+
+# Exact statements
+
+
+@pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("tgo", [False, True])
+def test_shares_are_those_of_the_methods_own_thresholds_and_widths(std: float, tgo: bool) -> None:
+    u = normal_potential(std)
+    method = build_method(method_config("ds_atgo", tgo=tgo, driver="threshold"), time_steps=1, channels=1)
+    facts = LayerFacts(time_steps=1, v_threshold=1.0, scalar=torch.tensor(0.2, dtype=torch.float64))
+    theta, kappa = method.adapted(0, facts, u.mean(), u.std())
+    share = ((u - theta).abs() < kappa / 2).double().mean()
+    width = exact.driven_width(std) if tgo else 1.0
+    assert 100 * float(share) == pytest.approx(exact.available(std, width), abs=0.02)
+    assert 100 * float((u >= theta).double().mean()) == pytest.approx(exact.firing_rate(0, std), abs=0.02)
+
+
+def test_spread_of_the_second_potential_against_integration() -> None:
+    tau = 0.2
+    mean, square = (integrate.quad(lambda z, n=n: z**n * stats.norm.pdf(z), -12, 1)[0] for n in (1, 2))
+    variance = 1 + tau**2 * (square - mean**2)
+    assert exact.second_potential(tau, resets=True) == pytest.approx(math.sqrt(variance / (1 + tau**2)))
+    assert exact.second_potential(tau, resets=False) == 1
+
+
+def test_divergence_against_integration() -> None:
+    p, q = stats.norm(0.3, 0.8), stats.norm(0, 0.5)
+    both = integrate.quad(lambda u: (p.pdf(u) - q.pdf(u)) * (p.logpdf(u) - q.logpdf(u)), -6, 6)[0]
+    assert divergence(0.3, 0.8, 0.5) == pytest.approx(both / 2)
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "verdict"),
+    [
+        (0.1, 2.0, {"above": 0}, HOLDS),
+        (-0.1, 2.0, {"above": 0}, UNKNOWN),
+        (-2.0, -0.1, {"above": 0}, DOES_NOT),
+        (-2.0, 0.0, {"above": 0}, DOES_NOT),
+        (1.0, 2.0, {"above": 0, "below": 3}, HOLDS),
+        (1.0, 4.0, {"above": 0, "below": 3}, UNKNOWN),
+        (3.0, 4.0, {"above": 0, "below": 3}, DOES_NOT),
+    ],
+)
+def test_an_interval_decides(low: float, high: float, expected: dict[str, float], verdict: str) -> None:
+    sample = Sample(3, (low + high) / 2, 1.0, low, high)
+    assert judge(sample, Expected.model_validate(expected)) == verdict
+
+
+def test_one_seed_decides_nothing_and_an_exact_number_does() -> None:
+    assert judge(Sample(1, 5.0, None, None, None), Expected(above=0)) == UNKNOWN
+    assert judge(Sample(0, 5.0, None, None, None), Expected(above=0)) == HOLDS
+
+
+def test_parts_make_one_verdict() -> None:
+    assert combined([HOLDS, HOLDS]) == HOLDS
+    assert combined([HOLDS, UNKNOWN]) == combined([HOLDS, NOT_RUN]) == UNKNOWN
+    assert combined([HOLDS, UNKNOWN, DOES_NOT]) == DOES_NOT
+    assert combined([NOT_RUN, NOT_RUN]) == NOT_RUN
+
+
+def test_differences_are_paired_by_seed() -> None:
+    summary = summary_of({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.51, 0.58, 0.9]})
+    (one,) = decide(claim_of(part_of(minus={"method": "b"})), {"s": summary}).measured
+    assert one.sample is not None
+    assert one.sample.n == 3
+    assert one.sample.mean == pytest.approx(100 * (0.1 + 0.09 + 0.12) / 3)
+    assert one.unit == "points"
+    assert decide(claim_of(part_of(minus={"method": "b"})), {"s": summary}).verdict == HOLDS
+    assert decide(claim_of(part_of(of={"method": "b"}, minus={"method": "a"})), {"s": summary}).verdict == DOES_NOT
+
+
+def test_spread_over_a_swept_key_counts_only_complete_seeds() -> None:
+    runs = [
+        Record(seed=seed, parameters={"width": width}, values={"accuracy": value})
+        for seed, width, value in [(0, 1, 0.5), (0, 2, 0.7), (1, 1, 0.5), (1, 2, 0.6), (2, 1, 0.1)]
+    ]
+    summary = summary_of({}, runs=tuple(runs))
+    (one,) = decide(claim_of(part_of(of={}, spread_over="width")), {"s": summary}).measured
+    assert one.sample is not None
+    assert (one.sample.n, one.sample.mean) == (2, pytest.approx(15))
+
+
+def test_missing_runs_are_not_run_and_unknown_ones_an_error() -> None:
+    assert decide(claim_of(part_of()), {}).verdict == NOT_RUN
+    unfinished = summary_of({"b": [0.5, 0.5]}, planned=4)
+    assert decide(claim_of(part_of()), {"s": unfinished}).reason == "sweeps/claims/s.yaml is not finished."
+    with pytest.raises(ConfigError, match=r"claim A1, x: no run of 's' has \{'method': 'a'\}"):
+        decide(claim_of(part_of()), {"s": summary_of({"b": [0.5, 0.5]})})
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantity": "acuracy"}, "unknown quantity 'acuracy'. Did you mean 'accuracy'"),
+        ({"exact": "firing_rate"}, "exact needs no runs: remove summary, quantity"),
+        ({"expect": {"abov": 0}}, "unknown key 'abov'. Did you mean 'above'"),
+        ({"expect": {"above": 2, "below": 1}}, "above must be smaller than below"),
+        ({"summary": None}, "needs exact, or summary and quantity"),
+    ],
+)
+def test_mistakes_in_a_claim_file(
+    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = {"what": "x", "summary": "s", "quantity": "accuracy", "of": {}, "expect": {"above": 0}} | changes
+    claim = {"id": "A1", "statement": "s", "source": "s", "paper": "p", "parts": [part]}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"title": "t", "claims": [claim]}))
+    assert main(["claims", "--claims", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_id_stands_once(tmp_path: Path) -> None:
+    claim = {"id": "A1", "statement": "s", "source": "s", "paper": "p", "not_run": "no GPU"}
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"title": "t", "claims": [claim]}))
+    with pytest.raises(ConfigError, match=r"two\.yaml: claim A1 is already in .*one\.yaml"):
+        read_claims(tmp_path)
+
+
+def test_every_claim_of_the_repository_names_a_sweep_or_a_script() -> None:
+    sweeps = {path.stem for path in (ROOT / "sweeps" / "claims").glob("*.yaml")}
+    scripts = {path.stem for path in (ROOT / "benchmarks" / "claims").glob("*.py")}
+    assert read_claims(ROOT / "claims").summaries <= sweeps | scripts
+
+
+def test_a_summary_reads_back_the_same(tmp_path: Path) -> None:
+    summary = summary_of({"a": [0.5, 0.25]})
+    file = tmp_path / "s.json"
+    file.write_text(summary_text(summary))
+    assert read_summary(file) == summary
+    file.write_text("{}")
+    with pytest.raises(ConfigError, match="is not a summary of runs"):
+        read_summary(file)
+
+
+# Runs
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Path:
+    """A folder of claims about the sweep below."""
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    part = {"what": "rate", "summary": "main", "quantity": "firing_rate", "of": {"method": "mpd_agl"}}
+    measured = {"id": "A1", "statement": "s", "source": "s", "paper": "p", "parts": [part | {"expect": {"above": 0}}]}
+    left_out = {"id": "A2", "statement": "s", "source": "s", "paper": "p", "not_run": "no GPU"}
+    (folder / "some.yaml").write_text(yaml.safe_dump({"title": "t", "claims": [measured, left_out]}))
+    return folder
+
+
+@pytest.fixture
+def sweep(compared_runs: Path, tmp_path: Path) -> Path:
+    """The folder of a sweep over method and seed whose trials are finished runs."""
+    folder = tmp_path / "main"
+    runs = [run for run in sorted(compared_runs.rglob("summary.json")) if "relu" not in str(run)]
+    parameters: dict[str, Any] = {
+        "seed": {"values": [0, 1, 2]},
+        "method": {"values": ["fixed_sg", "mpd_agl"]},
+        "dataset": {"value": "digits"},
+    }
+    for number, file in enumerate(runs):
+        config = yaml.safe_load((file.parent / "config.yaml").read_text())
+        label = config["method"]["label"] or config["method"]["name"]
+        place = folder / "runs" / file.parent.name
+        shutil.copytree(file.parent, place, ignore=shutil.ignore_patterns("*.ckpt"))
+        trial = folder / "trials" / str(number)
+        trial.mkdir(parents=True)
+        record = {
+            "number": number,
+            "state": "finished",
+            "parameters": {"seed": config["seed"], "method": label},
+            "overrides": ["dataset=digits", "dataset.source=/some/where", f"seed={config['seed']}", f"method={label}"],
+            "run": f"runs/{file.parent.name}",
+        }
+        (trial / "trial.json").write_text(json.dumps(record))
+    (folder / "sweep.json").write_text("{}")
+    text = yaml.safe_dump({"program": "src/train.py", "method": "grid", "parameters": parameters})
+    (folder / "sweep.yaml").write_text(f"# Which is best?\n#   gradspike sweep sweeps/claims/main.yaml\n{text}")
+    return folder
+
+
+def test_numbers_of_a_sweep_are_stored_and_are_those_of_its_runs(
+    sweep: Path, claims: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    assert main(["claims", str(sweep), "--store", str(store), "--claims", str(claims)]) == 0
+    summary = stored(store)["main"]
+    assert summary.question == "Which is best?"
+    assert summary.command == "gradspike sweep sweeps/claims/main.yaml dataset.source=<data>"
+    assert "/some/where" not in (store / "main.json").read_text()
+    for record, file in zip(summary.runs, sorted(sweep.glob("trials/*/trial.json")), strict=True):
+        run = sweep / json.loads(file.read_text())["run"]
+        result = json.loads((run / "summary.json").read_text())
+        assert record.values["accuracy"] == pytest.approx(result["test"]["last"]["accuracy"], rel=1e-6)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        last = [line for line in lines if "probe_val/mean/firing_rate" in line][-1]
+        rate = 100 * last["probe_val/mean/firing_rate"]
+        assert QUANTITIES["firing_rate"].of(record) == pytest.approx(rate, rel=1e-3)
+        share = 100 * last["probe_val/mean/gradient_available"]
+        assert QUANTITIES["available"].of(record) == pytest.approx(share, rel=1e-3)
+        sd = 100 * last["probe_val/spread_layers/firing_rate"]
+        assert QUANTITIES["firing_rate_over_layers"].of(record) == pytest.approx(sd, abs=0.01)
+    capsys.readouterr()
+
+
+def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "main"
+    shutil.copytree(sweep, other)
+    for folder, odd in ((sweep, True), (other, False)):
+        for file in folder.glob("trials/*/trial.json"):
+            if int(file.parent.name) % 2 == odd:
+                shutil.rmtree(file.parent)
+    found = _of_sweeps([sweep, other])["main"]
+    assert sorted((run.parameters["method"], run.seed) for run in found.runs) == [
+        (method, seed) for method in ("fixed_sg", "mpd_agl") for seed in range(3)
+    ]
+    with pytest.raises(UserError, match="both folders have a run with seed"):
+        _of_sweeps([sweep, sweep])
+
+
+def test_pages_have_the_figures_and_the_verdicts(sweep: Path, claims: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["claims", str(sweep), "--claims", str(claims), "--summaries", str(tmp_path / "none")]
+    assert main([*words, "--out", str(out / "claims.md"), "--out", str(out / "claims.html")]) == 0
+    text = (out / "claims.md").read_text()
+    images = re.findall(r"\]\((claims/[\w.]+)\)", text)
+    assert len(images) >= 4
+    assert all((out / image).read_text().lstrip().startswith("<?xml") for image in images)
+    page = (out / "claims.html").read_text()
+    assert page.count("<svg") == len(images)
+    assert not re.search(r'(?:src|href)="(?!#)', re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "**A1**" in text
+    assert "**holds here**" in text
+    assert "**not run**: no GPU" in text
+    assert page.count('<article id="A') == 2
+
+
+def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", str(tmp_path), "--claims", str(ROOT / "claims")]) == 2
+    assert "is not a sweep folder" in capsys.readouterr().err
+    assert main(["claims", "--store", str(tmp_path)]) == 2
+    assert "--store needs the folder of a sweep" in capsys.readouterr().err
+
+
+def test_the_page_in_docs_is_that_of_the_stored_runs(tmp_path: Path) -> None:
+    words = ["claims", "--claims", str(ROOT / "claims"), "--summaries", str(ROOT / "docs" / "results" / "claims")]
+    assert main([*words, "--out", str(tmp_path / "claims.md")]) == 0
+    assert (tmp_path / "claims.md").read_text() == (ROOT / "docs" / "claims.md").read_text(), (
+        "run: gradspike claims --out docs/claims.md"
+    )
