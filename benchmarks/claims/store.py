@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import torch
-
-from gradspike.runs.code_version import source_digest
 from gradspike.runs.environment import environment
 from gradspike.runs.files import write_output
 from gradspike.tools.claims.summary import Record, Summary, summary_text
@@ -24,11 +20,12 @@ def store(
 ) -> None:
     """Write the summary and print its path."""
     name = Path(script).stem
+    here = environment([])
     made_with = {
-        "processor": str(environment([])["processor"]),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "code": source_digest(),
+        "processor": str(here["processor"]),
+        "python": str(here["python"]),
+        "torch": str(here["versions"]["torch"]),
+        "code": str(here["source"]),
     }
     summary = Summary(
         question=question,

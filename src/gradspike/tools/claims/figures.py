@@ -95,7 +95,7 @@ def _draw(
             axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
             axes.annotate(
                 f"{level} %: normal potential, theta = mean + std", (0.01, level), xycoords=("axes fraction", "data"),
-                xytext=(0, 2), textcoords="offset points", color=GREY, fontsize=7,
+                xytext=(0, -8), textcoords="offset points", color=GREY, fontsize=7,
             )  # fmt: skip
         _style(axes, x_title, y_title)
         canvas.legend(loc="outside right upper", frameon=False, fontsize=7, labelcolor=GREY)
@@ -114,10 +114,13 @@ def _line(axes: Axes, place: int, label: str, seeds: Sequence[Sequence[float]], 
 
 
 def _style(axes: Axes, x_title: str, y_title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel(x_title, color=GREY, fontsize=8)
     axes.set_title(y_title, color=GREY, fontsize=9, loc="left")
     axes.tick_params(colors=GREY, labelsize=7)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(GREY)

@@ -87,4 +87,4 @@ def runs_text(summary: Summary) -> str:
 def tally(decided: Sequence[Decided]) -> str:
     """How many claims have which verdict."""
     counts = Counter(one.verdict for one in decided)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
