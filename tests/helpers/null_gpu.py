@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import re
 import runpy
 import select
 import signal
@@ -226,14 +227,26 @@ def generated(cache: Path) -> dict[str, int]:
     """Of the CUDA kernels that torch.compile made: how many, and how many of them may differ between the passes."""
     sources = [file.read_text() for file in cache.rglob("*.py")]
     kernels = [source for source in sources if "@triton.jit" in source and "async_compile" not in source]
+    lines = {file.name: file.read_text().splitlines() for file in cache.rglob("*.py")}
     machine = [file.read_text() for file in cache.rglob("*.ptx")]
     return {
         "kernels": len(kernels),
         "fuse": sum("'enable_fp_fusion': False" not in kernel for kernel in kernels),
         "not deterministic": sum("'deterministic': True" not in kernel for kernel in kernels),
         "compiled": len(machine),
-        "fused": sum("fma.rn.f32" in code for code in machine),
+        "fused": sum(fused_by_the_compiler(code, lines) for code in machine),
     }
+
+
+def fused_by_the_compiler(machine: str, lines: dict[str, list[str]]) -> int:
+    """Multiply-adds of a kernel that its source, found by file name, does not ask for by `tl.fma`."""
+    count, line = 0, ""
+    for text in machine.splitlines():
+        if place := re.search(r"\.loc\s.*// (\S+\.py):(\d+):\d+", text):
+            line = lines.get(place[1], [])[int(place[2]) - 1] if place[1] in lines else ""
+        elif "fma.rn.f32" in text:
+            count += "tl.fma(" not in line
+    return count
 
 
 def everything(folder: Path, only: list[str]) -> Findings:

@@ -26,7 +26,8 @@ def spike_mask(seed: Tensor, share: Tensor, t: int, index: Tensor) -> Tensor:
 
 def new_seed(device: torch.device) -> Tensor:
     """A seed from torch's generator of the CPU, whose state checkpoints keep."""
-    return torch.randint(2**31, ()).to(device)
+    # Filled in there: a copy to a GPU would wait for the work before it.
+    return torch.full((), int(torch.randint(2**31, ())), device=device)
 
 
 def _mixed(bits: Tensor) -> Tensor:
