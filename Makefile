@@ -49,6 +49,9 @@ test-null-gpu: $(READY)  ## CUDA code paths on a simulated device without kernel
 compatibility: $(READY)  ## write docs/compatibility.md: which method runs with which neuron
 	@$(PY) tests/helpers/compatibility.py --write
 
+claims: $(READY)  ## write docs/claims.md from claims/ and the stored runs
+	@$(PY) -m gradspike claims --out docs/claims.md
+
 gpu-check: $(READY)  ## everything that needs a GPU in one command: checks, times, CIFAR-10 (8 minutes on an H100)
 	@$(PY) benchmarks/gpu_check.py
 

@@ -17,7 +17,8 @@ def markdown(report: Report, figures: Mapping[str, Sequence[Figure]], figure_fol
     parts = [
         "# What the papers claim, and what our runs show",
         "",
-        f"`{report.command}` makes this page from `claims/*.yaml` and stored numbers of runs. {tally(report.decided)}.",
+        f"`{report.command}` makes this page from `claims/*.yaml` and stored numbers of runs. Verdicts: "
+        f"{tally(report.decided)}.",
         "",
         HOW,
     ]

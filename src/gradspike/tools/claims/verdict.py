@@ -124,7 +124,7 @@ def _by_seed(
     part: Part, name: str, wanted: Settings, quantity: Quantity, summaries: Mapping[str, Summary]
 ) -> dict[int, float]:
     if name not in summaries:
-        raise Missing(f"the runs of sweeps/claims/{name}.yaml are missing.")
+        raise Missing(f"sweeps/claims/{name}.yaml was not run.")
     runs = [run for run in summaries[name].runs if _matches(run, wanted)]
     if not runs:
         known = sorted({str(run.parameters) for run in summaries[name].runs})

@@ -17,8 +17,8 @@ HOW = (
     "A claim is a set of numbers, each with the range that the claim states. Intervals are 95 % intervals of the mean "
     "over seeds; where two methods are compared, of the differences seed by seed. **holds here**: every interval lies "
     "inside its range. **does not hold here**: at least one lies outside. **cannot be told**: neither. Exact numbers "
-    "have no interval. The verdicts are about these runs, which are far smaller than the papers'. They neither confirm "
-    "nor refute a paper."
+    "have no interval. Nothing is corrected for the number of claims. The verdicts are about these runs, which are far "
+    "smaller than the papers'. They neither confirm nor refute a paper."
 )
 
 
