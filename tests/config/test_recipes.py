@@ -295,7 +295,7 @@ def test_a_recipe_may_name_another_neuron_and_norm() -> None:
     assert "alpha" not in config.norm.model_dump()
     with pytest.raises(ConfigError, match=r"unknown key 'norm\.alpha'"):
         load_config([*pair, "norm.alpha=2"])
-    assert load_config([*pair, "norm.name=tdbn", "+norm.alpha=2"]).norm.model_dump()["alpha"] == 2
+    assert load_config([*pair, "norm.name=tdbn", "norm.alpha=2"]).norm.model_dump()["alpha"] == 2
     with pytest.raises(ConfigError, match=r"norm\.name: .*Did you mean 'tdbn'"):
         load_config([*pair, "norm.name=tdb"])
 

@@ -19,7 +19,6 @@ from helpers.part_options import neuron_config, norm_config
 from helpers.plugin_arrays import (
     SUMMED_ATOL,
     Case,
-    all_cases,
     assert_close,
     assert_spikes,
     batches,
@@ -201,10 +200,3 @@ def test_im_loss_network(name: str) -> None:
     for own, parameter in model.named_parameters():
         expected = grads[im_loss_name(own)]
         assert_close(parameter.grad, expected, own, atol=scaled_atol(expected))
-
-
-def test_every_case_of_a_method_is_tested() -> None:
-    # Ltmd's output neuron passes potentials on, not spikes.
-    assert all_cases("ltmd") == {*cases("ltmd", "threshold_raw", "spikes"), *cases("ltmd", "lateral_weight")}
-    assert all_cases("asgl") == set(cases("asgl", "spike_mask"))
-    assert all_cases("trsg") == set(cases("trsg", "decay_logit"))

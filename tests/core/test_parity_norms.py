@@ -21,7 +21,6 @@ from helpers.part_options import neuron_config, norm_config
 from helpers.plugin_arrays import (
     SUMMED_ATOL,
     Case,
-    all_cases,
     assert_close,
     assert_spikes,
     batches,
@@ -49,14 +48,6 @@ def load(norm: ChannelNorm, data: Case, factor: str) -> None:
     with torch.no_grad():
         for name in ("weight", "bias", factor):
             norm.get_parameter(name).copy_(data[name])
-
-
-def test_every_case_of_a_norm_is_tested() -> None:
-    for file in FACTORS:
-        tested = {name for of, name in NORMS if of == file} | (set(LAYERS) if file == "tebn" else set())
-        neurons = set(cases(file, "membrane", "grad_spikes", lacks=("conv_weight",)))  # tested with the neurons
-        assert all_cases(file) - neurons == tested
-    assert all_cases("mpbn") == set(POTENTIALS)
 
 
 @pytest.mark.parametrize(("file", "name"), NORMS)

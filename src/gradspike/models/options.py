@@ -26,6 +26,10 @@ class ModelConfig(Strict):
     """Rate of moderate dropout (LTMD; Wang, Cheng, Lim, NeurIPS 2022) before the last linear layer, in training.
     0 turns it off."""
 
+    readout: Literal["current", "ltmd"] = "current"
+    """The logits. current: those of the last layer; ltmd: the output neuron of LTMD behind it, which passes on
+    potentials above a threshold."""
+
     def check_image_size(self, image_size: int) -> None:
         """Raise ValueError if images of this size, in pixels, are too small for the network's pooling."""
 

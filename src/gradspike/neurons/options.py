@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from gradspike.registry import Strict
 from gradspike.touches import Touches
@@ -14,7 +14,8 @@ class NeuronConfig(Strict):
     """Options of every neuron.
 
     `detach_reset` cuts the gradient through the reset. `gradient: sltt` drops the terms that cross time steps (Meng et
-    al., ICCV 2023); `bptt` keeps them. `fires` says whether a potential that equals the threshold fires.
+    al., ICCV 2023); `bptt` keeps them. With `sltt_steps` (SLTT-K) only so many random steps of a batch have a gradient.
+    `fires` says whether a potential that equals the threshold fires.
     """
 
     touches: ClassVar[Touches] = Touches.RESULT
@@ -22,7 +23,14 @@ class NeuronConfig(Strict):
     name: str
     detach_reset: bool = False
     gradient: Literal["bptt", "sltt"] = "bptt"
+    sltt_steps: PositiveInt | None = None
     fires: Literal["at_threshold", "above_threshold"] = "at_threshold"
+
+    @model_validator(mode="after")
+    def _steps_need_sltt(self) -> Self:
+        if self.sltt_steps is not None and self.gradient != "sltt":
+            raise ValueError(f"sltt_steps={self.sltt_steps}: needs gradient=sltt, which keeps the steps apart")
+        return self
 
 
 class LeakyConfig(NeuronConfig):

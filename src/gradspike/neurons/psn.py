@@ -27,6 +27,7 @@ class PsnConfig(NeuronConfig):
 
     detach_reset: Literal[False] = False
     gradient: Literal["bptt"] = "bptt"
+    sltt_steps: Literal[None] = None
     threshold: float = Field(default=1.0, gt=0)
 
 

@@ -16,6 +16,7 @@ from gradspike.errors import ConfigError, UserError
 from gradspike.models.determinism import NOT_DETERMINISTIC, nondeterministic_operations
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.moderate_dropout import drop_features
+from gradspike.models.output_neuron import add_output_neuron
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import LayerContext, name_layers, set_spaces
 from gradspike.training.device import device_type
@@ -51,6 +52,7 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     model = MODELS.build(nn.Module, config.model, config.dataset, context)
     encode_inputs(model, config.model.encoder, config.time_steps)
     drop_features(model, config.model.moderate_dropout, config.time_steps)
+    add_output_neuron(model, config.model.readout, config.time_steps)
     name_layers(model)
     set_spaces(model, torch.zeros(_shape(config, batch=1)))
     return model

@@ -27,6 +27,7 @@ from gradspike.training.mixing import build_mixing
 from gradspike.training.optim import build_optimizer, parameter_groups, rate_of
 from gradspike.training.parts import count_in_parts, summed
 from gradspike.training.random_state import random_state, restore_random_state
+from gradspike.training.sltt import with_gradient_of_some_steps
 from gradspike.training.whole_network import CompiledNetwork
 
 STEPS_BETWEEN_CHECKS = {"cpu": 1}  # 50 on other devices, where reading the loss waits
@@ -54,6 +55,7 @@ class SpikingClassifier(L.LightningModule):
         parameter_groups(self.model, config.optimizer)  # reports a wrong pattern before training starts
         self.criterion = build_loss(config.loss)
         self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
+        self.sltt_steps = None if config.model.activation == "relu" else config.neuron.sltt_steps
         self._compiled = CompiledNetwork(self.model) if config.trainer.compile else None
         self.train_meter = Meter(config.dataset.classes)
         self.val_meter = Meter(config.dataset.classes)
@@ -94,6 +96,9 @@ class SpikingClassifier(L.LightningModule):
             labels = targets.argmax(1)
         with collect_losses() as extra, watch_first_layer() as watch:
             logits = self(inputs)
+        if self.sltt_steps is not None:
+            step = batch_idx // self.trainer.accumulate_grad_batches
+            logits = with_gradient_of_some_steps(logits, self.sltt_steps, self.config.seed, self.current_epoch, step)
         self.train_samples.update(finite, batch["index"], watch)
         loss: Tensor = self.criterion(logits, targets) + extra.mean()
         self.train_meter.update(loss, logits, labels)
