@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from gradspike import ranks
 from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype
 from gradspike.engine.registry import load_engine
+from gradspike.engine.streamed import StreamPass, current_pass
 from gradspike.methods.base import LayerFacts, Method, build_method, check_method
 from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import Neuron, build_neuron
@@ -189,7 +190,11 @@ class SpikingNorm(ActivationLayer):
                 if `static`.
             static: the input is the same at every step. It is normalised once and its current fed T times; the
                 numbers are those of T copies.
+
+        In a pass over one step (`engine.streamed`), y and the spikes are those of that step, [B, C, *space].
         """
+        if (step := current_pass()) is not None:
+            return self._advance(y, step)
         collector = _collector.get()
         collects = collector is not None and self.training
         facts = self.facts(y, gradients=torch.is_grad_enabled())
@@ -242,10 +247,19 @@ class SpikingNorm(ActivationLayer):
         """Facts to check a method with, before there is an input."""
         return self.facts(next(iter(self.neuron.values().values())), gradients=True, updates=False)
 
-    def _steps(self, y: Tensor, static: bool) -> Tensor:
-        """The layer's input as [T, B, C, *space]; [1, B, C, *space] if `static`."""
+    def _advance(self, y: Tensor, step: StreamPass) -> Tensor:
+        self._check_channels(y)
+        facts = self.facts(y, gradients=False, updates=False)
+        options = EngineOptions(self.surrogate, potential_norm=self.potential_norm)
+        return step.advance(self.layer_name, y, self.neuron, self.method, facts, options, self.norm)
+
+    def _check_channels(self, y: Tensor) -> None:
         if y.ndim < 2 or y.shape[1] != self.channels:
             raise ValueError(f"layer '{self.layer_name}': expected [*, {self.channels}, ...], got {list(y.shape)}.")
+
+    def _steps(self, y: Tensor, static: bool) -> Tensor:
+        """The layer's input as [T, B, C, *space]; [1, B, C, *space] if `static`."""
+        self._check_channels(y)
         if not static and y.shape[0] % self.time_steps:
             raise ValueError(
                 f"layer '{self.layer_name}': {len(y)} inputs are not a multiple of T = {self.time_steps} time steps."
@@ -290,7 +304,12 @@ class NormReLU(ActivationLayer):
 
 def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:
     """T copies of x [B, ...] as [T*B, ...], in the memory format of x, which Tensor.repeat does not keep."""
-    return torch.cat([x] * time_steps)
+    return torch.cat([x] * steps_of_pass(time_steps))
+
+
+def steps_of_pass(time_steps: int) -> int:
+    """How many time steps the forward pass that is under way computes: `time_steps`, or 1 in a stream."""
+    return time_steps if current_pass() is None else 1
 
 
 def name_layers(model: nn.Module) -> None:

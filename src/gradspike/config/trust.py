@@ -76,7 +76,8 @@ def require_trusted(raw: Mapping[str, Any], record: Path) -> None:
         raise ConfigError(
             f"{shown(record)}: names code outside gradspike that your account has not trained with on this machine. "
             "Reading the run would execute it:\n" + "\n".join(foreign) + f"\nIf you trust this code, add {TRUST} to "
-            f"evaluate or landscape; for other commands, set the environment variable {VARIABLE}=1."
+            f"evaluate or landscape, or trust=True to gradspike.load; for other commands, set the "
+            f"environment variable {VARIABLE}=1."
         )
 
 

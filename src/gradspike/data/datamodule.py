@@ -76,6 +76,14 @@ class DataModule(lightning.LightningDataModule):
         """The digest of the samples, computed once."""
         return self.samples.digest()
 
+    def input_facts(self) -> dict[str, Any]:
+        """What, besides the configuration, turns a new sample into the network's input: plain values for checkpoints.
+
+        mean, std: see `Samples`. class_names: by label; empty if the data set has none.
+        """
+        samples = self.samples
+        return {"mean": list(samples.mean), "std": list(samples.std), "class_names": list(samples.class_names)}
+
     @override
     def train_dataloader(self) -> EpochLoader:
         self._samples = in_memory(self.samples)

@@ -128,6 +128,14 @@ class Source(ABC, Generic[ConfigT]):
         samples.check(self.config.classes, f"The data set '{self.config.name}'")
         return samples
 
+    def frames(self, recording: Any, span_us: tuple[int, int] | None = None) -> NDArray[Any]:
+        """The stored sample [T, 2, image_size, image_size] of a Recording, made as the prepared ones are.
+
+        span_us: start and end of the sample in microseconds; None: those of a whole recording. Raises UserError if the
+        data set is not made of events, ValueError for events that do not fit.
+        """
+        raise UserError(f"The data set '{self.config.name}' does not turn events into frames: give it frames.")
+
     def prepare_command(self) -> str:
         """The command that prepares this data set, to paste into a shell."""
         words = [f"dataset={self.config.name}", f"data_dir={self.data_dir}", f"time_steps={self.time_steps}"]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from gradspike.models.pooling import MaxPool2d
+from gradspike.spiking_norm import steps_of_pass
 
 VECTOR = 16
 """float32 numbers in the widest vector register of a CPU."""
@@ -23,7 +24,7 @@ def fold_time(inputs: Tensor) -> tuple[Tensor, bool]:
 
 def unfold_time(x: Tensor, time_steps: int) -> Tensor:
     """[T*B, ...] as [T, B, ...] (a view)."""
-    return x.view(time_steps, -1, *x.shape[1:])
+    return x.view(steps_of_pass(time_steps), -1, *x.shape[1:])
 
 
 def scaled(channels: int, width: float) -> int:

@@ -69,3 +69,9 @@ class _EncoderHook:
             )
         with torch.no_grad():
             return ENCODERS[self.encoder](images, self.time_steps, model.training)
+
+
+def encoder_of(model: nn.Module) -> str | None:
+    """The encoder that `encode_inputs` has put before this module; None if there is none."""
+    hooks = model._forward_pre_hooks.values()
+    return next((hook.encoder for hook in hooks if isinstance(hook, _EncoderHook)), None)

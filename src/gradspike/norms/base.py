@@ -114,6 +114,10 @@ class ChannelNorm(nn.Module):
         self._follow(mean, _unbiased(variance * ((count - 1) / count), count * repeats))
         return normalised
 
+    def at_step(self, y: Tensor, t: int) -> Tensor:
+        """Normalise y [B, C, *space], the input of step t alone, as evaluation does."""
+        return self(y, update=False)  # type: ignore[no-any-return]
+
     def record(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Update the running statistics with a batch that was normalised elsewhere: mean and biased variance [C] of
         `count` values, 2 or more, copies included.

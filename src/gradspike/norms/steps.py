@@ -53,18 +53,29 @@ class StepNorm(ChannelNorm):
         With `repeats` = T, y [B, C, *space] is the input of every step, and the result still has all T.
         """
         steps = torch.unflatten(y, 0, (self.time_steps // repeats, -1))
-        gain, bias = self.affine()
         mean, variance = self.running_mean, self.running_var
         if self.training:
-            mean, variance = _Moments.apply(steps, gain.dtype)
+            mean, variance = _Moments.apply(steps, self.weight.dtype)
             if self.synced:
                 mean, variance = ranks.pooled_moments(mean, variance)
             mean, variance = self.pooled(mean, variance)
             if update:
                 self._record_steps(mean, variance, steps[0].numel() // steps.shape[2])
-        inverse = torch.rsqrt(variance + self.eps)
-        current: Tensor = _Affine.apply(steps, mean.view(-1, gain.shape[1]), gain * inverse, bias)
+        current: Tensor = _Affine.apply(steps, *self._lines(mean, variance))
         return current.flatten(0, 1)
+
+    @override
+    def at_step(self, y: Tensor, t: int) -> Tensor:
+        mean, slope, bias = self._lines(self.running_mean, self.running_var)
+        current: Tensor = _Affine.apply(
+            y.unsqueeze(0), mean.expand_as(bias)[t : t + 1], slope[t : t + 1], bias[t : t + 1]
+        )
+        return current.squeeze(0)
+
+    def _lines(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments of `_Affine` besides y: mean [T, C] or [1, C], slope and bias [T, C]."""
+        gain, bias = self.affine()
+        return mean.view(-1, gain.shape[1]), gain * torch.rsqrt(variance + self.eps), bias
 
     @torch.no_grad()
     def _record_steps(self, mean: Tensor, variance: Tensor, values: int) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,7 +86,13 @@ class AtomicFiles(TorchCheckpointIO):
                     newer.replace(older)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+RESUMABLE = ("state_dict", "config", "epoch", "global_step", "metrics_bytes")
+"""What a checkpoint must have for a run to continue from it."""
+USABLE = RESUMABLE[:-1]
+"""What it must have for its weights to be used; a trainer other than gradspike's writes no metrics.jsonl."""
+
+
+def load_checkpoint(path: Path, needed: Sequence[str] = RESUMABLE) -> dict[str, Any]:
     """Read a checkpoint and check all its bytes that matter. Raises UserError if it is missing or damaged."""
     if not path.is_file():
         raise UserError(unknown_path("checkpoint", path))
@@ -105,7 +111,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path}: is damaged and cannot be loaded ({reason}).") from error
-    missing = {"state_dict", "config", "epoch", "global_step", "metrics_bytes"} - set(checkpoint)
+    missing = set(needed) - set(checkpoint)
     if missing:
         raise UserError(f"{path}: is not a checkpoint of gradspike (it lacks {', '.join(sorted(missing))}).")
     expected = checkpoint.pop(DIGEST, None)  # absent in files of versions before this check

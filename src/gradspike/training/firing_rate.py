@@ -17,8 +17,10 @@ class FiringRate(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        # A plain list, so that the layers do not become submodules.
-        self._layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
+        # Plain lists, so that the layers do not become submodules.
+        named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SpikingNorm)]
+        self._names = [name for name, _ in named]
+        self._layers = [layer for _, layer in named]
         self._handles: list[RemovableHandle] = []
         self._rates = [WeightedMean() for _ in self._layers]
         self.rates = nn.ModuleList(self._rates)  # registered, so that they move with the module
@@ -40,7 +42,11 @@ class FiringRate(nn.Module):
         self._remove_hooks()
         if not self._layers:
             return {}
-        return {f"{split}/firing_rate": sum(float(rate.compute()) for rate in self._rates) / len(self._rates)}
+        return {f"{split}/firing_rate": sum(self.by_layer().values()) / len(self._rates)}
+
+    def by_layer(self) -> dict[str, float]:
+        """The rate of each layer since the last `start`, by its name in the model."""
+        return {name: float(rate.compute()) for name, rate in zip(self._names, self._rates, strict=True)}
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

@@ -15,8 +15,8 @@ from gradspike import ranks
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
-from gradspike.errors import UserError
-from gradspike.methods.base import set_progress
+from gradspike.errors import ConfigError, UserError
+from gradspike.methods.base import Method, set_progress
 from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model, require_data_of
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
@@ -69,8 +69,14 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        """Give each rank random numbers of its own, for dropout and Poisson spikes; weights exist already."""
-        if stage == "fit" and self.trainer.global_rank > 0:
+        """Give each rank random numbers of its own, for dropout and Poisson spikes; weights exist already.
+
+        Raises ConfigError if a trainer of the user's own trains otherwise than the configuration says.
+        """
+        if stage != "fit":
+            return
+        self._check_trainer()
+        if self.trainer.global_rank > 0:
             torch.manual_seed(mix_integers(self.config.seed, self.trainer.global_rank))
 
     @override
@@ -124,6 +130,9 @@ class SpikingClassifier(L.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         val = {**self.val_meter.results("val"), **self.firing_rate.stop("val")}
+        if self.trainer.sanity_checking:  # Lightning's trial before the first epoch
+            self.val_samples.results()
+            return
         # Only the validation shows that the last step made the weights infinite.
         self._close_epoch(val, val["val/loss"])
 
@@ -170,11 +179,16 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what resuming and evaluating need: configuration, random state, and metrics of an unfinished epoch."""
+        """Add what resuming, evaluating and predicting need: configuration, random state, metrics of an unfinished
+        epoch, and statistics and class names of the data.
+        """
         checkpoint["config"] = self.config.plain()
         own = {"random_state": random_state(self.device), "train_meter": self.train_meter.state()}
         checkpoint["ranks"] = ranks.collected(own)
-        checkpoint["data"] = self._data_digest()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        known = isinstance(data, DataModule)
+        checkpoint["data"] = data.digest if known else None
+        checkpoint["input"] = data.input_facts() if known else None
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -196,9 +210,29 @@ class SpikingClassifier(L.LightningModule):
         else:
             torch.manual_seed(mix_integers(self.config.seed, rank, checkpoint["global_step"]))
 
-    def _data_digest(self) -> str | None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return data.digest if isinstance(data, DataModule) else None
+    def _check_trainer(self) -> None:
+        options, trainer = self.config.trainer, self.trainer
+        for key, argument, ours, theirs in (
+            ("max_epochs", "max_epochs", options.max_epochs, trainer.max_epochs),
+            ("accumulate", "accumulate_grad_batches", options.accumulate, trainer.accumulate_grad_batches),
+            ("gradient_clip", "gradient_clip_val", options.gradient_clip, trainer.gradient_clip_val),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"The Trainer has {argument}={theirs}, but the configuration has trainer.{key}={ours}. Batches, "
+                    "learning rates and optimiser follow the configuration, so both must be equal."
+                )
+        methods = [module for module in self.model.modules() if isinstance(module, Method)]
+        present = {type(callback).__name__ for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        for needed, file, name in (
+            (any(one.differences is not None for one in methods), "finite_differences", "FiniteDifferences()"),
+            (options.ema is not None, "weight_average", f"WeightAverage({options.ema})"),
+        ):
+            if needed and name.partition("(")[0] not in present:
+                raise ConfigError(
+                    f"The configuration needs the callback gradspike.training.callbacks.{file}.{name}. Add it to the "
+                    "Trainer's callbacks."
+                )
 
     def _evaluate(self, batch: dict[str, Tensor], meter: Meter, samples: FiniteSamples) -> Tensor:
         """Add a batch to the counts. Returns its logits [T, B, K]."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from gradspike.data.events.clips import Clip, ClipFrames, Reader
 from gradspike.data.events.decoded import decoding_lines, describe_decoding, too_small
@@ -24,6 +25,7 @@ from gradspike.data.events.listing import (
     recordings_within,
 )
 from gradspike.data.events.ready_frames import READY
+from gradspike.data.events.recording import Recording
 from gradspike.data.events.recordings import READERS, read_recording
 from gradspike.data.files.download import download
 from gradspike.data.files.files import Files
@@ -228,6 +230,14 @@ class EventSource(FileSource[RecordingsT]):
             f"These recordings are not from {self.what}. For your own recordings, use dataset=event_folder "
             f"dataset.sensor_size={size_option(needed)}."
         )
+
+    @override
+    def frames(self, recording: Recording, span_us: tuple[int, int] | None = None) -> NDArray[Any]:
+        recording.check(*self.sensor, self.config.max_left_out)
+        work = self.work()
+        start = int(recording.t[0])
+        end = int(recording.t[-1]) + 1 if work.window_us is None else start + work.window_us
+        return work.frames(recording, span_us or (start, end))
 
     def work(self) -> ClipFrames:
         """The function that turns clips into frames with the current options."""

@@ -28,7 +28,7 @@ def decode(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # palettes with transparency, and large images
             picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             picture.load()
-            return _upper_bits(picture).convert("RGB")
+            return rgb(picture)
     except UnidentifiedImageError as error:
         raise ValueError("is not a PNG, JPEG or WebP image") from error
     except Image.DecompressionBombError as error:
@@ -36,6 +36,11 @@ def decode(content: bytes) -> Image.Image:
     # PIL's decoders raise different errors for damaged files (OSError, SyntaxError, EOFError, zlib.error).
     except Exception as error:
         raise ValueError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """Any picture of PIL as RGB, as `decode` does it."""
+    return _upper_bits(picture).convert("RGB")
 
 
 def _upper_bits(picture: Image.Image) -> Image.Image:

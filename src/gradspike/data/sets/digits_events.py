@@ -18,6 +18,7 @@ from typing_extensions import override
 from gradspike.data.camera import camera as event_camera
 from gradspike.data.camera.camera import EventCamera
 from gradspike.data.events.frames import to_frames
+from gradspike.data.events.recording import Recording
 from gradspike.data.events.table import FIELDS, Events, concatenate
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import DigitsEventsConfig
@@ -56,6 +57,11 @@ class DigitsEvents(Source[DigitsEventsConfig]):
         opened = prepared(self.data_dir, config.name, key, self._build_frames)
         arrays = opened.arrays
         return Samples(arrays["inputs"], arrays["labels"], arrays["splits"], folder=opened.folder)
+
+    @override
+    def frames(self, recording: Recording, span_us: tuple[int, int] | None = None) -> NDArray[Any]:
+        recording.check(SIZE, SIZE)
+        return to_frames(recording, (SIZE, SIZE), self.time_steps, self.config.bins, span_us or (0, DURATION_US))
 
     def load_events(self) -> Prepared:
         """Open the events (arrays t, x, y, p, offsets, labels, splits). Records them first if needed."""

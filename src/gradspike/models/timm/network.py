@@ -20,7 +20,7 @@ from gradspike.models.timm.sites import NotConvertible, check_kind
 from gradspike.models.timm.trace import DoesNotRun, NotTraceable, check_runs, trace
 from gradspike.models.timm.weights import load_pretrained
 from gradspike.shown import counted, listed
-from gradspike.spiking_norm import LayerContext
+from gradspike.spiking_norm import LayerContext, steps_of_pass
 
 SHOWN = 3  # names in a line
 
@@ -132,7 +132,8 @@ class TimmNetwork(nn.Module):
             return unfold_time(self.network(x, static), self.time_steps)
         logits = self.network(x)
         # For a still image, the twin's logits are the same at every step: computed once and expanded without a copy.
-        return logits.expand(self.time_steps, *logits.shape) if static else unfold_time(logits, self.time_steps)
+        steps = steps_of_pass(self.time_steps)
+        return logits.expand(steps, *logits.shape) if static else unfold_time(logits, steps)
 
 
 def create(config: TimmConfig, dataset: DatasetConfig) -> nn.Module:
