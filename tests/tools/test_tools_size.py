@@ -58,7 +58,7 @@ def swept(base: Run, count: int) -> list[Run]:
 
 def test_a_comparison_grows_with_its_groups(one_run: Run) -> None:
     def compared(count: int) -> None:
-        comparison = compare(group_runs(swept(one_run, count)), "ours_0", ())
+        comparison = compare(group_runs(swept(one_run, count)), ["ours_0"], ())
         assert len(comparison.rows) == count
         assert sum(row.paired is not None for row in comparison.rows) == count // 2
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from gradspike.errors import ConfigError, unknown
+from gradspike.json_text import to_json
 from gradspike.shown import listed
 from gradspike.statistics import Paired, holm, paired
 from gradspike.tools.compare.groups import Group, Grouping, sortable, text_of
@@ -68,10 +68,11 @@ def find_baseline(grouping: Grouping, words: Sequence[str]) -> Baseline | None:
         return Baseline(word, None, {name: one for name, group in by_name.items() if group is not one})
     factor = factor_of(grouping, word)
     of, unpaired = {}, []
+    partners = Partners(grouping.groups, factor)
     for group in grouping.groups:
         if value_of(group, factor.key) == factor.value:
             continue
-        if (partner := partner_of(grouping.groups, group, factor)) is None:
+        if (partner := partners.of(group)) is None:
             unpaired.append(group.name)
         else:
             of[group.name] = partner
@@ -111,22 +112,34 @@ def value_of(group: Group, key: str) -> str | None:
     return text_of(group.settings[key]) if key in group.settings else None
 
 
-def partner_of(groups: Iterable[Group], group: Group, factor: Factor) -> Group | None:
-    """The group with the factor's value that is equal to `group` in all other settings; None if there is not just one.
+class Partners:
+    """The groups with a factor's value, found by all their other settings."""
 
-    Between two methods, options that only one of them has, or that only one of them varies, do not count.
-    """
-    own = _others(group, factor.key)
-    candidates = [one for one in groups if value_of(one, factor.key) == factor.value]
-    if factor.key != METHOD:
-        candidates = [one for one in candidates if one.label == group.label and _others(one, factor.key) == own]
+    def __init__(self, groups: Iterable[Group], factor: Factor) -> None:
+        self._key = factor.key
+        self._found: dict[str, list[Group]] = {}
+        for group in groups:
+            if value_of(group, factor.key) == factor.value:
+                self._found.setdefault(self._place(group), []).append(group)
+
+    def of(self, group: Group) -> Group | None:
+        """The one that is equal to `group` in all other settings; None if there is not just one.
+
+        Between two methods, options that only one of them has, or that only one of them varies, do not count.
+        """
+        candidates = self._found.get(self._place(group), [])
+        if len(candidates) > 1 and self._key == METHOD:
+            own = group.settings
+            candidates = [
+                one for one in candidates if all(own.get(key, value) == value for key, value in one.settings.items())
+            ]
         return candidates[0] if len(candidates) == 1 else None
-    candidates = [one for one in candidates if _without_options(_others(one, METHOD)) == _without_options(own)]
-    if len(candidates) > 1:
-        candidates = [
-            one for one in candidates if all(own.get(key, value) == value for key, value in one.settings.items())
-        ]
-    return candidates[0] if len(candidates) == 1 else None
+
+    def _place(self, group: Group) -> str:
+        if self._key == METHOD:
+            return to_json({key: value for key, value in group.settings.items() if not key.startswith(OF_METHOD)})
+        others = {key: value for key, value in group.settings.items() if key != self._key}
+        return to_json([group.label, others])
 
 
 def interactions(
@@ -147,10 +160,11 @@ def interactions(
         factor = named.get(key) or _reference(grouping.groups, key)
         if key == baseline.factor.key or factor is None:
             continue
+        partners = Partners(grouping.groups, factor)
         for group in grouping.groups:
             if group.name not in baseline.of or value_of(group, key) in (factor.value, None):
                 continue
-            other = partner_of(grouping.groups, group, factor)
+            other = partners.of(group)
             if other is None or other.name not in baseline.of:
                 continue
             here, there = (_difference(one, baseline.of[one.name], accuracies) for one in (group, other))
@@ -175,14 +189,6 @@ def _reference(groups: Sequence[Group], key: str) -> Factor | None:
     if len(values) < 2:
         return None
     return Factor(key, min(values, key=lambda text: sortable(values[text])))
-
-
-def _others(group: Group, key: str) -> dict[str, Any]:
-    return {name: value for name, value in group.settings.items() if name != key}
-
-
-def _without_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if not key.startswith(OF_METHOD)}
 
 
 def _shown(grouping: Grouping, factor: Factor) -> str:
