@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,6 +21,7 @@ from gradspike.tools.compare.run import Excluded
 from helpers.browser import CHROMIUM, Browser
 
 FIGURES = ["differences", "curves", "layers", "widths", "energy", "sweep-time_steps", "classes"]
+MINUS = "\N{MINUS SIGN}"
 SIZE_WITHOUT_DATA = 100_000
 
 
@@ -105,7 +107,11 @@ def test_every_choice_draws_something(browser: Browser) -> None:
     assert browser.complaints() == []
 
 
-def test_pointing_shows_values(browser: Browser) -> None:
+def test_pointing_shows_values_and_the_band_of_one_group(browser: Browser) -> None:
+    axis = "document.querySelector('#curves select[aria-label=\"Horizontal axis\"]')"
+    browser.run(f"{axis}.value = 'epoch'; {axis}.dispatchEvent(new Event('change'))")
+    bands = "document.querySelectorAll('#curves [data-band]:not([visibility=hidden])').length"
+    assert browser.run(bands) == 0
     shown = browser.run(
         """(() => {
           const area = document.querySelector('#curves svg.chart > rect');
@@ -117,6 +123,55 @@ def test_pointing_shows_values(browser: Browser) -> None:
     )
     assert shown.startswith("epoch 1")
     assert "±" in shown
+    assert browser.run(bands) == 1
+
+
+def test_it_begins_with_the_verdict_and_what_is_equal(browser: Browser, report_file: Path) -> None:
+    shown = browser.run("document.getElementById('verdict').textContent")
+    expected = rf"With \d( to \d)? shared seeds? no group differs from fixed_sg; the largest difference is [+{MINUS}]"
+    assert re.match(expected, shown)
+    about = browser.run("document.getElementById('about').textContent")
+    assert about.startswith("digits · spiking_cnn · 2 epochs · 359 test samples · "), "T differs"
+    assert "parameters" in browser.run("document.querySelector('#results .equal').textContent")
+    heads = browser.run("[...document.querySelectorAll('.results th')].map((one) => one.textContent)")
+    assert "parameters" not in heads
+    assert "difference to fixed_sg (points)" in heads
+    out = report_file.with_name("chosen.html")
+    words = ["--columns", "firing,n,test", "--out", str(out)]
+    assert compare([str(report_file.parent / "runs"), *words]) == 0
+    assert '"columns":["firing","n","test"]' in out.read_text()
+
+
+def test_single_seeds_are_thin_lines_and_heat_maps_have_a_scale(browser: Browser) -> None:
+    seeds = browser.run("[...document.querySelectorAll('#curves [data-seed]')].map((one) => one.dataset.seed)")
+    groups = browser.run("data.groups.map((one) => one.seeds.length)")
+    assert len(seeds) == sum(count for count in groups if count > 1)
+    assert re.fullmatch(r"0 %[\d.]+ %[\d.]+ %", browser.run("document.querySelector('#layers .scale').textContent"))
+    assert "% of neurons" in browser.run("document.querySelector('#layers .scaled').textContent")
+
+
+@pytest.mark.parametrize("name", ["differences", "curves", "layers", "energy"])
+def test_figures_download_as_svg_and_pdf(browser: Browser, name: str) -> None:
+    drawn = f"drawing(figures.find((one) => one.id === '{name}').host)"
+    picture = ElementTree.fromstring(browser.run(f"svgText({drawn})"))
+    written = "".join(picture.itertext())
+    assert "mpd_agl" in written
+    assert len(picture.findall(".//{http://www.w3.org/2000/svg}path")) > 5
+    assert "NaN" not in ElementTree.tostring(picture, encoding="unicode")
+    text = browser.run(f"pdfText({drawn})")
+    table = text[int(text.rpartition("startxref")[2].split()[0]) :]
+    places = [int(line.split()[0]) for line in table.splitlines() if line.endswith(" n ")]
+    assert [text[place:].partition(" ")[0] for place in places] == [str(number) for number in range(1, 8)]
+    length, stream = re.search(r"/Length (\d+) >>\nstream\n(.*)\nendstream", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    assert len(stream) == int(length)
+    assert b"mpd_agl".hex() in stream
+    assert "NaN" not in stream
+    assert max(map(ord, text)) < 128, "bytes are letters"
+
+
+def test_a_pdf_has_greek_letters_and_minus_signs(browser: Browser) -> None:
+    runs = browser.run(f"runsOf('{MINUS}1 κ', false).map((one) => one.font + one.codes.join(' '))")
+    assert runs == ["S45", "H49 32", "S107"]
 
 
 def test_every_csv_has_the_numbers(browser: Browser, report_file: Path) -> None:
@@ -161,6 +216,13 @@ def test_a_phone_need_not_scroll_sideways(browser: Browser) -> None:
     browser.run("dispatchEvent(new Event('resize'))")
     assert browser.run("document.documentElement.scrollWidth") <= 390
     assert browser.run("document.querySelector('#curves svg.chart').viewBox.baseVal.width") <= 390
+    place = "[...document.querySelectorAll('.results th')].findIndex((one) => one.textContent.startsWith('difference'))"
+    cell = f"document.querySelector('.results tbody tr:not(.baseline)').children[{place}]"
+    assert browser.run(f"{cell}.textContent").startswith(("+", MINUS, "0"))
+    assert browser.run(f"{cell}.firstChild.textContent.length") > 3
+    assert browser.run(f"{cell}.getBoundingClientRect().right") <= 390, "the difference is seen without scrolling"
+    note = "document.querySelector('#differences text.number')"
+    assert browser.run(f"parseFloat(getComputedStyle({note}).fontSize)") >= 13
     assert browser.complaints() == []
 
 

@@ -83,9 +83,9 @@ COLUMNS = (
     Column("n", "n", lambda row: str(row.final.n), once=True),
     Column("test", "test (%)", lambda row: spread_of(row.final, 100)),
     Column("interval", "95 % interval", lambda row: interval(row.final, 100)),
-    Column("best", "best by val (%)", lambda row: spread_of(row.best, 100)),
     Column("difference", "difference", _difference),
     Column("p", "p (Holm)", _p),
+    Column("best", "best by val (%)", lambda row: spread_of(row.best, 100)),
     Column("firing", "firing (%)", lambda row: spread_of(row.firing_rate, 100), inside=True),
     Column("gradient", "gradient (%)", lambda row: spread_of(row.gradient, 100), inside=True),
     Column("layers", "over layers (%)", lambda row: spread_of(row.gradient_spread, 100), inside=True),
@@ -128,6 +128,9 @@ def split_columns(
     for column in COLUMNS:
         texts = {column.text(row) for row in comparison.rows}
         if texts == {escape.DASH}:
+            continue
+        if column.key == "best" and all(row.best == row.final for row in comparison.rows):
+            equal.append(("best by val:", "the last epoch"))
             continue
         if column.once and len(texts) == 1 and len(comparison.rows) > 1:
             equal.append((column.head, next(iter(texts))))

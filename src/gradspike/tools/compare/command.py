@@ -182,11 +182,21 @@ def _write(
 
     ending = path.suffix.lower()
     if ending == ".html":
-        title = options.title or default_title([*options.paths, *options.sweep])
+        title = options.title or _question(options) or default_title([*options.paths, *options.sweep])
         made = datetime.now().astimezone().isoformat(timespec="minutes")
-        text = render(comparison, page_data(comparison, title, typed_command("compare", *words), made))
+        data = page_data(comparison, title, typed_command("compare", *words), made, columns)
+        text = render(comparison, data, columns)
     elif ending == ".csv":
         text = as_csv(comparison)
     else:
         text = {".md": markdown, ".tex": latex}[ending](comparison, columns)
     write_output(path, text, "--out ")
+
+
+def _question(options: Options) -> str | None:
+    """The question of the only sweep."""
+    if len(options.sweep) != 1 or options.paths:
+        return None
+    from gradspike.tools.compare.sweeps import question
+
+    return question(Path(options.sweep[0]).expanduser())

@@ -10,34 +10,50 @@ import yaml
 
 from gradspike.cost.energy import Energy
 from gradspike.nested import flat
-from gradspike.shown import printable, shell_words
+from gradspike.shown import counted, printable, shell_words
 from gradspike.statistics import ALPHA, INTERVALS, Sample
 from gradspike.tools.compare import series
 from gradspike.tools.compare.aggregate import Aggregate
+from gradspike.tools.compare.columns import equal_line, split_columns
+from gradspike.tools.compare.energy_reason import energy_reason
 from gradspike.tools.compare.groups import Group, text_of
 from gradspike.tools.compare.published import published_rows
 from gradspike.tools.compare.quantities import CURVES, HEATS, PATHS
 from gradspike.tools.compare.report import Comparison, Row
 from gradspike.tools.compare.run import Run, number
-from gradspike.tools.compare.table import Cells, aggregate_note, crossed, over_data_sets, remarks
+from gradspike.tools.compare.table import Cells, aggregate_note, caption, crossed, over_data_sets
+
+ELSEWHERE = ("interval", "p", "layers")
+"""Columns that the page's table leaves out unless they are chosen: they stand below the accuracy, and in figures."""
+MOST_CURVE_VALUES = 400_000
+"""Above this number of values the curves of single seeds are left out, so that a page stays small."""
 
 
-def page_data(comparison: Comparison, title: str, command: str, made: str) -> dict[str, Any]:
-    """All content of the HTML page, as plain data."""
+def page_data(
+    comparison: Comparison, title: str, command: str, made: str, keys: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """All content of the HTML page, as plain data. keys: the chosen columns of the main table."""
     rows = comparison.rows
     groups = [row.group for row in rows]
     index = {group.name: place for place, group in enumerate(groups)}
     every_run = [run for group in groups for run in group.runs]
     common, own = _shared_config(every_run)
+    columns, equal = split_columns(comparison, keys)
     return {
         "title": printable(title),
         "command": command,
         "made": made,
+        "subtitle": subtitle(comparison),
+        "columns": [column.key for column in columns if keys is not None or column.key not in ELSEWHERE],
+        "interval_below": keys is None,
+        "equal": equal_line(equal),
+        "caption": caption(comparison, keys),
         "alpha": ALPHA,
         "baseline": comparison.baseline,
         "intervals": INTERVALS,
         "verdict": comparison.verdict,
-        "notes": remarks(comparison)[bool(comparison.verdict) :],
+        "notes": [*comparison.remarks, *comparison.notes],
+        "energy_reason": energy_reason(comparison),
         "crossed": _table(crossed(comparison)) if comparison.interactions else None,
         "aggregate": _aggregate_data(comparison.aggregate),
         "groups": [_group_data(row) for row in rows],
@@ -54,7 +70,8 @@ def page_data(comparison: Comparison, title: str, command: str, made: str) -> di
             for row in rows
             if row.paired is not None and row.against is not None
         ],
-        "curves": _each(CURVES, groups, series.curve),
+        "curves": _curves(groups),
+        "clock": {str(place): spent for place, group in enumerate(groups) if (spent := series.clock(group))},
         "heat": _each(HEATS, groups, series.heat),
         "paths": _each(PATHS, groups, series.path_of),
         "classes": {str(place): found for place, group in enumerate(groups) if (found := series.classes(group))},
@@ -102,6 +119,15 @@ def _each(
     return {quantity: values for quantity, values in found.items() if values}
 
 
+def _curves(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    found = _each(CURVES, groups, series.curve)
+    every = [one for by_group in found.values() for one in by_group.values()]
+    if sum(len(seed) for one in every for seed in one["seeds"]) > MOST_CURVE_VALUES:
+        for one in every:
+            one["seeds"] = None
+    return found
+
+
 _six = series.rounded
 
 
@@ -138,10 +164,11 @@ def _group_data(row: Row) -> dict[str, Any]:
         "values": [_six(run.final("last")) for run in group.runs],
         "final": _sample_data(row.final),
         "best": _sample_data(row.best),
+        "layers": _sample_data(row.gradient_spread),
         "firing": _sample_data(row.firing_rate),
         "gradient": _sample_data(row.gradient),
         "energy": _sample_data(row.energy),
-        "seconds": _sample_data(row.epoch_seconds),
+        "epoch": _sample_data(row.epoch_seconds),
         "memory": _sample_data(row.memory),
         "memory_of": row.memory_of,
         "parameters": row.parameters,
@@ -223,3 +250,27 @@ def _shared_config(runs: Sequence[Run]) -> tuple[dict[str, Any], dict[str, dict[
 def default_title(places: Sequence[str]) -> str:
     """The default title of a page."""
     return "Comparison of " + ", ".join(printable(place) for place in places)
+
+
+def subtitle(comparison: Comparison) -> str:
+    """What all runs share: `digits · spiking_cnn · T = 4 · 2 epochs · 359 test samples`. Leaves out what differs."""
+    runs = [run for row in comparison.rows for run in row.group.runs]
+    samples = {sum(count for _, _, count in found["last"]) for run in runs[:: max(1, len(runs) // 20)]
+               if (found := run.confusion)}  # fmt: skip
+
+    def common(text: Callable[[Run], Any]) -> Any:
+        values = {str(text(run)): text(run) for run in runs}
+        return next(iter(values.values())) if len(values) == 1 else None
+
+    data_set = common(lambda run: run.config["dataset"].get("name"))
+    model = common(lambda run: run.config["model"].get("name"))
+    steps = common(lambda run: run.config.get("time_steps"))
+    epochs = common(lambda run: run.config["trainer"].get("max_epochs"))
+    parts = [
+        data_set and str(data_set),
+        model and str(model),
+        steps and f"T = {steps}",
+        counted(epochs, "epoch") if isinstance(epochs, int) else None,
+        f"{counted(next(iter(samples)), 'test sample')}" if len(samples) == 1 else None,
+    ]
+    return " · ".join(printable(part) for part in parts if part)

@@ -23,7 +23,7 @@ def rounded(value: float | None) -> float | None:
 
 
 def curve(group: Group, metric: str) -> dict[str, Any] | None:
-    """Mean and standard deviation over seeds for each epoch that all runs have."""
+    """Mean, standard deviation and values of each seed for each epoch that all runs have."""
     by_epoch: dict[int, list[float]] = {}
     for run in group.runs:
         for record in run.epochs:
@@ -37,7 +37,19 @@ def curve(group: Group, metric: str) -> dict[str, Any] | None:
         "x": [epoch + 1 for epoch in whole],
         "mean": [rounded(float(np.mean(values))) for values in whole.values()],
         "sd": [rounded(_sd(values)) for values in whole.values()],
+        "seeds": [[rounded(values[place]) for values in whole.values()] for place in range(len(group.runs))],
     }
+
+
+def clock(group: Group) -> dict[int, float] | None:
+    """Seconds of training until the end of each epoch (from 1), without validation, mean over seeds; None if some are
+    not recorded."""
+    if not all(all_timed(run) for run in group.runs):
+        return None
+    by_run = [_seconds_by_epoch(run) for run in group.runs]
+    shared = sorted(set.intersection(*(set(one) for one in by_run)))
+    spent = np.cumsum([[one[epoch] for one in by_run] for epoch in shared], axis=0)
+    return {epoch + 1: float(f"{value:.5g}") for epoch, value in zip(shared, spent.mean(1), strict=True)} or None
 
 
 def _sd(values: Sequence[float]) -> float:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gradspike.errors import ConfigError, UserError
 from gradspike.json_text import readable
 from gradspike.runs.alive import running_or_killed
+from gradspike.runs.files import fast_yaml
 from gradspike.runs.identity import has_id, id_of
 from gradspike.shown import shown
 from gradspike.tools.compare.gather import Gathered, gather, merged
@@ -52,6 +56,24 @@ def gather_sweep(folder: Path) -> Gathered:
         state = f"{state}: {reason}" if reason else state
         excluded.append(Excluded(f"{shown(folder)}, trial {number}", state))
     return Gathered(ours.runs, tuple(excluded))
+
+
+def question(folder: Path) -> str | None:
+    """The question that a sweep answers: the description in its file, else the first sentence of the comment above it;
+    None if there is neither."""
+    try:
+        text = (folder / "sweep.yaml").read_text(encoding="utf-8")
+        described = fast_yaml(text).get("description")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+        return None
+    if described:
+        return " ".join(str(described).split())
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#") or not line.strip("# "):
+            break
+        lines.append(line.strip("# "))
+    return re.split(r"(?<=[?.]) ", " ".join(lines))[0] or None
 
 
 class _Places:

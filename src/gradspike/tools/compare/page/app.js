@@ -4,10 +4,14 @@ const main = document.getElementById("main");
 const PAPER = 720;
 
 function head() {
-  const runs = data.runs.length;
-  const parts = [`${data.groups.length} groups`, `${runs} runs`, `${data.excluded.length} left out`, `made ${data.made.replace("T", " ")}`];
-  document.getElementById("about").append(parts.join("  ·  "));
-  document.getElementById("notes").append(...data.notes.map((note) => element("li", {}, note)));
+  const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const parts = [data.subtitle, count(data.groups.length, "group"), count(data.runs.length, "run"), data.excluded.length ? `${data.excluded.length} left out` : ""];
+  document.getElementById("about").append(parts.filter(Boolean).join(" · "));
+  const verdict = document.getElementById("verdict");
+  if (data.verdict) verdict.append(minus(data.verdict));
+  else verdict.remove();
+  const notes = document.getElementById("notes");
+  if (data.notes.length) notes.append(element("details", { open: data.notes.some((note) => note.startsWith("Too short")) }, element("summary", {}, count(data.notes.length, "note")), element("ul", {}, ...data.notes.map((note) => element("li", {}, minus(note))))));
 }
 
 function chips() {
@@ -39,28 +43,46 @@ function update() {
   for (const one of figures) one.draw();
 }
 
-const COLUMNS = [
-  { name: "method", text: (g, i) => [key(i), " ", g.name], value: (g) => g.name, always: true },
-  { name: "n", text: (g) => g.final.n, value: (g) => g.final.n, always: true },
-  { name: "test accuracy, last epoch (%)", text: (g) => element("b", {}, spread(g.final, 100)), value: (g) => g.final.mean, always: true },
-  { name: "95 % interval", text: (g) => range(g.final.low, g.final.high, 100, (value) => fixed(value, 1)), value: (g) => g.final.low },
-  { name: "seeds and interval", text: (g, i) => strip(i, g, domain), always: true, class: "screen" },
-  { name: "best by validation (%)", text: (g) => spread(g.best, 100), value: (g) => g.best?.mean },
-  { name: "firing rate (%)", text: (g) => spread(g.firing, 100, 1), value: (g) => g.firing?.mean },
-  { name: "gradient available (%)", text: (g) => spread(g.gradient, 100, 1), value: (g) => g.gradient?.mean },
-  { name: "energy (nJ)", text: (g) => amount(g.energy?.mean), value: (g) => g.energy?.mean },
-  { name: "MACs, dense", text: (g) => grouped(g.macs), value: (g) => g.macs, class: "screen" },
-  { name: "parameters", text: (g) => grouped(g.parameters), value: (g) => g.parameters },
-  { name: "training (s)", text: (g) => amount(g.seconds?.mean), value: (g) => g.seconds?.mean },
-  { name: "peak memory (MiB)", text: (g) => (g.memory ? [grouped(g.memory.mean), element("div", { class: "sub" }, g.memory_of)] : DASH), value: (g) => g.memory?.mean },
-  { name: "published (%)", text: (g) => (g.published ? fixed(g.published[0]) + (g.published[1] === null ? "" : ` ± ${fixed(g.published[1])}`) : DASH), value: (g) => g.published?.[0] },
-];
+const differenceOf = new Map(data.paired.map((pair) => [pair.group, pair]));
+const under = (main, sub) => [main, sub ? element("div", { class: "sub" }, sub) : null];
+const bounds = (sample, show = fixed) => (sample && sample.low !== null ? range(sample.low, sample.high, 100, show) : null);
+const plain = (field, factor, digits) => ({ text: (g) => spread(g[field], factor, digits), value: (g) => g[field]?.mean });
+const mean = (field, shown = amount) => ({ text: (g) => (g[field] ? shown(g[field].mean) : DASH), value: (g) => g[field]?.mean });
+
+// By the keys of --columns.
+const COLUMNS = {
+  n: { name: "n", text: (g) => g.final.n, value: (g) => g.final.n },
+  test: { name: "test accuracy (%)", text: (g) => under(element("b", {}, spread(g.final, 100)), data.interval_below ? bounds(g.final) : null), value: (g) => g.final.mean },
+  interval: { name: "95 % interval", text: (g) => bounds(g.final) ?? DASH, value: (g) => g.final.low },
+  best: { name: "best by validation (%)", ...plain("best", 100) },
+  difference: {
+    name: `difference to ${data.baseline} (points)`,
+    text: (g, i) => (differenceOf.has(i) ? under(signed(100 * differenceOf.get(i).sample.mean), bounds(differenceOf.get(i).sample, signed)) : DASH),
+    value: (g, i) => differenceOf.get(i)?.sample.mean,
+  },
+  p: { name: "p (Holm)", text: (g, i) => (differenceOf.has(i) ? `${short(differenceOf.get(i).p)} (${short(differenceOf.get(i).corrected)})` : DASH), value: (g, i) => differenceOf.get(i)?.p },
+  firing: { name: "firing rate (%)", ...plain("firing", 100, 1) },
+  gradient: { name: "gradient available (%)", ...plain("gradient", 100, 1) },
+  layers: { name: "over layers (%)", ...plain("layers", 100, 1) },
+  energy: { name: "energy (nJ)", ...mean("energy") },
+  parameters: { name: "parameters", text: (g) => grouped(g.parameters), value: (g) => g.parameters },
+  epoch: { name: "s per epoch", ...mean("epoch") },
+  memory: { name: "peak memory (MiB)", text: (g) => (g.memory ? under(grouped(g.memory.mean), g.memory_of) : DASH), value: (g) => g.memory?.mean },
+  published: { name: "published (%)", text: (g) => (g.published ? fixed(g.published[0]) + (g.published[1] === null ? "" : ` ± ${fixed(g.published[1])}`) : DASH), value: (g) => g.published?.[0] },
+};
+
+// The name, the chosen columns, and a picture of the seeds beside the accuracy.
+function shownColumns() {
+  const first = { name: "method", text: (g, i) => [key(i), " ", g.name], value: (g) => g.name };
+  const seeds = { name: "seeds and interval", text: (g, i) => strip(i, g, domain), class: "screen wide-only" };
+  return [first, ...data.columns.flatMap((name) => (name === "test" ? [COLUMNS.test, seeds] : [COLUMNS[name]]))];
+}
 const domain = extent(data.groups.flatMap((group) => [...group.values, group.final.low, group.final.high]), 0.04);
 
 function results() {
-  const columns = COLUMNS.filter((column) => column.always || data.groups.some((group) => column.value(group) !== null && column.value(group) !== undefined));
+  const columns = shownColumns();
   const body = element("tbody", {}, ...data.groups.map((group, index) => {
-    const base = data.baseline === group.name || data.baseline === group.label;
+    const base = data.paired.some((pair) => pair.against === index);
     return element("tr", { "data-row": index, class: base ? "baseline" : null }, ...columns.map((column) => element("td", { class: column.class }, column.text(group, index))));
   }));
   const header = columns.map((column) => {
@@ -74,14 +96,14 @@ function results() {
     header.forEach((one) => one.removeAttribute("aria-sort"));
     cell.setAttribute("aria-sort", up ? "ascending" : "descending");
     const rows = [...body.children].sort((one, other) => {
-      const [a, b] = [one, other].map((row) => column.value(data.groups[row.dataset.row]) ?? -Infinity);
+      const [a, b] = [one, other].map((row) => column.value(data.groups[row.dataset.row], Number(row.dataset.row)) ?? -Infinity);
       return (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1);
     });
     body.append(...rows);
   }
   const csvRows = () => [
-    ["group", "n", "seeds", "accuracies", ...["final", "best", "firing", "gradient", "energy", "seconds", "memory"].flatMap((name) => [name + "_mean", name + "_sd", name + "_low", name + "_high"]), "macs", "parameters", "published"],
-    ...data.groups.map((g) => [g.name, g.final.n, g.seeds.join(" "), g.values.join(" "), ...["final", "best", "firing", "gradient", "energy", "seconds", "memory"].flatMap((name) => ["mean", "sd", "low", "high"].map((part) => g[name]?.[part])), g.macs, g.parameters, g.published?.[0]]),
+    ["group", "n", "seeds", "accuracies", ...["final", "best", "firing", "gradient", "energy", "epoch", "memory"].flatMap((name) => [name + "_mean", name + "_sd", name + "_low", name + "_high"]), "macs", "parameters", "published"],
+    ...data.groups.map((g) => [g.name, g.final.n, g.seeds.join(" "), g.values.join(" "), ...["final", "best", "firing", "gradient", "energy", "epoch", "memory"].flatMap((name) => ["mean", "sd", "low", "high"].map((part) => g[name]?.[part])), g.macs, g.parameters, g.published?.[0]]),
   ];
   const markdown = element("button", { type: "button", "data-copy": "markdown" }, "Copy Markdown");
   markdown.addEventListener("click", () => copy(markdown, data.markdown));
@@ -89,8 +111,9 @@ function results() {
   latex.addEventListener("click", () => copy(latex, data.latex));
   main.append(element("section", { id: "results" },
     element("div", { class: "bar" }, element("h2", {}, "Results"), markdown, latex, element("button", { type: "button", "data-csv": "results", onclick: () => download("results.csv", csvText(csvRows())) }, "CSV")),
-    element("p", { class: "note" }, "Test accuracy after the last epoch, mean ± standard deviation over n seeds, with the 95 % interval of the mean (" + data.intervals + "). No epoch and no run is selected by test results. “Best by validation” is the test accuracy of the epoch with the best validation accuracy."),
-    element("div", { class: "scroll" }, element("table", { class: "wide results" }, element("thead", {}, element("tr", {}, ...header)), body))));
+    data.equal ? element("p", { class: "equal" }, data.equal) : null,
+    element("div", { class: "scroll" }, element("table", { class: "wide results" }, element("thead", {}, element("tr", {}, ...header)), body)),
+    element("p", { class: "note below" }, data.caption)));
   figures.push({ id: "results", rows: csvRows, draw: () => {} });
 }
 
@@ -138,7 +161,7 @@ function excluded() {
 function contents() {
   const sections = [...document.querySelectorAll("main > section")];
   document.getElementById("contents").append(...sections.map((one) => element("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)));
-  document.getElementById("footer").append("Made with ", element("code", {}, data.command), ". This file contains all of its data and needs no network.");
+  document.getElementById("footer").append(`Made ${data.made.replace("T", " ")} with `, element("code", {}, data.command), ". This file contains all of its data and needs no network.");
 }
 
 function theme() {
@@ -163,6 +186,8 @@ theme();
 chips();
 results();
 differences();
+crossed();
+overDataSets();
 curves();
 heats();
 paths();
@@ -184,5 +209,8 @@ addEventListener("resize", () => {
 });
 addEventListener("scroll", hideTip, { passive: true });
 // On paper a figure is as wide as a column of text, and so are its letters.
-addEventListener("beforeprint", () => figures.forEach((one) => one.draw(PAPER)));
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("#notes details").forEach((one) => (one.open = true));
+  figures.forEach((one) => one.draw(PAPER));
+});
 addEventListener("afterprint", update);

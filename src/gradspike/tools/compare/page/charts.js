@@ -29,64 +29,71 @@ function axes(made, x, y, box, { xTitle, yTitle, xTicks, whole }) {
 
 const plotBox = (width, height) => ({ left: 52, right: width - 14, top: 24, bottom: height - 42 });
 
-// series: [{index, name, x: [...], mean: [...], sd: [...] | null, marks: bool}]
-function lineChart(host, width, series, { xTitle, yTitle, label, xTicks, log, whole, show = short }) {
+// series: [{index, name, x: [...], mean: [...], sd: [...] | null, seeds: [[...]] | null, marks: bool}]
+// Single seeds are thin, the mean lies on top; the band of one standard deviation is that of the series pointed at.
+function lineChart(host, width, series, { xTitle, yTitle, label, xTicks, log, logY, whole, show = short }) {
   const height = Math.round(Math.min(400, Math.max(260, width * 0.42)));
   const made = canvas(host, width, height, label);
   const box = plotBox(width, height);
-  const points = series.flatMap((one) => one.mean.map((mean, place) => ({ mean, sd: one.sd?.[place] ?? 0 }))).filter((one) => one.mean !== null);
+  const spread = series.flatMap((one) => one.seeds?.flat() ?? one.mean.flatMap((mean, place) => [mean - (one.sd?.[place] ?? 0), mean + (one.sd?.[place] ?? 0)]));
+  const values = [...spread, ...series.flatMap((one) => one.mean)].filter((value) => value !== null && (!logY || value > 0));
   const xs = series.flatMap((one) => one.x);
-  const y = linear(extent(points.flatMap((one) => [one.mean - one.sd, one.mean + one.sd])), [box.bottom, box.top]);
+  const y = logY && values.length ? logarithmic([Math.min(...values) * 0.9, Math.max(...values) * 1.1], [box.bottom, box.top]) : linear(extent(values), [box.bottom, box.top]);
+  const up = (value) => y(logY ? Math.max(value, Math.min(...values)) : value);
   const margin = series.some((one) => one.marks) ? 0.06 : 0.01;
-  const [low, high] = extent(xs, margin);
-  const x = log ? logarithmic([Math.min(...xs) * 0.85, Math.max(...xs) * 1.18], [box.left, box.right]) : linear([low, high], [box.left, box.right]);
+  const x = log ? logarithmic([Math.min(...xs) * 0.85, Math.max(...xs) * 1.18], [box.left, box.right]) : linear(extent(xs, margin), [box.left, box.right]);
   axes(made, x, y, box, { xTitle, yTitle, xTicks, whole });
-  const bands = svg("g");
-  const lines = svg("g");
+  const line = (xValues, yValues, attributes) =>
+    svg("polyline", { points: xValues.map((value, place) => [value, yValues[place]]).filter(([, value]) => value !== null).map(([value, other]) => `${x(value)},${up(other)}`).join(" "), fill: "none", "stroke-linejoin": "round", ...attributes });
+  const [bands, thin, lines] = [svg("g"), svg("g"), svg("g")];
   for (const one of series) {
     const { colour, dash, mark: kind } = styles[one.index];
     const there = one.x.map((value, place) => ({ x: x(value), mean: one.mean[place], sd: one.sd?.[place] ?? 0 })).filter((point) => point.mean !== null);
     if (!there.length) continue;
     if (one.sd && !one.marks) {
-      const upper = there.map((point) => `${point.x},${y(point.mean + point.sd)}`);
-      const lower = there.map((point) => `${point.x},${y(point.mean - point.sd)}`).reverse();
-      bands.append(svg("polygon", { points: [...upper, ...lower].join(" "), fill: colour, "fill-opacity": series.length > 6 ? 0.05 : 0.13 }));
+      const edge = (side) => there.map((point) => `${point.x},${up(point.mean + side * point.sd)}`);
+      bands.append(svg("polygon", { "data-band": one.index, visibility: "hidden", points: [...edge(1), ...edge(-1).reverse()].join(" "), fill: colour, "fill-opacity": 0.18 }));
     }
-    const line = { points: there.map((point) => `${point.x},${y(point.mean)}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash, "stroke-linejoin": "round" };
-    lines.append(svg("polyline", { ...line, "data-group": one.index }));
+    if (one.seeds?.length > 1) for (const seed of one.seeds) thin.append(line(one.x, seed, { "data-seed": one.index, stroke: colour, "stroke-width": 0.8, "stroke-opacity": 0.45 }));
+    lines.append(line(one.x, one.mean, { "data-group": one.index, stroke: colour, "stroke-width": 2.2, "stroke-dasharray": dash }));
     const every = one.marks ? 1 : Math.ceil(there.length / 8);
     there.forEach((point, place) => {
-      if (one.marks && point.sd) lines.append(svg("line", { x1: point.x, x2: point.x, y1: y(point.mean - point.sd), y2: y(point.mean + point.sd), stroke: colour, "stroke-width": 1.5 }));
-      if (place % every === 0 || place === there.length - 1) lines.append(mark(kind, point.x, y(point.mean), one.marks ? 4.5 : 3, { fill: colour }));
+      if (one.marks && point.sd) lines.append(svg("line", { x1: point.x, x2: point.x, y1: up(point.mean - point.sd), y2: up(point.mean + point.sd), stroke: colour, "stroke-width": 1.5 }));
+      if (place % every === 0 || place === there.length - 1) lines.append(mark(kind, point.x, up(point.mean), one.marks ? 4.5 : 3, { fill: colour }));
     });
   }
   const guide = svg("line", { class: "hover", y1: box.top, y2: box.bottom, visibility: "hidden" });
   const area = svg("rect", { x: box.left, y: box.top, width: Math.max(1, box.right - box.left), height: box.bottom - box.top, fill: "transparent" });
-  const places = [...new Set(xs)].sort((a, b) => a - b);
+  const band = (index) => bands.childNodes.forEach((one) => one.setAttribute("visibility", Number(one.dataset.band) === index ? "visible" : "hidden"));
+  const nearestPlace = (xValues, at) => xValues.reduce((best, value, place) => (Math.abs(x(value) - at) < Math.abs(x(xValues[best]) - at) ? place : best), 0);
   area.addEventListener("pointermove", (event) => {
     const frame = made.getBoundingClientRect();
-    const at = ((event.clientX - frame.left) / frame.width) * width;
-    const nearest = places.reduce((best, one) => (Math.abs(x(one) - at) < Math.abs(x(best) - at) ? one : best), places[0]);
-    if (nearest === undefined) return;
+    const [at, height] = [((event.clientX - frame.left) / frame.width) * width, ((event.clientY - frame.top) / frame.width) * width];
+    if (!xs.length) return;
+    const here = series.map((one) => ({ one, place: nearestPlace(one.x, at) })).filter(({ one, place }) => one.mean[place] !== null && one.mean[place] !== undefined);
+    const nearest = here.reduce((best, now) => (Math.abs(x(now.one.x[now.place]) - at) < Math.abs(x(best) - at) ? now.one.x[now.place] : best), xs[0]);
     guide.setAttribute("x1", x(nearest));
     guide.setAttribute("x2", x(nearest));
     guide.setAttribute("visibility", "visible");
-    const rows = series
-      .map((one) => [one, one.x.indexOf(nearest)])
-      .filter(([one, place]) => place >= 0 && one.mean[place] !== null)
-      .sort(([one, place], [other, there]) => other.mean[there] - one.mean[place])
-      .map(([one, place]) => [one.index, one.name, show(one.mean[place]) + (one.sd ? ` ± ${show(one.sd[place])}` : "")]);
+    const shared = here.filter(({ one, place }) => one.x[place] === nearest || !whole);
+    const pointedAt = here.reduce((best, now) => (best === null || Math.abs(up(now.one.mean[now.place]) - height) < Math.abs(up(best.one.mean[best.place]) - height) ? now : best), null);
+    band(pointedAt?.one.index);
+    const rows = shared
+      .sort((a, b) => b.one.mean[b.place] - a.one.mean[a.place])
+      .map(({ one, place }) => [one.index, one.name, show(one.mean[place]) + (one.sd ? ` ± ${show(one.sd[place])}` : "")]);
     const text = xTicks?.find(([value]) => value === nearest)?.[1] ?? short(nearest);
     showTip(event, `${xTitle} ${text}`, rows);
   });
   area.addEventListener("pointerleave", () => {
     guide.setAttribute("visibility", "hidden");
+    band(null);
     hideTip();
   });
-  made.append(bands, lines, guide, area);
+  made.append(bands, thin, lines, guide, area);
 }
 
 // points: [{index, name, x, y, low, high, tip: [[...]]}]
+// The front: points that no other one beats in both, less of x and more of y.
 function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
   const height = Math.round(Math.min(420, Math.max(280, width * 0.45)));
   const made = canvas(host, width, height, label);
@@ -95,6 +102,8 @@ function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
   const x = log ? logarithmic([Math.min(...xs) * 0.8, Math.max(...xs) * 1.25], [box.left, box.right]) : linear(extent(xs, 0.12), [box.left, box.right]);
   const y = linear(extent(points.flatMap((one) => [one.low, one.high, one.y]), 0.08), [box.bottom, box.top]);
   axes(made, x, y, box, { xTitle, yTitle });
+  const front = points.filter((one) => !points.some((other) => other.x <= one.x && other.y >= one.y && (other.x < one.x || other.y > one.y))).sort((a, b) => a.x - b.x);
+  if (front.length > 1) made.append(svg("polyline", { class: "front", points: front.map((one) => `${x(one.x)},${y(one.y)}`).join(" "), fill: "none" }));
   const taken = points.map((one) => ({ left: x(one.x) - 8, right: x(one.x) + 8, top: y(one.y) - 8, bottom: y(one.y) + 8 }));
   for (const one of points) {
     const { colour, mark: kind } = styles[one.index];
@@ -138,13 +147,22 @@ function forestChart(host, width, rows, { xTitle, label }) {
     const { colour, mark: kind } = styles[row.index];
     const y = box.top + (place + (narrow ? 0.68 : 0.5)) * step;
     const line = svg("g", { "data-group": row.index });
-    if (narrow) line.append(svg("text", { class: "strong", x: box.left, y: y - 17 }, row.name), svg("text", { x: box.right, y: y - 17, "text-anchor": "end" }, row.note));
-    else line.append(mark(kind, 8, y, 4, { fill: colour }), svg("text", { class: "strong", x: 20, y: y + 4 }, row.name), svg("text", { x: box.right + 14, y: y + 4 }, row.note));
+    if (narrow) line.append(svg("text", { class: "strong", x: box.left, y: y - 17 }, row.name), svg("text", { class: "number", x: box.right, y: y - 17, "text-anchor": "end" }, row.note));
+    else line.append(mark(kind, 8, y, 4, { fill: colour }), svg("text", { class: "strong", x: 20, y: y + 4 }, row.name), svg("text", { class: "number", x: box.right + 14, y: y + 4 }, row.note));
     if (row.low !== null) line.append(svg("line", { x1: x(row.low), x2: x(row.high), y1: y, y2: y, stroke: colour, "stroke-width": 5, "stroke-opacity": 0.45 }));
     for (const value of row.values) line.append(svg("circle", { cx: x(value), cy: y + 8, r: 2, fill: "var(--soft)" }));
     line.append(mark(kind, x(row.mean), y, 5, { fill: colour }), svg("rect", { x: 0, y: y - step / 2, width, height: step, fill: "transparent" }));
     made.append(pointed(line, row.name, () => row.tip));
   });
+}
+
+// The colours of a heat map from 0 (or `from`) to `most`, with both ends as text.
+function scaleBar(most, text, from = 0) {
+  const made = svg("svg", { class: "chart scale", width: 260, height: 30, viewBox: "0 0 260 30", role: "img", "aria-label": `colours from ${text(from)} to ${text(most)}` });
+  for (let k = 0; k < 40; k++) made.append(svg("rect", { x: 1 + k * 6.45, y: 1, width: 6.6, height: 11, style: `fill:color-mix(in oklab, var(--heat-high) ${(100 * k) / 39}%, var(--heat-low))` }));
+  made.append(svg("rect", { x: 0.5, y: 0.5, width: 259, height: 12, fill: "none", stroke: "var(--line)" }));
+  made.append(svg("text", { x: 0, y: 26 }, text(from)), svg("text", { x: 130, y: 26, "text-anchor": "middle" }, text((from + most) / 2)), svg("text", { x: 260, y: 26, "text-anchor": "end" }, text(most)));
+  return made;
 }
 
 // values: [row][column], 0 to `most`; names of rows and columns; text(value) in each cell if there is room

@@ -8,7 +8,7 @@ function figure(id, title, { note, controls = [], draw, rows }) {
   const section = element(
     "section",
     { id, class: "figure" },
-    element("div", { class: "bar" }, element("h2", {}, title), ...controls, csv),
+    element("div", { class: "bar" }, element("h2", {}, title), ...controls, csv, ...exportButtons(id, host)),
     note ? element("p", { class: "note" }, note) : null,
     host,
   );
@@ -38,9 +38,7 @@ const isShare = (metric) => /accuracy|firing_rate/.test(metric);
 function differences() {
   if (!data.paired.length) return;
   figure("differences", `Differences to ${data.baseline}`, {
-    note:
-      "Paired by seed: final test accuracy minus the baseline's, in percentage points. Mark: mean; bar: 95 % interval (" + data.intervals + "); dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction. " +
-      (data.verdict ?? ""),
+    note: `Paired by seed: final test accuracy minus that of ${data.baseline}, in percentage points, at equal settings. Mark: mean; bar: 95 % interval (${data.intervals}); dots: single seeds. p: two-sided sign-flip permutation test, in brackets with Holm's correction.`,
     draw(host, width) {
       const rows = data.paired
         .filter((pair) => !hidden.has(pair.group))
@@ -69,27 +67,62 @@ function differences() {
   });
 }
 
+function crossed() {
+  if (!data.crossed) return;
+  tableSection("crossed", "Difference of differences", `Does the difference to ${data.baseline} depend on something else? The difference of each group, minus the same difference where one other key has its reference; paired by seed, in percentage points, with 95 % intervals (${data.intervals}).`, data.crossed);
+}
+
+function tableSection(id, title, note, { head, rows }) {
+  const csv = () => [head, ...rows];
+  main.append(element("section", { id }, element("div", { class: "bar" }, element("h2", {}, title), element("button", { type: "button", "data-csv": id, onclick: () => download(`${id}.csv`, csvText(csv())) }, "CSV")),
+    element("p", { class: "note" }, note),
+    element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, ...head.map((text) => element("th", {}, text)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell) => element("td", {}, minus(cell))))))))));
+  figures.push({ id, rows: csv, draw: () => {} });
+}
+
+function overDataSets() {
+  const found = data.aggregate;
+  if (!found) return;
+  tableSection("data-sets", "Over the data sets", found.note, found);
+  figure("profiles", "Performance profiles", {
+    note: "The share of runs, over seeds and data sets, whose test accuracy is above the value on the horizontal axis. A curve above another one everywhere is better everywhere.",
+    draw(host, width) {
+      const series = found.profiles.map((mean, place) => ({ index: place % data.groups.length, name: found.rows[place][0], x: found.x, mean, sd: null }));
+      lineChart(host, width, series, { xTitle: "test accuracy above (%)", yTitle: "share of runs (%)", label: "Performance profiles" });
+      host.append(element("div", { class: "legend" }, ...series.map((one) => element("span", {}, key(one.index), one.name))));
+    },
+    rows: () => [["setting", "accuracy", "share"], ...found.profiles.flatMap((mean, place) => mean.map((value, k) => [found.rows[place][0], found.x[k], value]))],
+  });
+}
+
 function curves() {
   const metrics = Object.keys(data.curves);
   if (!metrics.length) return;
-  const chosen = chooser("Quantity", metrics.map((metric) => [metric, NAMES[metric]]), () => redraw("curves"));
+  const again = () => redraw("curves");
+  const chosen = chooser("Quantity", metrics.map((metric) => [metric, NAMES[metric]]), again);
   chosen.value = metrics.includes("val/accuracy") ? "val/accuracy" : metrics.includes("train/accuracy") ? "train/accuracy" : metrics[0];
+  const across = chooser("Horizontal axis", [["epoch", "over epochs"], ...(Object.keys(data.clock).length ? [["time", "over time"]] : [])], again);
+  const upwards = chooser("Vertical axis", [["linear", "linear"], ["log", "logarithmic"]], again);
+  const single = Object.values(data.curves).every((found) => Object.values(found).every((one) => one.seeds));
   figure("curves", "Training", {
-    note: "Mean over seeds; the band is one standard deviation on either side.",
-    controls: [chosen],
+    note: `${single ? "Thin: single seeds; thick: their mean." : "Mean over seeds; there are too many runs to draw each."} Point at a line to see one standard deviation on either side. Time is that of training, without validation, mean over seeds.`,
+    controls: [chosen, across, upwards],
     draw(host, width) {
       const metric = chosen.value;
       const found = data.curves[metric];
-      const indices = shownOf(found);
+      const timed = across.value === "time";
+      const indices = shownOf(found).filter((index) => !timed || data.clock[index]);
       if (!indices.length) return empty(host);
       const factor = isShare(metric) ? 100 : 1;
-      const series = indices.map((index) => ({ index, name: data.groups[index].name, x: found[index].x, mean: found[index].mean.map((v) => factor * v), sd: found[index].sd.map((v) => factor * v) }));
-      lineChart(host, width, series, { xTitle: "epoch", yTitle: NAMES[metric], label: NAMES[metric], whole: true });
+      const scaled = (values) => values.map((value) => factor * value);
+      const series = indices.map((index) => ({ index, name: data.groups[index].name, x: timed ? found[index].x.map((epoch) => data.clock[index][epoch]) : found[index].x, mean: scaled(found[index].mean), sd: scaled(found[index].sd), seeds: found[index].seeds?.map(scaled) ?? null }));
+      lineChart(host, width, series, { xTitle: timed ? "seconds of training" : "epoch", yTitle: NAMES[metric], label: NAMES[metric], whole: !timed, logY: upwards.value === "log" });
       legend(host, indices);
     },
     rows: () => [
-      ["group", "quantity", "epoch", "mean", "sd"],
-      ...metrics.flatMap((metric) => Object.entries(data.curves[metric]).flatMap(([index, one]) => one.x.map((x, place) => [data.groups[index].name, metric, x, one.mean[place], one.sd[place]]))),
+      ["group", "quantity", "epoch", "seconds", "mean", "sd"],
+      ...metrics.flatMap((metric) => Object.entries(data.curves[metric]).flatMap(([index, one]) => one.x.map((x, place) => [data.groups[index].name, metric, x, data.clock[index]?.[x], one.mean[place], one.sd[place]]))),
     ],
   });
 }
@@ -107,7 +140,7 @@ function heats() {
       if (!indices.length) return empty(host);
       const most = Math.max(...Object.values(found).flatMap((one) => one.values.flat()).filter((value) => value !== null));
       const grid = element("div", { class: "several" });
-      host.replaceChildren(grid);
+      host.replaceChildren(element("div", { class: "scaled" }, element("span", {}, `${NAMES[chosen.value]}, % of neurons`), scaleBar(most, (value) => `${percent(value, 0)} %`)), grid);
       for (const index of indices) {
         const place = element("div");
         grid.append(element("div", { class: "small" }, element("h3", {}, key(index), data.groups[index].name), place));
@@ -153,32 +186,40 @@ function paths() {
 }
 
 function energy() {
-  const indices = Object.keys(data.energy).map(Number);
+  const indices = data.groups.map((_, index) => index).filter((index) => data.energy[index] || data.groups[index].firing);
   if (!indices.length) return;
-  figure("energy", "Accuracy against energy", {
-    note: "Estimated energy of one inference: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are integers (spikes, spike counts) needs ACs only for its spikes; a layer with other inputs (images, averaged spikes) needs all its MACs, as does the ReLU twin. The twin computes a still image once, not T times. Memory access, neurons and norms are not counted. Vertical lines: 95 % interval (" + data.intervals + ").",
+  const options = [["energy", "energy"], ["firing", "firing rate"]].filter(([name]) => data.groups.some((group) => group[name]));
+  const chosen = chooser("Cost", options, () => redraw("energy"));
+  if (data.energy_reason && options.length > 1) chosen.value = "firing";
+  figure("energy", "Accuracy against cost", {
+    note: `${data.energy_reason ? `${data.energy_reason} ` : ""}Grey line: the front, groups that no other one beats in both. Vertical lines: 95 % interval (${data.intervals}). Energy of one inference is estimated: 4.6 pJ for a multiply-accumulate (MAC), 0.9 pJ for an accumulate (AC); 32-bit, 45 nm (Horowitz, ISSCC 2014). A layer whose inputs are integers (spikes, spike counts) needs ACs only for its spikes; a layer with other inputs (images, averaged spikes) needs all its MACs, as does the ReLU twin. The twin computes a still image once, not T times. Memory access, neurons and norms are not counted.`,
+    controls: options.length > 1 ? [chosen] : [],
     draw(host, width) {
-      const shown = indices.filter((index) => !hidden.has(index));
+      const isEnergy = chosen.value === "energy";
+      const cost = (index) => (isEnergy ? data.groups[index].energy?.mean : 100 * data.groups[index].firing?.mean);
+      const all = indices.filter((index) => Number.isFinite(cost(index)));
+      const shown = all.filter((index) => !hidden.has(index));
       if (!shown.length) return empty(host);
-      const all = indices.map((index) => data.groups[index].energy.mean);
       const points = shown.map((index) => {
         const group = data.groups[index];
-        const { ac, mac, skipping } = data.energy[index];
+        const more = data.energy[index];
         return {
-          index, name: group.name, x: group.energy.mean, y: 100 * group.final.mean, low: group.final.low === null ? null : 100 * group.final.low, high: group.final.high === null ? null : 100 * group.final.high,
+          index, name: group.name, x: cost(index), y: 100 * group.final.mean, low: group.final.low === null ? null : 100 * group.final.low, high: group.final.high === null ? null : 100 * group.final.high,
           tip: [
-            [null, "test accuracy", `${spread(group.final, 100)} %`], [null, "energy", `${short(group.energy.mean)} nJ`],
-            [null, "AC", short(ac)], [null, "MAC", short(mac)], [null, "if zeros were skipped in MACs", `${short(skipping)} nJ`],
+            [null, "test accuracy", `${spread(group.final, 100)} %`], [null, "firing rate", group.firing ? `${spread(group.firing, 100)} %` : DASH],
+            ...(more ? [[null, "energy", `${amount(group.energy.mean)} nJ`], [null, "AC", short(more.ac)], [null, "MAC", short(more.mac)], [null, "if zeros were skipped in MACs", `${short(more.skipping)} nJ`]] : []),
           ],
         };
       });
-      scatterChart(host, width, points, { xTitle: "energy of one inference (nJ)", yTitle: "test accuracy (%)", label: "Accuracy against energy", log: Math.max(...all) / Math.min(...all) > 3 && Math.min(...all) > 0 });
+      const costs = all.map(cost);
+      scatterChart(host, width, points, { xTitle: isEnergy ? "energy of one inference (nJ)" : "firing rate, test split (%)", yTitle: "test accuracy (%)", label: "Accuracy against cost", log: Math.max(...costs) / Math.min(...costs) > 3 && Math.min(...costs) > 0 });
       legend(host, shown);
-      host.append(element("details", {}, element("summary", {}, "Layer by layer"), ...shown.map((index) => layerTable(index))));
+      const layered = shown.filter((index) => data.energy[index]);
+      if (layered.length) host.append(element("details", {}, element("summary", {}, "Energy layer by layer"), ...layered.map((index) => layerTable(index))));
     },
     rows: () => [
       ["group", "layer", "macs", "operations", "kind", "picojoules", "nonzero_inputs"],
-      ...indices.flatMap((index) => data.energy[index].layers.map((one) => [data.groups[index].name, one.name, one.macs, one.operations, one.accumulates ? "AC" : "MAC", one.picojoules, one.activity])),
+      ...Object.keys(data.energy).flatMap((index) => data.energy[index].layers.map((one) => [data.groups[index].name, one.name, one.macs, one.operations, one.accumulates ? "AC" : "MAC", one.picojoules, one.activity])),
     ],
   });
 }
@@ -245,7 +286,10 @@ function classes() {
       host.replaceChildren(upper, lower);
       const names = data.classes[shown[0]].accuracy.map((_, place) => String(place));
       const lowest = Math.min(...shown.flatMap((index) => data.classes[index].accuracy));
-      heatChart(upper, width, shown.map((index) => data.classes[index].accuracy.map((value) => value - lowest)), {
+      upper.append(element("div", { class: "scaled" }, element("span", {}, "accuracy of a class, %"), scaleBar(1, (value) => `${percent(value, 0)} %`, lowest)));
+      const grid = element("div");
+      upper.append(grid);
+      heatChart(grid, width, shown.map((index) => data.classes[index].accuracy.map((value) => value - lowest)), {
         rowNames: shown.map((index) => data.groups[index].name), columnNames: names, most: 1 - lowest || 1, cellHeight: 26, xTitle: "class",
         text: (value, whole) => (whole ? `${percent(value + lowest)} %` : percent(value + lowest, 0)), tipTitle: (i, k) => `${data.groups[shown[i]].name}, class ${k}`, label: "Accuracy by class",
       });

@@ -23,6 +23,8 @@ function dress(made, attributes, children) {
 }
 
 const DASH = "–";
+// A minus sign before a number, in a text made elsewhere.
+const minus = (text) => text.replace(/(?<![\w])-(?=\d)/g, "−");
 const fixed = (value, digits = 2) => (value === null || value === undefined ? DASH : value.toFixed(digits).replace("-", "−"));
 const percent = (value, digits = 2) => (value === null || value === undefined ? DASH : fixed(100 * value, digits));
 const signed = (value, digits = 2) => (value > 0 ? "+" : "") + fixed(value, digits);
@@ -165,8 +167,8 @@ function csvText(rows) {
   return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
 
-function download(name, text) {
-  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
+function download(name, text, type = "text/csv") {
+  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
