@@ -55,6 +55,10 @@ claims: $(READY)  ## write docs/claims.md from claims/ and the stored runs
 gpu-check: $(READY)  ## everything that needs a GPU in one command: checks, times, CIFAR-10 (8 minutes on an H100)
 	@$(PY) benchmarks/gpu_check.py
 
+site: $(READY)  ## build the documentation as a site in build/site
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
+
 bench: $(READY)  ## time per training step, compared with the ReLU twin
 	@$(PY) benchmarks/step.py
 
@@ -78,4 +82,4 @@ clean:  ## remove caches and build products; keep runs/, data/ and .venv
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu test-null-gpu gpu-check bench bench-data bench-ddp size storm ranks clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu compatibility gpu-check site bench bench-data bench-ddp size storm ranks clean

@@ -94,7 +94,8 @@ def advance(
     Args:
         y: input of this step, [1, ...].
         previous: the previous step; None at the first step.
-        affine, spec: as in `forward`.
+        affine: as in `forward`.
+        spec: as in `forward`.
         values: of the neuron at this step.
 
     Returns u of this step in the recursion's dtype, its mean, its sum of squared deviations over all elements, and the
