@@ -33,7 +33,8 @@ REFERENCE = {
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    pages = {"index.md": links_from_docs((ROOT / "README.md").read_text(encoding="utf-8"), f"{config.repo_url}/blob/main")}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {"index.md": links_from_docs(readme, f"{config.repo_url}/blob/main")}
     pages |= {f"reference/{name}.md": reference(*page) for name, page in REFERENCE.items()}
     for place, content in pages.items():
         files.append(File.generated(config, place, content=content))
