@@ -19,6 +19,7 @@ from gradspike.errors import ConfigError, UserError
 from gradspike.methods.base import Method, set_progress
 from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model, require_data_of
+from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.losses import build_loss
@@ -75,7 +76,8 @@ class SpikingClassifier(L.LightningModule):
         """
         if stage != "fit":
             return
-        self._check_trainer()
+        if not isinstance(self.trainer.strategy.checkpoint_io, AtomicFiles):  # those of gradspike have it
+            self._check_trainer()
         if self.trainer.global_rank > 0:
             torch.manual_seed(mix_integers(self.config.seed, self.trainer.global_rank))
 
