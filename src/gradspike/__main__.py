@@ -26,6 +26,7 @@ COMMANDS = {
         "compute the loss surface around a run's weights",
         "gradspike.tools.landscape.command:landscape",
     ),
+    "curves": ("draw the curves of one run as an image", "gradspike.tools.curves.command:curves"),
     "slurm-script": (
         "print a batch script for Slurm that trains one run",
         "gradspike.tools.slurm_script.command:slurm_script",
@@ -36,7 +37,7 @@ COMMANDS = {
     "dashboard": ("save a W&B workspace that compares methods", "gradspike.tools.dashboard.command:dashboard"),
 }
 
-WITHOUT_TRAINING = ("compare", "claims", "dashboard")
+WITHOUT_TRAINING = ("curves", "compare", "claims", "dashboard")
 """Commands that import neither torch nor Lightning, and start nothing that does."""
 
 USAGE = """\
