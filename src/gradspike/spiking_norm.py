@@ -7,7 +7,7 @@ the time steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -79,13 +79,15 @@ class LayerContext:
 class LayerTrace:
     """The inside of one layer's pass: u and spikes [T, B, C, ...], thresholds and widths [T], [T, C] or [T, C, ...].
 
-    u is the potential that meets the threshold, so after the norm of the potential, if there is one.
+    u is the potential that meets the threshold, so after the norm of the potential, if there is one. `own` are scalars
+    that the method names (`Method.quantities`), and `current_mean` if it has a loss on the current.
     """
 
     u: Tensor
     spikes: Tensor
     thresholds: Tensor
     widths: Tensor
+    own: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -218,13 +220,18 @@ class SpikingNorm(ActivationLayer):
     def inspect(self, y: Tensor, static: bool = False) -> LayerTrace:
         """Trace what `forward(y, static)` would do in the layer's current mode. Changes no buffer."""
         facts = self.facts(y, gradients=True, updates=False)
-        output = self._fire(self._steps(y, static), facts, self.norm, keep_membrane=True)
+        steps, norm, own = self._steps(y, static), self.norm, self.method.quantities()
+        if self.method.has_current_loss:
+            if norm is not None:
+                steps, norm = normalised(steps, norm, facts), None
+            own["current_mean"] = self._mean(steps)
+        output = self._fire(steps, facts, norm, keep_membrane=True)
         assert output.membrane is not None
         spikes = output.spikes
         if self.method.scales_spikes:
             spikes = (spikes != 0).to(spikes.dtype)
         widths = output.widths if self.surrogate.width is None else self.surrogate.width(output.widths)
-        return LayerTrace(output.membrane, spikes, output.thresholds, widths)
+        return LayerTrace(output.membrane, spikes, output.thresholds, widths, own)
 
     def facts(self, y: Tensor, *, gradients: bool, updates: bool = True) -> LayerFacts:
         """What the method may know about a pass. Only the dtype of y matters."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from gradspike.config.compose import load_config
 from gradspike.engine import eager
 from gradspike.engine.base import Engine, EngineOptions
+from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, build_method, set_progress
 from gradspike.methods.mpd_sgr import share_inside
 from gradspike.neurons.base import build_neuron
@@ -67,6 +68,7 @@ def test_share_of_noise_follows_the_training(x: Tensor) -> None:
         set_progress(torch.nn.Sequential(method), progress)
         assert float(method.analog_share) == pytest.approx(share)
     set_progress(method, 0.0)
+    torch.manual_seed(0)
     spikes, _ = traced(method, x)
     analog = ((spikes > 0) & (spikes < 1)).double().mean()
     assert analog.item() == pytest.approx(0.4, abs=0.05)
@@ -221,6 +223,27 @@ def test_losses_of_im_loss(on: str) -> None:
     loss.backward()
     assert y.grad is not None
     assert on == "current" or y.grad.abs().sum() > 0  # a batch norm fixes the mean of its output
+
+
+def test_the_probe_shows_what_methods_name() -> None:
+    y = make_input()
+    for config, expected in (
+        (method_config("asgl", p=0.25), {"analog_share": 0.25}),
+        (method_config("asgl", p=0.0), {}),
+        (method_config("dspike", temperature=2.0, choose_every=1), {"temperature": 2.0}),
+        (method_config("im_loss", loss_on="potential"), {"temperature": 3.0}),
+    ):
+        trace = make_layer(config).inspect(y)
+        assert {name: value.item() for name, value in trace.own.items()} == pytest.approx(expected)
+        assert trace.own.items() <= layer_statistics(trace).items()
+    layer = make_layer(method_config("im_loss"))
+    assert layer.norm is not None
+    with torch.no_grad():
+        layer.norm.bias.fill_(0.3)
+    assert layer.inspect(y).own["current_mean"].item() == pytest.approx(0.3, abs=1e-6)
+    layer.method.quantities = lambda: {"theta": torch.tensor(1.0)}
+    with pytest.raises(ConfigError, match="the name 'theta', which the probe uses itself"):
+        layer_statistics(layer.inspect(y))
 
 
 def test_temperature_of_im_loss_grows() -> None:

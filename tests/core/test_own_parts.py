@@ -166,6 +166,90 @@ def test_a_class_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.
             build_neuron(neuron_config(f"{name}{neuron}"), 4, 2, 1.0)
 
 
+OWN_METHOD = """\
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gradspike.methods.base import LayerFacts, Method, Plan
+from gradspike.methods.options import MethodConfig
+
+
+class PerStepConfig(MethodConfig):
+    start: float = Field(default=1.0, gt=0)
+
+
+class PerStep(Method):
+    Config: ClassVar[type[PerStepConfig]] = PerStepConfig
+
+    def __init__(self, config: PerStepConfig, time_steps: int, channels: int) -> None:
+        super().__init__(config, time_steps, channels)
+        self.raw = nn.Parameter(torch.full((time_steps,), config.start).log())
+
+    def quantities(self) -> dict[str, Tensor]:
+        return {"last_width": self.raw[-1].exp()}
+
+    def plan(self, facts: LayerFacts) -> Plan:
+        return Plan(facts.full(facts.v_threshold), self.raw.exp().to(facts.dtype))
+"""
+
+OWN_NORM = """\
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gradspike.norms.base import ChannelNorm
+from gradspike.norms.options import NormConfig
+
+
+class Centred(ChannelNorm):
+    Config: ClassVar[type[NormConfig]] = NormConfig
+
+    def __init__(self, config: NormConfig, channels: int, v_threshold: float, branches: int = 1) -> None:
+        super().__init__(config, channels, scale=v_threshold)
+        self.centre = nn.Parameter(torch.zeros(()))
+
+    def forward(self, y: Tensor, repeats: int = 1, update: bool = True) -> Tensor:
+        return super().forward(y, repeats=repeats, update=update) + self.centre
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "chosen", "learned"),
+    [
+        (OWN_METHOD, ["method=lsg", "method.name=short_part:PerStep", "+method.start=0.5"], "method.raw"),
+        (OWN_NORM, ["~norm", "+norm.name=short_part:Centred"], "norm.centre"),
+    ],
+    ids=["method", "norm"],
+)
+def test_a_method_and_a_norm_in_a_few_lines(
+    source: str, chosen: list[str], learned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of fewer than 30 lines, with equal gradients on both kinds of engine; the probe shows what it names."""
+    assert len(source.splitlines()) < 30
+    (tmp_path / "short_part.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = build_model(load_config([*chosen, "dataset=digits", "model.width=4", "engine=eager"]))
+    layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
+    images, gradients = torch.rand(3, 1, 8, 8), []
+    for run in (ENGINES["eager"], ENGINES["formulas"]):
+        model.zero_grad()
+        for layer in layers:
+            layer._run = run
+        model(images).square().sum().backward()
+        gradients.append([layer.get_parameter(learned).grad for layer in layers])
+    for eager, formulas in zip(*gradients, strict=True):
+        assert eager.abs().sum() > 0
+        torch.testing.assert_close(formulas, eager)
+    if learned == "method.raw":
+        trace = layers[0].inspect(torch.rand(8, layers[0].channels, 8, 8))
+        assert trace.own["last_width"].item() == pytest.approx(0.5)
+    sys.modules.pop("short_part", None)
+
+
 def test_the_neuron_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`docs/add_a_neuron.md`, followed literally: it trains, with equal gradients on both kinds of engine."""
     page = (Path(__file__).parents[2] / "docs" / "add_a_neuron.md").read_text(encoding="utf-8")

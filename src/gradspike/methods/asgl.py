@@ -82,6 +82,11 @@ class Asgl(Method):
         passed = (self.milestones < self.progress - 1e-6).sum()
         return self.config.p * torch.pow(self.config.gamma, passed.to(self.milestones.dtype))
 
+    @override
+    def quantities(self) -> dict[str, Tensor]:
+        share = self.analog_share
+        return {} if share is None else {"analog_share": share}
+
     @property
     @override
     def adam_lr(self) -> float | None:

@@ -190,6 +190,10 @@ class Method(nn.Module):
         """Learning-rate factors of the method's parameters, by name; 1 for those not listed."""
         return {}
 
+    def quantities(self) -> dict[str, Tensor]:
+        """Scalars beside threshold and width that the probe shows, by name."""
+        return {}
+
     @property
     def differences(self) -> Differences | None:
         """If the method has a value, the same in all layers, that finite differences of the loss choose: how."""
@@ -274,6 +278,8 @@ def check_method(method: Method, facts: LayerFacts) -> None:
         if method.has_membrane_loss:
             loss = method.membrane_loss(facts, mean=facts.full(0.0), variance=facts.full(1.0))
             method._check("a loss", loss, allowed=((),))
+        for name, value in method.quantities().items():
+            method._check(f"the quantity '{name}'", value, allowed=((),))
         if method.differences is not None:
             method.take(method.candidates()[0])
         if method.has_current_loss:

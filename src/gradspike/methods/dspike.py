@@ -55,6 +55,10 @@ class Dspike(Method):
     def plan(self, facts: LayerFacts) -> Plan:
         return Plan(facts.full(facts.v_threshold), widths=self.temperature.to(facts.dtype).repeat(facts.time_steps))
 
+    @override
+    def quantities(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature}
+
     @property
     @override
     def differences(self) -> Differences | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -46,13 +47,21 @@ class ImLoss(Method):
     def shape(self) -> Surrogate:
         return UNIT_DSPIKE
 
+    @property
+    def temperature(self) -> Tensor:
+        """c, a scalar."""
+        start, end = self.config.temperature, self.config.temperature_end
+        growth = (10**self.progress - 1) / 9
+        return torch.full_like(growth, start) if end is None else start + (end - start) * growth
+
+    @override
+    def quantities(self) -> dict[str, Tensor]:
+        return {"temperature": self.temperature}
+
     @override
     def plan(self, facts: LayerFacts) -> Plan:
-        temperatures = facts.full(self.config.temperature)
-        if self.config.temperature_end is not None:
-            growth = (10**self.progress - 1).to(facts.dtype) / 9
-            temperatures = temperatures + (self.config.temperature_end - self.config.temperature) * growth
-        return Plan(thresholds=facts.full(facts.v_threshold), widths=temperatures)
+        widths = self.temperature.to(facts.dtype).repeat(facts.time_steps)
+        return Plan(thresholds=facts.full(facts.v_threshold), widths=widths)
 
     @property
     @override

@@ -15,11 +15,13 @@ at each validation. All loggers get it, at the number of optimiser steps done so
     gradient_available   fraction of neurons with |u - theta| < kappa / 2
     u_mean, u_std        membrane potential: mean and unbiased standard deviation
     theta, kappa         threshold and surrogate width; the mean over channels if each has its own
-    theta_std, kappa_std standard deviation over channels, only if each channel has its own
+    theta_std, kappa_std standard deviation over channels (or neurons), only if each has its own
     grad_spikes          norm of dL/ds, the gradient that enters the layer from above; only in training
     grad_input           norm of dL/dy, the gradient with respect to the layer's input y; only in training
     silent               fraction of neurons that fire in no measured sample and time step; no t<k>
     always_firing        fraction of neurons that fire in every measured sample and time step; no t<k>
+    ...                  what the method names (`Method.quantities`): analog_share (asgl), temperature (dspike and
+                         im_loss), current_mean (with a loss on the current, over all elements and steps); no t<k>
 
 `probe/<layer>/distance` is a histogram of (u - theta) / kappa (see `quantities.distance_histogram`): a list of
 fractions in metrics.jsonl, a histogram in W&B, nothing in other loggers. A neuron is one position of one channel.
@@ -175,6 +177,7 @@ class Probe(L.Callback):
             trace.spikes[:, : self.config.samples],
             trace.thresholds,
             trace.widths,
+            trace.own,
         )
         measured = self._measured[layer.layer_name] = self._statistics(part)
         for name, tensor, steps in (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradspike.engine.base import membrane_statistics, over_channels
+from gradspike.errors import ConfigError
 from gradspike.runs.probe_records import HISTOGRAM_RANGE
 from gradspike.spiking_norm import LayerTrace
 
@@ -19,8 +20,9 @@ Quantities = Mapping[str, float | list[float]]
 def layer_statistics(trace: LayerTrace) -> dict[str, Tensor]:
     """Statistics of u [T, B, C, *space], spikes, theta and kappa, with the names of `training.probe.probe`.
 
-    [T] each, except for the scalars `silent` and `always_firing`. Potentials, thresholds and widths have the unit of
-    the membrane potential. `u_std` is unbiased; the standard deviation over channels is not.
+    [T] each, except for the scalars `silent`, `always_firing` and those that the method names. Potentials, thresholds
+    and widths have the unit of the membrane potential. `u_std` is unbiased; the deviation over channels is not.
+    Raises ConfigError if a name of the method is one of the probe's.
     """
     per_step = [_step(*step) for step in zip(trace.u, trace.spikes, trace.thresholds, trace.widths, strict=True)]
     statistics = {name: torch.stack([step[name] for step in per_step]) for name in per_step[0]}
@@ -29,7 +31,9 @@ def layer_statistics(trace: LayerTrace) -> dict[str, Tensor]:
     chances = trace.spikes.shape[0] * trace.spikes.shape[1]
     statistics["silent"] = (counts == 0).float().mean()
     statistics["always_firing"] = (counts == chances).float().mean()
-    return statistics
+    if taken := statistics.keys() & trace.own.keys():
+        raise ConfigError(f"the method's `quantities` have the name '{min(taken)}', which the probe uses itself.")
+    return statistics | dict(trace.own)
 
 
 def _step(u: Tensor, spikes: Tensor, theta: Tensor, kappa: Tensor) -> dict[str, Tensor]:
