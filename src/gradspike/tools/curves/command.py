@@ -9,11 +9,13 @@ from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted, shown
 
 USAGE = """\
-Draw the curves of one run as an image: loss, accuracy, learning rate, firing rate, gradient-available share, thresholds
-and surrogate widths of each layer, and seconds per epoch. The run may still be training.
+Draw the curves of one run as an image. The run may still be training.
 
   gradspike curves run=runs/<run>
   gradspike curves run=runs/<run> log=true out=curves.png
+
+Loss, accuracy, learning rate and seconds per epoch; firing rate, gradient-available share, threshold and surrogate
+width of each layer.
 
 Arguments:
   run    the run's folder
