@@ -360,18 +360,3 @@ def test_a_training_step_on_a_gpu_waits_for_nothing(method: str, tiny_config: Co
             optimizer.zero_grad()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-def test_many_steps_run_on_the_reference_engine_with_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    """300 steps, as of N-MNIST at 1 ms, would compile for many minutes."""
-    layer = make_layer(method_config("fixed_sg"), time_steps=300, channels=2)
-    twin = copy.deepcopy(layer)
-    twin._run = compiled.run
-    y = torch.randn(600, 2, 3, generator=torch.Generator().manual_seed(0))
-    with caplog.at_level("WARNING"):
-        assert torch.equal(twin(y), layer(y))
-        twin(y)
-    assert [record.getMessage() for record in caplog.records if "T = 300" in record.getMessage()] == [
-        "T = 300: kernels unroll all time steps, and with more than 20 they would compile for minutes. Layers run on "
-        "the reference engine, as with engine=eager."
-    ]

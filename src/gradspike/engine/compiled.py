@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradspike.engine import formulas
 from gradspike.engine.fused import FusedEngine
-from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
 from gradspike.neurons.base import State
 from gradspike.private_names import found
@@ -59,6 +59,13 @@ class CompiledKernels:
         """See `formulas.forward`."""
         return self._call(formulas.forward, spec, (inputs, input_axes(spec)), (shifts, "TC"))  # type: ignore[no-any-return]
 
+    def forward_part(
+        self, inputs: Inputs, shifts: Tensor | None, part: Part, spec: Spec
+    ) -> tuple[State, Tensor | None, Tensor | None]:
+        """See `formulas.forward_part`."""
+        arguments = (inputs, input_axes(spec)), (shifts, "TC"), (part, axes(spec)[1:])
+        return self._call(formulas.forward_part, spec, *arguments)  # type: ignore[no-any-return]
+
     def advance(
         self, y: Tensor, previous: Step | None, affine: Affine, values: tuple[Tensor, ...], spec: Spec
     ) -> tuple[Tensor, Tensor, Tensor, State]:
@@ -76,6 +83,18 @@ class CompiledKernels:
         return self._call(  # type: ignore[no-any-return]
             formulas.backward, spec, (inputs, input_axes(spec)), (arriving, arriving_axes), wanted=wanted
         )
+
+    def backward_part(
+        self, inputs: Inputs, arriving: Arriving, part: Part, spec: Spec, wanted: Wanted
+    ) -> tuple[Gradients, State]:
+        """See `formulas.backward_part`."""
+        arguments = (inputs, input_axes(spec)), (arriving, (axes(spec), "T", "T", "T")), (part, axes(spec)[1:])
+        return self._call(formulas.backward_part, spec, *arguments, wanted=wanted)  # type: ignore[no-any-return]
+
+    def add_through_statistics(self, grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor, spec: Spec) -> None:
+        """See `formulas.add_through_statistics`."""
+        arguments = (grad_y, axes(spec)), (y, axes(spec)), (slope, "C"), (offset, "C")
+        self._call(formulas.add_through_statistics, spec, *arguments)
 
     def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, Axes], **constants: Hashable) -> Any:
         """Apply a formula to tensors, or records of tensors, each with its axes. `constants` are compiled in."""
@@ -116,11 +135,7 @@ class CompiledKernels:
 
 
 KERNELS = CompiledKernels()
-MOST_STEPS = 20
-"""Compilation grows faster than T: on one core of a shared Xeon, forward and backward pass of plif took 30 s at T = 4,
-54 s at T = 16 and 135 s at T = 32."""
-
-run = FusedEngine(KERNELS, MOST_STEPS)
+run = FusedEngine(KERNELS)
 
 
 @functools.cache
@@ -196,7 +211,7 @@ def axes(spec: Spec) -> str:
 
 def input_axes(spec: Spec) -> Axes:
     """Names of the axes of `Inputs`."""
-    return axes(spec), "C", "TC", "TC", value_axes(spec), ""
+    return axes(spec), "C", "TC", "TC", value_axes(spec), "", ()
 
 
 def step_axes(spec: Spec) -> Axes:

@@ -23,7 +23,7 @@ from gradspike.engine.norm_formulas import (
     step_count,
     sum_of,
 )
-from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.engine.steps import Driven, Rules
 from gradspike.neurons.base import State
 
@@ -32,7 +32,7 @@ Parts = tuple[Tensor, ...]
 
 def first_potentials(inputs: Inputs, spec: Spec, rules: Rules) -> Tensor:
     """See `formulas.first_potentials`. Without noise, because any nearby value shifts a sum well."""
-    y, affine, thresholds, widths, values, _ = inputs
+    y, affine, thresholds, widths, values, *_ = inputs
     currents = [first_current_at(y, t, affine, thresholds.dtype, spec) for t in range(spec.time_steps)]
     driven = Driven(values, thresholds.unbind(0), widths.unbind(0))
     return torch.stack(steps.walk(currents, driven, rules, _as_it_is, gradient=False).potentials)
@@ -40,7 +40,7 @@ def first_potentials(inputs: Inputs, spec: Spec, rules: Rules) -> Tensor:
 
 def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> Fired:
     """See `formulas.forward`."""
-    y, affine, thresholds, _, _, _ = inputs
+    y, affine, thresholds, *_ = inputs
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, thresholds.dtype, spec)
@@ -48,13 +48,21 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> 
     walked = steps.walk(
         _currents(y, affine, spec, thresholds), _driven(inputs, spec), rules, spec.spread, gradient=False
     )
-    u_mean = u_variance = None
-    if shifts is not None:
-        moments = [moments_of(u, shifts[t], spec) for t, u in enumerate(walked.potentials)]
-        u_mean = torch.stack([mean for mean, _ in moments])
-        u_variance = torch.stack([squares for _, squares in moments]) / step_count(y, spec)
     end = steps.end_of_fired(walked.emitted, walked.state) if spec.follows_end else None
-    return Fired(torch.stack([s.to(y.dtype) for s in walked.emitted]), mean, variance, u_mean, u_variance, end)
+    spikes = torch.stack([s.to(y.dtype) for s in walked.emitted])
+    return Fired(spikes, mean, variance, *_moments(walked.potentials, shifts, y, spec), end)
+
+
+def forward_part(
+    inputs: Inputs, shifts: Tensor | None, part: Part, spec: Spec, rules: Rules
+) -> tuple[State, Tensor | None, Tensor | None]:
+    """See `formulas.forward_part`."""
+    y, affine, thresholds, *_ = inputs
+    currents = _currents(y, affine, spec, thresholds)
+    walked = steps.walk(currents, _driven(inputs, spec), rules, spec.spread, gradient=False, state=part.state)
+    for target, s in zip(part.into, walked.emitted, strict=True):
+        target.copy_(s)
+    return walked.state, *_moments(walked.potentials, shifts, y, spec)
 
 
 def advance(
@@ -89,39 +97,76 @@ def finish(last: Step, spec: Spec, rules: Rules) -> None:
 
 def backward(inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted) -> Gradients:
     """See `formulas.backward`."""
-    y, affine, thresholds, widths, values, _ = inputs
+    found, steps_of_y, _ = _backward(inputs, arriving, spec, rules, wanted)
+    return found._replace(y=torch.stack([step.to(inputs.y.dtype) for step in steps_of_y]))
+
+
+def backward_part(
+    inputs: Inputs, arriving: Arriving, part: Part, spec: Spec, rules: Rules, wanted: Wanted
+) -> tuple[Gradients, State]:
+    """See `formulas.backward_part`."""
+    found, steps_of_y, of_state = _backward(inputs, arriving, spec, rules, wanted, part)
+    for target, step in zip(part.into, steps_of_y, strict=True):
+        target.copy_(step)
+    return found, of_state
+
+
+def _backward(
+    inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted, part: Part | None = None
+) -> tuple[Gradients, list[Tensor], State]:
+    """All gradients but that of y, the gradients of its steps, and that of the state before them."""
+    y, affine, thresholds, widths, values, *_ = inputs
     dtype = thresholds.dtype
     driven = _driven(inputs, spec)
     moments = arriving.u_mean is not None or arriving.u_variance is not None
 
     # Steps are separate tensors: the gradient of an index into one tensor is a tensor of zeros for each step.
-    def run(currents: Parts, thresholds: Parts, widths: Parts, learned: Parts) -> tuple[Parts, Parts]:
+    def run(
+        currents: Parts, thresholds: Parts, widths: Parts, learned: Parts, state: State
+    ) -> tuple[Parts, Parts, State]:
         remaining = iter(learned)
         used = [next(remaining) if wants else value for value, wants in zip(values, wanted.values, strict=True)]
         moving = driven._replace(values=used, thresholds=thresholds, widths=widths)
-        walked = steps.walk(currents, moving, rules, spec.spread, gradient=True)
-        return tuple(walked.emitted), tuple(walked.potentials) if moments else ()
+        before = None if part is None else state
+        walked = steps.walk(currents, moving, rules, spec.spread, gradient=True, state=before)
+        potentials = tuple(walked.potentials) if moments else ()
+        return tuple(walked.emitted), potentials, () if part is None else walked.state
 
     learned = tuple(value for value, wants in zip(values, wanted.values, strict=True) if wants)
     currents = tuple(_currents(y, affine, spec, thresholds))
+    before, after = ((), ()) if part is None else (part.state, part.after)
     vjp: Any = torch.func.vjp
-    (_, potentials), pull = vjp(run, currents, thresholds.unbind(0), widths.unbind(0), learned)
+    (_, potentials, _), pull = vjp(run, currents, thresholds.unbind(0), widths.unbind(0), learned, before)
     of_spikes = tuple(arriving.spikes[t].to(dtype) for t in range(spec.time_steps))
     of_potentials = tuple(_of_moments(u, t, arriving, step_count(y, spec)) for t, u in enumerate(potentials))
-    grad_current, grad_thresholds, grad_widths, grad_learned = pull((of_spikes, of_potentials))
+    pulled = pull((of_spikes, of_potentials, after))
+    grad_current, grad_thresholds, grad_widths, grad_learned, of_state = pulled
 
     grad_steps = list(grad_current)
     if y.shape[0] == 1:
         grad_steps = [sum_of(grad_steps)]
-    grad_y, grad_gain, grad_bias = norm_backward(grad_steps, y, affine, spec, wanted.affine)
+    steps_of_y, grad_gain, grad_bias = norm_backward(grad_steps, y, affine, spec, wanted.affine)
     left = iter(grad_learned)
-    return Gradients(
-        grad_y,
+    found = Gradients(
+        None,
         grad_gain,
         grad_bias,
         torch.stack(grad_thresholds) if wanted.thresholds else None,
         torch.stack(grad_widths) if wanted.widths else None,
         tuple(next(left) if wants else None for wants in wanted.values),
+    )
+    return found, steps_of_y, of_state
+
+
+def _moments(
+    potentials: list[Tensor], shifts: Tensor | None, y: Tensor, spec: Spec
+) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and variance of u at each step, [T]; None without `shifts`."""
+    if shifts is None:
+        return None, None
+    found = [moments_of(u, shifts[t], spec) for t, u in enumerate(potentials)]
+    return torch.stack([mean for mean, _ in found]), torch.stack([squares for _, squares in found]) / step_count(
+        y, spec
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradspike.engine import derived
 from gradspike.engine.norm_formulas import (
+    add_through_statistics,
     batch_statistics,
     current_at,
     first_current_at,
@@ -26,11 +27,22 @@ from gradspike.engine.norm_formulas import (
     sum_like,
     sum_of,
 )
-from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
+from gradspike.engine.steps import Rules
 from gradspike.neurons.base import State
 from gradspike.neurons.recursion import charge, fire, membrane_adjoint, spike_adjoint
 
-__all__ = ["advance", "backward", "batch_statistics", "finish", "first_potentials", "forward"]
+__all__ = [
+    "add_through_statistics",
+    "advance",
+    "backward",
+    "backward_part",
+    "batch_statistics",
+    "finish",
+    "first_potentials",
+    "forward",
+    "forward_part",
+]
 
 
 def first_potentials(inputs: Inputs, spec: Spec) -> Tensor:
@@ -40,7 +52,7 @@ def first_potentials(inputs: Inputs, spec: Spec) -> Tensor:
     """
     if spec.rules is not None:
         return derived.first_potentials(inputs, spec, spec.rules)
-    y, affine, thresholds, widths, (decay,), _ = inputs
+    y, affine, thresholds, widths, (decay,), *_ = inputs
     potentials: list[Tensor] = []
     u = s = torch.zeros_like(spec.first(y[0]), dtype=decay.dtype)
     for t in range(spec.time_steps):
@@ -60,7 +72,7 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
     """
     if spec.rules is not None:
         return derived.forward(inputs, shifts, spec, spec.rules)
-    y, affine, thresholds, widths, (decay,), _ = inputs
+    y, affine, thresholds, widths, (decay,), *_ = inputs
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, decay.dtype, spec)
@@ -84,6 +96,16 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
         torch.stack([mean for mean, _ in moments]) if moments else None,
         torch.stack([squares for _, squares in moments]) / count if moments else None,
     )
+
+
+def forward_part(
+    inputs: Inputs, shifts: Tensor | None, part: Part, spec: Spec
+) -> tuple[State, Tensor | None, Tensor | None]:
+    """One chunk of steps, of a spec with rules; statistics of the norm are given.
+
+    Returns the state after it, and mean and variance of u [T] if there are `shifts`.
+    """
+    return derived.forward_part(inputs, shifts, part, spec, _rules(spec))
 
 
 def advance(
@@ -132,7 +154,7 @@ def backward(inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> 
     """
     if spec.rules is not None:
         return derived.backward(inputs, arriving, spec, spec.rules, wanted)
-    y, affine, thresholds, widths, (decay,), _ = inputs
+    y, affine, thresholds, widths, (decay,), *_ = inputs
     (wants_decay,) = wanted.values
     dtype = decay.dtype
     potentials: list[Tensor] = []
@@ -171,18 +193,33 @@ def backward(inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> 
     if y.shape[0] == 1:
         grad_current = [sum_of(grad_current)]
 
-    grad_y, grad_gain, grad_bias = norm_backward(grad_current, y, affine, spec, wanted.affine)
+    grad_steps, grad_gain, grad_bias = norm_backward(grad_current, y, affine, spec, wanted.affine)
     grad_value = None
     if wants_decay:
         grad_value = spec.channel_sums(sum_of(grad_decay)).sum() if grad_decay else torch.zeros_like(decay)
     return Gradients(
-        grad_y,
+        torch.stack([grad.to(y.dtype) for grad in grad_steps]),
         grad_gain,
         grad_bias,
         torch.stack(grad_thresholds[::-1]) if wanted.thresholds else None,
         torch.stack(grad_widths[::-1]) if wanted.widths else None,
         (grad_value,),
     )
+
+
+def backward_part(
+    inputs: Inputs, arriving: Arriving, part: Part, spec: Spec, wanted: Wanted
+) -> tuple[Gradients, State]:
+    """Gradients through one chunk of steps, of a spec with rules, and that of the state before it.
+
+    The norm's statistics are constants; `add_through_statistics` completes the gradient of y.
+    """
+    return derived.backward_part(inputs, arriving, part, spec, _rules(spec), wanted)
+
+
+def _rules(spec: Spec) -> Rules:
+    assert spec.rules is not None
+    return spec.rules
 
 
 def _fire(u: Tensor, threshold: Tensor, width: Tensor, spec: Spec) -> Tensor:

@@ -31,6 +31,7 @@ from gradspike.engine.base import (
     recursion_dtype,
     unbiased,
 )
+from gradspike.engine.chunks import ChunkedKernels, PartKernels, StepKernels, even_chunks, statistics_gradient
 from gradspike.engine.formulas import first_potentials
 from gradspike.engine.norm_formulas import inverse_std
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
@@ -38,39 +39,36 @@ from gradspike.engine.steps import Noise, pick
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron, State
 from gradspike.norms.base import ChannelNorm
-from gradspike.norms.synced import norm_gradient, statistics_terms
+from gradspike.norms.synced import norm_gradient
 from gradspike.private_names import found
 
 log = logging.getLogger(__name__)
+
+MOST_UNROLLED = 10
+"""Time steps of one kernel, which unrolls them and compiles longer with each."""
+
+MOST_AT_ONCE = 8
+"""Time steps of a kernel of a neuron that charges all of them at once. Each of PSN's T^2 weights has a sum of its own
+in the backward pass: compilation took 37 s of processor time at T = 4, and 182 s at T = 16."""
 
 PART = 16384
 """Maximum values of one step in a part, so that parts of several tensors fit in a core's cache together."""
 
 
-class Kernels(Protocol):
-    """A module or an object with the functions of `formulas`, documented there."""
-
-    @property
-    def batch_statistics(self) -> Callable[[Tensor, torch.dtype, Spec], tuple[Tensor, Tensor]]:
-        """Mean and variance of each channel."""
+class LayerKernels(StepKernels, Protocol):
+    """Those that compute a layer."""
 
     @property
     def forward(self) -> Callable[[Inputs, Tensor | None, Spec], Fired]:
         """All steps at once."""
 
     @property
-    def advance(
-        self,
-    ) -> Callable[[Tensor, Step | None, Affine, tuple[Tensor, ...], Spec], tuple[Tensor, Tensor, Tensor, State]]:
-        """One step."""
-
-    @property
-    def finish(self) -> Callable[[Step, Spec], None]:
-        """Fire the last step."""
-
-    @property
     def backward(self) -> Callable[[Inputs, Arriving, Spec, Wanted], Gradients]:
         """The gradients of all inputs."""
+
+
+class Kernels(LayerKernels, PartKernels, Protocol):
+    """A module or an object with the functions of `formulas`, documented there."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,21 @@ class FusedEngine:
     """An engine (see `gradspike.engine.base.Engine`) built on kernels.
 
     The reference engine computes rare cases: returning or normalising the potential, normalising one value per channel,
-    a width for each neuron, compiling the whole network, counting operations, and more than `most_steps` time steps,
-    with a warning.
+    a width for each neuron, compiling the whole network, counting operations and, with a warning, a neuron that charges
+    more than `most_at_once` steps at once.
+
+    Attributes:
+        kernels: see `Kernels`.
+        most_steps: up to so many steps of the standard neuron go into one kernel.
+        most_derived: up to so many steps of other neurons, whose backward pass is derived, and of the standard one that
+            has more than `most_steps`. Even more run in `chunks`.
+        most_at_once: of steps that a neuron charges at once.
     """
 
     kernels: Kernels
-    most_steps: int | None = None
+    most_steps: int = MOST_UNROLLED
+    most_derived: int = MOST_UNROLLED
+    most_at_once: int = MOST_AT_ONCE
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FusedEngine:
         """Copied layers share the kernels, which have no state of a layer."""
@@ -106,14 +113,15 @@ class FusedEngine:
         unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
         rare = options.keep_membrane or options.potential_norm is not None or single or unsplit or not x.numel()
         rare = rare or method.per_neuron
-        if self.most_steps is not None and facts.time_steps > self.most_steps:
-            _tell_of_many_steps(facts.time_steps, self.most_steps)
+        if neuron.charges_at_once and facts.time_steps > self.most_at_once:
+            _tell_of_many_steps(neuron.config.name, facts.time_steps, self.most_at_once)
             rare = True
         if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, neuron, method, facts, options, norm)
         if norm is not None and not norm.fusible:
             x, norm, batch_norm = normalised(x, norm, facts), None, False
-        standard = has_standard_formulas(neuron, method, facts)
+        standard = has_standard_formulas(neuron, method, facts) and facts.time_steps <= self.most_steps
+        split = not standard and not neuron.charges_at_once and facts.time_steps > self.most_derived
         spec = Spec(
             time_steps=facts.time_steps,
             arrangement=arrangement(x),
@@ -124,13 +132,15 @@ class FusedEngine:
             smooth=options.smooth,
             rules=None if standard else layer_rules(neuron, method, options),
             follows_end=follows_end(neuron, facts),
+            chunks=even_chunks(facts.time_steps) if split else (),
         )
+        kernels: LayerKernels = ChunkedKernels(self.kernels) if split else self.kernels
         gain = bias = None
         if norm is not None:
             gain, bias = norm.gain.to(dtype), norm.bias.to(dtype)
         thresholds, widths = planned(neuron, method, facts)
         noise = new_noise(method, facts)
-        call = _Call(self.kernels, spec, neuron, method, facts, norm, noise, options.moments)
+        call = _Call(kernels, spec, neuron, method, facts, norm, noise, options.moments)
         values = neuron_values(neuron, dtype)
         spikes, used_thresholds, used_widths, *moments = _Layer.apply(x, gain, bias, thresholds, widths, call, *values)
         mean, variance = moments if options.moments else (None, None)
@@ -147,7 +157,7 @@ class FusedEngine:
 class _Call:
     """The arguments of one call that have no gradient."""
 
-    kernels: Kernels
+    kernels: LayerKernels
     spec: Spec
     neuron: Neuron
     method: Method
@@ -217,7 +227,9 @@ class _Layer(torch.autograd.Function):
         if call.facts.gradients:
             ctx.call, ctx.synced = call, call.synced
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(fired.u_mean, *inputs._replace(y=x, affine=affine).flat())
+            inputs = inputs._replace(y=x, affine=affine, states=fired.states)
+            ctx.values, ctx.chunks = len(values), len(fired.states)
+            ctx.save_for_backward(fired.u_mean, *inputs.flat())
         # Copies, because an autograd function must not return its inputs as outputs without gradient.
         used_thresholds, used_widths = inputs.thresholds.clone(), inputs.widths.clone()
         ctx.mark_non_differentiable(used_thresholds, used_widths)
@@ -234,7 +246,7 @@ class _Layer(torch.autograd.Function):
         call: _Call = ctx.call
         spec = call.spec
         u_mean, *flat = ctx.saved_tensors
-        inputs = Inputs.of(flat)
+        inputs = Inputs.of(flat, ctx.values, ctx.chunks)
         x = inputs.y
         if grad_spikes is None:
             grad_spikes = x.new_zeros(()).expand(spec.time_steps, *x.shape[1:])
@@ -250,7 +262,7 @@ class _Layer(torch.autograd.Function):
         if ctx.synced:
             gradients = _through_statistics(gradients, inputs, spec)
         return (
-            restored(gradients.y, x, spec.arrangement),
+            None if gradients.y is None else restored(gradients.y, x, spec.arrangement),
             gradients.gain if needs_gain else None,
             gradients.bias if needs_bias else None,
             gradients.thresholds,
@@ -262,14 +274,12 @@ class _Layer(torch.autograd.Function):
 
 def _through_statistics(gradients: Gradients, inputs: Inputs, spec: Spec) -> Gradients:
     """`gradients`, with the gradient of y through statistics over all ranks added."""
-    gain, _, mean, inverse = inputs.affine
+    assert gradients.y is not None
     assert gradients.gain is not None
     assert gradients.bias is not None
-    assert gain is not None
-    assert mean is not None
-    assert inverse is not None
+    gain, bias = ranks.summed(gradients.gain, gradients.bias)
     count = spec.count(inputs.y) * ranks.world_size()
-    terms = statistics_terms(gradients.gain, gradients.bias, gain, mean, inverse, count)
+    terms = statistics_gradient(gradients._replace(gain=gain, bias=bias), inputs.affine, count)
     slope, offset = (spec.spread(term) for term in terms)
     return gradients._replace(y=norm_gradient(gradients.y, inputs.y, slope, offset))
 
@@ -287,10 +297,14 @@ def _adapted(
     spikes = y.new_empty(spec.time_steps, *y.shape[1:])
     used: list[tuple[Tensor, Tensor]] = []
     moments: list[tuple[Tensor, Tensor]] = []
+    states: list[State] = []
+    begins = {sum(spec.chunks[:chunk]) for chunk in range(1, len(spec.chunks))}
     step: Step | None = None
     for t in range(spec.time_steps):
         now = values if spec.rules is None else pick(values, t, spec.rules)
         u, mean, squares, state = kernels.advance(y if y.shape[0] == 1 else y[t : t + 1], step, affine, now, spec)
+        if t in begins:
+            states.append(state)
         mean_std = unbiased(mean, squares, u.numel(), across_ranks)
         threshold, width = (value.to(u.dtype) for value in method.adapted(t, facts, *mean_std))
         if own is not None:
@@ -301,7 +315,7 @@ def _adapted(
     assert step is not None
     kernels.finish(step, spec)
     thresholds, widths = (torch.stack(values) for values in zip(*used, strict=True))
-    fired = Fired(spikes, None, None, None, None)
+    fired = Fired(spikes, None, None, None, None, states=tuple(states))
     if call.moments:
         u_mean, u_variance = (torch.stack(values) for values in zip(*moments, strict=True))
         fired = fired._replace(u_mean=u_mean, u_variance=u_variance)
@@ -309,12 +323,13 @@ def _adapted(
 
 
 @functools.cache
-def _tell_of_many_steps(time_steps: int, most_steps: int) -> None:
+def _tell_of_many_steps(neuron: str, time_steps: int, most: int) -> None:
     log.warning(
-        "T = %d: kernels unroll all time steps, and with more than %d they would compile for minutes. Layers run on "
-        "the reference engine, as with engine=eager.",
+        "T = %d: neuron '%s' charges all time steps at once, and with more than %d the kernels would compile for "
+        "minutes. Layers run on the reference engine, as with engine=eager.",
         time_steps,
-        most_steps,
+        neuron,
+        most,
     )
 
 

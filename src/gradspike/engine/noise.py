@@ -17,11 +17,16 @@ _STEP = 0x3C6EF372
 def spike_mask(seed: Tensor, share: Tensor, t: int, index: Tensor) -> Tensor:
     """Where an element of step t emits a spike, not its analog value: each with probability 1 - share.
 
-    seed: int64 scalar below 2^31. index: int64, an element's number within the step, below 2^31.
+    seed: int64 scalar below 2^32. index: int64, an element's number within the step, below 2^31.
     """
-    bits = _mixed(index ^ _mixed((seed + t * _STEP) & _WORD))
+    bits = _mixed(index ^ _mixed(seed_at(seed, t)))
     # 24 bits are exact in float32.
     return (bits >> 8).to(share.dtype) * 2.0**-24 >= share
+
+
+def seed_at(seed: Tensor, t: int) -> Tensor:
+    """The seed with which step t counts as step 0."""
+    return (seed + t * _STEP) & _WORD
 
 
 def new_seed(device: torch.device) -> Tensor:

@@ -27,10 +27,12 @@ def inverse_std(variance: Tensor, spec: Spec) -> Tensor:
 
 def norm_backward(
     grad_current: list[Tensor], y: Tensor, affine: Affine, spec: Spec, wanted: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Gradients of y, gain and bias from those of the currents; gain and bias are None if not `wanted` or needed."""
+) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    """Gradients of the steps of y, of gain and bias, from those of the currents; gain and bias are None if not `wanted`
+    or needed.
+    """
     if spec.norm == "none" or affine.gain is None or affine.mean is None:
-        return torch.stack(grad_current).to(y.dtype), None, None
+        return grad_current, None, None
     dtype = grad_current[0].dtype
     deviations = [step.to(dtype) - spec.spread(affine.mean) for step in y.unbind(0)]
     gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
@@ -48,7 +50,16 @@ def norm_backward(
         offset = spec.spread(gain * grad_bias / count)
         slope = spec.spread(gain * affine.inverse * grad_gain / count)
         grad_y = [spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)]
-    return torch.stack([g.to(y.dtype) for g in grad_y]), grad_gain, grad_bias
+    return grad_y, grad_gain, grad_bias
+
+
+def add_through_statistics(grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor, spec: Spec) -> None:
+    """Complete a gradient of y that treats the norm's statistics as constants: grad_y -= slope y + offset.
+
+    grad_y, y: any number of steps. slope, offset: [C], see `norms.synced.statistics_terms`.
+    """
+    correction = y.to(slope.dtype) * spec.spread(slope) + spec.spread(offset)
+    grad_y.copy_(grad_y.to(slope.dtype) - correction)
 
 
 def current_at(y: Tensor, t: int, affine: Affine, dtype: torch.dtype, spec: Spec) -> Tensor:

@@ -35,6 +35,7 @@ class Spec:
         smooth: emit the surrogate's primitive; see `neurons.recursion.fire`.
         rules: of the neuron; None for the standard one, which has formulas of its own.
         follows_end: the neuron needs the state after the last step; see `Fired`.
+        chunks: number of steps of each chunk, if the steps are computed in several; see `chunks`.
     """
 
     time_steps: int
@@ -46,6 +47,7 @@ class Spec:
     smooth: bool = False
     rules: Rules | None = None
     follows_end: bool = False
+    chunks: tuple[int, ...] = ()
 
     def spread(self, value: Tensor) -> Tensor:
         """A scalar or [C] tensor, shaped to broadcast against one step."""
@@ -82,6 +84,7 @@ class Inputs(NamedTuple):
         thresholds, widths: [T] or [T, C], in the recursion's dtype.
         values: of the neuron, in the order of its `axes`, in the same dtype; of the standard neuron its decay.
         noise: see `steps.Noise`.
+        states: of `Fired`, in the backward pass.
     """
 
     y: Tensor
@@ -90,6 +93,7 @@ class Inputs(NamedTuple):
     widths: Tensor
     values: tuple[Tensor, ...]
     noise: Noise | None = None
+    states: tuple[State, ...] = ()
 
     @property
     def decay(self) -> Tensor:
@@ -99,14 +103,34 @@ class Inputs(NamedTuple):
 
     def flat(self) -> tuple[Tensor | None, ...]:
         """All tensors as one flat tuple, as autograd saves them."""
-        return self.y, *self.affine, self.thresholds, self.widths, *(self.noise or (None, None)), *self.values
+        states = [part for state in self.states for part in state]
+        noise = self.noise or (None, None)
+        return self.y, *self.affine, self.thresholds, self.widths, *noise, *self.values, *states
 
     @classmethod
-    def of(cls, flat: Sequence[Any]) -> Inputs:
-        """The inverse of `flat`."""
-        y, gain, bias, mean, inverse, thresholds, widths, seed, share, *values = flat
+    def of(cls, flat: Sequence[Any], values: int, chunks: int) -> Inputs:
+        """The inverse of `flat`, for so many values of the neuron and chunks of steps."""
+        y, gain, bias, mean, inverse, thresholds, widths, seed, share, *rest = flat
         noise = None if seed is None else Noise(seed, share)
-        return cls(y, Affine(gain, bias, mean, inverse), thresholds, widths, tuple(values), noise)
+        of_neuron, parts = tuple(rest[:values]), rest[values:]
+        each = len(parts) // max(chunks, 1)
+        states = tuple(tuple(parts[each * chunk : each * (chunk + 1)]) for chunk in range(chunks))
+        return cls(y, Affine(gain, bias, mean, inverse), thresholds, widths, of_neuron, noise, states)
+
+
+class Part(NamedTuple):
+    """One chunk of steps among others.
+
+    Attributes:
+        state: before the first step.
+        into: what receives the result, one tensor for each step: spikes in the forward pass, gradients of y in the
+            backward pass (one tensor, in the recursion's dtype, if y is the same at every step).
+        after: in the backward pass, the gradient of the state after the last step.
+    """
+
+    state: State
+    into: tuple[Tensor, ...]
+    after: State = ()
 
 
 class Step(NamedTuple):
@@ -137,7 +161,8 @@ class Arriving(NamedTuple):
 class Fired(NamedTuple):
     """Result of a forward pass: spikes [T, ...] and, if computed, mean and variance of the batch [C] and of u [T].
 
-    Both variances are biased. `end`: if the neuron follows it, see `steps.end_of_fired`.
+    Both variances are biased. `end`: if the neuron follows it, see `steps.end_of_fired`. `states`: before each chunk
+    but the first, which the backward pass needs.
     """
 
     spikes: Tensor
@@ -146,12 +171,13 @@ class Fired(NamedTuple):
     u_mean: Tensor | None
     u_variance: Tensor | None
     end: tuple[Tensor, Tensor] | None = None
+    states: tuple[State, ...] = ()
 
 
 class Gradients(NamedTuple):
-    """Gradients of `Inputs`; None if not wanted."""
+    """Gradients of `Inputs`; None if not wanted, or of y if a `Part` receives it."""
 
-    y: Tensor
+    y: Tensor | None
     gain: Tensor | None
     bias: Tensor | None
     thresholds: Tensor | None

@@ -81,6 +81,7 @@ def walk(
     gradient: bool,
     normalise: Callable[[Tensor], Tensor] | None = None,
     decide: Callable[[int, Tensor], tuple[Tensor, Tensor]] | None = None,
+    state: State | None = None,
 ) -> Walked:
     """All steps.
 
@@ -92,11 +93,13 @@ def walk(
         gradient: a backward pass follows, in which the surrogate replaces the step function.
         normalise: gives the potential that meets the threshold; the reset acts on the charged one.
         decide: threshold and width of a step from its number and potential, in place of those of `driven`.
+        state: before the first of these steps, if they continue others.
     """
     emitted: list[Tensor] = []
     potentials: list[Tensor] = []
     ahead = charge_all(currents, driven.values, rules, spread) if rules.neuron.charges_at_once else None
-    state = start(currents[0], pick(driven.values, 0, rules), rules, spread)
+    if state is None:
+        state = start(currents[0], pick(driven.values, 0, rules), rules, spread)
     for t, x in enumerate(currents):
         values = pick(driven.values, t, rules)
         charged = charge(x, state, values, rules, spread) if ahead is None else ahead[t]

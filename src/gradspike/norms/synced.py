@@ -36,14 +36,13 @@ def norm_gradient(grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor) -> T
 def statistics_terms(
     grad_gain: Tensor, grad_bias: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Slope and offset [C] of `norm_gradient`, from this rank's gradients of gain and bias.
+    """Slope and offset [C] of `norm_gradient`, from the gradients of gain and bias over all `count` values.
 
-    dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r)), with means over all ranks' `count` values.
+    dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r))
     """
-    all_gain, all_bias = ranks.summed(grad_gain, grad_bias)
     scale = gain * inverse / count
-    slope = scale * inverse * all_gain
-    return slope, scale * all_bias - slope * mean
+    slope = scale * inverse * grad_gain
+    return slope, scale * grad_bias - slope * mean
 
 
 class _SyncedBatchNorm(torch.autograd.Function):
@@ -72,6 +71,7 @@ class _SyncedBatchNorm(torch.autograd.Function):
         grad_bias = wide.sum(over)
         grad_gain = (wide * (y.to(gain.dtype) - mean.view(shape))).sum(over) * inverse
         count = y.numel() // y.shape[1] * ranks.world_size()
-        slope, offset = statistics_terms(grad_gain, grad_bias, gain, mean, inverse, count)
+        all_gain, all_bias = ranks.summed(grad_gain, grad_bias)
+        slope, offset = statistics_terms(all_gain, all_bias, gain, mean, inverse, count)
         grad_y = norm_gradient(wide * (gain * inverse).view(shape), y, slope.view(shape), offset.view(shape))
         return grad_y.to(y.dtype), grad_gain, grad_bias, None

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradspike.engine.fused import FusedEngine, Kernels
 from gradspike.engine.norm_formulas import inverse_std
-from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Spec, Step, Wanted
+from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.engine.registry import triton_problem
 from gradspike.engine.triton import kernels as triton_kernels
 from gradspike.engine.triton import surrogates as triton_surrogates
@@ -34,7 +34,7 @@ from gradspike.surrogate import SURROGATES
 
 MOST_STEPS = 32
 """Kernels unroll all steps and keep their potentials in registers. With 24 steps a kernel compiles in seconds; with 48
-steps it takes 40 s and registers run out. Beyond this limit, layers run on the reference engine."""
+steps it takes 40 s and registers run out. Beyond this limit, layers run on compiled kernels."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TritonKernels:
         """See `formulas.forward`. The values of `shifts` are not used: sums here are Welford's."""
         if not _has_kernels(spec):
             return _compiled().forward(inputs, shifts, spec)
-        y, affine, thresholds, widths, (decay,), _ = inputs
+        y, affine, thresholds, widths, (decay,), *_ = inputs
         mean = variance = None
         moments = shifts is not None
         if spec.norm == "batch" and affine.mean is None:
@@ -144,7 +144,7 @@ class TritonKernels:
         """See `formulas.backward`."""
         if not _has_kernels(spec):
             return _compiled().backward(inputs, arriving, spec, wanted)
-        y, affine, thresholds, widths, (decay,), _ = inputs
+        y, affine, thresholds, widths, (decay,), *_ = inputs
         rows = _Rows.of(spec, wanted)
         thresholds, widths = thresholds.contiguous(), widths.contiguous()
         grad_y = torch.empty_like(y)
@@ -184,6 +184,22 @@ class TritonKernels:
             tiling = self._tiling(y, spec, summed=False, kept=spec.time_steps)
             launch(tiling, sums if spec.norm == "batch" else None, None, _Rows(), write=True)
         return rows.gradients(grad_y, sums, inputs, spec, wanted)
+
+    def forward_part(
+        self, inputs: Inputs, shifts: Tensor | None, part: Part, spec: Spec
+    ) -> tuple[State, Tensor | None, Tensor | None]:
+        """See `formulas.forward_part`. Its neurons have compiled kernels alone."""
+        return _compiled().forward_part(inputs, shifts, part, spec)
+
+    def backward_part(
+        self, inputs: Inputs, arriving: Arriving, part: Part, spec: Spec, wanted: Wanted
+    ) -> tuple[Gradients, State]:
+        """See `formulas.backward_part`."""
+        return _compiled().backward_part(inputs, arriving, part, spec, wanted)
+
+    def add_through_statistics(self, grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor, spec: Spec) -> None:
+        """See `formulas.add_through_statistics`."""
+        _compiled().add_through_statistics(grad_y, y, slope, offset, spec)
 
     def _tiling(self, values: Tensor, spec: Spec, *, summed: bool, kept: int = 0) -> Tiling:
         """The tiling of one step of `values`. summed: programs store partial sums; kept: see `Tiling.of`."""
