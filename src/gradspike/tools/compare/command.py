@@ -36,8 +36,8 @@ Arguments:
                      method.width=0.5: each group with the one that is equal in all other settings; or with one group
                      by its full name. A second one, of another setting, is the reference of the differences of
                      differences                                                                (fixed_sg, if present)
-  --columns A,B      the table's columns and their order, from
-                     {", ".join(KEYS)}
+  --columns A,B      the table's columns and their order, from {", ".join(KEYS[:7])},
+                     {", ".join(KEYS[7:])}
   --where KEY=VALUE  only runs with this setting, e.g. dataset.name=digits or method=mpd_agl; repeatable. `method` is
                      the name in the table, `code` the code's version or its beginning
   --allow WHAT       compare runs that differ in data, split, budget or code (separate several by commas)
