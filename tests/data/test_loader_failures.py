@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from gradspike.data import sockets
 from gradspike.data.loader import LoaderError, loader_failure
-from helpers.command import execute
+from helpers.command import TINY, command, execute
 from helpers.failing_loader import loader
 from helpers.limits import no_file_may_grow
 
@@ -61,6 +63,39 @@ def test_a_dead_worker_is_one_sentence(how: str) -> None:
 def test_without_failures_workers_and_the_main_process_fetch_the_same() -> None:
     for one, two in zip(loader("never"), loader("never", workers=0), strict=True):
         assert all(torch.equal(one[name], two[name]) for name in ("input", "label", "index"))
+
+
+@pytest.mark.parametrize("too_many", [0, 1])
+def test_sockets_have_room_exactly_where_the_system_allows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_many: int
+) -> None:
+    """Processes of the loader died of `AF_UNIX path too long`, and the training waited for ever."""
+    missing = sockets.LONGEST - sockets.NAME - len(str(tmp_path)) - 1 - len("/pymp-12345678") + too_many
+    folder = tmp_path / ("x" * missing) / "pymp-12345678"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("multiprocessing.util.get_temp_dir", lambda: str(folder))
+    with socket.socket(socket.AF_UNIX) as one:
+        if too_many:
+            with pytest.raises(OSError, match="path too long"):
+                one.bind(str(folder / "listener-12345678"))
+            with pytest.raises(
+                LoaderError, match=rf"path of {len(str(folder.parent))} bytes.* Set TMPDIR to a shorter"
+            ):
+                sockets.check_socket_paths(1)
+        else:
+            one.bind(str(folder / "listener-12345678"))
+            sockets.check_socket_paths(1)
+    sockets.check_socket_paths(0)
+
+
+def test_a_long_folder_for_temporary_files_is_refused_before_the_run_has_a_folder(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    words = [*TINY, "dataset=digits", f"data_dir={tmp_path / 'data'}", f"runs_dir={tmp_path / 'runs'}"]
+    done = command("train", *words, "dataset.workers=1", timeout=60, TMPDIR=str(long))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"Error: dataset.workers=1: the folder for temporary files, {long}, has a path of ")
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 @pytest.mark.parametrize(

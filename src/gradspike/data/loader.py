@@ -16,6 +16,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
+from gradspike.data.sockets import check_socket_paths
 from gradspike.data.source import Samples
 from gradspike.errors import ConfigError
 from gradspike.exhausted import NO_SHARED_MEMORY, LoaderError, is_full, loader_failure
@@ -219,7 +220,11 @@ class EpochLoader:
             raise
 
     def _started(self) -> Iterator[Batch]:
-        """The loader's iterator, whose processes have started. Raises LoaderError if /dev/shm is full."""
+        """The loader's iterator, whose processes have started.
+
+        Raises LoaderError if /dev/shm is full, or if TMPDIR is too long.
+        """
+        check_socket_paths(self._loader.num_workers)
         try:
             return iter(self._loader)
         except OSError as error:
