@@ -16,6 +16,7 @@ from gradspike.runs.folder import RunFolder, Summary
 from gradspike.runs.newest import AUTO, newest_run
 from gradspike.runs.results import damaged_results
 from gradspike.runs.resume import resumed_config
+from gradspike.runs.start import start_file
 from gradspike.runs.timing import training_seconds
 from gradspike.shown import listed, relative, shown
 from gradspike.training.place import find_place
@@ -40,7 +41,10 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     if config.resume is not None:
         resumed = RunFolder.open(config.resume)
         config = resumed_config(resumed, config, typed)
-        if resumed.state() == "finished":
+        more = config.trainer.max_epochs > resumed.config().trainer.max_epochs
+        if more and not resumed.last_states():
+            raise UserError(f"{shown(resumed.path)}: has no checkpoint, so it cannot train for more epochs.")
+        if resumed.state() == "finished" and not more:
             if not (damaged := damaged_results(resumed)):
                 print(f"{shown(resumed.path)} is finished; nothing to do.")
                 return 0
@@ -54,6 +58,7 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         check_writable(chosen, "The environment variable WANDB_DIR=")
     check_data_dir(config.data_dir)
     check_socket_paths(config.dataset.workers)
+    start_file(config)
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
     if config.logger.name == "wandb":
         from gradspike.loggers.wandb_environment import check_environment

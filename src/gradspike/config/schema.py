@@ -231,6 +231,7 @@ class ExperimentConfig(Strict):
     data_dir: Shown[PathText]
     runs_dir: Start[PathText]
     resume: Start[PathText | None] = None
+    init_from: Result[PathText | None] = None
     recipe: Start[RecipeConfig | None] = None
     dataset: DatasetConfig
     model: ModelConfig

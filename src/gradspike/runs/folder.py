@@ -85,7 +85,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"runs_dir={config.runs_dir}: cannot be written to ({error.strerror or error}).") from error
         run.set_status("running")
-        write_record(path / "config.yaml", yaml.safe_dump(config.plain(), sort_keys=False))
+        run._write_config(config.plain())
         return run
 
     @classmethod
@@ -116,6 +116,14 @@ class RunFolder:
             raise ConfigError(f"{file}: is damaged; it does not contain a configuration.")
         require_trusted(raw, file)
         return validate(raw, recorded=True)
+
+    def extend(self, max_epochs: int) -> None:
+        """Record that the run trains for more epochs than it was started with."""
+        plain = self.config().plain()
+        self._write_config({**plain, "trainer": {**plain["trainer"], "max_epochs": max_epochs}})
+
+    def _write_config(self, plain: dict[str, Any]) -> None:
+        write_record(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
 
     def checkpoint(self, which: str) -> Path:
         """The path of the checkpoint `last` or `best`. Raises UserError if it does not exist."""

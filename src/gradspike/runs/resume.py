@@ -17,6 +17,9 @@ from gradspike.touches import Touches
 PARTS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
 """The parts into which a batch is cut. Their product stays, so that a device sees as many samples at a time."""
 
+EXTENDED = "trainer.max_epochs"
+"""The number of epochs, which may grow."""
+
 
 def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]) -> ExperimentConfig:
     """The run's configuration, with those typed keys that may change.
@@ -40,7 +43,9 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
             # A key typed by itself is judged by itself, not once more with its group.
             if ours.get(inner) == theirs.get(inner) or (inner != key and inner in typed_keys):
                 continue
-            if inner not in free:
+            if inner == key == EXTENDED and ours[inner] > theirs[inner]:
+                _put(plain, inner, ours[inner])
+            elif inner not in free:
                 differences.append(f"  {inner}: the run has {theirs.get(inner)}, the command line {ours.get(inner)}")
             elif inner == key or marks[inner] is not Touches.SHOWN:
                 _put(plain, inner, ours.get(inner))
@@ -48,7 +53,8 @@ def resumed_config(run: RunFolder, requested: ExperimentConfig, typed: list[str]
         raise ConfigError(
             f"{shown(run.path)}: a resumed run keeps its configuration, but these differ:\n"
             + "\n".join(differences)
-            + f"\nLeave them out, or start a new run. Free to change: {', '.join(sorted(_sections(free)))}."
+            + f"\nLeave them out, or start a new run. Free to change: {', '.join(sorted(_sections(free)))}; and "
+            f"{EXTENDED}, to a larger number."
         )
     check_parts(run, plain)
     return validate({**plain, "resume": None}, recorded=True)

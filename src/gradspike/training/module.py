@@ -64,6 +64,7 @@ class SpikingClassifier(L.LightningModule):
         self.train_samples, self.val_samples, self.test_samples = FiniteSamples(), FiniteSamples(), FiniteSamples()
         self.firing_rate = FiringRate(self.model)
         self._announced = -1
+        self._extended = False
         self.epoch_metrics: dict[str, float] = {}
         self.test_metrics: dict[str, float] = {}
         self.test_problem: str | None = None
@@ -86,6 +87,15 @@ class SpikingClassifier(L.LightningModule):
         """Logits per time step, [T, B, K]."""
         logits: Tensor = self.model(inputs) if self._compiled is None else self._compiled(inputs)
         return logits
+
+    @override
+    def on_train_start(self) -> None:
+        """Give a run with more epochs than its checkpoint had the rates of its new schedule at once."""
+        schedule = self.lr_schedulers()
+        if self._extended and isinstance(schedule, LambdaLR):
+            groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            for group, base, fraction in groups:
+                group["lr"] = base * fraction(schedule.last_epoch)
 
     @override
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -201,6 +211,7 @@ class SpikingClassifier(L.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, DataModule):
             require_data_of(checkpoint, data)
+        self._extended = checkpoint["config"]["trainer"]["max_epochs"] != self.config.trainer.max_epochs
         count_in_parts(checkpoint, self.config.trainer.accumulate)
         states, rank = checkpoint["ranks"], self.trainer.global_rank
         if len(states) == self.trainer.world_size:

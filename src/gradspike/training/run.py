@@ -23,7 +23,8 @@ from gradspike.loggers.base import RunLogger
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.registry import build_logger
 from gradspike.runs.folder import RunFolder, Summary
-from gradspike.runs.resume import changes, statistics_change
+from gradspike.runs.resume import EXTENDED, changes, statistics_change
+from gradspike.runs.start import start_file
 from gradspike.runs.timing import drop_epochs
 from gradspike.shown import shown
 from gradspike.training.build import build_data, check_deterministic, report_of, require_samples
@@ -36,11 +37,13 @@ from gradspike.training.callbacks.timing import Timing
 from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.checkpoint import SavedState, newest_state
 from gradspike.training.device import check_device, device_type
+from gradspike.training.extension import extension_line
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.place import Place, find_place
 from gradspike.training.probe.probe import Probe
 from gradspike.training.processes import is_first_process
 from gradspike.training.session import record_end, recorded
+from gradspike.training.start import started
 from gradspike.training.step_facts import step_facts, step_line
 from gradspike.training.summary import summarise
 from gradspike.training.to_lower import to_lower
@@ -79,6 +82,8 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
         facts = step_facts(config, len(task.data.samples.indices("train")))
         changed = changes(run, config) if resumed is not None else {}
         with recorded(run, command, modules, facts, changed, new=resumed is None), one_sentence(lowered):
+            if EXTENDED in changed:
+                run.extend(config.trainer.max_epochs)
             _announce(task, run, changed)
             log.info("%s", step_line(facts))
             summary = _fit_and_test(task, run, guard, command)
@@ -103,7 +108,10 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to train, prepared before the run has a folder. state: the checkpoint that a resumed run continues from."""
+    """What to train, prepared before the run has a folder.
+
+    state: the checkpoint that a resumed run continues from. start: lines to log about the first weights.
+    """
 
     config: ExperimentConfig
     data: DataModule
@@ -111,6 +119,7 @@ class _Task:
     state: SavedState | None
     resumed: bool
     place: Place
+    start: tuple[str, ...]
 
 
 def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) -> _Task:
@@ -118,14 +127,16 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     check_device(config.trainer)
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
-    module = SpikingClassifier(config)  # before the data, so that an impossible network is reported at once
+    # Before the data, so that an impossible network is reported at once.
+    start = started(config, start_file(config) if state is None else None)
+    module = start.module
     check_deterministic(config, module.model, device_type(config.trainer.accelerator))
     if is_first_process():
         data.prepare_data()
     data.setup()
     for split in ("train", "test"):
         require_samples(data, split)
-    return _Task(config, data, module, state, resumed is not None, place)
+    return _Task(config, data, module, state, resumed is not None, place, start.lines)
 
 
 def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> None:
@@ -133,6 +144,8 @@ def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> Non
     log.info("run: %s", shown(run.path))
     for line in report_of(task.module.model):
         log.info("model: %s", line)
+    for line in task.start:
+        log.info("%s", line)
     for line in start_lines(task.config):
         log.info("%s", line)
     if task.config.trainer.ema is not None:
@@ -147,6 +160,8 @@ def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> Non
         log.info("resumed from the start: the run has no checkpoint")
     for key, (before, now) in changed.items():
         log.info("changed: %s=%s instead of %s", key, now, before)
+    if task.state is not None and EXTENDED in changed:
+        log.info("%s", extension_line(task.config, task.module, epochs_done(task.state.content), *changed[EXTENDED]))
     if task.state is not None and (warning := statistics_change(run, task.config)):
         log.warning("%s", warning)
 

@@ -24,7 +24,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
 
     Raises ConfigError if the file does not exist or its weights do not fit, UserError if it cannot be read.
     """
-    weights = _read(Path(path).expanduser())
+    weights = read_weights(Path(path).expanduser(), f"model.pretrained={path}")
     own = network.state_dict()
     notes = []
     for name in _layers_of(network, "classifier"):
@@ -55,16 +55,20 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
     return notes
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, where: str) -> dict[str, Tensor]:
+    """The tensors of a .pth, .pt or .safetensors file by name; without the prefixes of wrappers that timm knows.
+
+    where: key and value that the user typed. Raises ConfigError if there is no file, UserError if it cannot be read.
+    """
     if not path.is_file():
-        raise ConfigError(f"model.pretrained: {unknown_path('file', path)}")
+        raise ConfigError(f"{where.partition('=')[0]}: {unknown_path('file', path)}")
     try:
         weights = load_state_dict(str(path), weights_only=True)
     # torch and safetensors have no common class of errors for files that are truncated or of another kind.
     except Exception as error:
-        raise UserError(f"model.pretrained={path}: cannot be read as weights ({first_line(error)}).") from error
+        raise UserError(f"{where}: cannot be read as weights ({first_line(error)}).") from error
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise UserError(f"model.pretrained={path}: contains no dictionary of weights.")
+        raise UserError(f"{where}: contains no dictionary of weights.")
     return weights
 
 
