@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -165,6 +166,29 @@ def test_a_config_dir_of_any_name(tmp_path: Path, name: str) -> None:
     (folder / "method").mkdir(parents=True)
     (folder / "method" / "mine.yaml").write_text("name: fixed_sg\nwidth: 3.0\n")
     assert load_config(["method=mine"], str(folder)).method.model_dump()["width"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: sgd\nlr: 010\n", "line 2: 010 would be read as 8"),
+        (b"name: sgd\nnesterov: no\n", "line 2: no would be read as false"),
+        ("name: é\n".encode("latin1"), "'utf-8' codec can't decode byte 0xe9"),
+        ("name: sgd\n".encode("utf-16"), "'utf-8' codec can't decode"),
+        (b"name: [sgd\n", "cannot be read as YAML: while parsing"),
+    ],
+)
+def test_an_option_that_is_no_text_or_reads_as_another_value(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(said)) as error:
+        load_config(["optimizer=mine"], str(tmp_path))
+    assert str(error.value).startswith(f"{tmp_path}/optimizer/mine.yaml: cannot be read as YAML: ")
+
+
+def test_a_union_is_named_by_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"  dataset\.sensor_size\.0=0: must be greater than 0$"):
+        load_config(["dataset=event_folder", "dataset.classes=2", "dataset.image_size=32", "dataset.sensor_size=[0,5]"])
 
 
 def test_an_option_that_would_be_hidden_by_ours_is_refused(tmp_path: Path) -> None:

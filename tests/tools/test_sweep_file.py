@@ -144,6 +144,26 @@ def test_mistakes_in_the_file(tmp_path: Path, changes: dict[str, Any], said: str
     assert "some.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("010", "8"), ("1:30", "90"), ("1_000", "1000"), ("yes", "true"), ("Off", "false"), ("1_0.5", "10.5")],
+)
+def test_words_that_yaml_reads_as_another_value(tmp_path: Path, word: str, value: str) -> None:
+    text = write(tmp_path).read_text() + "description: {word}\n"
+    (tmp_path / "bad.yaml").write_text(text.replace("{word}", word))
+    with pytest.raises(ConfigError, match=rf"{word} would be read as {value}\. Write '{word}' for text, or {value}\."):
+        read(tmp_path / "bad.yaml")
+    (tmp_path / "good.yaml").write_text(text.replace("{word}", f"'{word}'"))
+    assert read(tmp_path / "good.yaml").options.description == word
+
+
+@pytest.mark.parametrize("options", [{"min": 0, "max": 10**11}, {"min": 0, "max": 1e9, "distribution": "q_uniform"}])
+def test_a_range_of_too_many_values(tmp_path: Path, options: dict[str, Any]) -> None:
+    """It ended with `Out of memory`."""
+    with pytest.raises(ConfigError, match=r"parameters\.seed: .*1,?0*,?\d* values are too many; at most 1,000,000"):
+        read(write(tmp_path, parameters={"seed": options}))
+
+
 def test_a_key_that_stands_twice(tmp_path: Path) -> None:
     file = tmp_path / "some.yaml"
     file.write_text("program: src/train.py\nmethod: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n")

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +19,7 @@ from gradspike.config.text import doubts
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, causes, did_you_mean, unknown, unknown_path
 from gradspike.nested import flat
+from gradspike.yaml_text import check_words
 
 CONF_DIR = (Path(__file__).parents[1] / "conf").resolve()
 GROUPS = (
@@ -168,6 +170,10 @@ def config_dirs(extra: str | None) -> list[Path]:
         ours = CONF_DIR / file.relative_to(folder)
         if ours.is_file() and ours.read_bytes() != file.read_bytes():
             raise ConfigError(f"{file}: gradspike has an option of this name and would use its own. Rename yours.")
+        try:
+            check_words(file.read_text(encoding="utf-8"), times=False)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+            raise ConfigError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     return [CONF_DIR, folder.resolve()]
 
 

@@ -122,6 +122,7 @@ def _describe(
         # pydantic includes the chosen member of a union in the path: optimizer.sgd.lr -> optimizer.lr
         if len(path) > 1 and _lookup(values, path[:2]) is _MISSING and _lookup(values, [path[0], "name"]) == path[1]:
             path.pop(1)
+        path = [part for place, part in enumerate(path) if not (place and _MEMBER.search(part))]
         key = prefix + ".".join(path)
         if detail["type"] == "extra_forbidden":
             section = key.removesuffix(path[-1])
@@ -135,6 +136,8 @@ def _describe(
 
 
 _MISSING = object()
+_MEMBER = re.compile(r"^(int|float|str|bool|(tuple|list|dict|set)\[.*|constrained-.*|function-.*)$")
+"""What pydantic calls a member of a union: sensor_size.constrained-int -> sensor_size."""
 
 
 def _lookup(values: Any, path: list[str]) -> Any:

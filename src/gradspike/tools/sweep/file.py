@@ -16,6 +16,7 @@ from gradspike.errors import ConfigError, unknown, unknown_path
 from gradspike.registry import Strict
 from gradspike.tools.sweep.distributions import distribution_of
 from gradspike.tools.sweep.parameters import Parameter
+from gradspike.yaml_text import check_words
 
 METRICS = ("accuracy", "loss", "firing_rate")
 ENERGY = "energy_nj"
@@ -136,6 +137,7 @@ def read(path: Path) -> SweepFile:
     """Read and check a sweep file. Raises a ConfigError that lists all mistakes."""
     try:
         text = path.read_text(encoding="utf-8")
+        check_words(text, times=True)
         raw = yaml.load(text, Loader=_NoDuplicates)
     except OSError as error:
         if not path.exists():
@@ -187,8 +189,11 @@ def _parameters(listed: Any, method: Any, problems: list[str]) -> Iterator[tuple
 
 def _unfit(parameter: Parameter, method: Any) -> str | None:
     """Why a method cannot vary this parameter, or None."""
-    if method == "grid" and parameter.grid() is None:
-        return "a grid needs values; list them, or use method: random"
+    try:
+        if method == "grid" and parameter.grid() is None:
+            return "a grid needs values; list them, or use method: random"
+    except ValueError as error:
+        return str(error)
     if method == "bayes" and not parameter.searchable:
         return "method: bayes needs value, values, uniform, q_uniform, int_uniform or log_uniform_values"
     return None

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
+MOST_VALUES = 1_000_000
+
+
+def _counted(values: range) -> range:
+    """`values`. Raises ValueError if a list of them would be too long."""
+    if values.stop - values.start > MOST_VALUES:
+        raise ValueError(f"{values.stop - values.start:,} values are too many; at most {MOST_VALUES:,}")
+    return values
+
+
 class Bounded(Parameter):
     """A parameter with a `min` and a `max`."""
 
@@ -45,7 +55,7 @@ class IntUniform(Bounded):
 
     @override
     def grid(self) -> list[Any]:
-        return list(range(self.min, self.max + 1))
+        return list(_counted(range(self.min, self.max + 1)))
 
     @override
     def draw(self, random: Random) -> Any:
@@ -79,7 +89,7 @@ class QUniform(Bounded):
     @override
     def grid(self) -> list[Any]:
         first, last = math.ceil(self.min / self.q - 1e-9), math.floor(self.max / self.q + 1e-9)
-        return [quantised(step * self.q, self.q) for step in range(first, last + 1)]
+        return [quantised(step * self.q, self.q) for step in _counted(range(first, last + 1))]
 
     @model_validator(mode="after")
     def _not_empty(self) -> QUniform:
