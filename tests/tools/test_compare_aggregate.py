@@ -39,8 +39,11 @@ def test_intervals_hold_even_for_few_seeds(n: int, monkeypatch: pytest.MonkeyPat
     assert 0.91 <= np.mean([(one.low or 0) <= true <= (one.high or 0) for one in intervals]) <= 0.995
 
 
-def test_one_seed_has_no_interval() -> None:
-    assert interquartile_mean(ONE[:1]).low is None
+def test_two_seeds_and_methods_that_do_not_overlap_have_no_interval() -> None:
+    assert interquartile_mean(ONE[:2]).low is None
+    assert interquartile_mean(ONE[:3]).low is not None
+    apart = probability_of_improvement(ONE + 1, OTHER)
+    assert (apart.value, apart.low, apart.high) == (1, None, None)
     assert probability_of_improvement(ONE, OTHER[:1]).low is None
 
 

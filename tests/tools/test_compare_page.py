@@ -19,6 +19,7 @@ from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
 from gradspike.tools.compare.run import Excluded
 from helpers.browser import CHROMIUM, Browser
+from helpers.groups import grouping_of
 
 FIGURES = ["differences", "curves", "layers", "widths", "energy", "sweep-time_steps", "classes"]
 MINUS = "\N{MINUS SIGN}"
@@ -267,3 +268,25 @@ def test_long_names_of_groups_widen_no_phone(report_file: Path, tmp_path: Path) 
     with Browser(file, tmp_path / "profile", width=390) as opened:
         assert "a_method_with_a_long_name" in opened.run("document.getElementById('layers').textContent")
         assert opened.run("document.documentElement.scrollWidth") <= 390
+
+
+def test_several_data_sets_and_differences_of_differences_are_shown(tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    grouping = grouping_of(
+        {
+            (label, (("dataset.name", data),)): {seed: at + low + 0.01 * seed for seed in range(3)}
+            for label, at in (("fixed_sg", 0.8), ("lsg", 0.85))
+            for data, low in (("digits", 0.1), ("cifar10", -0.1))
+        }
+    )
+    comparison = report.compare(grouping, [], ())
+    file = tmp_path / "sets.html"
+    file.write_text(page.render(comparison, page_data.page_data(comparison, "t", "c", "now")))
+    with Browser(file, tmp_path / "profile") as opened:
+        assert opened.run("document.querySelectorAll('#profiles svg.chart [data-group]').length") == 2
+        assert "lsg" in opened.run("document.querySelector('#data-sets tbody').textContent")
+        crossed = opened.run("[...document.querySelectorAll('#crossed tbody td')].map((one) => one.textContent)")
+        assert crossed[0].startswith("lsg, dataset=")
+        assert crossed[3] == "+0.00 [+0.00, +0.00]"
+        assert opened.complaints() == []

@@ -19,6 +19,8 @@ from gradspike.tools.compare.groups import Group, Grouping, text_of
 DATA_SET = "dataset.name"
 RESAMPLES = 5_000
 PROFILE_POINTS = 60
+FEWEST = 3
+"""With two seeds a bootstrap has three different outcomes for a data set."""
 
 Scores = NDArray[np.float64]
 """Test accuracies [seeds, data sets], as fractions."""
@@ -26,7 +28,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; None for a single seed."""
+    """A number with its 95 % interval; None with fewer than three seeds, and if all resamples agree."""
 
     value: float
     low: float | None
@@ -164,7 +166,9 @@ def _interval(resampled: NDArray[np.float64], scores: Scores) -> tuple[float | N
     """Percentiles, expanded for few seeds: those of Student's t instead of the normal distribution, and for the
     bootstrap's spread, which is too small by sqrt((n - 1) / n) (Hesterberg 2015, section 3.3)."""
     n = len(scores)
-    if n < 2:
+    if (
+        n < FEWEST or resampled.min() == resampled.max()
+    ):  # two seeds, or two methods that do not overlap, show no spread
         return None, None
     from scipy.special import ndtr  # type: ignore[import-untyped,unused-ignore]
 

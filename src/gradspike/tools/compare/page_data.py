@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,7 +55,7 @@ def page_data(
         "notes": [*comparison.remarks, *comparison.notes],
         "energy_reason": energy_reason(comparison),
         "crossed": _table(crossed(comparison)) if comparison.interactions else None,
-        "aggregate": _aggregate_data(comparison.aggregate),
+        "aggregate": _aggregate_data(comparison.aggregate, index),
         "groups": [_group_data(row) for row in rows],
         "paired": [
             {
@@ -135,14 +135,15 @@ def _table(cells: Cells) -> dict[str, Any]:
     return {"head": cells[0], "rows": cells[1]}
 
 
-def _aggregate_data(aggregate: Aggregate | None) -> dict[str, Any] | None:
-    """The table over several data sets, its explanation, and the performance profiles."""
+def _aggregate_data(aggregate: Aggregate | None, index: Mapping[str, int]) -> dict[str, Any] | None:
+    """The table over several data sets, its explanation, and the performance profiles in the colours of a group."""
     if aggregate is None:
         return None
     return {
         **_table(over_data_sets(aggregate)),
         "note": aggregate_note(aggregate),
         "x": [_six(100 * one) for one in aggregate.accuracies],
+        "groups": [index[line.groups[0].name] for line in aggregate.lines],
         "profiles": [[_six(100 * one) for one in line.profile] for line in aggregate.lines],
     }
 

@@ -48,8 +48,10 @@ def clock(group: Group) -> dict[int, float] | None:
         return None
     by_run = [_seconds_by_epoch(run) for run in group.runs]
     shared = sorted(set.intersection(*(set(one) for one in by_run)))
+    if not shared:
+        return None
     spent = np.cumsum([[one[epoch] for one in by_run] for epoch in shared], axis=0)
-    return {epoch + 1: float(f"{value:.5g}") for epoch, value in zip(shared, spent.mean(1), strict=True)} or None
+    return {epoch + 1: float(f"{value:.5g}") for epoch, value in zip(shared, spent.mean(1), strict=True)}
 
 
 def _sd(values: Sequence[float]) -> float:

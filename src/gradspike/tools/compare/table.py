@@ -12,7 +12,7 @@ from rich.table import Table
 from gradspike.shown import counted, listed, printable
 from gradspike.statistics import INTERVALS
 from gradspike.tools.compare import escape
-from gradspike.tools.compare.aggregate import Aggregate, Estimate
+from gradspike.tools.compare.aggregate import FEWEST, Aggregate, Estimate
 from gradspike.tools.compare.baselines import METHOD
 from gradspike.tools.compare.columns import KEYS, NAME, difference, equal_line, p_values, split_columns
 from gradspike.tools.compare.energy_reason import energy_reason
@@ -88,13 +88,14 @@ def _estimate(estimate: Estimate | None) -> list[str]:
 
 def aggregate_note(aggregate: Aggregate) -> str:
     """The explanation of the results over data sets."""
-    missing = f" Without: {listed(aggregate.left_out)}, which lack a data set or a shared seed." * bool(
-        aggregate.left_out
-    )
+    missing = ""
+    if aggregate.left_out:
+        missing = f" Left out, because a data set or a shared seed is missing: {listed(aggregate.left_out)}."
     return (
         f"Over {', '.join(aggregate.data_sets)}: interquartile mean (IQM) of the test accuracies of all seeds and data "
         "sets, and the probability that a run is better than one of the baseline on the same data set, as in rliable "
-        f"(Agarwal et al. 2021). Intervals: stratified bootstrap, expanded for few seeds (Hesterberg 2015).{missing}"
+        f"(Agarwal et al. 2021). Intervals: stratified bootstrap, expanded for few seeds (Hesterberg 2015); none with "
+        f"fewer than {FEWEST} seeds, or if all resamples agree.{missing}"
     )
 
 

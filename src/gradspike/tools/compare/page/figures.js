@@ -88,7 +88,7 @@ function overDataSets() {
   figure("profiles", "Performance profiles", {
     note: "The share of runs, over seeds and data sets, whose test accuracy is above the value on the horizontal axis. A curve above another one everywhere is better everywhere.",
     draw(host, width) {
-      const series = found.profiles.map((mean, place) => ({ index: place % data.groups.length, name: found.rows[place][0], x: found.x, mean, sd: null }));
+      const series = found.profiles.map((mean, place) => ({ index: found.groups[place], name: found.rows[place][0], x: found.x, mean, sd: null }));
       lineChart(host, width, series, { xTitle: "test accuracy above (%)", yTitle: "share of runs (%)", label: "Performance profiles" });
       host.append(element("div", { class: "legend" }, ...series.map((one) => element("span", {}, key(one.index), one.name))));
     },
