@@ -7,7 +7,7 @@ the time steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -173,7 +173,11 @@ class SpikingNorm(ActivationLayer):
         self.neuron = build_neuron(context.neuron, context.time_steps, channels, self.v_threshold)
         self.method = build_method(context.method, context.time_steps, channels)
         self.surrogate = self.method.shape
-        self._run = load_engine(context.engine)
+        self.use_engine(context.engine)
+
+    def use_engine(self, name: str) -> None:
+        """Compute the layer with this engine of `engine.registry.ENGINES`."""
+        self._run = load_engine(name)
 
     @property
     def layer_name(self) -> str:
@@ -332,18 +336,15 @@ def name_layers(model: nn.Module) -> None:
             check_method(layer.method, facts)
 
 
-def set_spaces(model: nn.Module, inputs: Tensor) -> None:
-    """Tell methods with values for each neuron the sizes of their layers, from one pass over `inputs`.
+def layer_shapes(layers: Iterable[SpikingNorm], model: nn.Module, inputs: Tensor) -> dict[SpikingNorm, tuple[int, ...]]:
+    """Shapes [T*B, C, *space] of what these layers of a model receive, from one pass over `inputs` in evaluation.
 
-    Nothing if there are none. Raises ConfigError as `name_layers` does.
+    A layer that receives the same at every step has [B, C, *space].
     """
-    layers = [one for one in model.modules() if isinstance(one, SpikingNorm) and one.method.per_neuron]
-    if not layers:
-        return
-    spaces: dict[SpikingNorm, tuple[int, ...]] = {}
+    shapes: dict[SpikingNorm, tuple[int, ...]] = {}
 
     def record(layer: SpikingNorm, arguments: tuple[Tensor, ...]) -> None:
-        spaces[layer] = tuple(arguments[0].shape[2:])
+        shapes[layer] = tuple(arguments[0].shape)
 
     handles = [layer.register_forward_pre_hook(record) for layer in layers]
     training = model.training
@@ -354,8 +355,19 @@ def set_spaces(model: nn.Module, inputs: Tensor) -> None:
         model.train(training)
         for handle in handles:
             handle.remove()
-    for layer, space in spaces.items():
-        layer.method.set_space(space)
+    return shapes
+
+
+def set_spaces(model: nn.Module, inputs: Tensor) -> None:
+    """Tell methods with values for each neuron the sizes of their layers, from one pass over `inputs`.
+
+    Nothing if there are none. Raises ConfigError as `name_layers` does.
+    """
+    layers = [one for one in model.modules() if isinstance(one, SpikingNorm) and one.method.per_neuron]
+    if not layers:
+        return
+    for layer, shape in layer_shapes(layers, model, inputs).items():
+        layer.method.set_space(shape[2:])
         check_method(layer.method, layer.facts_when_built())
 
 

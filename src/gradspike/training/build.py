@@ -36,11 +36,15 @@ def report_of(model: nn.Module) -> tuple[str, ...]:
     return tuple(lines()) if callable(lines) else ()
 
 
-def build_model(config: ExperimentConfig) -> nn.Module:
-    """Build the backbone for the data set's channels, image size and classes, and name its spiking layers."""
-    device = device_type(config.trainer.accelerator)
-    # The ANN twin has no neurons to compute.
-    engine = "eager" if config.model.activation == "relu" else choose_engine(config.engine, device)
+def build_model(config: ExperimentConfig, engine: str | None = None) -> nn.Module:
+    """Build the backbone for the data set's channels, image size and classes, and name its spiking layers.
+
+    engine: of the layers; None for that of the configuration.
+    """
+    if config.model.activation == "relu":
+        engine = "eager"  # the ANN twin has no neurons to compute
+    elif engine is None:
+        engine = choose_engine(config.engine, device_type(config.trainer.accelerator))
     context = LayerContext(
         time_steps=config.time_steps,
         neuron=config.neuron,
@@ -54,11 +58,11 @@ def build_model(config: ExperimentConfig) -> nn.Module:
     drop_features(model, config.model.moderate_dropout, config.time_steps)
     add_output_neuron(model, config.model.readout, config.time_steps)
     name_layers(model)
-    set_spaces(model, torch.zeros(_shape(config, batch=1)))
+    set_spaces(model, torch.zeros(input_shape(config, batch=1)))
     return model
 
 
-def _shape(config: ExperimentConfig, batch: int) -> tuple[int, ...]:
+def input_shape(config: ExperimentConfig, batch: int) -> tuple[int, ...]:
     """The shape of a batch of the network's inputs."""
     data = config.dataset
     picture = (batch, data.channels, data.image_size, data.image_size)
@@ -69,7 +73,7 @@ def check_deterministic(config: ExperimentConfig, model: nn.Module, device: str)
     """Raise ConfigError if torch would refuse a step of `model` on `device` under `trainer.deterministic`."""
     if device != "cuda" or not config.trainer.deterministic:
         return
-    found = nondeterministic_operations(model, _shape(config, BATCH))
+    found = nondeterministic_operations(model, input_shape(config, BATCH))
     if found:
         names = ", ".join(f"{NOT_DETERMINISTIC[name]} ({name})" for name in found)
         raise ConfigError(

@@ -18,6 +18,7 @@ from gradspike.training.build import build_data, require_data_of, require_sample
 from gradspike.training.callbacks.interrupt import KeepListening, SignalGuard
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.device import check_device, device_type
+from gradspike.training.engine_choice import first_engine, settle_engine
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.trainer import build_trainer, quieten
 
@@ -42,10 +43,11 @@ def evaluate(
     check_device(config.trainer, section="")
     with SignalGuard() as guard:
         contents = {path: load_checkpoint(path) for path in checkpoints}
-        data, module = build_data(config), SpikingClassifier(config)
+        data, module = build_data(config), SpikingClassifier(config, first_engine(config))
         data.prepare_data()
         data.setup()
         require_samples(data, split)
+        settle_engine(module.model, config, len(data.samples.indices("train")))
         data.test_split = split
         trainer = build_trainer(config, loggers=[], callbacks=[KeepListening(guard)])
         results = {}

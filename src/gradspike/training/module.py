@@ -44,13 +44,14 @@ class SpikingClassifier(L.LightningModule):
     A batch is {"input", "label" [B], "index" [B]}. `epoch_metrics` contains the metrics of an epoch from
     `on_train_epoch_end` on; without validation, only those of training. `test_metrics` contains the metrics of a test.
     If samples or weights of a test are not finite, they are NaN and `test_problem` gives the reason.
-    Raises ConfigError for an impossible network or optimiser.
+    `engine` is that of the layers; None for that of the configuration. Raises ConfigError for an impossible network or
+    optimiser.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, engine: str | None = None) -> None:
         super().__init__()
         self.config = config
-        self.model = build_model(config)
+        self.model = build_model(config, engine)
         if config.trainer.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         parameter_groups(self.model, config.optimizer)  # reports a wrong pattern before training starts

@@ -37,6 +37,7 @@ from gradspike.training.callbacks.timing import Timing
 from gradspike.training.callbacks.weight_average import WeightAverage
 from gradspike.training.checkpoint import SavedState, newest_state
 from gradspike.training.device import check_device, device_type
+from gradspike.training.engine_choice import settle_engine
 from gradspike.training.extension import extension_line
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.place import Place, find_place
@@ -110,7 +111,8 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 class _Task:
     """What to train, prepared before the run has a folder.
 
-    state: the checkpoint that a resumed run continues from. start: lines to log about the first weights.
+    state: the checkpoint that a resumed run continues from. start: lines to log about the first weights and the
+    engine.
     """
 
     config: ExperimentConfig
@@ -136,7 +138,9 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     data.setup()
     for split in ("train", "test"):
         require_samples(data, split)
-    return _Task(config, data, module, state, resumed is not None, place, start.lines)
+    engine = settle_engine(module.model, config, len(data.samples.indices("train")))
+    lines = start.lines if engine is None else (*start.lines, engine)
+    return _Task(config, data, module, state, resumed is not None, place, lines)
 
 
 def _announce(task: _Task, run: RunFolder, changed: dict[str, list[Any]]) -> None:

@@ -14,6 +14,7 @@ from gradspike.runs.start import KEY
 from gradspike.shown import counted, listed, shown
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.checkpoint import USABLE, load_checkpoint, state_hash
+from gradspike.training.engine_choice import first_engine
 from gradspike.training.module import SpikingClassifier
 
 SHOWN = 4
@@ -42,7 +43,7 @@ def started(config: ExperimentConfig, file: Path | None) -> Started:
     as model.pretrained is.
     """
     if file is None:
-        return Started(SpikingClassifier(config))
+        return Started(SpikingClassifier(config, first_engine(config)))
     library = getattr(config.model, "library", None)
     source = f"start: weights of {shown(file)}"
     if file.suffix == ".ckpt":
@@ -53,14 +54,14 @@ def started(config: ExperimentConfig, file: Path | None) -> Started:
         source += f", epoch {content['epoch'] + 1}"
     elif library == "timm":
         network = config.model.model_copy(update={"pretrained": str(file)})
-        module = SpikingClassifier(config.model_copy(update={"model": network}))
+        module = SpikingClassifier(config.model_copy(update={"model": network}), first_engine(config))
         module.config = config
         return Started(module, (source,))
     else:
         from gradspike.models.timm.weights import read_weights
 
         weights = read_weights(file, f"{KEY}={file}")
-    module = SpikingClassifier(config)
+    module = SpikingClassifier(config, first_engine(config))
     lines = load_weights(module.model, weights, f"{KEY}={file}")
     return Started(module, (f"{source}, sha256 {state_hash(weights)[:DIGITS]}", *lines))
 

@@ -30,6 +30,7 @@ from gradspike.touches import Touches
 from gradspike.training.build import build_data, require_data_of, require_samples
 from gradspike.training.checkpoint import load_checkpoint, state_hash
 from gradspike.training.device import check_device
+from gradspike.training.engine_choice import first_engine, settle_engine
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.finite import finite_samples
 from gradspike.training.metrics import Meter
@@ -131,7 +132,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
     )
     check_device(config.trainer, section="")
     content = load_checkpoint(checkpoint)
-    data, module = build_data(config), SpikingClassifier(config)
+    data, module = build_data(config), SpikingClassifier(config, first_engine(config))
     module.load_state_dict(content["state_dict"])
     # Lightning's trainer sets device, precision and determinism, so the centre equals `gradspike evaluate`.
     trainer = build_trainer(config, loggers=[], callbacks=[])
@@ -144,6 +145,7 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
     data.setup()
     require_data_of(content, data)
     require_samples(data, arguments.split)
+    settle_engine(module.model, config, len(data.samples.indices("train")))
     samples = data.samples
     chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
     batch_size = arguments.batch_size or config.dataset.eval_batch_size
