@@ -92,8 +92,8 @@ def test_other_parts_of_a_batch_go_on_with_the_next_batch(
         found = original(self, batch, dataloader_idx)
         return {**found, "input": found["input"].double()}
 
-    def built_in_double(self: SpikingClassifier, config: ExperimentConfig) -> None:
-        built(self, config)
+    def built_in_double(self: SpikingClassifier, config: ExperimentConfig, engine: str | None = None) -> None:
+        built(self, config, engine)
         self.double()  # Lightning converts it only after it has loaded a checkpoint
 
     original, built = DataModule.on_after_batch_transfer, SpikingClassifier.__init__

@@ -35,9 +35,7 @@ def settle_engine(model: nn.Module, config: ExperimentConfig, samples: int) -> s
     layers = [one for one in model.modules() if isinstance(one, SpikingNorm)]
     shapes = layer_shapes(layers, model, torch.zeros(input_shape(config, batch=1)))
     neurons = sum(torch.Size(shape[1:]).numel() for shape in shapes.values())
-    processes = config.trainer.devices * config.trainer.num_nodes
-    updates = neurons * config.time_steps * samples * config.trainer.max_epochs / processes
-    saved = updates * SECONDS_SAVED
+    saved = neurons * config.time_steps * samples * config.trainer.max_epochs * SECONDS_SAVED
     if saved > SECONDS_TO_COMPILE:
         engine = choose_engine(config.engine, "cpu")
         for layer in layers:
