@@ -111,8 +111,7 @@ def _held(resumed: RunFolder | None) -> Iterator[None]:
 class _Task:
     """What to train, prepared before the run has a folder.
 
-    state: the checkpoint that a resumed run continues from. start: lines to log about the first weights and the
-    engine.
+    state: the checkpoint that a resumed run continues from. start: lines about first weights and engine.
     """
 
     config: ExperimentConfig
