@@ -234,8 +234,8 @@ def runner(folder: SweepFolder) -> Runner:
     (place / "config.yaml").write_text("{}")
     (place / "checkpoints" / "last.ckpt").touch()
     RunFolder(place).set_status("interrupted", "Stopped by SIGTERM")
-    plan = Plan(WORDS, METRIC, {}, workers=1, gpus=[], gpus_needed=1, retries=1, epochs=9)
-    return Runner(folder, study, plan, None, Table(METRIC, 1, "again"))
+    plan = Plan(WORDS, (METRIC,), {}, workers=1, gpus=[], gpus_needed=1, retries=1, epochs=9)
+    return Runner(folder, study, plan, None, Table([METRIC], 1, "again"))
 
 
 def attempt(folder: SweepFolder, started: float) -> Record:
