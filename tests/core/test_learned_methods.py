@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +18,13 @@ from gradspike.engine.base import Engine, EngineOptions
 from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, build_method, set_progress
 from gradspike.methods.mpd_sgr import share_inside
+from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import build_neuron
 from gradspike.spiking_norm import SpikingNorm, collect_losses
 from gradspike.training.build import build_model
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.probe.quantities import layer_statistics
+from helpers import method_checks
 from helpers.engines import ENGINES
 from helpers.method_checks import C, T, descend, make_input, make_layer, method_config, step
 from helpers.part_options import neuron_config
@@ -43,12 +47,13 @@ def x() -> Tensor:
     return 1.2 * torch.randn(T, 6, C, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_asgl_without_noise_is_psg(x: Tensor) -> None:
+@pytest.mark.parametrize("run", [eager.run, ENGINES["formulas"]], ids=["eager", "formulas"])
+def test_asgl_without_noise_is_psg(x: Tensor, run: Engine) -> None:
     """With p = 0 and V_th = 1: the same spikes and gradients. Otherwise ASGL's output is V_th times PSG's."""
     psg = build_method(method_config("psg", v_threshold=1.0, width=0.8), T, C).double()
     asgl = build_method(method_config("asgl", surrogate="rectangular", alpha=0.8, p=0.0), T, C).double()
     assert asgl.analog_share is None
-    expected, actual = traced(psg, x), traced(asgl, x)
+    expected, actual = traced(psg, x, run), traced(asgl, x, run)
     assert torch.equal(actual[0], expected[0])
     torch.testing.assert_close(actual[1], expected[1])
     # dL/dkappa = dL/d(raw) / (d kappa / d raw), with kappa = 1e-3 + softplus(raw) and kappa = exp(-raw).
@@ -58,7 +63,7 @@ def test_asgl_without_noise_is_psg(x: Tensor) -> None:
 
     psg = build_method(method_config("psg", v_threshold=0.5, width=0.8), T, C).double()
     asgl = build_method(method_config("asgl", v_threshold=0.5, surrogate="rectangular", alpha=0.8, p=0.0), T, C)
-    assert torch.equal(traced(asgl.double(), x)[0], 0.5 * traced(psg, x)[0])
+    assert torch.equal(traced(asgl.double(), x, run)[0], 0.5 * traced(psg, x, run)[0])
 
 
 def test_share_of_noise_follows_the_training(x: Tensor) -> None:
@@ -107,6 +112,28 @@ def test_a_width_for_each_neuron(x: Tensor, surrogate: str, run: Engine) -> None
         assert torch.autograd.gradcheck(emitted, (value,))
     emitted(value).sum().backward()
     assert value.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        method_checks.check_binary_and_typed,
+        method_checks.check_learning,
+        method_checks.check_state_dict,
+        method_checks.check_permutation,
+    ],
+)
+def test_the_contract_with_a_width_for_each_neuron(
+    check: Callable[[MethodConfig], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sized(config: MethodConfig, **options: Any) -> SpikingNorm:
+        layer = make_layer(config, **options)
+        layer.method.set_space((method_checks.SIDE, method_checks.SIDE))
+        return layer
+
+    monkeypatch.setattr(method_checks, "make_layer", sized)
+    # Wide, so that every width sees a potential inside its window.
+    check(method_config("asgl", surrogate="sigmoid", width_per="neuron", alpha=1.0, p=0.0))
 
 
 def test_a_network_with_a_width_for_each_neuron() -> None:

@@ -16,6 +16,7 @@ CASES = {
     # asgl draws its noise on each rank, as dropout does.
     **{f"method {name}": [f"method={name}"] for name in METHODS.names() if name != "asgl"},
     "method asgl": ["method=asgl", "method.p=0"],
+    "a width for each neuron": ["method=asgl", "method.p=0", "method.width_per=neuron"],
     "chosen by differences": ["method=dspike_adaptive", "method.weights=3"],
     "start at the mean": ["method=fixed_sg", "neuron=trsg"],
     "twin": ["model.activation=relu"],
