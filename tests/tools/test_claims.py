@@ -128,6 +128,13 @@ def test_differences_are_paired_by_seed() -> None:
     assert decide(claim_of(part_of(of={"method": "b"}, minus={"method": "a"})), {"s": summary}).verdict == DOES_NOT
 
 
+def test_a_difference_may_be_relative() -> None:
+    summary = summary_of({"a": [0.6, 0.5], "b": [0.5, 0.4]})
+    (one,) = decide(claim_of(part_of(minus={"method": "b"}, relative=True)), {"s": summary}).measured
+    assert one.sample is not None
+    assert (one.unit, one.sample.mean) == ("%", pytest.approx((20 + 25) / 2))
+
+
 def test_spread_over_a_swept_key_counts_only_complete_seeds() -> None:
     runs = [
         Record(seed=seed, parameters={"width": width}, values={"accuracy": value})

@@ -50,6 +50,8 @@ class Part(Strict):
     """Runs to subtract, seed by seed."""
     minus_summary: str | None = None
     """The summary with the runs of `minus`, if it is another one."""
+    relative: bool = False
+    """The difference to `minus` in percent of it."""
     spread_over: str | None = None
     """A swept key: the quantity is its largest minus its smallest value over this key, in each seed."""
     expect: Expected | None = None
@@ -68,8 +70,8 @@ class Part(Strict):
             return self
         if self.summary is None or self.quantity is None:
             raise ValueError("needs exact, or summary and quantity")
-        if self.minus_summary is not None and self.minus is None:
-            raise ValueError("minus_summary needs minus")
+        if self.minus is None and (self.minus_summary is not None or self.relative):
+            raise ValueError("minus_summary and relative need minus")
         if self.quantity not in QUANTITIES:
             raise ValueError(unknown("quantity", self.quantity, QUANTITIES))
         return self

@@ -92,7 +92,7 @@ def _measure(claim: Claim, part: Part, summaries: Mapping[str, Summary]) -> Meas
         return Measured(part, unit, sample, judge(sample, part.expect) if part.expect else None)
     assert part.quantity is not None
     quantity = QUANTITIES[part.quantity]
-    unit = quantity.unit_of(part.minus is not None or part.spread_over is not None)
+    unit = "%" if part.relative else quantity.unit_of(part.minus is not None or part.spread_over is not None)
     try:
         values = values_of(part, quantity, summaries)
     except Missing as missing:
@@ -117,6 +117,8 @@ def values_of(part: Part, quantity: Quantity, summaries: Mapping[str, Summary]) 
     shared = sorted(first.keys() & second.keys())
     if not shared:
         raise Missing("no seed has both kinds of runs.")
+    if part.relative:
+        return {seed: 100 * (first[seed] / second[seed] - 1) for seed in shared}
     return {seed: first[seed] - second[seed] for seed in shared}
 
 
