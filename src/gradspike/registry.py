@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_config
 
+NO_BOOL = ": must be a number"
+
 
 class Strict(BaseModel):
     """A section of the configuration: unknown keys are errors, and values cannot change after validation."""
@@ -30,7 +32,7 @@ class Strict(BaseModel):
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
-                raise ValueError(f"{name}={str(value).lower()}: must be a number")
+                raise ValueError(f"{name}={str(value).lower()}{NO_BOOL}")
         return values
 
 

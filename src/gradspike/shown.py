@@ -11,6 +11,11 @@ from pathlib import Path
 MOST_NAMES = 10
 
 
+def expanded(path: str | Path) -> Path:
+    """`path` with `~` and `~user` replaced as in a shell, which leaves unknown users: a folder may be called `~old`."""
+    return Path(os.path.expanduser(path))
+
+
 def relative(path: Path) -> Path:
     """`path`, relative if it is below the working directory."""
     here = Path.cwd()

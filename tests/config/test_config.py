@@ -133,7 +133,7 @@ def test_command_line_wins_over_recipe(with_recipe: str) -> None:
         (["method=my_lab.nothing:Rule"], ["unknown method 'my_lab.nothing:Rule'"]),
         (["method.name=my_lab.nothing:Rule"], ["cannot be imported", "my_lab"]),
         (["seed=true"], ["seed=true: must be a number"]),
-        (["optimizer.lr=true"], ["optimizer", "lr=true: must be a number"]),
+        (["optimizer.lr=true"], ["  optimizer.lr=true: must be a number"]),
         (["optimizer.lr=inf"], ["optimizer.lr=inf"]),
         (["optimizer=null"], ["unknown optimizer 'null'", "adamw, sgd"]),
         (["method.name=:X"], ["':X'"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradspike.errors import unknown, unknown_path
-from gradspike.shown import counted, listed, shell_words
+from gradspike.shown import counted, expanded, listed, shell_words
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,14 @@ def test_unknown_path_names_the_closest_one(tmp_path: Path) -> None:
         f"unknown folder '{tmp_path}/rnus'. Did you mean '{tmp_path}/runs'?"
     )
     assert unknown_path("file", tmp_path / "no" / "file") == f"unknown file '{tmp_path}/no/file'."
+
+
+def test_a_folder_whose_name_starts_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Path.expanduser ends with a traceback."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a b") == tmp_path / "a b"
+    assert expanded("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
+    assert expanded(Path("a/~/b")) == Path("a/~/b")
 
 
 def test_a_list_that_is_cut_says_how_many_are_missing() -> None:

@@ -56,6 +56,18 @@ def test_every_text_file_has_an_encoding() -> None:
     assert found == []
 
 
+def test_only_one_function_expands_a_tilde() -> None:
+    """`Path.expanduser` raises RuntimeError for a folder such as ~old."""
+    found = {
+        str(file.relative_to(ROOT))
+        for file in SOURCES
+        for name, call in calls(file)
+        if name == "expanduser"
+        and not (isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "os.path.expanduser")
+    }
+    assert found == set()
+
+
 def test_functions_that_macos_lacks_have_one_place() -> None:
     names = {str(file.relative_to(ROOT)) for file in SOURCES for name, _ in calls(file) if name in LINUX_ONLY}
     assert names <= {"src/gradspike/cores.py"}

@@ -19,6 +19,7 @@ from gradspike.config.wandb_options import ENVIRONMENT
 from gradspike.errors import ConfigError, UserError, unknown, unknown_path
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable
+from gradspike.shown import expanded
 
 HELP = ("-h", "--help")
 CONFIG_DIR = "--config-dir"
@@ -166,8 +167,8 @@ def checked_file(name: str, text: str, endings: Mapping[str, str] | None = None)
     `name` is the argument as typed before the path (`out=`, `--out `); `endings` maps the allowed endings to what they
     mean. Raises ConfigError for a wrong name, UserError for a folder that cannot be written to.
     """
-    path = Path(text).expanduser()
-    if not text or path.is_dir():
+    path = expanded(text)
+    if not text or text.endswith("/") or path.is_dir():
         raise ConfigError(f"{name}{text}: must be a file.")
     if endings is not None and path.suffix.lower() not in endings:
         allowed = ", ".join(f"{ending} ({what})" for ending, what in endings.items())

@@ -19,7 +19,7 @@ from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
-from gradspike.shown import counted, listed, printable
+from gradspike.shown import counted, expanded, listed, printable
 from gradspike.terminal.printer import speak
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def prepare(words: list[str]) -> int:
 
     try:
         if arguments.export is not None:
-            return _export(source, Path(arguments.export).expanduser(), arguments.export_format)
+            return _export(source, expanded(arguments.export), arguments.export_format)
         # `verify=true` reports a damaged set; opening it otherwise would prepare it again.
         advice = one_sentence(lambda: "prepare with fewer processes (workers=1); finished parts are kept", keys="")
         with advice, trusting() if arguments.verify else nullcontext():

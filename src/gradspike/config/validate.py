@@ -20,8 +20,8 @@ from gradspike.models.registry import MODELS
 from gradspike.nested import flat
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
-from gradspike.registry import Registry, Strict
-from gradspike.shown import counted
+from gradspike.registry import NO_BOOL, Registry, Strict
+from gradspike.shown import counted, printable
 
 PLUGGABLE: dict[str, Registry[Any]] = {
     registry.kind: registry for registry in (DATASETS, MODELS, METHODS, NEURONS, NORMS)
@@ -129,6 +129,8 @@ def _describe(
             yield unknown("key", key, [section + name for name in _fields(schema, values, path[:-1])])
         elif detail["type"] == ENVIRONMENT:
             yield str(detail["msg"])
+        elif detail["type"] == "value_error" and NO_BOOL in str(detail["msg"]):
+            yield ".".join(filter(None, [key.rstrip("."), explain(detail)]))
         else:
             named = path and detail["type"] != "missing"
             shown = f"{key}={_shown(detail['input'])}" if named else key.rstrip(".")
@@ -174,7 +176,7 @@ def _classes_of(field: Any) -> list[type[Strict]]:
 
 
 def _shown(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else printable(str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

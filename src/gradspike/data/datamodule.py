@@ -18,6 +18,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.data.prepared.digests import trusting
 from gradspike.data.registry import DATASETS
 from gradspike.data.source import Samples, Source, Split
+from gradspike.shown import expanded
 
 HOST_INDEX = "host_index"
 
@@ -38,7 +39,7 @@ class DataModule(lightning.LightningDataModule):
         self.seed = seed
         self.accumulate = accumulate
         """Micro-batches per optimiser step; dataset.batch_size counts all of them together."""
-        self.data_dir = Path(data_dir).expanduser()
+        self.data_dir = expanded(data_dir)
         self.source: Source[Any] = DATASETS.build(Source, config, time_steps, self.data_dir)  # type: ignore[type-abstract]
         self.skip_batches: int | None = None
         """Batches to skip in the first epoch; None: those that a resumed trainer has already completed."""

@@ -22,7 +22,7 @@ from gradspike.engine.registry import EngineName
 from gradspike.errors import UserError
 from gradspike.library.predict import Prediction, stored_samples
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import shown
+from gradspike.shown import expanded, shown
 from gradspike.training.build import build_data, build_model, require_data_of
 from gradspike.training.checkpoint import USABLE, load_checkpoint
 from gradspike.training.device import check_device, device_type
@@ -102,7 +102,7 @@ def load(
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint={checkpoint}: must be best or last.")
-    file = Path(run).expanduser()
+    file = expanded(run)
     if not file.is_file():
         file = RunFolder.open(str(run)).checkpoint(checkpoint)
     content = load_checkpoint(file, USABLE)

@@ -20,6 +20,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.data.pictures.decode import decode, fit, rgb
 from gradspike.data.source import Source
 from gradspike.errors import UserError, unknown_path
+from gradspike.shown import expanded
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _content(path: Any) -> bytes:
     """The bytes of a file. Raises UserError for what is no path, or no file."""
     if not isinstance(path, str | Path):
         raise UserError(f"{type(path).__name__}: is neither a path, an array nor an image. See docs/library.md.")
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise UserError(unknown_path("file", file))
     return file.read_bytes()

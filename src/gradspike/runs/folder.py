@@ -40,7 +40,7 @@ from gradspike.runs.alive import LOCK, running_or_killed
 from gradspike.runs.environment import environment
 from gradspike.runs.files import json_file, overwritten, write_json, write_record
 from gradspike.runs.identity import id_of, write_id
-from gradspike.shown import shown
+from gradspike.shown import expanded, shown
 
 Summary = dict[str, Any]
 """The content of summary.json."""
@@ -96,7 +96,7 @@ class RunFolder:
         """
         if not path:
             raise ConfigError("The path of a run must not be empty.")
-        run = cls(Path(os.path.realpath(Path(path).expanduser())))
+        run = cls(Path(os.path.realpath(expanded(path))))
         if not (run.path / "config.yaml").is_file():
             marks = ("config.yaml", "status.json")
             around = next((one for one in run.path.parents if all((one / mark).is_file() for mark in marks)), None)

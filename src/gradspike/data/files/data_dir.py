@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradspike.errors import UserError
+from gradspike.shown import expanded
 
 
 def check_data_dir(path: str | Path) -> Path:
@@ -12,7 +13,7 @@ def check_data_dir(path: str | Path) -> Path:
 
     A missing parent usually means a typo or an unmounted disk.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"data_dir={folder} is a file, not a folder. Name a folder, or move the file away.")
     if not folder.exists() and not folder.absolute().parent.is_dir():

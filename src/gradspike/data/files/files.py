@@ -31,7 +31,7 @@ from gradspike.data.files.members import opener, tar_member, zip_member
 from gradspike.data.files.other_formats import explained
 from gradspike.errors import UserError
 from gradspike.exhausted import raise_if_exhausted
-from gradspike.shown import counted
+from gradspike.shown import counted, expanded
 
 MOST_BYTES = 2**30
 """Size limit for an image, list or pickle; no real one is larger."""
@@ -58,7 +58,7 @@ class Files:
     @classmethod
     def open(cls, path: str | Path) -> Files:
         """Open a folder or archive. Raises UserError if it is neither or is unreadable."""
-        path = Path(path).expanduser()
+        path = expanded(path)
         if path.is_dir():
             return cls(path, "folder")
         if path.is_symlink() and not os.path.exists(path):

@@ -21,7 +21,7 @@ from gradspike.data.prepared.parts import refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
 from gradspike.data.source import Source
 from gradspike.errors import ConfigError, UserError
-from gradspike.shown import counted, listed, printable
+from gradspike.shown import counted, expanded, listed, printable
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class FileSource(Source[FilesConfigT]):
         """The possible paths of the files, whether or not they exist."""
         source = self.config.source
         if source is not None:
-            return [Path(source).expanduser()]
+            return [expanded(source)]
         return [self.data_dir / name for name in self.usual_names]
 
     def download(self) -> None:

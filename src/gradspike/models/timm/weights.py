@@ -11,7 +11,7 @@ from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from gradspike.errors import ConfigError, UserError, first_line, unknown_path
-from gradspike.shown import counted, listed
+from gradspike.shown import counted, expanded, listed
 
 SHOWN = 4  # names in a message
 
@@ -24,7 +24,7 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
 
     Raises ConfigError if the file does not exist or its weights do not fit, UserError if it cannot be read.
     """
-    weights = read_weights(Path(path).expanduser(), f"model.pretrained={path}")
+    weights = read_weights(expanded(path), f"model.pretrained={path}")
     own = network.state_dict()
     notes = []
     for name in _layers_of(network, "classifier"):

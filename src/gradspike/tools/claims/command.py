@@ -8,6 +8,7 @@ from pathlib import Path
 from gradspike.cli.arguments import Command, checked_file
 from gradspike.errors import UserError
 from gradspike.runs.files import write_output
+from gradspike.shown import expanded
 from gradspike.tools.claims.claim import read_claims
 from gradspike.tools.claims.summary import Summary, read_summary, summary_text
 
@@ -43,14 +44,14 @@ def claims(words: Sequence[str]) -> int:
     store = typed.last("--store")
     if store is not None and not typed.words:
         raise COMMAND.error("--store needs the folder of a sweep, as in  gradspike claims runs/sweeps/main --store DIR")
-    if store is not None and not Path(store).expanduser().is_dir():
+    if store is not None and not expanded(store).is_dir():
         raise UserError(f"--store {store}: is not a folder.")
-    known = read_claims(Path(typed.last("--claims") or "claims").expanduser())
-    summaries = stored(Path(typed.last("--summaries") or "docs/results/claims").expanduser())
-    for name, summary in _of_sweeps([Path(word).expanduser() for word in typed.words]).items():
+    known = read_claims(expanded(typed.last("--claims") or "claims"))
+    summaries = stored(expanded(typed.last("--summaries") or "docs/results/claims"))
+    for name, summary in _of_sweeps([expanded(word) for word in typed.words]).items():
         summaries[name] = summary
         if store is not None:
-            path = Path(store).expanduser() / f"{name}.json"
+            path = expanded(store) / f"{name}.json"
             write_output(path, summary_text(summary), "--store ")
             print(f"written: {path}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gradspike.cli.arguments import Command, checked_file
 from gradspike.errors import ConfigError, UserError, did_you_mean, unknown_path
+from gradspike.shown import expanded
 from gradspike.started import typed_command
 from gradspike.tools.compare.columns import KEYS, chosen_columns
 from gradspike.tools.compare.gather import Gathered, gather, merged
@@ -116,7 +117,7 @@ def _allowed(words: Sequence[str]) -> frozenset[str]:
 
 
 def _found(options: Options) -> Gathered:
-    paths = [Path(word).expanduser() for word in options.paths]
+    paths = [expanded(word) for word in options.paths]
     for path in paths:
         if not path.exists():
             raise UserError(unknown_path("file or folder", path))
@@ -124,7 +125,7 @@ def _found(options: Options) -> Gathered:
     if options.sweep:
         from gradspike.tools.compare.sweeps import gather_sweep
 
-        gathered += [gather_sweep(Path(word).expanduser()) for word in options.sweep]
+        gathered += [gather_sweep(expanded(word)) for word in options.sweep]
     return merged(gathered)
 
 
@@ -199,4 +200,4 @@ def _question(options: Options) -> str | None:
         return None
     from gradspike.tools.compare.sweeps import question
 
-    return question(Path(options.sweep[0]).expanduser())
+    return question(expanded(options.sweep[0]))

@@ -31,6 +31,7 @@ from gradspike.json_text import to_json
 from gradspike.locks import NoLocks, Taken, lock
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable, write_atomically
+from gradspike.shown import expanded
 from gradspike.tools.sweep.run_index import RunIndex
 
 State = Literal["queued", "running", "stopping", "finished", "failed", "interrupted", "pruned"]
@@ -87,7 +88,7 @@ class SweepFolder:
     """Paths, locks and records of a sweep."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = expanded(path).absolute()
         self.runs = self.path / "runs"
         self.index = RunIndex(self.runs)
         self.about = self.path / "sweep.json"

@@ -14,7 +14,7 @@ from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.registry import Strict
-from gradspike.shown import counted
+from gradspike.shown import counted, expanded
 from gradspike.training.place import started_together
 
 DRY_RUN = "--dry-run"
@@ -131,7 +131,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     if options.gpus_per_trial is not None:
         typed.append(f"trainer.devices={options.gpus_per_trial}")
     _check_tasks(options)
-    file = Path(line.words[0]).expanduser()
+    file = expanded(line.words[0])
     return CommandLine(file, options, tuple(slurm), tuple(typed), line.config_dir, DRY_RUN in line.flags)
 
 
