@@ -119,24 +119,21 @@ def split_columns(
 ) -> tuple[list[Column], list[tuple[str, str]]]:
     """The columns to show, and (heading, text) of those equal in all rows.
 
-    keys: the chosen ones; they are shown even if they are equal. By default all that are not empty.
+    keys: the chosen ones, which are shown even if they are equal. By default all that are neither empty nor equal.
     """
-    if keys is not None:
-        by_key = {column.key: column for column in COLUMNS}
-        return [by_key[key] for key in keys], []
     shown, equal = [], []
     for column in COLUMNS:
         texts = {column.text(row) for row in comparison.rows}
-        if texts == {escape.DASH}:
+        if texts == {escape.DASH} or column.key in (keys or ()):
             continue
         if column.key == "best" and all(row.best == row.final for row in comparison.rows):
             equal.append(("best by val:", "the last epoch"))
-            continue
-        if column.once and len(texts) == 1 and len(comparison.rows) > 1:
+        elif column.once and len(texts) == 1 and len(comparison.rows) > 1:
             equal.append((column.head, next(iter(texts))))
         else:
             shown.append(column)
-    return shown, equal
+    by_key = {column.key: column for column in COLUMNS}
+    return shown if keys is None else [by_key[key] for key in keys], equal
 
 
 def equal_line(equal: Sequence[tuple[str, str]]) -> str:

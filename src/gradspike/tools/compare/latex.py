@@ -28,9 +28,8 @@ def latex(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
     """
     if keys is None:
         keys = DEFAULT if comparison.baseline is not None else WITHOUT_BASELINE
-    columns, _ = split_columns(comparison, keys)
-    _, equal = split_columns(comparison)
-    said = [caption(comparison, keys), equal_line([one for one in equal if one[0] not in {c.head for c in columns}])]
+    columns, equal = split_columns(comparison, keys)
+    said = [caption(comparison, keys), equal_line(equal)]
     texts = [[column.text(row) for column in (NAME, *columns)] for row in comparison.rows]
     places = [row.group.name for row in comparison.rows]
     bold = None
