@@ -128,6 +128,15 @@ def test_differences_are_paired_by_seed() -> None:
     assert decide(claim_of(part_of(of={"method": "b"}, minus={"method": "a"})), {"s": summary}).verdict == DOES_NOT
 
 
+def test_a_number_that_was_not_finite_is_an_error() -> None:
+    values: dict[str, Any] = {"firing_rate": ((0.1, None),), "u_mean": ((0.0, 0.1),), "u_std": ((0.0, 1.0),)}
+    run = Record(seed=0, parameters={}, values={"v_threshold": 1.0}, last=values)
+    with pytest.raises(ConfigError, match="no number at some step"):
+        QUANTITIES["firing_rate"].of(run)
+    with pytest.raises(ConfigError, match="has no spread"):
+        QUANTITIES["divergence"].of(run)
+
+
 def test_a_difference_may_be_relative() -> None:
     summary = summary_of({"a": [0.6, 0.5], "b": [0.5, 0.4]})
     (one,) = decide(claim_of(part_of(minus={"method": "b"}, relative=True)), {"s": summary}).measured

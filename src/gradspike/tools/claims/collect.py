@@ -116,6 +116,8 @@ def _test_samples(run: Path) -> int | None:
 def _made_with(runs: Sequence[Path]) -> dict[str, str]:
     """What the runs ran on. Raises UserError if they ran different code: they must not be averaged."""
     sessions = [session for run in runs for session in readable(run / "environment.json", list) or ()]
+    if not sessions:
+        raise UserError("the runs of this sweep have no environment.json, which names the code that ran.")
     sources = sorted({str(session.get("source")) for session in sessions})
     if len(sources) > 1:
         raise UserError(f"the runs of this sweep ran different versions of the code: {', '.join(sources)}.")

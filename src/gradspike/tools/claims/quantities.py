@@ -28,11 +28,16 @@ class Quantity:
 
 
 def by_layer(steps: Steps) -> list[float]:
-    """The mean over time steps of each layer. Raises ConfigError for a layer without a number."""
+    """The mean over time steps of each layer. Raises ConfigError for a missing number."""
+    return [fmean(row) for row in numbers(steps)]
+
+
+def numbers(steps: Steps) -> list[list[float]]:
+    """All numbers, [layers, T]. Raises ConfigError for a missing one: the network had NaN or infinity there."""
     rows = [[value for value in row if value is not None] for row in steps]
-    if not rows or not all(rows):
-        raise ConfigError("a layer has no number: its potentials were not finite. Leave the run out.")
-    return [fmean(row) for row in rows]
+    if not rows or [len(row) for row in rows] != [len(row) for row in steps]:
+        raise ConfigError("a layer has no number at some step: its potentials were not finite. Leave the run out.")
+    return rows
 
 
 def by_step(steps: Steps) -> list[float]:
@@ -93,24 +98,23 @@ def divergence(mean: float, std: float, target: float) -> float:
 
 
 def _divergence(run: Record) -> float:
+    means, stds = numbers(_probed(run, "u_mean")), numbers(_probed(run, "u_std"))
+    if not all(std for row in stds for std in row):
+        raise ConfigError("a layer's potential has no spread, so its divergence is infinite. Leave the run out.")
     target = run.values["v_threshold"]
-    pairs = zip(_probed(run, "u_mean"), _probed(run, "u_std"), strict=True)
-    rows = [
-        fmean(divergence(mean, std, target) for mean, std in zip(means, stds, strict=True) if mean is not None and std)
-        for means, stds in pairs
-    ]
-    return fmean(rows)
+    pairs = (zip(*layer, strict=True) for layer in zip(means, stds, strict=True))
+    return fmean(fmean(divergence(mean, std, target) for mean, std in layer) for layer in pairs)
 
 
 def _first_spread(run: Record) -> float:
     """Measured standard deviation of u[0] over V_th, before training: mean over layers."""
-    return fmean(row[0] or math.nan for row in _probed(run, "u_std", start=True)) / run.values["v_threshold"]
+    return fmean(row[0] for row in numbers(_probed(run, "u_std", start=True))) / run.values["v_threshold"]
 
 
 def _later_spread(run: Record) -> float:
     """Measured standard deviation of u[t >= 1] over sqrt(1 + tau^2) V_th, before training, where tau = 0.2."""
-    rows = [fmean(value or math.nan for value in row[1:]) for row in _probed(run, "u_std", start=True)]
-    return fmean(rows) / (math.sqrt(1 + 0.2**2) * run.values["v_threshold"])
+    rows = numbers(_probed(run, "u_std", start=True))
+    return fmean(fmean(row[1:]) for row in rows) / (math.sqrt(1 + 0.2**2) * run.values["v_threshold"])
 
 
 QUANTITIES: Mapping[str, Quantity] = {
