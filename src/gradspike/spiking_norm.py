@@ -228,7 +228,7 @@ class SpikingNorm(ActivationLayer):
         if self.method.has_current_loss:
             if norm is not None:
                 steps, norm = normalised(steps, norm, facts), None
-            own["current_mean"] = self._mean(steps)
+            own["current_mean"] = steps.mean(dtype=facts.dtype)  # this rank's: the probe may measure on some ranks only
         output = self._fire(steps, facts, norm, keep_membrane=True)
         assert output.membrane is not None
         spikes = output.spikes
