@@ -18,6 +18,7 @@ EXACT_FLIPS = 16  # up to this number of pairs, all 2^n sign patterns are counte
 FLIPS = 100_000
 SEED = 0
 ALPHA = 0.05
+ROUNDING = 1e-9  # less than one sample of any test split, more than the rounding of differences of fractions
 
 Values = Sequence[float]
 
@@ -123,7 +124,12 @@ def differs(pair: Paired, comparisons: int) -> bool:
     interval = simultaneous(pair, comparisons)
     if interval is None or interval[0] <= 0 <= interval[1]:
         return False
-    return interval[0] < interval[1] or pair.p * comparisons <= ALPHA
+    return has_spread(pair) or pair.p * comparisons <= ALPHA
+
+
+def has_spread(pair: Paired) -> bool:
+    """Whether the differences vary over seeds by more than their rounding."""
+    return (pair.sample.sd or 0.0) > ROUNDING * max(1.0, abs(pair.sample.mean))
 
 
 def simultaneous(pair: Paired, comparisons: int) -> tuple[float, float] | None:

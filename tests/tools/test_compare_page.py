@@ -170,6 +170,15 @@ def test_figures_download_as_svg_and_pdf(browser: Browser, name: str) -> None:
     assert max(map(ord, text)) < 128, "bytes are letters"
 
 
+def test_every_download_button_works(browser: Browser) -> None:
+    names = browser.run("[...document.querySelectorAll('[data-export]')].map((one) => one.dataset.export)")
+    assert {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "pdf")} <= set(names)
+    browser.run("window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download) }")
+    browser.run("document.querySelectorAll('[data-export], [data-csv]').forEach((one) => one.click())")
+    assert set(names) <= set(browser.run("saved"))
+    assert browser.complaints() == []
+
+
 def test_a_pdf_has_greek_letters_and_minus_signs(browser: Browser) -> None:
     runs = browser.run(f"runsOf('{MINUS}1 κ', false).map((one) => one.font + one.codes.join(' '))")
     assert runs == ["S45", "H49 32", "S107"]

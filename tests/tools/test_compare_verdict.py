@@ -48,8 +48,11 @@ def test_one_difference_of_one_seed_and_none() -> None:
 def test_equal_differences_have_no_spread_to_judge_by() -> None:
     """Accuracies on few samples repeat: three equal differences are no proof, ten are."""
     assert not differs(pair_of(*[0.01] * 3), 1)
+    assert not differs(pair_of(0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6), 1), "equal but for their rounding"
     assert differs(pair_of(*[0.01] * 10), 1)
     assert not differs(pair_of(*[0.0] * 10), 1)
+    said = verdict({"psg": pair_of(*[0.125] * 3)}, "lsg")
+    assert said.endswith("the difference is +12.50 points on every seed (no spread to judge by).")
 
 
 @pytest.mark.parametrize("comparisons", [1, 5])

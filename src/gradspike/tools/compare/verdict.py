@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gradspike.shown import counted
-from gradspike.statistics import ALPHA, LEVEL, Paired, differs, simultaneous
+from gradspike.statistics import ALPHA, LEVEL, Paired, differs, has_spread, simultaneous
 
 EFFECT = 0.005
 """The difference for which the necessary number of seeds is reported: half a percentage point."""
@@ -128,4 +128,8 @@ def _points(value: float) -> str:
 
 def _interval(pair: Paired, comparisons: int) -> str:
     interval = simultaneous(pair, comparisons)
-    return " (one seed: no interval)" if interval is None else f" [{_points(interval[0])}, {_points(interval[1])}]"
+    if interval is None:
+        return " (one seed: no interval)"
+    if not has_spread(pair) and pair.sample.mean:
+        return " on every seed (no spread to judge by)"
+    return f" [{_points(interval[0])}, {_points(interval[1])}]"
