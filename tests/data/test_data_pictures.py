@@ -223,6 +223,17 @@ def test_cifars_pickles_that_another_program_wrote_again(tmp_path: Path, name: s
     assert samples.class_names == ("class0", "class1", "class2")
 
 
+def test_class_names_of_cifar_are_text_and_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar_pickles(folder)
+    names = {b"label_names": ["é".encode(), b"caf\xe9", b"c"]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names))
+    assert load_cifar(tmp_path, None).class_names == ("é", "café", "c")
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b", "a"]}))
+    with pytest.raises(UserError, match=r"batches\.meta names a class twice: a\."):
+        load_cifar(tmp_path, None)
+
+
 def test_cifars_pickles_can_be_enlarged(tmp_path: Path) -> None:
     written = write_cifar_pickles(tmp_path / "cifar-10-batches-py")
     samples = load_cifar(tmp_path, None, image_size=40)

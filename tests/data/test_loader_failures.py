@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import socket
 import sys
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gradspike.data import sockets
 from gradspike.data.loader import LoaderError, loader_failure
+from gradspike.data.source import Samples
 from helpers.command import TINY, command, execute
 from helpers.failing_loader import loader
 from helpers.limits import no_file_may_grow
@@ -63,6 +67,24 @@ def test_a_dead_worker_is_one_sentence(how: str) -> None:
 def test_without_failures_workers_and_the_main_process_fetch_the_same() -> None:
     for one, two in zip(loader("never"), loader("never", workers=0), strict=True):
         assert all(torch.equal(one[name], two[name]) for name in ("input", "label", "index"))
+
+
+def test_a_worker_that_is_started_afresh_maps_the_files_again(tmp_path: Path) -> None:
+    """On macOS, workers are not forked: the whole data set was sent to each of them."""
+    whole = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
+    for name, array in (("c", whole), ("f", np.asfortranarray(whole))):
+        np.save(tmp_path / f"{name}.npy", array)
+        samples = Samples(
+            np.load(tmp_path / f"{name}.npy", mmap_mode="r"), np.zeros(100, np.int64), np.zeros(100, np.uint8)
+        )
+        sent = bytes(ForkingPickler.dumps(samples))
+        assert len(sent) < 3000
+        received = pickle.loads(sent)
+        assert isinstance(received.inputs, np.memmap)
+        assert not received.inputs.flags.writeable
+        assert (received.inputs == whole).all()
+        for part in (samples.inputs[5:9], samples.inputs[:, 1], samples.inputs.view("i1")):
+            assert (pickle.loads(bytes(ForkingPickler.dumps(part))) == part).all()
 
 
 @pytest.mark.parametrize("too_many", [0, 1])

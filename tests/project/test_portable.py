@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import ast
+import errno
+import io
 import os
+import platform
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gradspike.cores import cores
+from gradspike.private_names import cpu_flags
+from gradspike.runs.environment import environment
+from gradspike.training.device import cpu_has_bf16
+from gradspike.training.parent_death import dies_with_this_process
+from gradspike.training.peak_memory import peak_mb, reset_peak
+from gradspike.training.watch import _keep_alive
 from helpers.command import ROOT, execute
 
 SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 LINUX_ONLY = ("sched_getaffinity", "sched_setaffinity", "memfd_create", "posix_fadvise", "splice", "sendfile")
+LINUX_ONLY += ("pidfd_open", "eventfd", "copy_file_range", "posix_fallocate", "epoll", "setns", "unshare", "pipe2")
 
 
 def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -82,6 +94,74 @@ def test_cores_without_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cores() == 6
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert cores() == 2
+
+
+@pytest.fixture
+def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without /proc."""
+    real = io.open
+
+    def opened(file: Any, *args: Any, **options: Any) -> Any:
+        if str(file).startswith("/proc/"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(file))
+        return real(file, *args, **options)
+
+    monkeypatch.setattr("io.open", opened)
+
+
+@pytest.mark.usefixtures("no_proc")
+def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    reset_peak()
+    assert 10 < peak_mb() < 100_000
+    monkeypatch.setattr("gradspike.training.peak_memory._KIB", 1)  # macOS counts bytes
+    assert peak_mb() < 100
+    assert cpu_flags() == frozenset()
+    assert environment(["train"])["processor"] == platform.processor()
+    assert isinstance(cpu_has_bf16(), bool)
+
+
+def test_a_processor_that_is_no_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert isinstance(cpu_has_bf16(), bool)
+
+
+def test_only_linux_can_end_children_with_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", None)
+    dies_with_this_process()()
+
+
+def test_sockets_without_linux_options_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+        monkeypatch.delattr(socket, name, raising=False)
+    with socket.socket() as one:
+        _keep_alive(one)
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_files_of_linux_are_read_only_where_something_stands_in_for_them() -> None:
+    places = {
+        str(file.relative_to(ROOT / "src" / "gradspike"))
+        for file in SOURCES
+        if file.is_relative_to(ROOT / "src")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(("/proc", "/sys/"))
+    }
+    assert places == {"private_names.py", "runs/environment.py", "training/peak_memory.py"}
+
+
+def test_no_process_depends_on_the_way_that_the_system_starts_it() -> None:
+    """Linux forks by default, macOS does not; Python 3.14 does nowhere."""
+    methods = [
+        ast.unparse(call.args[0]) if call.args else "the default"
+        for file in SOURCES
+        for name, call in calls(file)
+        if name in ("get_context", "set_start_method")
+        or (name in ("ProcessPoolExecutor", "Pool") and "mp_context" not in {keyword.arg for keyword in call.keywords})
+    ]
+    assert set(methods) == {"'spawn'"}
 
 
 def test_run_log_is_utf8_in_any_locale(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from mmap import mmap
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,17 @@ def evaluation_batches(samples: Indices, batch_size: int, rank: int = 0, world_s
     own = max(batch_size // world_size, 1)
     largest_share = -(-len(samples) // world_size)
     return np.array_split(samples[rank::world_size], -(-largest_share // own))
+
+
+def _mapped_again(array: np.memmap[Any, Any]) -> tuple[Any, ...]:
+    """How a memory-mapped array reaches a worker that is started afresh (macOS): as its file, not as a copy."""
+    if not isinstance(array.base, mmap):  # a part of a mapped array
+        return np.array, (np.asarray(array),)
+    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    return np.memmap, (array.filename, array.dtype, "r", array.offset, array.shape, order)
+
+
+ForkingPickler.register(np.memmap, _mapped_again)
 
 
 def in_memory(samples: Samples) -> Samples:

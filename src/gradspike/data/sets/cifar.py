@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -221,7 +222,12 @@ def _with_text_keys(content: Any) -> Any:
 
 
 def _text(name: Any) -> str:
-    return name.decode("latin1") if isinstance(name, bytes) else str(name)
+    if not isinstance(name, bytes):
+        return str(name)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("latin1")
 
 
 def _find_batches(files: Files, official: Official) -> Files | None:
@@ -277,6 +283,9 @@ def _class_names(files: Files, official: Official) -> tuple[str, ...]:
         raise UserError(f"{files.shown(official.meta)} is missing: it names the classes.")
     try:
         meta = _with_text_keys(load_pickle(files.read(entry)))
-        return tuple(_text(name) for name in meta[official.class_names])
+        names = tuple(_text(name) for name in meta[official.class_names])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{files.shown(official.meta)} cannot be read ({error}).") from error
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{files.shown(official.meta)} names a class twice: {listed(twice)}.")
+    return names
