@@ -20,7 +20,7 @@ from gradspike.tools.sweep.file import Metric, SweepFile, read
 from gradspike.tools.sweep.folder import SweepFolder
 from gradspike.tools.sweep.parameters import Categorical
 from gradspike.tools.sweep.proposals import Proposal, proposals
-from gradspike.tools.sweep.results import front
+from gradspike.tools.sweep.results import front, results_table
 from gradspike.tools.sweep.sets import SEED, grouped, proposed
 from gradspike.tools.sweep.study import Study, build_pruner
 from helpers.command import TINY
@@ -128,6 +128,21 @@ def test_the_trials_of_a_pruned_set_do_not_start() -> None:
     assert [trial.state.name for trial in study.trials()] == ["PRUNED", "PRUNED", "WAITING"]
 
 
+def test_pruned_and_unfinished_sets_are_no_results() -> None:
+    study = Study("sqlite://", "p", ACCURACY, NopPruner(), seed=0)
+    study.fill([Proposal(f"{n} {s}", {"lr": n, "seed": s}, f"set {n}", s) for n in range(3) for s in (0, 1)], {})
+    for trial, value in zip(study.trials()[:5], (0.8, 0.6, 0.7, 0.1, 0.9), strict=True):
+        assert study.take(trial, "here", "this machine")
+        if trial.number == 3:
+            study.prune(3, value)
+        else:
+            study.finish(trial.number, [value])
+    table = results_table(study.trials(), [ACCURACY])
+    assert table is not None
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [["lr=0"], ["2"], ["70.00 % ± 14.14 %"]]
+
+
 def test_the_front_by_hand() -> None:
     assert front([[0.9, 0.2], [0.8, 0.1], [0.7, 0.3], [0.9, 0.2], [0.8, 0.05]], [ACCURACY, RATE]) == {0, 3, 4}
     assert front([[0.9], [0.8]], [ACCURACY]) == {0}
@@ -186,13 +201,15 @@ def swept(folder: Path, data: Path, parameters: dict[str, Any], *words: str, **k
 def test_a_real_sweep_prunes_both_seeds(tmp_path: Path, data_dir: Path) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     folder, said = swept(
-        tmp_path, data_dir, {"optimizer.lr": [0.1, 1e-6], "seed": [0, 1]}, "workers=2", "trainer.max_epochs=3",
+        tmp_path, data_dir, {"optimizer.lr": [0.1, 1e-6], "seed": [0, 1]}, "workers=2", "trainer.max_epochs=15",
         early_terminate=early, gradspike={"average_over": "seed"},
     )  # fmt: skip
     states = [record.state for number in range(4) if (record := folder.record(number)) is not None]
     assert states == ["finished", "finished", "pruned", "pruned"], said
     values = [record.value or 0.0 for number in (0, 1) if (record := folder.record(number)) is not None]
-    assert "Mean over seeds" in said
+    table = said.partition("Mean over seeds")[2]
+    assert "optimizer.lr=0.1" in table
+    assert "optimizer.lr=1e-06" not in table, "a pruned set is no result"
     assert f"{100 * statistics.fmean(values):.2f} %" in said
 
 

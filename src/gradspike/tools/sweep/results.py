@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def results_table(trials: Members, metrics: Sequence[Metric]) -> Table | None:
     """The finished trials or sets, best first, with the front of two objectives marked; None for a plain sweep."""
-    from gradspike.tools.sweep.sets import SEED, grouped, mean_values, set_of
+    from gradspike.tools.sweep.sets import SEED, grouped, mean_values, set_of, state_of
 
     averaged = any(set_of(trial) is not None for trial in trials)
     if not averaged and len(metrics) == 1:
         return None
-    found = [(members, values) for members in grouped(trials).values() if (values := mean_values(members)) is not None]
-    found = [(members, values) for members, values in found if len(values) == len(metrics)]
+    complete = [members for members in grouped(trials).values() if state_of(members).name == "COMPLETE"]
+    found = [(members, values) for members in complete if (values := mean_values(members)) is not None]
     best = front([values for _, values in found], metrics)
     sign = -1 if metrics[0].goal == "maximize" else 1
     table = Table(title="Mean over seeds" if averaged else "Both objectives", title_justify="left")
