@@ -213,6 +213,7 @@ def test_a_real_sweep_prunes_both_seeds(tmp_path: Path, data_dir: Path) -> None:
     assert f"{100 * statistics.fmean(values):.2f} %" in said
 
 
+@pytest.mark.slow
 def test_a_real_sweep_shows_the_front(tmp_path: Path, data_dir: Path) -> None:
     folder, said = swept(
         tmp_path, data_dir, {"method.v_threshold": [0.5, 4.0]}, "workers=2", "trainer.max_epochs=1",
