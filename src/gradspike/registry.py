@@ -86,12 +86,7 @@ class Registry(Generic[ConfigT]):
     def implementation(self, name: str) -> Any:
         """Import the implementation of `name`. Raises ConfigError if that fails."""
         module_name, _, attribute = self._path(name).partition(":")
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            if ":" not in name and not isinstance(error, ImportError):
-                raise
-            raise ConfigError(f"{self.kind} '{name}' cannot be imported: {_described(error)}") from error
+        module = imported(self.kind, name, module_name)
         if not hasattr(module, attribute):
             classes = [key for key, value in vars(module).items() if isinstance(value, type)]
             raise self._missing(name, module_name, attribute, classes)
@@ -125,6 +120,30 @@ class Registry(Generic[ConfigT]):
         return ConfigError(
             f"{self.kind} '{name}': {module} has no class '{attribute}'.{did_you_mean(attribute, classes)}"
         )
+
+
+def imported(kind: str, name: str, module: str) -> Any:
+    """The module of a part, imported. Raises ConfigError that says why it cannot be, if the part is not gradspike's.
+
+    kind and name are what the message calls the part.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        if ":" not in name and not isinstance(error, ImportError):
+            raise
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        hint = f". {_where_python_looks(module)}" if missing and ":" in name else ""
+        raise ConfigError(f"{kind} '{name}' cannot be imported: {_described(error)}{hint}") from error
+
+
+def _where_python_looks(module: str) -> str:
+    """What to type so that Python finds a module."""
+    top = module.partition(".")[0]
+    here = Path(f"{top}.py").is_file() or Path(top).is_dir()
+    folder = "." if here else "<folder>"
+    what = "this folder" if here else f"the folder that has {top}.py or the package {top}"
+    return f"Add {what} to PYTHONPATH, as in: PYTHONPATH={folder} gradspike ..."
 
 
 def _described(error: Exception) -> str:

@@ -27,7 +27,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
+
+from gradspike.errors import ConfigError, did_you_mean
+from gradspike.registry import imported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,3 +164,49 @@ SURROGATES: dict[str, Surrogate] = {
         Surrogate("dspike", _dspike, _dspike_primitive, smooth=False),
     )
 }
+
+
+@cache
+def surrogate_of(name: str) -> Surrogate:
+    """The shape of a name, or of an import path such as `my_file:SHAPE`.
+
+    Raises ConfigError if it cannot be imported, is no Surrogate, or contradicts itself.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        return SURROGATES[name]
+    names = vars(imported("surrogate", name, module_name))
+    if attribute not in names:
+        shapes = [key for key, value in names.items() if isinstance(value, Surrogate)]
+        raise ConfigError(f"surrogate '{name}': {module_name} has no '{attribute}'.{did_you_mean(attribute, shapes)}")
+    shape = names[attribute]
+    if not isinstance(shape, Surrogate):
+        raise ConfigError(f"surrogate '{name}' must be a gradspike.surrogate.Surrogate.")
+    _check(shape, name)
+    return shape
+
+
+def _check(shape: Surrogate, name: str) -> None:
+    """Raise ConfigError unless `derivative` and `width_derivative` are those of the primitive.
+
+    Engines with hand-written formulas use them, all others differentiate the primitive.
+    """
+    import torch
+
+    v = torch.linspace(-2, 2, 81, dtype=torch.float64) + 0.003
+    kappa, step = torch.full_like(v, 0.7), 1e-6
+    slopes = {
+        "derivative": (shape.primitive(v + step, kappa) - shape.primitive(v - step, kappa), shape.derivative(v, kappa)),
+        "width_derivative": (
+            shape.primitive(v, kappa + step) - shape.primitive(v, kappa - step),
+            shape.width_derivative(v, kappa),
+        ),
+    }
+    for what, (difference, given) in slopes.items():
+        wrong = (difference / (2 * step) - given.to(v.dtype)).abs() > 1e-4 * given.abs().max()
+        if given.shape != v.shape or int(wrong.sum()) > 4:  # a few points may lie next to a corner
+            where = float(v[wrong][0]) if wrong.shape == v.shape else 0.0
+            raise ConfigError(
+                f"surrogate '{name}': its {what} is not that of its primitive, for example at v = {where:.3f}, kappa = "
+                "0.7. The primitive must be the integral of the derivative, and a function of v / kappa."
+            )

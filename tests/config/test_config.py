@@ -114,7 +114,7 @@ def test_command_line_wins_over_recipe(with_recipe: str) -> None:
         (["dataset=digit"], ["'digits'"]),
         (["optimizer=sdg"], ["'sgd'"]),
         (["method.name=mpd_aggl"], ["method.name", "'mpd_agl'"]),
-        (["loss.name=ec"], ["loss.name=ec", "must be one of ce"]),
+        (["loss.name=ec"], ["loss.name: unknown loss 'ec'. Allowed: ce, tet, or an import path"]),
         (["trainer.precision=fp61"], ["trainer.precision=fp61", "fp32, bf16"]),
         (["optimizer.name=lion"], ["optimizer", "sgd, adamw"]),
         (["optimizer.lr=-1"], ["optimizer.lr=-1", "greater than 0"]),

@@ -259,8 +259,8 @@ def test_the_neuron_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(source.splitlines()) <= 30
     (tmp_path / "quadratic.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    gradspike, train, *words = shlex.split(command)
-    assert (gradspike, train) == ("gradspike", "train")
+    variable, gradspike, train, *words = shlex.split(command)
+    assert (variable, gradspike, train) == ("PYTHONPATH=.", "gradspike", "train")
     model = build_model(load_config([*words, "model.width=4", "engine=eager"]))
     layers = [layer for layer in model.modules() if isinstance(layer, SpikingNorm)]
     images = torch.rand(3, 1, 8, 8)

@@ -51,6 +51,10 @@ def test_other_backbones(model: str) -> None:
     assert_equal(*network(model, steps=0))
 
 
+def test_an_output_neuron() -> None:
+    assert_equal(*network("spiking_cnn", "model.readout=ltmd"))
+
+
 @pytest.mark.parametrize("method", ["ds_atgo", "diet_snn", "trsg"])
 def test_methods_that_set_thresholds_or_heights(method: str) -> None:
     neuron = "neuron=trsg" if method == "trsg" else "neuron=plif"

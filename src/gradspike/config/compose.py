@@ -36,6 +36,9 @@ GROUPS = (
     "recipe",
 )
 
+NAMING = ("~method", "~dataset", "~model")
+"""Removals of the groups in the name of a recipe, which Hydra could not resolve."""
+
 
 @cache
 def visible_gpus() -> int:
@@ -84,11 +87,14 @@ def load_config(words: list[str], config_dir: str | None = None) -> ExperimentCo
 def settle(
     words: Sequence[str], folders: list[Path], config_name: str = "config"
 ) -> tuple[list[str], dict[str, Any] | None]:
-    """Quote the overrides whose key holds text that Hydra would read differently.
+    """Quote the overrides whose key holds text that Hydra would read differently; without the group that a recipe is
+    named after, use none.
 
     The keys of a method, model or data set are known only after composing. Returns the overrides, and the composed
     configuration if it was needed and belongs to exactly these overrides.
     """
+    if any(word in NAMING for word in words) and not any(word.partition("=")[0] == "recipe" for word in words):
+        words = [*words, "recipe=none"]
     found = doubts(words)
     settled = [found[place].settled(GROUPS) if place in found else word for place, word in enumerate(words)]
     if not any(doubt.pluggable for doubt in found.values()):

@@ -48,12 +48,13 @@ class LossConfig(Strict):
 
     One flat schema for all losses, because a recipe can set values but not switch groups. ce: cross entropy of the mean
     over time. tet (Deng et al., ICLR 2022): (1 - tet_lambda) mean_t CE(o[t], y) + tet_lambda MSE(o[t], tet_target).
-    `loss=ce_mse` is tet with the weight and target of SLTT and CLIF.
+    `loss=ce_mse` is tet with the weight and target of SLTT and CLIF. A loss outside gradspike is an import path; its
+    options are a subclass of this class.
     """
 
     touches: ClassVar[Touches] = Touches.RESULT
 
-    name: Literal["ce", "tet"]
+    name: str
     label_smoothing: Fraction = 0.0
     tet_lambda: Annotated[float, Field(ge=0, le=1)] = 1e-3
     tet_target: Annotated[float | Literal["one_hot"], BeforeValidator(_number_or_one_hot)] = 1.0

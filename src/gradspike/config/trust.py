@@ -34,6 +34,9 @@ def outside(raw: Mapping[str, Any]) -> dict[str, str]:
             name = Registry.part({"name": "", **options})
             if ":" in name:
                 found[f"{section}.{'library' if options.get('library') else 'name'}"] = name
+            surrogate = options.get("surrogate")
+            if isinstance(surrogate, str) and ":" in surrogate:
+                found[f"{section}.surrogate"] = surrogate
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gradspike.config.losses import LOSSES
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.trust import outside, trust
 from gradspike.config.wandb_options import ENVIRONMENT, RECORDED
@@ -24,7 +25,7 @@ from gradspike.registry import NO_BOOL, Registry, Strict
 from gradspike.shown import counted, printable
 
 PLUGGABLE: dict[str, Registry[Any]] = {
-    registry.kind: registry for registry in (DATASETS, MODELS, METHODS, NEURONS, NORMS)
+    registry.kind: registry for registry in (DATASETS, MODELS, METHODS, NEURONS, NORMS, LOSSES)
 }
 
 

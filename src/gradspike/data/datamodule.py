@@ -83,7 +83,9 @@ class DataModule(lightning.LightningDataModule):
         mean, std: see `Samples`. class_names: by label; empty if the data set has none.
         """
         samples = self.samples
-        return {"mean": list(samples.mean), "std": list(samples.std), "class_names": list(samples.class_names)}
+        # Plain numbers, because numpy's may not be in a file that loads with weights_only=True.
+        mean, std = ([float(value) for value in values] for values in (samples.mean, samples.std))
+        return {"mean": mean, "std": std, "class_names": [str(name) for name in samples.class_names]}
 
     @override
     def train_dataloader(self) -> EpochLoader:

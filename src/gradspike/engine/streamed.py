@@ -74,7 +74,7 @@ class StreamPass:
         rules = layer_rules(neuron, method, options)
         spread = functools.partial(over_channels, step=x)
         values = steps.pick(neuron_values(neuron, dtype), t, rules)
-        state = self._state(name, x) if self.t else steps.start(x, values, rules, spread)
+        state = self.recall(name, x) or steps.start(x, values, rules, spread)
         charged = steps.charge(x, state, values, rules, spread)
         u = charged if options.potential_norm is None else options.potential_norm(charged, update=False)
         if thresholds is None or widths is None:
@@ -84,17 +84,16 @@ class StreamPass:
         else:
             theta, kappa = thresholds[t], widths[t]
         emitted, after = steps.fire(u, state, values, theta, kappa, rules, spread, gradient=False, charged=charged)
-        self.after[self._key(name)] = after
+        self.keep(name, after)
         return emitted.to(y.dtype)
 
-    def _key(self, name: str) -> str:
-        key, calls = name, 1
-        while key in self.after:
-            calls += 1
-            key = f"{name}#{calls}"
-        return key
+    def recall(self, name: str, x: Tensor) -> State | None:
+        """The state of `name` after the last step, each tensor of the shape of x; None at the first step.
 
-    def _state(self, name: str, x: Tensor) -> State:
+        Raises ValueError if the state is of another input or network.
+        """
+        if not self.t:
+            return None
         key = self._key(name)
         if key not in self.before:
             raise ValueError(f"The state has no layer '{key}': it is the state of another network.")
@@ -102,6 +101,17 @@ class StreamPass:
         if wrong := [list(value.shape) for value in state if value.shape != x.shape]:
             raise ValueError(f"layer '{key}': its state has shape {wrong[0]}, but this step has {list(x.shape)}.")
         return state
+
+    def keep(self, name: str, state: State) -> None:
+        """Record the state of `name` after this step."""
+        self.after[self._key(name)] = state
+
+    def _key(self, name: str) -> str:
+        key, calls = name, 1
+        while key in self.after:
+            calls += 1
+            key = f"{name}#{calls}"
+        return key
 
 
 def check_streamable(name: str, neuron: Neuron) -> None:

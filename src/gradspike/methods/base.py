@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gradspike.errors import ConfigError
 from gradspike.methods.options import MIN_WIDTH, MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.surrogate import SURROGATES, Surrogate
+from gradspike.surrogate import Surrogate, surrogate_of
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Method(nn.Module):
     @property
     def shape(self) -> Surrogate:
         """The surrogate. A plan's widths are its second argument."""
-        return SURROGATES[self.config.surrogate]
+        return surrogate_of(self.config.surrogate)
 
     @property
     def analog_share(self) -> Tensor | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from gradspike.errors import did_you_mean
 from gradspike.registry import Strict
 from gradspike.surrogate import SURROGATES
 from gradspike.touches import Start, Touches
@@ -13,10 +14,18 @@ from gradspike.touches import Start, Touches
 MIN_WIDTH = 1e-3
 LABEL = r"^[\w.-]+$"
 
-if TYPE_CHECKING:
-    SurrogateName = str
-else:
-    SurrogateName = Literal[tuple(SURROGATES)]
+
+def _known_surrogate(name: str) -> str:
+    """A shape's name, or an import path, which is imported when the network is built."""
+    if name in SURROGATES or all(name.partition(":")):
+        return name
+    raise ValueError(
+        f"must be one of {', '.join(SURROGATES)}, or an import path such as my_file:SHAPE."
+        f"{did_you_mean(name, SURROGATES)}"
+    )
+
+
+SurrogateName = Annotated[str, AfterValidator(_known_surrogate)]
 
 
 class MethodConfig(Strict):

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gradspike.engine.streamed import current_pass
 from gradspike.errors import ConfigError
+from gradspike.neurons.base import State
 
 THRESHOLD = math.tanh(0.5)
 """The start of LTMD's learned threshold. In this neuron it gets no gradient, so it stays there."""
 DECAY = 0.25
+NAME = "output_neuron"
 
 
 class LtmdOutput(nn.Module):
@@ -37,14 +40,26 @@ class LtmdOutput(nn.Module):
         x = currents if currents.dtype == torch.float64 else currents.float()
         with torch.autocast(x.device.type, enabled=False):
             x = x + self.lateral(x.unsqueeze(1)).squeeze(1)
+        if (step_pass := current_pass()) is not None:
+            u = self._charged(x, step_pass.recall(NAME, x))
+            o: Tensor = _AboveThreshold.apply(u)
+            step_pass.keep(NAME, (u, o))
+            return o.to(currents.dtype)
         outputs = []
-        u: Tensor | None = None
-        o: Tensor | None = None
+        state: State | None = None
         for step in torch.unflatten(x, 0, (self.time_steps, -1)):
-            u = step if u is None or o is None else DECAY * u * (o <= THRESHOLD) + step
-            o = _AboveThreshold.apply(u)
-            outputs.append(o)
+            u = self._charged(step, state)
+            outputs.append(_AboveThreshold.apply(u))
+            state = u, outputs[-1]
         return torch.cat(outputs).to(currents.dtype)
+
+    @staticmethod
+    def _charged(x: Tensor, state: State | None) -> Tensor:
+        """u[t] from x[t] and (u[t-1], o[t-1])."""
+        if state is None:
+            return x
+        u, o = state
+        return DECAY * u * (o <= THRESHOLD) + x
 
 
 class _AboveThreshold(torch.autograd.Function):

@@ -22,7 +22,7 @@ from gradspike.training.build import build_model, require_data_of
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
-from gradspike.training.losses import build_loss
+from gradspike.training.losses import build_loss, check_loss
 from gradspike.training.metrics import Meter
 from gradspike.training.mixing import build_mixing
 from gradspike.training.optim import build_optimizer, parameter_groups, rate_of
@@ -56,6 +56,7 @@ class SpikingClassifier(L.LightningModule):
             self.model = self.model.to(memory_format=torch.channels_last)
         parameter_groups(self.model, config.optimizer)  # reports a wrong pattern before training starts
         self.criterion = build_loss(config.loss)
+        check_loss(self.criterion, config.loss, config.dataset.classes, config.time_steps)
         self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
         self.sltt_steps = None if config.model.activation == "relu" else config.neuron.sltt_steps
         self._compiled = CompiledNetwork(self.model) if config.trainer.compile else None

@@ -89,7 +89,9 @@ def train(config: ExperimentConfig, resumed: RunFolder | None, command: list[str
             log.info("%s", step_line(facts))
             summary = _fit_and_test(task, run, guard, command)
             run.write_summary(summary)
-            if text := unsettled(config.norm.momentum, int(summary["steps"])):
+            # Given weights come with the statistics of their training.
+            fresh = config.init_from is None
+            if fresh and (text := unsettled(config.norm.momentum, int(summary["steps"]))):
                 log.warning("Too short to test: %s. Validation and test see another network than training does.", text)
         return run, summary
 
