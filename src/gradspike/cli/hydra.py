@@ -56,6 +56,8 @@ Train a spiking neural network with a surrogate-gradient method, or resume a run
   gradspike train dataset=digits_events model.activation=relu optimizer.lr=0.05 trainer.max_epochs=5
   gradspike train method=fixed_sg,mpd_agl seed=0,1,2 -m        every combination, one after the other
   gradspike train resume=runs/<run>                            continue a run where it stopped
+  gradspike train resume=runs/<run> trainer.max_epochs=40      train a run for more epochs, also a finished one
+  gradspike train init_from=runs/<run> optimizer.lr=0.01       start from the weights of another run
   gradspike train method=psg seed=3 resume=auto                continue the newest unfinished run of this configuration
   gradspike train logger=wandb --cfg job                       print the whole configuration, train nothing
 
@@ -63,7 +65,7 @@ Options of the groups (group=option):
 {groups}
 
 Some keys (key=value); `gradspike train --cfg job` prints all of them with their values:
-  seed  time_steps  data_dir  runs_dir  resume  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
+  seed  time_steps  data_dir  runs_dir  resume  init_from  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
   trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
 
 Flags:
