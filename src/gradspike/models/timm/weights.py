@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import timm
 import torch
 from timm.models import load_state_dict
 from timm.models._manipulate import adapt_input_conv
@@ -36,7 +38,15 @@ def load_pretrained(network: nn.Module, path: str) -> list[str]:
         key = f"{name}.weight"
         if key in weights and key in own and weights[key].shape[1:2] != own[key].shape[1:2]:
             before = weights[key].shape[1]
-            weights[key] = adapt_input_conv(own[key].shape[1], weights[key], before)
+            # Before 1.0.31, timm adapts weights for three channels only.
+            others = () if before == 3 else (before,)
+            try:
+                weights[key] = adapt_input_conv(own[key].shape[1], weights[key], *others)
+            except (TypeError, NotImplementedError) as error:
+                raise ConfigError(
+                    f"model.pretrained={path}: {key} has {counted(before, 'input channel')}, which timm "
+                    f"{timm.__version__} cannot adapt; install timm 1.0.31 or newer."
+                ) from error
             notes.append(f"{key}: adapted from {before} to {counted(own[key].shape[1], 'input channel')}")
     missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in own]
@@ -66,7 +76,10 @@ def read_weights(path: Path, where: str) -> dict[str, Tensor]:
         weights = load_state_dict(str(path), weights_only=True)
     # torch and safetensors have no common class of errors for files that are truncated or of another kind.
     except Exception as error:
-        raise UserError(f"{where}: cannot be read as weights ({first_line(error)}).") from error
+        reason = first_line(error)
+        if re.search("weights.only", str(error), re.IGNORECASE):  # torch's own advice is to read it nevertheless
+            reason = "it contains more than tensors, and reading it could run code; save its state_dict"
+        raise UserError(f"{where}: cannot be read as weights ({reason}).") from error
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UserError(f"{where}: contains no dictionary of weights.")
     return weights
