@@ -22,10 +22,11 @@ from gradspike.engine.base import Engine
 from gradspike.engine.fused import FusedEngine, arranged, arrangement, restored
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses
 from gradspike.training.module import SpikingClassifier
 from helpers.engines import ENGINES, every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
+from helpers.part_options import neuron_config, norm_config
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -125,6 +126,18 @@ def test_other_sizes_compile_nothing() -> None:
     for channels, batch, side in ((C, B - 1, SIDE), (16, 2, 9), (64, 64, 2), (33, 3, 33), (16, 16, 16)):
         passes(channels, batch, side)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_a_threshold_of_the_neurons_own_compiles_each_kernel_once() -> None:
+    """Expanded over the steps, it once compiled every kernel for a second time."""
+    context = LayerContext(2, neuron_config("mpr"), method_config("fixed_sg"), norm_config(), engine="compiled")
+    layer = context.layer(C).eval()
+    graphs, kernels = torch._dynamo.utils.counters["stats"]["unique_graphs"], len(compiled.KERNELS._compiled)
+    with torch.no_grad():
+        layer(make_input(time_steps=2))
+    kernels = len(compiled.KERNELS._compiled) - kernels
+    assert kernels == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - graphs == kernels
 
 
 def test_nothing_of_the_inputs_size_is_kept_but_the_input() -> None:

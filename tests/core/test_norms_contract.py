@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from gradspike.engine import eager
+from gradspike.engine import eager, formulas, fused
 from gradspike.engine.base import Engine, EngineOptions, membrane_statistics
 from gradspike.norms.base import ChannelNorm
 from gradspike.norms.options import NormConfig
@@ -61,6 +61,28 @@ def test_every_engine_gives_the_numbers_of_the_reference(engine: Engine, name: s
     assert found[0].keys() == found[1].keys()
     for key, expected in found[0].items():
         torch.testing.assert_close(found[1][key], expected, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bn", []),
+        ("tebn", ["Norm Tebn runs as plain torch before the neuron, whose kernels are fused without it."]),
+        (
+            "mpbn",
+            ["The norm of the potential has no kernels. Layers run on the reference engine, as with engine=eager."],
+        ),
+    ],
+)
+def test_a_run_says_once_if_the_norm_is_not_fused(name: str, said: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    fused._tell_of_own_forward.cache_clear()
+    fused._tell_of_potential_norm.cache_clear()
+    layer = make_normed_layer(norm_config(name))
+    layer._run = fused.FusedEngine(formulas)
+    with caplog.at_level("INFO", "gradspike.engine.fused"):
+        layer(make_input())
+        layer(make_input())
+    assert [record.getMessage() for record in caplog.records] == said
 
 
 @pytest.mark.parametrize("name", NORMS.names())

@@ -104,18 +104,22 @@ def layer_rules(neuron: Neuron, method: Method, options: EngineOptions) -> Rules
 
 
 def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor | None, Tensor | None]:
-    """Thresholds and widths of all steps in the recursion's dtype, each [T] or [T, C]; None if `adapt` sets them."""
+    """Thresholds and widths of all steps in the recursion's dtype, each [T] or [T, C]; None if `adapt` sets them.
+
+    Contiguous, because other strides would compile every kernel again.
+    """
     own = given_thresholds(neuron, facts)
     if method.measures(facts):
         return own, None
     plan = method.planned(facts)
-    return plan.thresholds.to(facts.dtype) if own is None else own, plan.widths.to(facts.dtype)
+    thresholds = plan.thresholds.to(facts.dtype) if own is None else own
+    return thresholds.contiguous(), plan.widths.to(facts.dtype).contiguous()
 
 
 def neuron_values(neuron: Neuron, dtype: torch.dtype) -> list[Tensor]:
     """The neuron's values, in the order of its `axes`."""
     values = neuron.values()
-    return [values[name].to(dtype) for name in neuron.axes]
+    return [values[name].to(dtype).contiguous() for name in neuron.axes]
 
 
 def follows_end(neuron: Neuron, facts: LayerFacts) -> bool:
@@ -133,7 +137,7 @@ def follow_end(neuron: Neuron, total: Tensor, count: Tensor) -> None:
 def given_thresholds(neuron: Neuron, facts: LayerFacts) -> Tensor | None:
     """The neuron's own threshold at all steps, [T] or [T, C]; None if the method sets it."""
     own = neuron.threshold
-    return None if own is None else own.to(facts.dtype).expand(facts.time_steps, *own.shape)
+    return None if own is None else own.to(facts.dtype).expand(facts.time_steps, *own.shape).contiguous()
 
 
 def new_noise(method: Method, facts: LayerFacts) -> Noise | None:

@@ -28,6 +28,7 @@ from gradspike.engine.steps import Driven, Rules
 from gradspike.neurons.base import State
 
 Parts = tuple[Tensor, ...]
+Learned = Tensor | Parts
 
 
 def first_potentials(inputs: Inputs, spec: Spec, rules: Rules) -> Tensor:
@@ -122,21 +123,27 @@ def _backward(
 
     # Steps are separate tensors: the gradient of an index into one tensor is a tensor of zeros for each step.
     def run(
-        currents: Parts, thresholds: Parts, widths: Parts, learned: Parts, state: State
+        currents: Parts, thresholds: Parts, widths: Parts, learned: tuple[Learned, ...], state: State
     ) -> tuple[Parts, Parts, State]:
         remaining = iter(learned)
-        used = [next(remaining) if wants else value for value, wants in zip(values, wanted.values, strict=True)]
+        used: Any = [next(remaining) if wants else value for value, wants in zip(values, wanted.values, strict=True)]
         moving = driven._replace(values=used, thresholds=thresholds, widths=widths)
         before = None if part is None else state
         walked = steps.walk(currents, moving, rules, spec.spread, gradient=True, state=before)
         potentials = tuple(walked.potentials) if moments else ()
         return tuple(walked.emitted), potentials, () if part is None else walked.state
 
-    learned = tuple(value for value, wants in zip(values, wanted.values, strict=True) if wants)
     currents = tuple(_currents(y, affine, spec, thresholds))
+    one_step = currents[0]
+    axes = [of for of, wants in zip(rules.neuron.axes.values(), wanted.values, strict=True) if wants]
+    given = [value for value, wants in zip(values, wanted.values, strict=True) if wants]
+    learned = tuple(_laid_out(value, of, one_step, spec) for value, of in zip(given, axes, strict=True))
+    primals: list[Parts] = []
+    for each, wants in ((thresholds, wanted.thresholds), (widths, wanted.widths)):
+        primals.append(tuple(spec.laid_out(value, one_step) if wants else value for value in each.unbind(0)))
     before, after = ((), ()) if part is None else (part.state, part.after)
     vjp: Any = torch.func.vjp
-    (_, potentials, _), pull = vjp(run, currents, thresholds.unbind(0), widths.unbind(0), learned, before)
+    (_, potentials, _), pull = vjp(run, currents, *primals, learned, before)
     of_spikes = tuple(arriving.spikes[t].to(dtype) for t in range(spec.time_steps))
     of_potentials = tuple(_of_moments(u, t, arriving, step_count(y, spec)) for t, u in enumerate(potentials))
     pulled = pull((of_spikes, of_potentials, after))
@@ -146,16 +153,35 @@ def _backward(
     if y.shape[0] == 1:
         grad_steps = [sum_of(grad_steps)]
     steps_of_y, grad_gain, grad_bias = norm_backward(grad_steps, y, affine, spec, wanted.affine)
-    left = iter(grad_learned)
+    sums = (_summed(grad, value, of) for grad, value, of in zip(grad_learned, given, axes, strict=True))
     found = Gradients(
         None,
         grad_gain,
         grad_bias,
-        torch.stack(grad_thresholds) if wanted.thresholds else None,
-        torch.stack(grad_widths) if wanted.widths else None,
-        tuple(next(left) if wants else None for wants in wanted.values),
+        _summed(grad_thresholds, thresholds, "TC") if wanted.thresholds else None,
+        _summed(grad_widths, widths, "TC") if wanted.widths else None,
+        tuple(next(sums) if wants else None for wants in wanted.values),
     )
     return found, steps_of_y, of_state
+
+
+def _laid_out(value: Tensor, axes: str, step: Tensor, spec: Spec) -> Learned:
+    """A learned value, so that its gradient is summed as the norm's sums are; those of steps one by one."""
+    if axes in ("T", "TC"):
+        return tuple(spec.laid_out(each, step) for each in value.unbind(0))
+    return spec.laid_out(value, step, each=axes == "each") if axes in ("", "C", "each") else value
+
+
+def _summed(grad: Learned, value: Tensor, axes: str) -> Tensor:
+    """The gradient of `value` from that of `_laid_out`."""
+    if isinstance(grad, tuple):
+        return torch.stack([_summed(of_step, of, "C") for of_step, of in zip(grad, value.unbind(0), strict=True)])
+    if axes == "each":
+        return grad.sum(-3).sum((-2, -1))
+    if axes not in ("", "C"):
+        return grad
+    sums = grad.sum(0).flatten()
+    return sums if value.ndim else sums.sum()
 
 
 def _moments(

@@ -49,7 +49,7 @@ MOST_UNROLLED = 10
 
 MOST_AT_ONCE = 8
 """Time steps of a kernel of a neuron that charges all of them at once. Each of PSN's T^2 weights has a sum of its own
-in the backward pass: compilation took 37 s of processor time at T = 4, and 182 s at T = 16."""
+in the backward pass: compilation takes 20 s of processor time at T = 4, and 35 s at T = 8."""
 
 PART = 16384
 """Maximum values of one step in a part, so that parts of several tensors fit in a core's cache together."""
@@ -116,9 +116,12 @@ class FusedEngine:
         if neuron.charges_at_once and facts.time_steps > self.most_at_once:
             _tell_of_many_steps(neuron.config.name, facts.time_steps, self.most_at_once)
             rare = True
+        if options.potential_norm is not None and not options.keep_membrane:
+            _tell_of_potential_norm()
         if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, neuron, method, facts, options, norm)
         if norm is not None and not norm.fusible:
+            _tell_of_own_forward(type(norm).__name__)
             x, norm, batch_norm = normalised(x, norm, facts), None, False
         standard = has_standard_formulas(neuron, method, facts) and facts.time_steps <= self.most_steps
         split = not standard and not neuron.charges_at_once and facts.time_steps > self.most_derived
@@ -331,6 +334,16 @@ def _tell_of_many_steps(neuron: str, time_steps: int, most: int) -> None:
         neuron,
         most,
     )
+
+
+@functools.cache
+def _tell_of_potential_norm() -> None:
+    log.warning("The norm of the potential has no kernels. Layers run on the reference engine, as with engine=eager.")
+
+
+@functools.cache
+def _tell_of_own_forward(norm: str) -> None:
+    log.info("Norm %s runs as plain torch before the neuron, whose kernels are fused without it.", norm)
 
 
 def is_watched() -> bool:

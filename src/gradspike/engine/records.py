@@ -50,8 +50,21 @@ class Spec:
     chunks: tuple[int, ...] = ()
 
     def spread(self, value: Tensor) -> Tensor:
-        """A scalar or [C] tensor, shaped to broadcast against one step."""
+        """A scalar or [C] tensor, shaped to broadcast against one step; a tensor with a step's axes as it is."""
+        if value.ndim > 1:
+            return value
         return value.unsqueeze(-1) if value.ndim and self.arrangement == "planes" else value
+
+    def laid_out(self, value: Tensor, step: Tensor, each: bool = False) -> Tensor:
+        """A scalar or [C] tensor, spread over the axes P and C of a step; with `each`, every scalar of an array.
+
+        The gradient of the result is a sum within parts of the step alone, as the first of `channel_sums`, so one pass
+        over the values computes both.
+        """
+        part = step[:, :1] if self.arrangement == "rows" else step[:, :, :1]
+        if each:
+            return value[..., None, None, None].expand(*value.shape, *part.shape)
+        return self.spread(value).expand(part.shape)
 
     def channel_sums(self, step: Tensor) -> Tensor:
         """Sum over everything but the channels, [C]: first within parts that fit a cache, then over the parts."""

@@ -44,7 +44,8 @@ class Neuron(nn.Module):
     Class attributes:
         Config: its options, a subclass of NeuronConfig.
         axes: for each of `values` its axes: "" a scalar; "C" one per channel, or a scalar; "T" or "TC" the same per
-            step; any other letters: passed to the dynamics as it is.
+            step; "each" an array of scalars, of which the dynamics take one at a time, by `unbind`; any other letters:
+            passed to the dynamics as it is.
         charges_at_once: the potentials of all steps depend on the currents alone; `charge_all` computes them.
         has_own_gradient: `fire` does not use the surrogate, so methods cannot set its width.
         follows_end: `follow` is called after each training pass.

@@ -42,12 +42,15 @@ class GlifConfig(NeuronConfig):
 
 
 class GLIF(Neuron):
-    """Eight learned values per channel or layer, `conduct` per step as well. It learns its own threshold."""
+    """Eight learned values per channel or layer, `conduct` per step as well. It learns its own threshold.
+
+    The dynamics see only products of them, because the backward pass sums a gradient for each of `axes`.
+    """
 
     Config: ClassVar[type[GlifConfig]] = GlifConfig
     axes: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("alpha", "beta", "gamma", "tau", "leak", "reset"), "C"),
-        "conduct": "TC",
+        **dict.fromkeys(("kept", "leaked", "gamma", "fall"), "C"),
+        "gain": "TC",
     }
 
     def __init__(self, config: GlifConfig, time_steps: int, channels: int, v_threshold: float) -> None:
@@ -75,7 +78,14 @@ class GLIF(Neuron):
 
     @override
     def values(self) -> dict[str, Tensor]:
-        return {name: torch.sigmoid(self.stored[name]) for name in self.axes}
+        of = {name: torch.sigmoid(value) for name, value in self.stored.items()}
+        return {
+            "kept": 1 - of["alpha"] * (1 - of["tau"]),
+            "leaked": (1 - of["alpha"]) * of["leak"],
+            "gamma": of["gamma"],
+            "fall": (1 - of["gamma"]) * of["reset"],
+            "gain": 1 - of["beta"] * (1 - of["conduct"]),
+        }
 
     @staticmethod
     @override
@@ -86,13 +96,12 @@ class GLIF(Neuron):
     @override
     def charge(x: Tensor, state: State, p: Values, o: Any) -> Tensor:
         (w,) = state
-        return w - (1 - p["alpha"]) * p["leak"] + x * (1 - p["beta"] * (1 - p["conduct"]))
+        return w - p["leaked"] + x * p["gain"]
 
     @staticmethod
     @override
     def reset(u: Tensor, s: Tensor, theta: Tensor, state: State, p: Values, o: Any) -> State:
-        kept = 1 - p["alpha"] * (1 - p["tau"])
-        return (kept * u * (1 - p["gamma"] * s) - (1 - p["gamma"]) * p["reset"] * s,)
+        return (p["kept"] * u * (1 - p["gamma"] * s) - p["fall"] * s,)
 
 
 def _logit(value: float) -> float:

@@ -47,18 +47,11 @@ class MPR(ConstantDecay):
     @staticmethod
     @override
     def fire(u: Tensor, theta: Tensor, kappa: Tensor, surrogate: Surrogate, p: Values, o: Any) -> tuple[Tensor, Tensor]:
-        q = _redistributed(u)
-        return (q > 0.5).to(u.dtype), q.clamp(0, 1)
+        # q exceeds 1/2 where u does, and it is between 0 and 1, where its gradient counts, only where u is.
+        q = torch.tanh(3 * (u.clamp(0, 1) - 0.5)) / (2 * math.tanh(1.5)) + 0.5
+        return (u > 0.5).to(u.dtype), q.clamp(0, 1)
 
     @staticmethod
     @override
     def reset(u: Tensor, s: Tensor, theta: Tensor, state: State, p: Values, o: Any) -> State:
         return (u - s,)
-
-
-def _redistributed(u: Tensor) -> Tensor:
-    # Each branch sees only its own range, because the other values would give it infinite gradients.
-    above = u.clamp_min(1) ** (1 / 3)
-    below = 1 - (1 - u.clamp_max(0)) ** (1 / 3)
-    between = torch.tanh(3 * (u.clamp(0, 1) - 0.5)) / (2 * math.tanh(1.5)) + 0.5
-    return torch.where(u > 1, above, torch.where(u < 0, below, between))

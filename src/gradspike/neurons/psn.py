@@ -48,7 +48,7 @@ class ParallelNeuron(Neuron):
     """What the three have in common: no state, a threshold of 0 for the potential q, which includes the bias."""
 
     charges_at_once: ClassVar[bool] = True
-    axes: ClassVar[dict[str, str]] = {"weight": "whole", "bias": "whole"}
+    axes: ClassVar[dict[str, str]] = {"weight": "each", "bias": "each"}
 
     def __init__(self, config: PsnConfig, time_steps: int, channels: int, v_threshold: float) -> None:
         super().__init__(config, time_steps, channels, v_threshold)
