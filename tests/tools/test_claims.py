@@ -21,6 +21,7 @@ from gradspike.methods.base import LayerFacts, build_method
 from gradspike.statistics import Sample
 from gradspike.tools.claims import exact
 from gradspike.tools.claims.claim import Claim, Expected, Part, read_claims
+from gradspike.tools.claims.collect import merge
 from gradspike.tools.claims.command import _of_sweeps, stored
 from gradspike.tools.claims.quantities import QUANTITIES, divergence
 from gradspike.tools.claims.summary import Record, Summary, read_summary, summary_text
@@ -292,6 +293,11 @@ def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path)
     assert sorted((run.parameters["method"], run.seed) for run in found.runs) == [
         (method, seed) for method in ("fixed_sg", "mpd_agl") for seed in range(3)
     ]
+    one = summary_of({"a": [0.5]}, setting={"time_steps": 2, "method.surrogate": "rectangular"})
+    two = summary_of({"b": [0.5]}, setting={"time_steps": 2, "method.surrogate": "triangular"})
+    assert merge(one, two, "main").setting == {"time_steps": 2}
+    with pytest.raises(UserError, match=r"differ in time_steps\."):
+        merge(one, summary_of({"b": [0.5]}, setting={"time_steps": 4}), "main")
     with pytest.raises(UserError, match="both folders have a run with seed"):
         _of_sweeps([sweep, sweep])
 
