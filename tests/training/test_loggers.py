@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import wandb
 
 from gradspike.cli import train as launch
 from gradspike.cli.resume import requested_config
@@ -84,10 +85,19 @@ NAMES = {
 RECORDED = ("project", "entity", "run_group", "display_name", "tags", "notes", "job_type", "run_id")
 
 
+@pytest.fixture
+def own_client() -> Iterator[None]:
+    """A client of W&B for this test alone: each reads the variables once."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 def start_record(run: RunFolder) -> dict[str, Any]:
     return next(record["run"] for record in inspect(run) if record["type"] == "run")
 
 
+@pytest.mark.usefixtures("own_client")
 def test_variables_of_wandb_win_over_our_defaults(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NAMES.items():
         monkeypatch.setenv(name, value)
@@ -96,6 +106,7 @@ def test_variables_of_wandb_win_over_our_defaults(tiny_config: Compose, monkeypa
     assert [start_record(run)[key] for key in RECORDED] == expected
 
 
+@pytest.mark.usefixtures("own_client")
 def test_what_is_typed_wins_over_variables(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in NAMES.items():
         monkeypatch.setenv(name, value)
@@ -108,6 +119,7 @@ def test_what_is_typed_wins_over_variables(tiny_config: Compose, monkeypatch: py
     assert [start_record(run)[key] for key in ("project", "entity", "run_group", "tags")] == expected
 
 
+@pytest.mark.usefixtures("own_client")
 def test_a_variable_that_is_set_and_empty_is_unset(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*NAMES, "WANDB_MODE", "WANDB_DIR", "WANDB_CONSOLE", "WANDB_INIT_TIMEOUT", "WANDB_SILENT"):
         monkeypatch.setenv(name, "")
@@ -120,6 +132,7 @@ def test_a_variable_that_is_set_and_empty_is_unset(tiny_config: Compose, monkeyp
     assert (start["display_name"], start.get("tags"), start.get("entity")) == (run.path.name, None, None)
 
 
+@pytest.mark.usefixtures("own_client")
 def test_wandb_mode_and_folder_of_the_environment(
     tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -164,6 +177,7 @@ def test_an_id_of_the_environment_is_kept_without_wandbs_files(
     assert run.id == own
 
 
+@pytest.mark.usefixtures("own_client")
 def test_a_resumed_run_stays_where_it_is(tiny_config: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the environment variables of the first session are no longer set."""
     with monkeypatch.context() as first:

@@ -83,7 +83,8 @@ def check_loss(loss: nn.Module, config: LossConfig, classes: int, time_steps: in
         logits = torch.zeros(time_steps, 2, classes, requires_grad=True)
         where = f"loss '{config.name}', logits {list(logits.shape)} and labels {list(given.shape)}:"
         try:
-            value = loss(logits, given)
+            with torch.enable_grad():
+                value = loss(logits, given)
         except Exception as error:  # it is the user's code
             raise ConfigError(f"{where} {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:

@@ -71,5 +71,6 @@ def load_pickle(content: bytes) -> Any:
     except _CodeError as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # a damaged pickle can fail in any operation
-        reason = "" if isinstance(error, LookupError) else str(error)
+        # pickle puts a traceback behind its sentence.
+        reason = "" if isinstance(error, LookupError) else str(next(iter(error.args), ""))
         raise ValueError(f"cannot be unpickled ({reason or type(error).__name__})") from error

@@ -72,6 +72,6 @@ def read_summary(path: Path) -> Summary:
 def summary_text(summary: Summary) -> str:
     """The text of a summary's file: a line for each run, so that changes of a run are seen as such."""
     head = summary.model_dump(mode="json", exclude={"runs"})
-    lines = [f" {json.dumps(key)}: {to_json(value)}," for key, value in head.items()]
+    lines = [f" {to_json(key)}: {to_json(value)}," for key, value in head.items()]
     runs = ",\n".join(f"  {to_json(run.model_dump(mode='json', exclude_defaults=True))}" for run in summary.runs)
     return "\n".join(["{", *lines, ' "runs": [', runs, " ]", "}"]) + "\n"
