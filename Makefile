@@ -59,6 +59,9 @@ site: $(READY)  ## build the documentation as a site in build/site
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "Open build/site/index.html"
 
+gallery: $(READY)  ## make docs/gallery.md and its pictures from small runs (minutes; needs Chromium)
+	@$(PY) docs/site/gallery.py
+
 bench: $(READY)  ## time per training step, compared with the ReLU twin
 	@$(PY) benchmarks/step.py
 
@@ -82,4 +85,4 @@ clean:  ## remove caches and build products; keep runs/, data/ and .venv
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup train test lint test-slow test-gpu test-null-gpu compatibility gpu-check site bench bench-data bench-ddp size storm ranks clean
+.PHONY: help setup train test lint test-slow test-gpu test-null-gpu compatibility gpu-check site gallery bench bench-data bench-ddp size storm ranks clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -22,3 +23,8 @@ def test_the_site_builds_without_warnings_and_without_a_network(tmp_path: Path) 
         assert f'id="{METHODS.implementation(name).__module__}"' in methods, name
     front = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?:https?:)?//(?!github\.com/gradspike)', front.partition("<footer")[0])
+
+
+def test_the_gallery_is_as_its_script_writes_it() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "site" / "gallery.py"))
+    assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == script["page"]()
