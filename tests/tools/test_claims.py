@@ -295,7 +295,9 @@ def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path)
     ]
     one = summary_of({"a": [0.5]}, setting={"time_steps": 2, "method.surrogate": "rectangular"})
     two = summary_of({"b": [0.5]}, setting={"time_steps": 2, "method.surrogate": "triangular"})
-    assert merge(one, two, "main").setting == {"time_steps": 2}
+    both = merge(one, two, "main")
+    assert both.setting == {"time_steps": 2}
+    assert both.planned >= len(both.runs) == 2
     with pytest.raises(UserError, match=r"differ in time_steps\."):
         merge(one, summary_of({"b": [0.5]}, setting={"time_steps": 4}), "main")
     with pytest.raises(UserError, match="both folders have a run with seed"):

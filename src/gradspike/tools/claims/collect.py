@@ -78,7 +78,7 @@ def merge(first: Summary, second: Summary, name: str) -> Summary:
     if twice:
         raise UserError(f"{name}: both folders have a run with seed {twice[0].seed} and {twice[0].parameters}.")
     runs = (*first.runs, *second.runs)
-    planned = max(first.planned, second.planned)
+    planned = max(first.planned, second.planned, len(runs))  # each may have the grid of its part alone
     return first.model_copy(update={"runs": runs, "planned": planned, "setting": shared})
 
 
