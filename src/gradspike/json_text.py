@@ -35,8 +35,11 @@ def readable(file: Path, kind: type[Any] = dict) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def readable_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file with one a line; damaged lines are skipped, and a missing file has none."""
+def readable_lines(file: Path, damaged: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one a line; damaged lines are skipped, and a missing file has none.
+
+    damaged: takes the lines that are no JSON.
+    """
     if not file.is_file():
         return
     with file.open(encoding="utf-8", errors="replace") as lines:
@@ -44,6 +47,8 @@ def readable_lines(file: Path) -> Iterator[dict[str, Any]]:
             try:
                 record = json.loads(line)
             except ValueError:
+                if damaged is not None:
+                    damaged.append(line)
                 continue
             if isinstance(record, dict):
                 yield record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradspike.errors import ConfigError
+from gradspike.models.head import linear_head
 
 
 def keep_probability(features: Tensor, rate: float) -> Tensor:
@@ -43,12 +43,7 @@ def drop_features(model: nn.Module, rate: float, time_steps: int) -> None:
     """
     if not rate:
         return
-    head = getattr(model, "head", None)
-    if not isinstance(head, nn.Linear):
-        raise ConfigError(
-            f"model.moderate_dropout={rate:g}: this network has no linear layer named `head` to put it before. Use "
-            "model.moderate_dropout=0."
-        )
+    head = linear_head(model, f"model.moderate_dropout={rate:g}", "before", "model.moderate_dropout=0")
     head.register_forward_pre_hook(_DropoutHook(rate, time_steps))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from gradspike.engine.streamed import current_pass
-from gradspike.errors import ConfigError
+from gradspike.models.head import linear_head
 from gradspike.neurons.base import State
 
 THRESHOLD = math.tanh(0.5)
@@ -82,12 +82,7 @@ def add_output_neuron(model: nn.Module, readout: str, time_steps: int) -> None:
     """
     if readout == "current":
         return
-    head = getattr(model, "head", None)
-    if not isinstance(head, nn.Linear):
-        raise ConfigError(
-            f"model.readout={readout}: this network has no linear layer named `head` to put it behind. Use "
-            "model.readout=current."
-        )
+    head = linear_head(model, f"model.readout={readout}", "behind", "model.readout=current")
     model.output_neuron = LtmdOutput(time_steps)
     head.register_forward_hook(_OutputHook(model.output_neuron))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,12 +54,14 @@ def read(run: Path) -> Curves:
     found = Curves()
     of_epochs: list[Record] = []
     probes: dict[str, list[Record]] = {"probe": [], VALIDATION: []}
-    for record in _records(run / "metrics.jsonl", found):
+    damaged: list[str] = []
+    for record in readable_lines(run / "metrics.jsonl", damaged):
         if "train/loss" in record:
             of_epochs.append(record)
         for prefix, kept in probes.items():
             if any(key.startswith(f"{prefix}/") for key in record):
                 kept.append(_of_layers(record, prefix))
+    found.damaged = len(damaged)
     found.epochs = len(of_epochs)
     steps = of_epochs[0]["step"] / (of_epochs[0]["epoch"] + 1) if of_epochs else 0.0
     titles = {"loss": ("loss", 1.0), "accuracy": ("accuracy (%)", 100.0)}
@@ -74,20 +75,6 @@ def read(run: Path) -> Curves:
     times = list(readable_lines(run / "timing.jsonl"))
     _add(found, "training time (s per epoch)", [_of_epochs("seconds", times, "train_seconds")])
     return found
-
-
-def _records(file: Path, found: Curves) -> Iterator[Record]:
-    if not file.is_file():
-        return
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                found.damaged += 1
-                continue
-            if isinstance(record, dict):
-                yield record
 
 
 def _of_layers(record: Record, prefix: str) -> Record:
