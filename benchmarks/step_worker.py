@@ -98,7 +98,7 @@ class Training:
         """One training step. Returns the loss."""
         import torch
 
-        from gradspike.spiking_norm import collect_losses
+        from gradspike.collected import collect_losses
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), collect_losses() as extra:

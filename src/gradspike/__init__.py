@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradspike.collected import collect_losses
     from gradspike.config.compose import load_config
     from gradspike.data.datamodule import DataModule
     from gradspike.library.layers import SpikingLayers
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from gradspike.library.stream import Stream, StreamState
     from gradspike.methods.base import set_progress
     from gradspike.models.blocks import fold_time, unfold_time
-    from gradspike.spiking_norm import collect_losses
     from gradspike.training.build import build_data, build_model
     from gradspike.training.module import SpikingClassifier
 
@@ -37,7 +37,7 @@ _LIBRARY = {
     "set_progress": "methods.base",
     "fold_time": "models.blocks",
     "unfold_time": "models.blocks",
-    "collect_losses": "spiking_norm",
+    "collect_losses": "collected",
     "build_data": "training.build",
     "build_model": "training.build",
     "SpikingClassifier": "training.module",

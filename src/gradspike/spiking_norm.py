@@ -7,9 +7,7 @@ the time steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -18,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradspike import ranks
+from gradspike.collected import FIRST_LAYER, LOSSES
 from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.engine.streamed import StreamPass, current_pass
-from gradspike.methods.base import LayerFacts, Method, build_method, check_method
+from gradspike.methods.base import LayerFacts, build_method
 from gradspike.methods.options import MethodConfig
-from gradspike.neurons.base import Neuron, build_neuron
+from gradspike.neurons.base import build_neuron
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.base import ChannelNorm, build_norm, build_potential_norm
 from gradspike.norms.options import NormConfig
@@ -90,64 +89,6 @@ class LayerTrace:
     own: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass
-class LossCollector:
-    """Losses that layers added during one forward pass."""
-
-    losses: list[Tensor] = field(default_factory=list)
-
-    def mean(self) -> Tensor | float:
-        """Average over the layers that added one; 0.0 if none did."""
-        return torch.stack(self.losses).mean() if self.losses else 0.0
-
-
-_collector: ContextVar[LossCollector | None] = ContextVar("gradspike_loss_collector", default=None)
-
-
-def collect_losses() -> AbstractContextManager[LossCollector]:
-    """Collect the methods' losses in forward passes inside the block. Outside, layers do not compute them.
-
-    with collect_losses() as extra:
-        logits = model(batch)
-    loss = criterion(logits) + extra.mean()
-    """
-    return _held(_collector, LossCollector())
-
-
-@dataclass
-class FirstLayerWatch:
-    """The input of the spiking layer that a forward pass calls first.
-
-    `sums` [B]: each sample's input, summed over all steps; None before the first call. A sum is finite exactly if the
-    sample's values are, and stays on the device. Spikes cannot show this, because u >= theta is false for NaN.
-    """
-
-    sums: Tensor | None = None
-
-    def see(self, y: Tensor, steps: int) -> None:
-        """Record the input [steps * B, C, *space] of a layer, unless one is already recorded."""
-        if self.sums is None:
-            # In float32, because a sum in float16 overflows at 65504.
-            self.sums = y.detach().sum(tuple(range(1, y.ndim)), dtype=torch.float32).view(steps, -1).sum(0)
-
-
-_watch: ContextVar[FirstLayerWatch | None] = ContextVar("gradspike_first_layer_watch", default=None)
-
-
-def watch_first_layer() -> AbstractContextManager[FirstLayerWatch]:
-    """Record the input of the first spiking layer in the forward pass inside the block."""
-    return _held(_watch, FirstLayerWatch())
-
-
-@contextmanager
-def _held(variable: ContextVar[ValueT | None], value: ValueT) -> Iterator[ValueT]:
-    token = variable.set(value)
-    try:
-        yield value
-    finally:
-        variable.reset(token)
-
-
 class ActivationLayer(nn.Module):
     """A layer of `LayerContext`: a norm, if there is one, and an activation over T steps; one layer for all tools."""
 
@@ -201,7 +142,7 @@ class SpikingNorm(ActivationLayer):
         """
         if (step := current_pass()) is not None:
             return self._advance(y, step)
-        collector = _collector.get()
+        collector = LOSSES.get()
         collects = collector is not None and self.training
         facts = self.facts(y, gradients=torch.is_grad_enabled())
         steps, norm = self._steps(y, static), self.norm
@@ -210,7 +151,7 @@ class SpikingNorm(ActivationLayer):
                 steps, norm = normalised(steps, norm, facts), None
             collector.losses.append(self.method.current_loss(facts, self._mean(steps)))
         output = self._fire(steps, facts, norm, moments=collects and self.method.has_membrane_loss)
-        watch = _watch.get()
+        watch = FIRST_LAYER.get()
         if watch is not None:
             watch.see(y, steps=1 if static else self.time_steps)
         if collector is not None and output.mean is not None and output.variance is not None:
@@ -321,103 +262,3 @@ def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:
 def steps_of_pass(time_steps: int) -> int:
     """How many time steps the forward pass that is under way computes: `time_steps`, or 1 in a stream."""
     return time_steps if current_pass() is None else 1
-
-
-def name_layers(model: nn.Module) -> None:
-    """Name each spiking layer of a model, and check that each method returns what it declares.
-
-    Raises ConfigError, naming method and layer.
-    """
-    for name, layer in model.named_modules():
-        if isinstance(layer, SpikingNorm):
-            layer.layer_name = name
-            facts = layer.facts_when_built()
-            check_pairing(layer.method, layer.neuron, facts)
-            check_method(layer.method, facts)
-
-
-def layer_shapes(layers: Iterable[SpikingNorm], model: nn.Module, inputs: Tensor) -> dict[SpikingNorm, tuple[int, ...]]:
-    """Shapes [T*B, C, *space] of what these layers of a model receive, from one pass over `inputs` in evaluation.
-
-    A layer that receives the same at every step has [B, C, *space].
-    """
-    shapes: dict[SpikingNorm, tuple[int, ...]] = {}
-
-    def record(layer: SpikingNorm, arguments: tuple[Tensor, ...]) -> None:
-        shapes[layer] = tuple(arguments[0].shape)
-
-    handles = [layer.register_forward_pre_hook(record) for layer in layers]
-    training = model.training
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model.eval()(inputs)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return shapes
-
-
-def set_spaces(model: nn.Module, inputs: Tensor) -> None:
-    """Tell methods with values for each neuron the sizes of their layers, from one pass over `inputs`.
-
-    Nothing if there are none. Raises ConfigError as `name_layers` does.
-    """
-    layers = [one for one in model.modules() if isinstance(one, SpikingNorm) and one.method.per_neuron]
-    if not layers:
-        return
-    for layer, shape in layer_shapes(layers, model, inputs).items():
-        layer.method.set_space(shape[2:])
-        check_method(layer.method, layer.facts_when_built())
-
-
-def check_pairing(method: Method, neuron: Neuron, facts: LayerFacts) -> None:
-    """Raises ConfigError if method and neuron cannot be combined: both set the threshold, or the neuron has no
-    surrogate whose width the method could set.
-    """
-    name = neuron.config.name
-    if neuron.threshold is not None:
-        with torch.no_grad():
-            plan = None if method.measures(facts) else method.planned(facts)
-        other = plan is not None and bool((plan.thresholds != facts.v_threshold).any())
-        if method.sets_threshold or other:
-            raise method.error(f"sets the threshold, but neuron '{name}' has a threshold of its own.")
-        if method.scales_spikes:
-            raise method.error(f"scales spikes by the threshold, but neuron '{name}' has a threshold of its own.")
-    if neuron.has_own_gradient and method.sets_width:
-        raise method.error(f"sets the surrogate's width, but neuron '{name}' has a gradient of its own.")
-
-
-def lr_multipliers(model: nn.Module) -> dict[str, float]:
-    """Learning-rate factors set by methods, by full parameter name; 1 for parameters not listed."""
-    return {
-        f"{prefix}.{name}" if prefix else name: factor
-        for prefix, module in model.named_modules()
-        if isinstance(module, Method)
-        for name, factor in module.lr_multipliers().items()
-    }
-
-
-def adam_rates(model: nn.Module) -> dict[str, float]:
-    """Rates of the parameters that an Adam trains for methods that ask for it (`Method.adam_lr`), by full name."""
-    return {
-        f"{prefix}.{part}.{name}" if prefix else f"{part}.{name}": layer.method.adam_lr
-        for prefix, layer in model.named_modules()
-        if isinstance(layer, SpikingNorm) and layer.method.adam_lr is not None
-        for part in ("neuron", "method")
-        for name, _ in layer.get_submodule(part).named_parameters()
-    }
-
-
-NORMALISING = (ActivationLayer, ChannelNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-"""Kinds of layers that normalise or fire, of ours and of torch's."""
-
-
-def undecayed_parameters(model: nn.Module) -> set[str]:
-    """Full names of all parameters of norms, neurons and methods, which usually have no weight decay."""
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        if isinstance(module, NORMALISING)
-        for name, _ in module.named_parameters()
-    }

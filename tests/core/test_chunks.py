@@ -11,12 +11,14 @@ import torch._dynamo
 from torch import Tensor, nn
 from typing_extensions import override
 
+from gradspike.collected import collect_losses
 from gradspike.engine import compiled, eager, formulas
 from gradspike.engine.base import Engine
 from gradspike.engine.chunks import even_chunks
 from gradspike.engine.fused import FusedEngine
+from gradspike.models.spiking_layers import name_layers
 from gradspike.neurons.base import State, Values
-from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses, name_layers
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from helpers.engines import GivenDecay
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradspike.collected import collect_losses
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.klif import KLIF
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
-from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.probe.quantities import layer_statistics
 from helpers.compatibility import PAGE, layer_of, page, refusal
 from helpers.engines import ENGINES, compiled_slowly

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradspike.collected import collect_losses
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine import compiled, registry
 from gradspike.engine.base import Engine
 from gradspike.engine.fused import FusedEngine, arranged, arrangement, restored
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.training.module import SpikingClassifier
 from helpers.engines import ENGINES, every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config

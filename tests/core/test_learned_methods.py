@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradspike.collected import collect_losses
 from gradspike.config.compose import load_config
 from gradspike.engine import eager
 from gradspike.engine.base import Engine, EngineOptions
@@ -20,7 +21,7 @@ from gradspike.methods.base import LayerFacts, Method, build_method, set_progres
 from gradspike.methods.mpd_sgr import share_inside
 from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import build_neuron
-from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import build_model
 from gradspike.training.firing_rate import FiringRate
 from gradspike.training.probe.quantities import layer_statistics

@@ -9,11 +9,12 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
+from gradspike.collected import collect_losses
 from gradspike.engine.base import EngineOptions
 from gradspike.engine.eager import run
 from gradspike.methods.base import LayerFacts, build_method
 from gradspike.methods.psg import VARIANCE_FLOOR, Psg, symmetric_divergence
-from gradspike.spiking_norm import collect_losses, lr_multipliers, undecayed_parameters
+from gradspike.models.parameters import lr_multipliers, undecayed_parameters
 from gradspike.surrogate import SURROGATES
 from helpers.engines import GivenDecay
 from helpers.method_checks import C, T, descend, make_input, make_layer, method_config

@@ -18,11 +18,12 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 from torch import nn
 
+from gradspike.collected import collect_losses
 from gradspike.engine.base import Engine
 from gradspike.errors import ConfigError
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.spiking_norm import collect_losses, name_layers
+from gradspike.models.spiking_layers import name_layers
 from gradspike.surrogate import SURROGATES
 from helpers.engines import compiled_slowly
 from helpers.method_checks import CHECKS, T, make_input, make_layer, method_config

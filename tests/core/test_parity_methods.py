@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradspike.collected import collect_losses
 from gradspike.engine.base import Engine, EngineOptions
 from gradspike.methods.base import LayerFacts, Method, build_method
 from gradspike.neurons.base import Neuron, build_neuron
-from gradspike.spiking_norm import LayerContext, collect_losses
+from gradspike.spiking_norm import LayerContext
 from helpers.engines import compiled_slowly
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config

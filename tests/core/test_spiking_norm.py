@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradspike.collected import watch_first_layer
 from gradspike.engine.base import Engine
 from gradspike.methods.registry import METHODS
-from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm, watch_first_layer
+from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm
 from helpers.engines import every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
 from helpers.part_options import neuron_config, norm_config

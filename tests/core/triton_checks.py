@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradspike.collected import collect_losses
 from gradspike.engine import eager, formulas
 from gradspike.engine.base import Engine, EngineOptions, EngineOutput
 from gradspike.engine.fused import FusedEngine
@@ -24,7 +25,7 @@ from gradspike.engine.triton.engine import TritonKernels
 from gradspike.methods.base import LayerFacts, Method, Plan
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.spiking_norm import SpikingNorm, collect_losses
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.surrogate import SURROGATES, Surrogate
 from helpers.engines import GivenDecay
 from helpers.method_checks import make_layer, method_config

@@ -17,9 +17,10 @@ from torch import nn
 
 from gradspike.errors import ConfigError
 from gradspike.methods.registry import METHODS
+from gradspike.models.spiking_layers import name_layers
 from gradspike.neurons.registry import NEURONS
 from gradspike.norms.registry import NORMS
-from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from helpers.method_checks import method_config
 from helpers.part_options import neuron_config, norm_config
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradspike.collected import collect_losses
 from gradspike.methods.options import MethodConfig
 from gradspike.methods.registry import METHODS
-from gradspike.spiking_norm import LayerContext, SpikingNorm, collect_losses, name_layers
+from gradspike.models.spiking_layers import name_layers
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from helpers.part_options import neuron_config, norm_config
 
 T, B, C, SIDE = 4, 5, 3, 4

@@ -7,9 +7,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from gradspike.collected import collect_losses
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
-from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
 

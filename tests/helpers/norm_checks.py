@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradspike.models.parameters import undecayed_parameters
 from gradspike.norms.base import ChannelNorm, build_norm
 from gradspike.norms.options import NormConfig
-from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm, undecayed_parameters
+from gradspike.spiking_norm import LayerContext, NormReLU, SpikingNorm
 from helpers.method_checks import SIDE, B, C, T, make_input, method_config, step
 from helpers.part_options import neuron_config
 

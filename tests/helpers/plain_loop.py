@@ -9,9 +9,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from gradspike.collected import collect_losses
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.loader import training_batches, training_order
-from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data, build_model
 from gradspike.training.losses import build_loss
 from gradspike.training.mixing import build_mixing

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradspike import ranks, spiking_norm
+from gradspike.collected import collect_losses
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.loader import training_batches, training_order
-from gradspike.spiking_norm import collect_losses
 from gradspike.training.build import build_data
 from gradspike.training.callbacks.finite_differences import choose
 from gradspike.training.callbacks.weight_average import WeightAverage

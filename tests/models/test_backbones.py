@@ -15,9 +15,10 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.models.blocks import conv1x1, scaled
+from gradspike.models.parameters import undecayed_parameters
 from gradspike.models.residual import BasicBlock, SewBlock
 from gradspike.norms.base import ChannelNorm
-from gradspike.spiking_norm import SpikingNorm, undecayed_parameters
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import build_model
 
 RESNETS = ["resnet19", "sew_resnet18", "sew_resnet34"]

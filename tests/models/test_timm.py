@@ -22,11 +22,13 @@ from gradspike.config.compose import load_config
 from gradspike.data.options.base import DatasetConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.methods.registry import METHODS
+from gradspike.models.parameters import undecayed_parameters
+from gradspike.models.spiking_layers import name_layers
 from gradspike.models.timm.convert import Conversion, convert
 from gradspike.models.timm.network import TimmConfig, TimmNetwork
 from gradspike.models.timm.trace import NotTraceable, trace
 from gradspike.norms.base import ChannelNorm
-from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers, undecayed_parameters
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.run import train
 from helpers.method_checks import method_config

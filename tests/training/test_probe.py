@@ -21,9 +21,10 @@ from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
 from gradspike.methods.registry import METHODS
+from gradspike.models.spiking_layers import name_layers
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.probe_records import histogram_edges
-from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm, name_layers
+from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm
 from gradspike.training import run as training
 from gradspike.training.callbacks.interrupt import Interrupted
 from gradspike.training.checkpoint import load_checkpoint

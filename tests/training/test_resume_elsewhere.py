@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from gradspike.cli.evaluate import evaluate
+from gradspike.collected import collect_losses
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.datamodule import DataModule
@@ -24,7 +25,6 @@ from gradspike.data.loader import training_batches, training_order
 from gradspike.errors import ConfigError, Interrupted, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.resume import resumed_config
-from gradspike.spiking_norm import collect_losses
 from gradspike.tools.landscape.command import landscape
 from gradspike.training import trainer
 from gradspike.training.build import build_data, build_model

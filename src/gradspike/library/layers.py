@@ -9,8 +9,9 @@ from gradspike.config.compose import CONF_DIR, compose_plain, options_of
 from gradspike.config.validate import validate
 from gradspike.engine.registry import EngineName, choose_engine
 from gradspike.errors import ConfigError, unknown
+from gradspike.models.spiking_layers import name_layers
 from gradspike.norms.base import ChannelNorm
-from gradspike.spiking_norm import LayerContext, SpikingNorm, name_layers
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.training.device import device_type
 
 Part = str | Mapping[str, Any]

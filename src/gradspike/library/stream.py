@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gradspike.engine.streamed import StreamPass, check_streamable, streaming
 from gradspike.errors import ConfigError, UserError
 from gradspike.models.encoder import encoder_of
+from gradspike.models.spiking_layers import name_layers
 from gradspike.neurons.base import State
-from gradspike.spiking_norm import ActivationLayer, SpikingNorm, name_layers
+from gradspike.spiking_norm import ActivationLayer, SpikingNorm
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from gradspike.models.encoder import encode_inputs
 from gradspike.models.moderate_dropout import drop_features
 from gradspike.models.output_neuron import add_output_neuron
 from gradspike.models.registry import MODELS
-from gradspike.spiking_norm import LayerContext, name_layers, set_spaces
+from gradspike.models.spiking_layers import name_layers, set_spaces
+from gradspike.spiking_norm import LayerContext
 from gradspike.training.device import device_type
 
 BATCH = 2

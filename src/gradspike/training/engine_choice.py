@@ -7,7 +7,8 @@ from torch import nn
 
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine.registry import choose_engine
-from gradspike.spiking_norm import SpikingNorm, layer_shapes
+from gradspike.models.spiking_layers import layer_shapes
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import input_shape
 from gradspike.training.device import device_type
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import override
 
+from gradspike.collected import FirstLayerWatch
 from gradspike.shown import counted, listed
-from gradspike.spiking_norm import FirstLayerWatch
 
 NONE = 2**63 - 1
 

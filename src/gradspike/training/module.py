@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from gradspike import ranks
+from gradspike.collected import collect_losses, watch_first_layer
 from gradspike.config.schema import ExperimentConfig
 from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import ConfigError, UserError
 from gradspike.methods.base import Method, set_progress
-from gradspike.spiking_norm import collect_losses, watch_first_layer
 from gradspike.training.build import build_model, require_data_of
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples

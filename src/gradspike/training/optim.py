@@ -12,7 +12,7 @@ from torch import nn
 
 from gradspike.config.schema import GroupConfig, OptimizerConfig, SchedulerConfig
 from gradspike.errors import ConfigError, did_you_mean
-from gradspike.spiking_norm import adam_rates, lr_multipliers, undecayed_parameters
+from gradspike.models.parameters import adam_rates, lr_multipliers, undecayed_parameters
 from gradspike.training.with_adam import WithAdam
 
 

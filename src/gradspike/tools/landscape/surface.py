@@ -21,10 +21,10 @@ from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.errors import UserError
 from gradspike.json_text import to_json
+from gradspike.models.parameters import undecayed_parameters
 from gradspike.nested import flat
 from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
-from gradspike.spiking_norm import undecayed_parameters
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches
 from gradspike.training.build import build_data, require_data_of, require_samples

@@ -19,7 +19,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.cost.counting import layers_of
 from gradspike.data.datamodule import DataModule
 from gradspike.loggers.jsonl import JsonLines
-from gradspike.spiking_norm import NORMALISING
+from gradspike.models.parameters import NORMALISING
 from gradspike.tools.profile.clock import Clock, Part
 from gradspike.tools.profile.memory import memory_of
 from gradspike.training.build import check_deterministic

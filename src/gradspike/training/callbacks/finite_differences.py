@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from gradspike import ranks
+from gradspike.collected import collect_losses
 from gradspike.data.augment.counter_random import mix_integers
 from gradspike.methods.base import Method
-from gradspike.spiking_norm import collect_losses
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.random_state import random_state, restore_random_state
 
