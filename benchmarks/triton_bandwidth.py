@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from gradspike.engine import compiled
-from gradspike.engine.fused import Kernels, arranged
+from gradspike.engine.arrangement import arranged
+from gradspike.engine.fused_layer import Kernels
 from gradspike.engine.norm_formulas import inverse_std
 from gradspike.engine.records import Affine, Arriving, Inputs, Spec, Wanted
 from gradspike.surrogate import SURROGATES

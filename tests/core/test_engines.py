@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradspike.collected import collect_losses
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine import compiled, registry
+from gradspike.engine.arrangement import arranged, arrangement, restored
 from gradspike.engine.base import Engine
-from gradspike.engine.fused import FusedEngine, arranged, arrangement, restored
+from gradspike.engine.fused import FusedEngine
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import LayerContext, SpikingNorm

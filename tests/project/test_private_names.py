@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gradspike.engine import compiled, formulas, fused
+from gradspike.engine import compiled, formulas, watched
 from gradspike.engine.records import Affine, Inputs, Spec
 from gradspike.private_names import cpu_flags, found
 from gradspike.surrogate import SURROGATES
@@ -128,9 +128,9 @@ def test_a_missing_name_has_its_fallback() -> None:
 
 def test_fallbacks_say_what_the_private_names_say() -> None:
     """On this version, which has both."""
-    assert fused._modes_in_python() == fused._modes() == 0
+    assert watched._modes_in_python() == watched._modes() == 0
     with FlopCounterMode(display=False):
-        assert fused._modes_in_python() == fused._modes() == 1
+        assert watched._modes_in_python() == watched._modes() == 1
     if platform.machine() == "x86_64" and sys.platform == "linux":
         assert ("avx512_bf16" in cpu_flags()) == torch.cpu._is_avx512_bf16_supported()
         assert ("amx_tile" in cpu_flags()) == torch.cpu._is_amx_tile_supported()

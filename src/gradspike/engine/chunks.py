@@ -73,7 +73,7 @@ def even_chunks(time_steps: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ChunkedKernels:
-    """The kernels of `fused.LayerKernels` for a spec with `chunks`, from those of one chunk."""
+    """The kernels of `fused_layer.LayerKernels` for a spec with `chunks`, from those of one chunk."""
 
     kernels: PartKernels
 

@@ -21,7 +21,8 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from gradspike.engine.fused import FusedEngine, Kernels
+from gradspike.engine.fused import FusedEngine
+from gradspike.engine.fused_layer import Kernels
 from gradspike.engine.norm_formulas import inverse_std
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.engine.registry import triton_problem
