@@ -19,13 +19,14 @@ from gradspike.runs.folder import RunFolder
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.proposals import Proposal
-from gradspike.tools.sweep.runner import Plan, Runner
 from gradspike.tools.sweep.running import Active, Running
+from gradspike.tools.sweep.settling import settle
 from gradspike.tools.sweep.slurm import TIME_SLICES, Cluster, Job
 from gradspike.tools.sweep.slurm_options import submitit_options
 from gradspike.tools.sweep.study import Study, build_pruner
 from gradspike.tools.sweep.table import Table
 from gradspike.tools.sweep.words import Words
+from gradspike.tools.sweep.workload import Plan, Workload
 
 METRIC = Metric(name="val/accuracy", goal="maximize")
 WORDS = Words({}, None, (), (), ())
@@ -223,8 +224,8 @@ class Ended(Running):
         return self._cancelled
 
 
-def runner(folder: SweepFolder) -> Runner:
-    """A runner with retries=1 and one trial whose job has ended with its state saved."""
+def workload(folder: SweepFolder) -> Workload:
+    """A runner's, with retries=1 and one trial whose job has ended with its state saved."""
     folder.create("s", "study.db")
     study = Study("sqlite://", "s", METRIC, build_pruner(None, None, 1), seed=0)
     study.fill([Proposal("a", {"seed": 0})], {})
@@ -235,7 +236,7 @@ def runner(folder: SweepFolder) -> Runner:
     (place / "checkpoints" / "last.ckpt").touch()
     RunFolder(place).set_status("interrupted", "Stopped by SIGTERM")
     plan = Plan(WORDS, (METRIC,), {}, workers=1, gpus=[], gpus_needed=1, retries=1, epochs=9)
-    return Runner(folder, study, plan, None, Table([METRIC], 1, "again"))
+    return Workload(folder, study, plan, None, Table([METRIC], 1, "again"))
 
 
 def attempt(folder: SweepFolder, started: float) -> Record:
@@ -247,16 +248,16 @@ def attempt(folder: SweepFolder, started: float) -> Record:
 
 def test_a_trial_may_need_any_number_of_time_slices(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "s")
-    ours = runner(folder)
+    ours = workload(folder)
     for _ in range(6):
         ours.tries[0] += 1
-        ours._settle(Active(attempt(folder, started=time.time() - 60), Ended(), 9))
+        settle(ours, Active(attempt(folder, started=time.time() - 60), Ended(), 9), stopping=False)
         assert ours.again.pop(0).state == "queued"
     assert not ours.given_up
     # A job that saved nothing counts as failed; otherwise the trial would restart forever.
     for _ in range(2):
         ours.tries[0] += 1
-        ours._settle(Active(attempt(folder, started=time.time() + 60), Ended(), 9))
+        settle(ours, Active(attempt(folder, started=time.time() + 60), Ended(), 9), stopping=False)
     assert ours.given_up == {0}
     record = folder.record(0)
     assert record is not None
@@ -265,9 +266,9 @@ def test_a_trial_may_need_any_number_of_time_slices(tmp_path: Path) -> None:
 
 def test_a_cancelled_job_is_not_submitted_again(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "s")
-    ours = runner(folder)
+    ours = workload(folder)
     ours.tries[0] += 1
-    ours._settle(Active(attempt(folder, started=time.time() - 60), Ended(cancelled=True), 9))
+    settle(ours, Active(attempt(folder, started=time.time() - 60), Ended(cancelled=True), 9), stopping=False)
     assert not ours.again
     record = folder.record(0)
     assert record is not None

@@ -10,7 +10,12 @@ words          the command line of a trial, and its check against the configurat
 definition     the settings that must not change when a sweep continues
 study          the Optuna study: the waiting, running and finished trials
 folder         the sweep's folder: locks, records, logs
-runner         the loop that starts, watches and finishes trials
+runner         the loop that starts, watches and finishes trials; the trials it has are a workload
+workload       what a runner is to run, and what it has under way
+claiming       which trials it takes
+launching      their start
+watching       their progress, and whether they are worth going on
+settling       what becomes of one that has ended
 running        a running trial as its runner sees it
 trial          one trial: its process, its run and its outcome
 slurm          trials as cluster jobs

@@ -81,11 +81,12 @@ def _run(
     arguments: Sequence[str],
 ) -> int:
     from gradspike.tools.sweep.definition import check_same, definition
-    from gradspike.tools.sweep.runner import Plan, Runner
+    from gradspike.tools.sweep.runner import Runner
     from gradspike.tools.sweep.slurm import Cluster
     from gradspike.tools.sweep.storage import check_url, hidden
     from gradspike.tools.sweep.study import Study, build_pruner
     from gradspike.tools.sweep.table import Table
+    from gradspike.tools.sweep.workload import Plan, Workload
 
     options, metric, second = line.options, file.options.metric, file.options.gradspike.second
     if second is not None and options.pruner not in (None, "none"):
@@ -124,6 +125,6 @@ def _run(
     )
     table = Table(file.options.metrics, total, typed_command("sweep", *arguments))
     try:
-        return Runner(folder, study, plan, cluster, table).run()
+        return Runner(Workload(folder, study, plan, cluster, table)).run()
     finally:
         study.close()
