@@ -14,8 +14,9 @@ from torch import Tensor
 import peers
 from gradspike.errors import UserError
 from helpers.command import ROOT, execute
+from step_profile import MEASURED, allocations, highest_sum
 from step_table import TABLES_END, Measured, best_twin, markdown, spread, table, updated, write_page
-from step_worker import MEASURED, Candidate, Network, Setting, Training, allocations, configuration, highest_sum
+from step_worker import Candidate, Network, Setting, Training, configuration
 
 TINY = Network("ResNet-19", ("dataset=cifar10", "model=resnet19"), 3, 2, 0.03)
 FP32 = Setting("fp32", "contiguous")

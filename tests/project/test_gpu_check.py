@@ -24,7 +24,7 @@ from gradspike.engine import compiled
 from gradspike.errors import ConfigError, UserError
 from gradspike.training.build import build_data
 from helpers.command import ROOT, execute
-from step_worker import covered
+from step_profile import covered
 from triton_bandwidth import FORMS, measured
 
 
