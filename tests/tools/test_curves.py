@@ -63,6 +63,22 @@ def test_an_unfinished_run_is_drawn_and_its_half_line_is_counted(
     assert sorted(tmp_path.iterdir()) == sorted([run, tmp_path / "x.svg"]), "nothing half-written stays"
 
 
+def test_a_single_measurement_is_drawn_as_bars_and_numbers(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    end = next(place for place, line in enumerate(lines) if "train/loss" in line)
+    (run / "metrics.jsonl").write_text("\n".join(lines[: end + 1]) + "\n")
+    loss = json.loads(lines[end])["train/loss"]
+    once = [one.title for one in read(run).panels if one.by_layer and one.measured_once]
+    assert "firing rate (%)" in once
+    code, _, error = here(["curves", f"run={run}", f"out={tmp_path / 'x.svg'}"], capsys)
+    assert code == 0, error
+    picture = (tmp_path / "x.svg").read_text()
+    assert picture.count("<!-- layer, from input to output (measured once, at epoch") == len(once)
+    assert f"<!-- {loss:.4g} -->" in picture
+
+
 def test_the_image_lies_in_the_run_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert here(["curves", f"run={run}"], capsys)[0] == 0

@@ -32,9 +32,16 @@ def draw(path: Path, found: Curves, title: str, *, log: bool) -> Path:
     figure.suptitle(title, fontsize=12, parse_math=False)
     grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, panel in zip(grid, found.panels, strict=False):
-        _draw_panel(axes, panel)
-        axes.set_xlabel("epoch" if found.epochs else "optimiser step", fontsize=9)
+        axes.set_title(panel.title, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.tick_params(which="both", labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        when = "epoch" if found.epochs else "optimiser step"
+        if panel.by_layer and panel.measured_once:
+            _draw_bars(axes, panel, when)
+            continue
+        _draw_panel(axes, panel)
+        axes.set_xlabel(when, fontsize=9)
         if found.epochs:
             axes.set_xlim(-0.02 * found.epochs, 1.02 * found.epochs)
         if log and panel.title == "loss":
@@ -62,14 +69,15 @@ def _metadata(path: Path) -> dict[str, None]:
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     from matplotlib import colormaps
 
-    axes.set_title(panel.title, fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.tick_params(which="both", labelsize=8)
     layers = len(panel.curves) - 1
     for place, curve in enumerate(panel.curves):
-        mark = "." if len(curve.x) <= FEW else ""
+        mark = "o" if len(curve.x) == 1 else "." if len(curve.x) <= FEW else ""
         if not panel.by_layer:
             axes.plot(curve.x, curve.y, mark + "-", color=COLOURS[place % len(COLOURS)], label=curve.name)
+            if len(curve.x) == 1:
+                text = f"{curve.y[0]:.4g}"
+                where = (curve.x[0], curve.y[0])
+                axes.annotate(text, where, (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
         elif place == 0:
             axes.plot(curve.x, curve.y, mark + "-", color="black", linewidth=2, label="mean over layers", zorder=3)
         else:
@@ -78,3 +86,15 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             axes.plot(curve.x, curve.y, mark + "-", color=colour, linewidth=0.9, label=name)
     if len(panel.curves) > 1:
         axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_bars(axes: Axes, panel: Panel, when: str) -> None:
+    """The values of the layers at the only measurement, which a line cannot show."""
+    mean, *layers = panel.curves
+    values = [layer.y[0] for layer in layers]
+    axes.set_axisbelow(True)
+    axes.bar(range(1, len(values) + 1), values, color=COLOURS[0])
+    axes.axhline(mean.y[0], color="black", linewidth=1, linestyle="--", label=f"mean over layers: {mean.y[0]:.4g}")
+    axes.margins(y=0.25)  # room for the label
+    axes.legend(fontsize=7, frameon=False, loc="upper right")
+    axes.set_xlabel(f"layer, from input to output (measured once, at {when} {mean.x[0]:.3g})", fontsize=9)

@@ -38,6 +38,11 @@ class Panel:
     curves: tuple[Curve, ...]
     by_layer: bool = False
 
+    @property
+    def measured_once(self) -> bool:
+        """Whether all curves are single points at the same time."""
+        return len({curve.x for curve in self.curves}) == 1 and len(self.curves[0].x) == 1
+
 
 @dataclass
 class Curves:
