@@ -21,6 +21,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.transforms.functional import to_tensor
 
+from gradspike.tools.claims.pictures import IMAGE, RATE
 from gradspike.tools.claims.summary import Record
 
 SEEDS, IMAGES, STEPS, TAU = 5, 100, 4, 0.2
@@ -48,6 +49,18 @@ def rate_picture(images: Tensor, threshold: str) -> Tensor:
     return total / STEPS
 
 
+def rows(picture: Tensor) -> tuple[tuple[float, ...], ...]:
+    """A picture [H, W] as rows of numbers with three digits."""
+    return tuple(tuple(float(f"{value:.3g}") for value in row) for row in picture.tolist())
+
+
+def similarity(pictures: Tensor, images: Tensor) -> float:
+    """SSIM, mean over the images, with four digits."""
+    value = structural_similarity_index_measure(pictures, images, data_range=1.0)
+    assert isinstance(value, Tensor)
+    return float(f"{float(value):.4g}")
+
+
 def main(source: str) -> None:
     """Measure and store."""
     runs = []
@@ -56,11 +69,15 @@ def main(source: str) -> None:
         for seed in range(SEEDS):
             images = grey_images(archive, Random(seed).sample(names, IMAGES))
             for threshold in THRESHOLDS:
-                ssim = structural_similarity_index_measure(rate_picture(images, threshold), images, data_range=1.0)
-                assert isinstance(ssim, Tensor)
-                value = float(f"{float(ssim):.4g}")
-                runs.append(Record(seed=seed, parameters={"threshold": threshold}, values={"ssim": value}))
-                print(f"images {seed}, threshold {threshold}: SSIM {value:.3f}")
+                rates = rate_picture(images, threshold)
+                values, grids = {"ssim": similarity(rates, images)}, {}
+                if seed == 0:  # its first image is shown
+                    values["picture_ssim"] = similarity(rates[:1], images[:1])
+                    grids = {RATE: rows(rates[0, 0])}
+                    if threshold == THRESHOLDS[0]:
+                        grids[IMAGE] = rows(images[0, 0])
+                runs.append(Record(seed=seed, parameters={"threshold": threshold}, values=values, grids=grids))
+                print(f"images {seed}, threshold {threshold}: SSIM {values['ssim']:.3f}")
     setting = {"dataset.name": "cifar10", "dataset.image_size": 32, "test samples": IMAGES, "time_steps": STEPS}
     question = "Does an adaptive threshold keep the structure of an image better than a fixed one?"
     store(__file__, question, "<cifar10.zip>", setting, runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
@@ -16,9 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def store(
-    script: str, question: str, arguments: str, setting: dict[str, str | int | float], runs: Sequence[Record]
+    script: str,
+    question: str,
+    arguments: str,
+    setting: Mapping[str, str | int | float | bool | None],
+    runs: Sequence[Record],
+    before: str = "",
 ) -> None:
-    """Write the summary and print its path."""
+    """Write the summary and print its path. before: the command that makes what the script measures."""
     name = Path(script).stem
     here = environment([])
     made_with = {
@@ -29,7 +34,7 @@ def store(
     }
     summary = Summary(
         question=question,
-        command=" ".join(["python", f"benchmarks/claims/{name}.py", arguments]).strip(),
+        command="\n".join([before, f"python benchmarks/claims/{name}.py {arguments}"]).strip(),
         setting=dict(setting),
         made_with=made_with,
         planned=len(runs),

@@ -23,6 +23,8 @@ from gradspike.tools.claims import exact
 from gradspike.tools.claims.claim import Claim, Expected, Part, read_claims
 from gradspike.tools.claims.collect import merge
 from gradspike.tools.claims.command import _of_sweeps, stored
+from gradspike.tools.claims.inside import inside
+from gradspike.tools.claims.pictures import pictures
 from gradspike.tools.claims.quantities import QUANTITIES, divergence
 from gradspike.tools.claims.summary import Record, Summary, read_summary, summary_text
 from gradspike.tools.claims.verdict import DOES_NOT, HOLDS, NOT_RUN, UNKNOWN, combined, decide, judge
@@ -289,7 +291,7 @@ def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path)
         for file in folder.glob("trials/*/trial.json"):
             if int(file.parent.name) % 2 == odd:
                 shutil.rmtree(file.parent)
-    found = _of_sweeps([sweep, other])["main"]
+    found = _of_sweeps([sweep, other], {})["main"]
     assert sorted((run.parameters["method"], run.seed) for run in found.runs) == [
         (method, seed) for method in ("fixed_sg", "mpd_agl") for seed in range(3)
     ]
@@ -300,8 +302,33 @@ def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path)
     assert both.planned >= len(both.runs) == 2
     with pytest.raises(UserError, match=r"differ in time_steps\."):
         merge(one, summary_of({"b": [0.5]}, setting={"time_steps": 4}), "main")
-    with pytest.raises(UserError, match="both folders have a run with seed"):
-        _of_sweeps([sweep, sweep])
+    with pytest.raises(UserError, match="both parts have a run with seed"):
+        _of_sweeps([sweep, sweep], {})
+
+
+def test_new_runs_join_stored_ones_of_the_same_code(
+    sweep: Path, claims: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.move(sweep / "trials" / "5", tmp_path / "last")
+    store = tmp_path / "store"
+    store.mkdir()
+    words = ["claims", str(sweep), "--claims", str(claims), "--summaries", str(store), "--store", str(store)]
+    assert main(words) == 0
+    first = stored(store)["main"]
+    shutil.rmtree(sweep / "trials")
+    shutil.move(tmp_path / "last", sweep / "trials" / "5")
+    assert main([*words, "--add"]) == 0
+    both = stored(store)["main"]
+    assert both.runs[:-1] == first.runs
+    assert len(both.runs) == both.planned == 6
+    assert main([*words, "--add"]) == 1
+    assert "both parts have a run with seed" in capsys.readouterr().err
+    other = both.model_copy(update={"made_with": {**both.made_with, "code": "another"}, "runs": first.runs})
+    (store / "main.json").write_text(summary_text(other))
+    assert main([*words, "--add"]) == 1
+    assert "its two parts differ in made_with" in capsys.readouterr().err
+    assert stored(store)["main"] == other
+    assert main(["claims", "--add", "--claims", str(claims)]) == 2
 
 
 def test_pages_have_the_figures_and_the_verdicts(sweep: Path, claims: Path, tmp_path: Path) -> None:
@@ -322,6 +349,33 @@ def test_pages_have_the_figures_and_the_verdicts(sweep: Path, claims: Path, tmp_
     assert "**holds here**" in text
     assert "**not run**: no GPU" in text
     assert page.count('<article id="A') == 2
+
+
+def test_grids_are_drawn_with_their_numbers() -> None:
+    plane = ((3.0, 2.5, None), (2.5, 1.5, 2.5), (3.0, 2.5, 3.0))
+    runs = [
+        Record(seed=seed, parameters={"method": method}, values={"loss": 1.5}, grids={"loss": plane})
+        for seed, method in ((1, "a"), (1, "b"), (2, "a"))
+    ]
+    (drawn,) = pictures("some", summary_of({}, runs=tuple(runs), setting={"extent": 0.5}))
+    assert drawn.title == "Loss on a plane around the trained weights, seed 1"
+    assert drawn.svg.count(": 1.50 at the centre<") == 2
+    image = ((0.0, 0.5), (1.0, 0.25))
+    coded = Record(
+        seed=0, parameters={"threshold": "1.0"}, values={"picture_ssim": 0.3}, grids={"image": image, "rate": image}
+    )
+    (drawn,) = pictures("some", summary_of({}, runs=(coded,)))
+    assert "SSIM 0.30" in drawn.svg
+    assert drawn.svg.count("<image ") == 2
+
+
+def test_a_table_shows_the_inside_of_the_networks() -> None:
+    layers = {"firing_rate": ((0.1, 0.2), (0.3, 0.4))}
+    runs = [Record(seed=seed, parameters={"method": "a"}, values={}, last=layers) for seed in (0, 1)]
+    heading, row = inside(summary_of({}, runs=tuple(runs)))
+    assert heading[:4] == ["runs", "n", "firing rate (%)", "its SD over layers (points)"]
+    assert row[:5] == ["a", "2", "25.00 ± 0.00", "10.00 ± 0.00", "\N{EN DASH}"], "nothing else was measured"
+    assert inside(summary_of({"a": [0.5]})) == []
 
 
 def test_a_folder_that_is_no_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,22 +61,22 @@ def collect(folder: Path) -> Summary:
 
 
 def merge(first: Summary, second: Summary, name: str) -> Summary:
-    """One summary of a sweep that ran in two folders. Raises UserError if they differ in anything but their trials.
+    """One summary of a sweep with runs in two places. Raises UserError if they differ in anything but their trials.
 
-    Settings of the method count only if both folders have them in common: they may follow from the methods that ran.
+    Settings of the method count only if both places have them in common: they may follow from the methods that ran.
     """
     for what in ("question", "made_with", "layers"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
-            raise UserError(f"{name}: its two folders differ in {what}: {one} and {other}.")
+            raise UserError(f"{name}: its two parts differ in {what}: {one} and {other}.")
     shared = {key: value for key, value in first.setting.items() if second.setting.get(key) == value}
     differing = sorted({*first.setting, *second.setting} - {*shared})
     if odd := [key for key in differing if not key.startswith("method.")]:
-        raise UserError(f"{name}: its two folders differ in {', '.join(odd)}.")
+        raise UserError(f"{name}: its two parts differ in {', '.join(odd)}.")
     there = [(run.seed, run.parameters) for run in first.runs]
     twice = [run for run in second.runs if (run.seed, run.parameters) in there]
     if twice:
-        raise UserError(f"{name}: both folders have a run with seed {twice[0].seed} and {twice[0].parameters}.")
+        raise UserError(f"{name}: both parts have a run with seed {twice[0].seed} and {twice[0].parameters}.")
     runs = (*first.runs, *second.runs)
     planned = max(first.planned, second.planned, len(runs))  # each may have the grid of its part alone
     return first.model_copy(update={"runs": runs, "planned": planned, "setting": shared})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradspike.cli.arguments import Command, checked_file
@@ -27,6 +27,7 @@ Arguments:
                      the same name are parts of one sweep, as from two machines
   --claims DIR       the claim files, *.yaml                                              (claims)
   --summaries DIR    the stored summaries, *.json                                         (docs/results/claims)
+  --add              add the runs of each FOLDER to the stored summary of its name; both must have run the same code
   --store DIR        write a summary of each FOLDER to DIR/<its name>.json
   --out FILE         .md or .html; repeatable
 
@@ -34,7 +35,9 @@ A claim holds here if the 95 % interval of every number lies inside the range th
 here if one lies outside. docs/claims.md is the result for the runs of this repository.
 """
 
-COMMAND = Command("claims", USAGE, valued=("--claims", "--summaries", "--store", "--out"), words=True)
+COMMAND = Command(
+    "claims", USAGE, valued=("--claims", "--summaries", "--store", "--out"), switches=("--add",), words=True
+)
 
 
 def claims(words: Sequence[str]) -> int:
@@ -44,11 +47,14 @@ def claims(words: Sequence[str]) -> int:
     store = typed.last("--store")
     if store is not None and not typed.words:
         raise COMMAND.error("--store needs the folder of a sweep, as in  gradspike claims runs/sweeps/main --store DIR")
+    add = "--add" in typed.flags
+    if add and not typed.words:
+        raise COMMAND.error("--add needs the folder of a sweep, as in  gradspike claims runs/sweeps/main --add")
     if store is not None and not expanded(store).is_dir():
         raise UserError(f"--store {store}: is not a folder.")
     known = read_claims(expanded(typed.last("--claims") or "claims"))
     summaries = stored(expanded(typed.last("--summaries") or "docs/results/claims"))
-    for name, summary in _of_sweeps([expanded(word) for word in typed.words]).items():
+    for name, summary in _of_sweeps([expanded(word) for word in typed.words], summaries if add else {}).items():
         summaries[name] = summary
         if store is not None:
             path = expanded(store) / f"{name}.json"
@@ -76,12 +82,13 @@ def stored(folder: Path) -> dict[str, Summary]:
     return {path.stem: read_summary(path) for path in sorted(folder.glob("*.json"))}
 
 
-def _of_sweeps(folders: Sequence[Path]) -> dict[str, Summary]:
-    """The summaries of sweeps by name; folders of the same name are parts of one sweep."""
+def _of_sweeps(folders: Sequence[Path], earlier: Mapping[str, Summary]) -> dict[str, Summary]:
+    """The summaries of sweeps by name; folders of the same name, and the earlier summary, are parts of one sweep."""
     from gradspike.tools.claims.collect import collect, merge
 
     found: dict[str, Summary] = {}
     for folder in folders:
         name, summary = folder.resolve().name, collect(folder)
-        found[name] = merge(found[name], summary, name) if name in found else summary
+        parts = found if name in found else earlier
+        found[name] = merge(parts[name], summary, name) if name in parts else summary
     return found

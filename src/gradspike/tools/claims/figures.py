@@ -14,6 +14,7 @@ from gradspike.tools.claims.summary import Record, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#767d86", "#8c564b", "#9467bd", "#bcbd22")
 MARKS = "osD^vP*X<>"
@@ -35,7 +36,7 @@ def figures(name: str, summary: Summary) -> list[Figure]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for run in summary.runs:
         if run.last:
-            groups[_label(run)].append(run)
+            groups[labelled(run)].append(run)
     if not groups:
         return []
     made = []
@@ -62,7 +63,8 @@ def figures(name: str, summary: Summary) -> list[Figure]:
     return made
 
 
-def _label(run: Record) -> str:
+def labelled(run: Record) -> str:
+    """A run's swept values, for legends."""
     return ", ".join(str(value) for value in run.parameters.values()) or "all"
 
 
@@ -79,26 +81,32 @@ def _draw(
     places: Sequence[int] = (),
 ) -> str:
     """The SVG of one line for each group: the mean over seeds, with a band from the smallest to the largest seed."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    # The hash of a fixed text names the parts of the file, so equal numbers give equal bytes.
+    canvas = Canvas(figsize=(7.2, 3.6), layout="constrained")
+    axes = canvas.subplots()
+    for place, (label, seeds) in enumerate(lines.items()):
+        if seeds:
+            _line(axes, place, label, seeds, places or range(first, first + len(seeds[0])))
+    if level is not None:
+        axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
+        axes.annotate(
+            f"{level} %: normal potential, theta = mean + std", (0.01, level), xycoords=("axes fraction", "data"),
+            xytext=(0, -8), textcoords="offset points", color=GREY, fontsize=7,
+        )  # fmt: skip
+    _style(axes, x_title, y_title)
+    canvas.legend(loc="outside right upper", frameon=False, fontsize=7, labelcolor=GREY)
+    return svg_of(canvas)
+
+
+def svg_of(canvas: Canvas) -> str:
+    """The SVG of a figure, the same bytes for the same numbers."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    # The hash of a fixed text names the parts of the file.
     with mpl.rc_context({"svg.hashsalt": "gradspike", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        canvas = Canvas(figsize=(7.2, 3.6), layout="constrained")
         FigureCanvasSVG(canvas)
-        axes = canvas.subplots()
-        for place, (label, seeds) in enumerate(lines.items()):
-            if seeds:
-                _line(axes, place, label, seeds, places or range(first, first + len(seeds[0])))
-        if level is not None:
-            axes.axhline(level, color=GREY, linewidth=1, linestyle=":")
-            axes.annotate(
-                f"{level} %: normal potential, theta = mean + std", (0.01, level), xycoords=("axes fraction", "data"),
-                xytext=(0, -8), textcoords="offset points", color=GREY, fontsize=7,
-            )  # fmt: skip
-        _style(axes, x_title, y_title)
-        canvas.legend(loc="outside right upper", frameon=False, fontsize=7, labelcolor=GREY)
         content = io.StringIO()
         canvas.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return content.getvalue()
@@ -108,7 +116,9 @@ def _line(axes: Axes, place: int, label: str, seeds: Sequence[Sequence[float]], 
     columns = list(zip(*seeds, strict=True))
     colour = COLOURS[place % len(COLOURS)]
     mark = MARKS[place % len(MARKS)] if len(x) <= 25 else ""
-    axes.plot(x, [fmean(c) for c in columns], color=colour, linewidth=1.3, marker=mark, markersize=3.5, label=label)
+    style = "-" if place < len(COLOURS) else "--"
+    means = [fmean(c) for c in columns]
+    axes.plot(x, means, style, color=colour, linewidth=1.3, marker=mark, markersize=3.5, label=label)
     _band: Callable[..., object] = axes.fill_between
     _band(x, [min(c) for c in columns], [max(c) for c in columns], color=colour, alpha=0.13, linewidth=0)
 

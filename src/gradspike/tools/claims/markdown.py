@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gradspike.tools.claims.figures import Figure
+from gradspike.tools.claims.inside import CAPTION, inside
 from gradspike.tools.claims.report import Report
 from gradspike.tools.claims.summary import Summary
 from gradspike.tools.claims.verdict import Decided, Measured
@@ -75,4 +76,12 @@ def _of(summary: Summary) -> list[str]:
         "```",
         summary.command,
         "```",
+        *_inside(summary),
     ]
+
+
+def _inside(summary: Summary) -> list[str]:
+    if not (rows := inside(summary)):
+        return []
+    heading, *body = (f"| {' | '.join(map(cell, row))} |" for row in rows)
+    return ["", CAPTION, "", heading, f"|---{'|---:' * (len(rows[0]) - 1)}|", *body]

@@ -8,7 +8,9 @@ from html import escape
 from importlib.resources import files
 
 from gradspike.tools.claims.figures import Figure
+from gradspike.tools.claims.inside import CAPTION, inside
 from gradspike.tools.claims.report import Report
+from gradspike.tools.claims.summary import Summary
 from gradspike.tools.claims.verdict import DOES_NOT, HOLDS, NOT_RUN, UNKNOWN, Decided, Measured
 from gradspike.tools.claims.wording import HOW, expected_text, runs_text, setting_text, tally, value_text
 
@@ -69,9 +71,17 @@ def _runs(report: Report, figures: Mapping[str, Sequence[Figure]]) -> str:
             f'<article id="{escape(name)}"><h3>{escape(name)}</h3>\n'
             f"<p>{escape(summary.question)} {escape(runs_text(summary))}: {escape(setting_text(summary))}. "
             f"Made with {escape(made)}.</p>\n<pre>{escape(summary.command)}</pre>\n"
-            f"<div class=figures>{drawn}</div></article>\n"
+            f"{_inside(summary)}<div class=figures>{drawn}</div></article>\n"
         )
     return f"<section>\n<h2>Runs</h2>\n{''.join(parts)}</section>\n"
+
+
+def _inside(summary: Summary) -> str:
+    if not (rows := inside(summary)):
+        return ""
+    heading, *body = (f"<tr>{''.join(f'<td>{escape(text)}' for text in row)}</tr>" for row in rows)
+    table = f"<table>{heading.replace('<td>', '<th>')}{''.join(body)}</table>"
+    return f"<p class=note>{escape(CAPTION)}</p><div class=scroll>{table}</div>\n"
 
 
 def _inline(figure: Figure) -> str:

@@ -124,6 +124,11 @@ QUANTITIES: Mapping[str, Quantity] = {
     "parameters": Quantity(_value("parameters"), "", "parameters"),
     "inference_ratio": Quantity(_value("inference_ratio"), "ratio", "time of an inference over the baseline's"),
     "ssim": Quantity(_value("ssim"), "", "SSIM to the grey image"),
+    "loss": Quantity(_value("loss"), "", "loss at the trained weights"),
+    "loss_rise": Quantity(_value("loss_rise"), "", "median rise of the loss at half the extent of the plane"),
+    "flat_share": Quantity(
+        _value("flat_share", 100), "%", "share of the plane below twice the centre's loss", "points"
+    ),
     "firing_rate": Quantity(_layers("firing_rate", _percent(fmean)), "%", "firing rate, mean over layers", "points"),
     "firing_rate_over_layers": Quantity(
         _layers("firing_rate", _percent(pstdev)), "points", "firing rate, standard deviation over layers"
@@ -147,6 +152,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         f"gradient-available share, first {LAST_LAYERS} layers minus last {LAST_LAYERS}",
     ),
     "kappa": Quantity(_layers("kappa", fmean), "", "surrogate width, mean over layers"),
+    "theta": Quantity(_layers("theta", fmean), "", "threshold, mean over layers"),
     "divergence": Quantity(_divergence, "nats", "divergence of the potential from N(0, V_th^2), mean over layers"),
     "first_spread": Quantity(_first_spread, "ratio", "standard deviation of u[0] over the predicted one"),
     "later_spread": Quantity(_later_spread, "ratio", "standard deviation of u[t >= 1] over the predicted one"),

@@ -41,6 +41,8 @@ class Record(Strict):
     """The same before the first training step."""
     course: dict[str, Course] = Field(default_factory=dict)
     """theta and kappa over training."""
+    grids: dict[str, Steps] = Field(default_factory=dict)
+    """Fields of two dimensions, by the names of `pictures`: rows of values. None: not finite."""
 
 
 class Summary(Strict):

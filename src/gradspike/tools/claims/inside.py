@@ -1,0 +1,51 @@
+"""A table of what the runs of a summary look like inside the network, for Markdown and the page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from gradspike.errors import ConfigError
+from gradspike.statistics import describe
+from gradspike.tools.claims.figures import labelled
+from gradspike.tools.claims.quantities import QUANTITIES
+from gradspike.tools.claims.summary import Record, Summary
+from gradspike.tools.claims.wording import number
+
+COLUMNS = {
+    "firing_rate": "firing rate (%)",
+    "firing_rate_over_layers": "its SD over layers (points)",
+    "available": "gradient-available share (%)",
+    "available_last": "the same, last three layers (%)",
+    "kappa": "surrogate width",
+    "theta": "threshold",
+}
+"""Quantities and their headings."""
+CAPTION = (
+    "Inside the network at the last validation: means over layers and time steps, mean ± standard deviation over seeds."
+)
+
+
+def inside(summary: Summary) -> list[list[str]]:
+    """The heading and one row for each group of runs; empty without measurements."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for run in summary.runs:
+        if run.last:
+            groups[labelled(run)].append(run)
+    if not groups:
+        return []
+    heading = ["runs", "n", *COLUMNS.values()]
+    return [
+        heading,
+        *([label, str(len(runs)), *(_cell(runs, one) for one in COLUMNS)] for label, runs in groups.items()),
+    ]
+
+
+def _cell(runs: Sequence[Record], quantity: str) -> str:
+    """`17.62 ± 0.35`. A dash if a run has no finite number."""
+    try:
+        sample = describe([QUANTITIES[quantity].of(run) for run in runs])
+    except ConfigError:
+        return "\N{EN DASH}"
+    unit = QUANTITIES[quantity].unit
+    return number(sample.mean, unit) + ("" if sample.sd is None else f" ± {number(sample.sd, unit)}")
