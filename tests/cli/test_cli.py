@@ -18,7 +18,6 @@ def test_help_lists_every_option_and_imports_nothing_heavy() -> None:
     result = command("train", "--help", python=IMPORT_TIMES)
     assert result.returncode == 0
     assert all(name in result.stdout for name in (*METHODS.names(), "digits_events", "spiking_cnn", "resume="))
-    assert len(result.stdout.splitlines()) < 45
     assert not {"torch", "lightning", "wandb", "tonic"} & imported(result.stderr)
 
 

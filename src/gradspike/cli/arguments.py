@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gradspike.cli.columns import columns, fitted
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import explain
 from gradspike.config.wandb_options import ENVIRONMENT
@@ -65,7 +66,7 @@ class Command:
         """Parse a command line. Raises ConfigError; --help prints the usage and exits."""
         words = list(words)
         if any(word in HELP for word in words):
-            print(self.usage, end="")
+            print(fitted(self.usage, columns()), end="")
             raise SystemExit(0)
         words, config_dir = take_config_dir(words)
         if config_dir is not None and not self.trains:

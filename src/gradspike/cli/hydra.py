@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from gradspike.cli.arguments import take_config_dir
+from gradspike.cli.columns import columns, fitted
+from gradspike.cli.key_help import general_help, key_help
 from gradspike.cli.reporting import tried
 from gradspike.cli.resume import printed, requested_config, resumed_path
 from gradspike.config.compose import (
@@ -49,7 +51,7 @@ REFUSED = {
 }
 
 HELP = """\
-Train a spiking neural network with a surrogate-gradient method, or resume a run.
+Train a spiking network with a surrogate-gradient method, or resume a run.
 
   gradspike train method=mpd_agl dataset=digits model=spiking_cnn seed=1
   gradspike train method=ds_atgo dataset=cifar10               with the matching recipe; recipe=none uses none
@@ -64,9 +66,11 @@ Train a spiking neural network with a surrogate-gradient method, or resume a run
 Options of the groups (group=option):
 {groups}
 
-Some keys (key=value); `gradspike train --cfg job` prints all of them with their values:
-  seed  time_steps  data_dir  runs_dir  resume  init_from  engine  dataset.batch_size  optimizer.lr  trainer.max_epochs
-  trainer.devices  trainer.precision  neuron.decay  method.v_threshold  checkpoint.every_n_steps
+Keys (key=value) outside the groups, with their defaults:
+{keys}
+Keys of a group (--help, and the group or an option of it):
+  gradspike train --help method=lsg
+  gradspike train --help trainer dataset=cifar10
 
 Flags:
   --config-dir DIR   your own folder with further options of the groups
@@ -78,19 +82,8 @@ Flags:
 
 def help_text(folders: list[Path]) -> str:
     """The text of --help, with the options in conf/ and in the user's folder."""
-    lines = []
-    for group in GROUPS:
-        names = options_of(group, folders)
-        if not names:
-            continue
-        line = f"  {group:<10}"
-        for name in names:
-            if len(line) + len(name) > 118:
-                lines.append(line)
-                line = " " * 12
-            line += f" {name}"
-        lines.append(line)
-    return HELP.format(groups="\n".join(lines))
+    groups = "\n".join(f"  {group:<10} {' '.join(names)}" for group in GROUPS if (names := options_of(group, folders)))
+    return fitted(HELP.format(groups=groups, keys=general_help()), columns())
 
 
 def run(
@@ -108,7 +101,8 @@ def run(
 
     rest, config_dir = take_config_dir(words)
     if any(word in HELP_FLAGS for word in rest):
-        print(help_text(config_dirs(config_dir)), end="")
+        folders, typed = config_dirs(config_dir), [word for word in rest if not word.startswith("-")]
+        print(key_help(typed, folders) if typed else help_text(folders), end="")
         return 0
     parser = hydra_parser()
     arguments = parser.parse_args(sorted(rest, key=_is_flag))

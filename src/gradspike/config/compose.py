@@ -77,11 +77,16 @@ def to_plain(raw: DictConfig) -> dict[str, Any]:
 def load_config(words: list[str], config_dir: str | None = None) -> ExperimentConfig:
     """Compose and validate the configuration of a list of overrides. Raises ConfigError."""
     folders = config_dirs(config_dir)
+    return validate(compose_one(words, folders))
+
+
+def compose_one(words: Sequence[str], folders: list[Path]) -> dict[str, Any]:
+    """Compose the one configuration of a list of overrides. Raises ConfigError, also for several values of a key."""
     settled, composed = settle(words, folders)
     sweeps = [override for override in check_groups(settled, folders) if override.is_sweep_override()]
     if sweeps:
         raise ConfigError(f"{sweeps[0].input_line}: only one value is allowed.{comma_hint(sweeps[0])}")
-    return validate(composed or compose_plain(settled, folders))
+    return composed or compose_plain(settled, folders)
 
 
 def settle(

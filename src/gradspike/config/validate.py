@@ -37,7 +37,7 @@ def validate(raw: Mapping[str, Any], recorded: bool = False) -> ExperimentConfig
     Raises ConfigError that lists every mistake: the key, the value, what is allowed and the nearest match.
     """
     trust(outside(raw).values())
-    if unreadable := [f"{key}={_shown(text)}: {why}" for key, text in flat(raw) if (why := why_unreadable(text))]:
+    if unreadable := [f"{key}={shown_value(text)}: {why}" for key, text in flat(raw) if (why := why_unreadable(text))]:
         raise ConfigError("The configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in unreadable))
     problems: list[str] = []
     sections: dict[str, Any] = dict(raw)
@@ -63,6 +63,20 @@ def validate(raw: Mapping[str, Any], recorded: bool = False) -> ExperimentConfig
     if problems:
         raise ConfigError("The configuration is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     return config
+
+
+def section_class(section: str, options: Mapping[str, Any]) -> type[Strict]:
+    """The class of a section's options. Raises ConfigError for an unknown or unusable part."""
+    if section in PLUGGABLE:
+        found: type[Strict] = PLUGGABLE[section].config_class(Registry.part(options))
+        return found
+    return _member(_classes_of(ExperimentConfig.model_fields[section]), options)
+
+
+def _member(candidates: list[type[Strict]], options: Any) -> type[Strict]:
+    """The class whose name the options have."""
+    names = ((one, getattr(one.model_fields["name"].annotation, "__args__", ())) for one in candidates[1:])
+    return next((one for one, allowed in names if options["name"] in allowed), candidates[0])
 
 
 def _disagreements(config: ExperimentConfig) -> Iterator[str]:
@@ -134,7 +148,7 @@ def _describe(
             yield ".".join(filter(None, [key.rstrip("."), explain(detail)]))
         else:
             named = path and detail["type"] != "missing"
-            shown = f"{key}={_shown(detail['input'])}" if named else key.rstrip(".")
+            shown = f"{key}={shown_value(detail['input'])}" if named else key.rstrip(".")
             yield f"{shown}: {explain(detail)}"
 
 
@@ -176,7 +190,8 @@ def _classes_of(field: Any) -> list[type[Strict]]:
     return [option for option in options if isinstance(option, type) and issubclass(option, Strict)]
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value in a message: as typed, and at most 60 characters of it."""
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else printable(str(value))
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -19,8 +19,9 @@ USAGE = (
     """\
 Print a batch script for Slurm that trains one run, on one node or several.
 
-  gradspike slurm-script method=mpd_agl dataset=cifar10 trainer=ddp4 trainer.num_nodes=2 \\
-    slurm.partition=gpu slurm.time=24:00:00 --setup "module load cuda" out=job.sh
+  gradspike slurm-script method=mpd_agl dataset=cifar10 trainer=ddp4 \\
+    trainer.num_nodes=2 slurm.partition=gpu slurm.time=24:00:00 \\
+    --setup "module load cuda" out=job.sh
   sbatch job.sh
 
 Arguments:
