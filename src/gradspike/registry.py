@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_config
 
 NO_BOOL = ": must be a number"
+LARGEST = 2**53
+"""Whole numbers up to here are exact as floats, and fit where torch and the clocks need 64 bits."""
 
 
 class Strict(BaseModel):
@@ -34,6 +36,15 @@ class Strict(BaseModel):
             if isinstance(value, bool) and field is not None and field.annotation in (int, float):
                 raise ValueError(f"{name}={str(value).lower()}{NO_BOOL}")
         return values
+
+    @field_validator("*")
+    @classmethod
+    def _no_number_beyond_all_use(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int | float) and abs(number) > LARGEST:
+                sign = "-" if number < 0 else ""
+                raise ValueError(f"must be at {'least' if sign else 'most'} {sign}{LARGEST} ({sign}2^53)")
+        return value
 
 
 ConfigT = TypeVar("ConfigT", bound=Strict)

@@ -158,6 +158,7 @@ def test_command(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["trainer.accumulate=2"], "trainer.accumulate=1"),
         (["datset=digits"], "dataset"),
         (["--fast"], "unknown flag '--fast'"),
+        (["dataset.batch_size=500"], "batch_size=500: an epoch has 2 batches, .* Choose one of at most 419"),
         (["out=nowhere/at/all.json"], "unknown folder 'nowhere/at'"),
     ],
 )

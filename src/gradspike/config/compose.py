@@ -129,9 +129,12 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
 
     overrides = []
     for word in words:
+        if word.startswith("="):
+            raise ConfigError(f"{word}: has no key. Write key=value.")
         try:
             overrides += OverridesParser.create().parse_overrides([word])
         except HydraException as error:
+            _check_key(word, [other for other in words if other != word], folders)
             hint = " Write key=value."
             if word.partition("=")[2].startswith("{"):
                 hint = " Write names in a dictionary without quotes: '+key={name:value}'."
@@ -228,15 +231,12 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
         try:
             composed = to_plain(compose(config_name, overrides=words))
         except (HydraException, OmegaConfBaseException) as error:
-            groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
-            try:
-                defaults = to_plain(compose(config_name, overrides=groups))
-            except (HydraException, OmegaConfBaseException):
-                defaults = {}
-            known = {key for key, _ in flat(defaults, sections=True)}
+            for word in words:
+                if word.startswith("+") and word[1:].partition("=")[0] in GROUPS:
+                    raise ConfigError(f"{word}: write {word[1:]}, without the plus.") from error
+            known = _known_keys(words, config_name)
             for word in words if known else ():
-                key = word.partition("=")[0]
-                if not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS:
+                if _is_unknown(key := word.partition("=")[0], known):
                     raise ConfigError(unknown_key(key, known)) from error
             plus = " New keys of a dictionary need a plus: '+key={name:value}'."
             reason = str(error).splitlines()[0]
@@ -244,6 +244,34 @@ def compose_plain(words: list[str], folders: list[Path], config_name: str = "con
     check_choices(words, composed, folders)
     drop_foreign_options(words, composed, folders)
     return composed
+
+
+def _check_key(word: str, others: list[str], folders: list[Path]) -> None:
+    """Raise ConfigError if the key of `word`, which Hydra cannot read, is none of the configuration of `others`."""
+    key, equals, _ = word.partition("=")
+    if not equals:
+        return
+    with _hydra(folders):
+        known = _known_keys(others, "config") or _known_keys([], "config")
+    if known and _is_unknown(key, known):
+        raise ConfigError(unknown_key(key, known))
+
+
+def _known_keys(words: list[str], config_name: str) -> set[str]:
+    """The keys of the configuration with the groups in `words`; empty if it cannot be composed. Hydra is initialised."""
+    from hydra import compose
+    from hydra.errors import HydraException
+
+    groups = [word for word in words if word.lstrip("+").partition("=")[0] in GROUPS]
+    try:
+        defaults = to_plain(compose(config_name, overrides=groups))
+    except (HydraException, OmegaConfBaseException):
+        return set()
+    return {key for key, _ in flat(defaults, sections=True)}
+
+
+def _is_unknown(key: str, known: set[str]) -> bool:
+    return not key.startswith(("+", "~", "hydra")) and key not in known and key not in GROUPS
 
 
 def unknown_key(key: str, known: set[str]) -> str:

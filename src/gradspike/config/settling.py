@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gradspike.shown import counted
+
 SETTLED = 0.05
 """The largest share of the initial values (mean 0, variance 1) in statistics that count as settled."""
 
@@ -17,6 +19,6 @@ def unsettled(momentum: float, steps: int) -> str | None:
     if share <= SETTLED:
         return None
     return (
-        f"{100 * share:.0f} % of the norms' running statistics are still their initial values after {steps:,} "
-        f"optimiser steps (norm.momentum={momentum:g})"
+        f"{100 * share:.0f} % of the norms' running statistics are still their initial values after "
+        f"{counted(steps, 'optimiser step')} (norm.momentum={momentum:g})"
     )

@@ -224,6 +224,8 @@ def explain(detail: Any) -> str:
         return f"name must be one of {', '.join(allowed)}.{did_you_mean(str(context['tag']), allowed)}"
     if detail["type"] == "value_error":
         return str(context["error"])
+    if detail["type"] == "int_parsing_size":
+        return "is too large"
     if detail["type"] == "string_too_short" and context["min_length"] == 1:
         return "must not be empty"
     if detail["type"] == "string_pattern_mismatch" and context["pattern"] == LABEL:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gradspike.tools.profile.measure import Profile
 
 ROUNDS = 2
+LEAST_BATCHES = 3
+"""Of an epoch: `measure` leaves out its first and last step."""
 
 USAGE = (
     """\
@@ -92,6 +94,12 @@ def _measured(config: ExperimentConfig, steps: int) -> tuple[Profile, Profile | 
     data = build_data(config)
     data.prepare_data()
     data.setup()
+    if (batches := len(data.train_dataloader())) < LEAST_BATCHES:
+        raise ConfigError(
+            f"dataset.batch_size={config.dataset.batch_size}: an epoch has {counted(batches, 'batch', 'batches')}, and "
+            f"profile leaves out the first and the last of each. Choose one of at most "
+            f"{max(len(data.samples.indices('train')) // LEAST_BATCHES, 1)}."
+        )
     configs = [config]
     if config.model.activation != "relu":
         plain = config.plain()
