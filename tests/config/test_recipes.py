@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,34 @@ def test_a_norm_that_the_recipe_overwrites_is_refused_with_the_words_to_type() -
     assert config.norm.name == "tebn"
     assert config.recipe is not None
     assert "norm.name=tebn instead of tdbn" in deviations(config)
+
+
+HOSTILE = ("my recipe", "a'b", 'a"b', "[x]", "$HOME", "a?b", "a#b", "a%20b", "1", "true", "a=b", "(x)", "-x", "~x")
+HOSTILE += ("a\\b", "*", "007", " lead", "tail ", "\u65e5\u672c", "e\u0301", "x.y")
+
+
+def write_recipe(folder: Path, name: str) -> None:
+    (folder / "recipe").mkdir(parents=True)
+    values = {"optimizer": {"lr": 0.07}, "recipe": {"name": name, "source": "mine"}}
+    text = yaml.safe_dump(values, allow_unicode=True)
+    (folder / "recipe" / f"{name}.yaml").write_text(f"# @package _global_\n{text}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_recipes_of_any_name(tmp_path: Path, name: str) -> None:
+    write_recipe(tmp_path / "jos\u00e9 (lab)", name)
+    config = load_config([f"recipe={name}"], str(tmp_path / "jos\u00e9 (lab)"))
+    assert config.recipe is not None
+    assert (config.recipe.name, config.optimizer.lr) == (name, 0.07)
+    assert next(start_lines(config)) == f"recipe: {name} (mine)"
+
+
+@pytest.mark.parametrize("name", ["a,b", "{x}", "null", "a,b,{}"])
+def test_the_quotes_that_the_name_of_a_recipe_needs_are_printed(tmp_path: Path, name: str) -> None:
+    write_recipe(tmp_path / "conf", name)
+    with pytest.raises(ConfigError, match="Quote it: ") as error:
+        load_config([f"recipe={name}"], str(tmp_path / "conf"))
+    (word,) = shlex.split(str(error.value).rpartition("Quote it: ")[2])
+    config = load_config([word], str(tmp_path / "conf"))
+    assert config.recipe is not None
+    assert config.recipe.name == name

@@ -301,3 +301,17 @@ def test_a_small_set_is_in_memory_while_training(pictures_module: Callable[..., 
     data.train_dataloader()
     assert not isinstance(data.samples.inputs, np.memmap)
     assert (data.samples.inputs == before).all()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_loader_processes_that_are_not_forked_map_a_small_set(
+    pictures_module: Callable[..., DataModule], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Each would receive a copy of what has been read into memory."""
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: method)
+    data = pictures_module(workers=1)
+    data.train_dataloader()
+    assert isinstance(data.samples.inputs, np.memmap)
+    data = pictures_module()  # the training process itself fetches
+    data.train_dataloader()
+    assert not isinstance(data.samples.inputs, np.memmap)

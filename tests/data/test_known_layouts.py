@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradspike.data.options.pictures import ImageFolderConfig, ImageNetConfig, TinyImageNetConfig
@@ -204,6 +205,63 @@ def test_kaggles_validation_pictures_without_their_table_are_refused(tmp_path: P
     table.write_text("\n".join([*lines, "ILSVRC2012_val_00000007,n01 1 2 3 4"]))
     with pytest.raises(UserError, match=r"ILSVRC2012_val_00000007: is in LOC_val_solution.csv but missing"):
         imagenet(tmp_path, tmp_path / "kaggle")
+
+
+# Kaggle's ImageNet-100.
+
+
+def write_imagenet100(root: Path, parts: tuple[str, ...] = ("train.X1", "train.X2", "train.X3")) -> None:
+    """One class in each part of the training split."""
+    write_class_folders(root, size=40, classes=("n01", "n02", "n03"), counts={"train": 3, "val": 2})
+    for part, wnid in zip(parts, ("n01", "n02", "n03"), strict=True):
+        (root / part).mkdir(exist_ok=True)
+        (root / "train" / wnid).rename(root / part / wnid)
+    (root / "train").rmdir()
+    (root / "val").rename(root / "val.X")
+    (root / "Labels.json").write_text('{"n01": "ant"}')
+
+
+@pytest.mark.parametrize("below", ["", "archive", "a/b"])
+def test_kaggles_imagenet_100_in_parts(tmp_path: Path, below: str) -> None:
+    write_imagenet100(tmp_path / "in100" / below)
+    samples = imagenet(tmp_path, tmp_path / "in100")
+    assert samples.class_names == ("n01", "n02", "n03")
+    assert [len(samples.indices(split)) for split in ("train", "val", "test")] == [6, 3, 6]
+    assert np.bincount(samples.labels).tolist() == [5, 5, 5]
+    assert left_out(samples) == {"Labels.json": 1}
+
+
+def test_imagenet_100_in_a_zip_and_with_another_number_of_parts(tmp_path: Path) -> None:
+    write_imagenet100(tmp_path / "in100", ("train.X1", "train.X2", "train.X2"))
+    shutil.make_archive(str(tmp_path / "in100"), "zip", tmp_path / "in100")
+    assert len(imagenet(tmp_path, tmp_path / "in100.zip").labels) == 15
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: shutil.rmtree(root / "train.X2"), r"train\.X1, train\.X3 are parts .* train\.X2 is missing"),
+        (lambda root: shutil.copytree(root / "train.X1", root / "train.X4"), r"X1 and train\.X4 both have n01/"),
+        (
+            lambda root: shutil.copytree(root / "train.X1", root / "train"),
+            r"the train split is in 4 folders: train, tr",
+        ),
+        (lambda root: shutil.rmtree(root / "train.X3"), r"test has classes that train does not have: n03"),
+    ],
+)
+def test_parts_that_are_missing_or_doubled_are_refused(
+    tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    write_imagenet100(tmp_path / "in100")
+    change(tmp_path / "in100")
+    with pytest.raises(UserError, match=said):
+        imagenet(tmp_path, tmp_path / "in100")
+
+
+def test_parts_of_ones_own_images_are_joined_too(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "pets", counts={"train": 2, "test": 1})
+    (tmp_path / "pets" / "train").rename(tmp_path / "pets" / "train.X1")
+    assert len(folder(tmp_path, tmp_path / "pets").indices("test")) == 3
 
 
 # Where the images are.

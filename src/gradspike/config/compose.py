@@ -136,7 +136,10 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
         except HydraException as error:
             _check_key(word, [other for other in words if other != word], folders)
             hint = " Write key=value."
-            if word.partition("=")[2].startswith("{"):
+            group, _, text = word.partition("=")
+            if text in options_of(group, folders):
+                hint = f" Quote it: {typed_text(word)}"
+            elif text.startswith("{"):
                 hint = " Write names in a dictionary without quotes: '+key={name:value}'."
             elif "=" in word:
                 hint = f" If its value is text, quote it: {typed_text(word)}"
@@ -152,7 +155,9 @@ def check_groups(words: list[str], folders: list[Path]) -> list[Any]:
         if override.is_sweep_override() and override.value_type not in listed:
             raise ConfigError(f"{override.input_line}: list the options, as in {group}={','.join(allowed[:2])}")
         for option in _values(override):
-            if str(option) not in allowed:
+            if str(option) not in allowed or option is None:
+                if (word := str(override.input_line)).partition("=")[2] in allowed:
+                    raise ConfigError(f"{word}: is not read as the option of that name. Quote it: {typed_text(word)}")
                 raise ConfigError(unknown(group, "null" if option is None else str(option), allowed))
     return overrides
 
@@ -258,7 +263,7 @@ def _check_key(word: str, others: list[str], folders: list[Path]) -> None:
 
 
 def _known_keys(words: list[str], config_name: str) -> set[str]:
-    """The keys of the configuration with the groups in `words`; empty if it cannot be composed. Hydra is initialised."""
+    """The keys of the configuration with the groups in `words`; empty if it cannot be composed. Needs `_hydra`."""
     from hydra import compose
     from hydra.errors import HydraException
 

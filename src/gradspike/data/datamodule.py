@@ -13,7 +13,15 @@ from typing_extensions import override
 
 from gradspike.data.augment.batch import BatchTransform
 from gradspike.data.files.data_dir import check_data_dir
-from gradspike.data.loader import EpochLoader, Indices, evaluation_batches, in_memory, training_batches, training_order
+from gradspike.data.loader import (
+    EpochLoader,
+    Indices,
+    evaluation_batches,
+    forks_workers,
+    in_memory,
+    training_batches,
+    training_order,
+)
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.prepared.digests import trusting
 from gradspike.data.registry import DATASETS
@@ -89,7 +97,8 @@ class DataModule(lightning.LightningDataModule):
 
     @override
     def train_dataloader(self) -> EpochLoader:
-        self._samples = in_memory(self.samples)
+        if forks_workers() or not self.config.workers:  # other processes would each receive a copy
+            self._samples = in_memory(self.samples)
         train = self.samples.indices("train")
         rank, world_size = self._place()
         skipped: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from mmap import mmap
@@ -94,6 +95,11 @@ def _mapped_again(array: np.memmap[Any, Any]) -> tuple[Any, ...]:
 
 
 ForkingPickler.register(np.memmap, _mapped_again)
+
+
+def forks_workers() -> bool:
+    """Whether loader processes share the memory of this process."""
+    return multiprocessing.get_start_method() == "fork"
 
 
 def in_memory(samples: Samples) -> Samples:
