@@ -87,7 +87,7 @@ def list_by_class(
     """List `split/class/name.ext`. Extra folders are allowed around the splits and between class and name.
 
     extensions: lower case, with the dot. Files outside the split folders and known companions in them (README,
-    annotations; see `companions`) are left out. Parts of a split (`PART`) are joined. Any other file in a split folder is
+    annotations; see `companions`) are left out. Parts of a split (`PART`) are joined. Any other file in a split is
     a bad file if it has a different extension, or if it is in no class folder and `labels` has no class for its name.
     around_classes: folders allowed between a split and its classes. Missing splits are not in the result.
     """
