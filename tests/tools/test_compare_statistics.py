@@ -62,6 +62,19 @@ def test_five_seeds_cannot_go_below_a_sixteenth() -> None:
     assert ours.sign_flip_p([0.1, 0.2, -0.3]) == 1
 
 
+def test_single_precision_breaks_no_ties() -> None:
+    right, others = (717, 667, 697, 696, 713), (692, 682, 682, 698, 650)  # of 2,000 samples
+    ones, base = (dict(enumerate(float(np.float32(k / 2000)) for k in counts)) for counts in (right, others))
+    pair = ours.paired(ones, base)
+    assert pair is not None
+    exact = [a - b for a, b in zip(right, others, strict=True)]
+    assert pair.p == ours.sign_flip_p(exact) == 0.375
+    same = ours.paired(ones, dict(enumerate(float(np.float32((k - 21) / 2000)) for k in right)))
+    assert same is not None
+    assert same.sample.sd
+    assert not ours.has_spread(same)
+
+
 def test_many_pairs_are_sampled_and_never_give_zero() -> None:
     p = ours.sign_flip_p([1.0] * 30)
     assert 0 < p == 1 / (1 + ours.FLIPS)
