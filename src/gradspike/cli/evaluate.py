@@ -9,13 +9,14 @@ from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
 from gradspike.config.trust import TRUST, trust_all
+from gradspike.data.presence import check_files
 from gradspike.engine.registry import EngineName
 from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.registry import Strict
 from gradspike.runs.files import is_read_only
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import shown
+from gradspike.shown import expanded, shown
 
 
 class EvaluateConfig(Strict):
@@ -66,11 +67,14 @@ def evaluate(words: list[str]) -> int:
     chosen = ("last", "best") if arguments.checkpoint == "both" else (arguments.checkpoint,)
     paths = [run.checkpoint(which) for which in chosen]
 
+    config, data_dir, source = run.config(), arguments.data_dir, arguments.source
+    moved_to = config.dataset if source is None else config.dataset.model_copy(update={"source": source})
+    check_files(moved_to, config.time_steps, expanded(data_dir or config.data_dir))
+
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation
 
-    data_dir, source = arguments.data_dir, arguments.source
-    size = arguments.batch_size or run.config().dataset.eval_batch_size
+    size = arguments.batch_size or config.dataset.eval_batch_size
     with one_sentence(lambda: f"lower batch_size={size}", keys=""):
         results = evaluation.evaluate(
             run,

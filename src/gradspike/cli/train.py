@@ -9,6 +9,7 @@ from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import chosen_folder
 from gradspike.data.files.data_dir import check_data_dir
+from gradspike.data.presence import check_files
 from gradspike.data.sockets import check_socket_paths
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.files import check_writable
@@ -56,7 +57,7 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
     check_writable(config.runs_dir if resumed is None else str(resumed.path))
     if config.logger.name == "wandb" and (chosen := chosen_folder()) is not None:
         check_writable(chosen, "The environment variable WANDB_DIR=")
-    check_data_dir(config.data_dir)
+    check_files(config.dataset, config.time_steps, check_data_dir(config.data_dir))
     check_socket_paths(config.dataset.workers)
     start_file(config)
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported

@@ -21,7 +21,6 @@ from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.files import Files
 from gradspike.data.options.pictures import ImageNetConfig
 from gradspike.data.pictures.decode import check_shape, decode
-from gradspike.data.pictures.encoded import EncodedPictures, EncodedSamples, decode_stored
 from gradspike.data.pictures.listing import PictureItem, converted, described
 from gradspike.data.pictures.pixels import channel_statistics
 from gradspike.data.pictures.source import PictureSource
@@ -52,6 +51,8 @@ class LargePictureSource(PictureSource[ConfigT]):
         config = self.config
         options = {"version": VERSION, "shorter_side": config.shorter_side}
         opened = self.open_prepared(f"{config.name}-encoded", options, self._build_encoded)
+        from gradspike.data.pictures.encoded import EncodedPictures, EncodedSamples  # torch, only once files are there
+
         pictures = EncodedPictures(
             opened.arrays["bytes"],
             np.concatenate([[0], np.cumsum(opened.arrays["lengths"])]).astype(np.int64),
@@ -124,6 +125,8 @@ def encode(content: bytes, shorter_side: int) -> bytes:
 
 def _agrees(content: bytes, picture: Image.Image, exactly: bool) -> bool:
     """Whether the decoder used in training gives the pixels of `picture`."""
+    from gradspike.data.pictures.encoded import decode_stored
+
     expected = np.asarray(picture).transpose(2, 0, 1)
     try:
         found = decode_stored(np.frombuffer(content, dtype=np.uint8)).numpy()
