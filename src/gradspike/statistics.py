@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,20 @@ def interval_of_mean(values: Values | NDArray[np.float64], level: float = LEVEL)
         return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
     margin = student_quantile(n - 1, (1 + level) / 2) * float(x.std(ddof=1)) / math.sqrt(n)
     return mean - margin, mean + margin
+
+
+def interval_of_share(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) of a share, such as an accuracy, of which `hits` of `n` samples are counted.
+
+    It stays within 0 to 1 and has a width also at 0 and 1. Raises ValueError without samples.
+    """
+    if n < 1:
+        raise ValueError("no samples to describe")
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    share, weight = hits / n, z * z / n
+    centre = (share + weight / 2) / (1 + weight)
+    margin = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
 def student_quantile(freedom: int, share: float) -> float:

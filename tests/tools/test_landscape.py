@@ -23,6 +23,7 @@ from torch import nn
 
 from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
+from gradspike.data.chosen import choose_samples
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import command as landscape_command
@@ -33,7 +34,6 @@ from gradspike.tools.landscape.plot import draw
 from gradspike.tools.landscape.points import NAME, PointsFile
 from gradspike.tools.landscape.surface import (
     Surface,
-    choose_samples,
     cosine,
     filter_normalised,
     open_surface,

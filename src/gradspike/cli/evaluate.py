@@ -1,42 +1,29 @@
-"""`gradspike evaluate`: a run's checkpoints on one split of its data. Imports torch once the arguments are checked."""
+"""`gradspike evaluate`: a run's checkpoints on one split of its data, also attacked or corrupted.
+
+Imports torch once the arguments are checked.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
-
-from pydantic import Field, PositiveInt
 
 from gradspike.cli.arguments import Command
+from gradspike.cli.evaluate_keys import EvaluateConfig
+from gradspike.cli.robustness import evaluate_robustness
 from gradspike.config.trust import TRUST, trust_all
 from gradspike.data.presence import check_files
-from gradspike.engine.registry import EngineName
-from gradspike.errors import UserError
+from gradspike.errors import ConfigError, UserError
 from gradspike.exhausted import one_sentence
-from gradspike.registry import Strict
 from gradspike.runs.files import is_read_only
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import expanded, shown
-
-
-class EvaluateConfig(Strict):
-    """Arguments of `gradspike evaluate`."""
-
-    run: str
-    split: Literal["train", "val", "test"] = "test"
-    checkpoint: Literal["last", "best", "both"] = "both"
-    batch_size: PositiveInt | None = None
-    workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    data_dir: str | None = None
-    source: str | None = Field(default=None, alias="dataset.source", min_length=1)
-    engine: EngineName | None = None
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-
 
 USAGE = """\
 Evaluate the checkpoints of a run on one split of its data.
 
   gradspike evaluate run=runs/<run> split=test
+  gradspike evaluate run=runs/<run> attack=pgd epsilon=2/255,8/255
+  gradspike evaluate run=runs/<run> corrupt=noise
 
 Arguments:
   run             the run's folder
@@ -50,8 +37,24 @@ Arguments:
   accelerator     auto | cpu | gpu                               (auto)
   --trust         import the code outside gradspike that the run names, also if your account never trained with it
 
+Attacked or corrupted samples (docs/robustness.md):
+  attack          fgsm | pgd, on images
+  epsilon         largest change of a pixel of 0 to 1, before normalisation; one or more, as in 2/255,0.03   (8/255)
+  steps           steps of pgd                                   (10)
+  step_size       change of a pixel in a step of pgd             (2.5 epsilon / steps)
+  restarts        random starts of pgd; the worst counts         (1)
+  surrogate       shape of the surrogate gradient in the attack  (the run's)
+  width           its width kappa, in all layers                 (the method's)
+  corrupt         noise (images) | event_drop (event frames)
+  levels          noise: standard deviations on pixels of 0 to 1 (0.05,0.1,0.15,0.2,0.3,0.4,0.5)
+                  event_drop: shares of events to drop           (0.1,0.2,...,0.9)
+  seed            of random starts, noise and dropped events     (0)
+  samples         use only this many, evenly by class            (the whole split)
+
 Prints accuracy, loss and firing rate, and writes evaluation_<split>.json into the run folder, unless that is
-read-only. Samples other than those used for training are refused.
+read-only. With attack or corrupt, prints the accuracy at each strength with its 95 % interval over samples (Wilson) and
+writes robustness/<split>_....json there; for several strengths also a figure (.png). Samples other than those used for
+training are refused.
 """
 
 COMMAND = Command("evaluate", USAGE, keys=EvaluateConfig, switches=(TRUST,))
@@ -61,15 +64,21 @@ def evaluate(words: list[str]) -> int:
     """Evaluate a run, print the table and write evaluation_<split>.json into its folder. Returns the exit code."""
     typed = COMMAND.parse(words)
     arguments: EvaluateConfig = typed.options
+    try:
+        arguments.check()
+    except ConfigError as error:
+        raise COMMAND.error(str(error)) from error
     if TRUST in typed.flags:
         trust_all()
     run = RunFolder.open(arguments.run)
     chosen = ("last", "best") if arguments.checkpoint == "both" else (arguments.checkpoint,)
     paths = [run.checkpoint(which) for which in chosen]
-
     config, data_dir, source = run.config(), arguments.data_dir, arguments.source
+    arguments.check_run(config, arguments.engine)
     moved_to = config.dataset if source is None else config.dataset.model_copy(update={"source": source})
     check_files(moved_to, config.time_steps, expanded(data_dir or config.data_dir))
+    if arguments.kind is not None:
+        return evaluate_robustness(run, config, paths, arguments)
 
     from gradspike.terminal.tables import print_evaluation
     from gradspike.training import evaluate as evaluation

@@ -80,6 +80,12 @@ class DataModule(lightning.LightningDataModule):
         assert self._samples is not None, "call setup() first"
         return self._samples
 
+    @property
+    def transform(self) -> BatchTransform:
+        """What turns stored samples into the network's input."""
+        assert self._transform is not None, "call setup() first"
+        return self._transform
+
     @cached_property
     def digest(self) -> str:
         """The digest of the samples, computed once."""
@@ -145,10 +151,9 @@ class DataModule(lightning.LightningDataModule):
     @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
         """Augment (in training) and normalise a batch on its device."""
-        assert self._transform is not None, "call setup() first"
         if not len(batch["label"]):
             return batch  # this rank's share is empty; the evaluation skips it
-        transform, epoch = self._transform, None
+        transform, epoch = self.transform, None
         if self.trainer is not None and self.trainer.training:
             epoch = self._epoch()
         if "group" in batch:

@@ -64,6 +64,15 @@ class BatchTransform:
         with _one_thread(inputs.device):
             return self._transform(inputs, index, epoch, host_index)
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """The network's input for images [B, C, H, W] of 0 to 1, with gradient: as from stored images in evaluation.
+
+        Raises ValueError for frames.
+        """
+        if self.config.kind == "frames":
+            raise ValueError("event frames have no pixels of 0 to 1")
+        return self._normalise(pixels * 255, None)  # exact: float32 gives every k / 255 * 255 as k
+
     def _transform(self, inputs: Tensor, index: Tensor, epoch: int | None, host_index: HostIndex | None) -> Tensor:
         peak = inputs.flatten(1).amax(1).clamp_(min=1) if self.config.by_peak else None
         keep = None

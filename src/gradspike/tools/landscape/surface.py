@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradspike.config.marks import touches
 from gradspike.config.schema import ExperimentConfig, short_name
-from gradspike.data.augment.counter_random import CounterRandom
-from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.errors import UserError
 from gradspike.json_text import to_json
 from gradspike.models.parameters import undecayed_parameters
@@ -27,15 +23,12 @@ from gradspike.norms.base import ChannelNorm
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape.numbers import Point
 from gradspike.touches import Touches
-from gradspike.training.build import build_data, require_data_of, require_samples
+from gradspike.training.build import require_data_of
 from gradspike.training.checkpoint import load_checkpoint, state_hash
-from gradspike.training.device import check_device
-from gradspike.training.engine_choice import first_engine, settle_engine
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.finite import finite_samples
 from gradspike.training.metrics import Meter
-from gradspike.training.module import SpikingClassifier
-from gradspike.training.trainer import build_trainer, quieten
+from gradspike.training.opened import open_split
 
 if TYPE_CHECKING:
     from gradspike.tools.landscape.options import LandscapeConfig
@@ -120,7 +113,6 @@ class OpenedSurface:
 
 def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -> OpenedSurface:
     """Load a run's network and data. Raises UserError for mistakes that the user can fix."""
-    quieten()
     places = {"data_dir": arguments.data_dir, "dataset.source": arguments.source}
     config = as_evaluated(
         run.config(),
@@ -130,41 +122,27 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
         source=arguments.source,
         engine=arguments.engine,
     )
-    check_device(config.trainer, section="")
     content = load_checkpoint(checkpoint)
-    data, module = build_data(config), SpikingClassifier(config, first_engine(config))
+    opened = open_split(config, arguments.split, arguments.samples, arguments.batch_size)
+    module, data, chosen = opened.module, opened.data, opened.chosen
+    require_data_of(content, data)
     module.load_state_dict(content["state_dict"])
-    # Lightning's trainer sets device, precision and determinism, so the centre equals `gradspike evaluate`.
-    trainer = build_trainer(config, loggers=[], callbacks=[])
-    device = trainer.strategy.root_device
-    module.to(device).eval()
     if arguments.norm_statistics == "batch":
         use_batch_statistics(module.model)
 
-    data.prepare_data()
-    data.setup()
-    require_data_of(content, data)
-    require_samples(data, arguments.split)
-    settle_engine(module.model, config, len(data.samples.indices("train")))
-    samples = data.samples
-    chosen = choose_samples(samples.indices(arguments.split), samples.labels, arguments.samples)
-    batch_size = arguments.batch_size or config.dataset.eval_batch_size
-    plan = evaluation_batches(chosen, batch_size)
-    loader = EpochLoader(samples, lambda: plan, len(plan), config.dataset.workers, pin=device.type == "cuda")
-
     def batches() -> Iterable[dict[str, Tensor]]:
-        for batch in loader:
-            batch = data.on_after_batch_transfer({key: value.to(device) for key, value in batch.items()}, 0)
+        for stored in opened.stored_batches():
+            batch = opened.transformed(stored)
             if not finite_samples(batch["input"]).all():
                 raise UserError(f"Samples of the {arguments.split} split contain NaN or infinite values.")
             yield batch
 
-    size = 4 * len(chosen) * math.prod(samples.inputs.shape[1:])
+    size = 4 * len(chosen) * math.prod(data.samples.inputs.shape[1:])
     held = list(batches()) if size <= HELD_BYTES else None
-    meter = Meter(config.dataset.classes).to(device)
+    meter = Meter(config.dataset.classes).to(opened.device)
 
     def measure(forward: Forward) -> Point:
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        with torch.inference_mode(), opened.precision():
             for batch in held or batches():
                 logits = forward(batch["input"])
                 meter.update(module.criterion(logits, batch["label"]), logits, batch["label"])
@@ -180,9 +158,9 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
         "extent": arguments.extent,
         "seed": arguments.seed,
         "samples": arguments.samples,
-        "batch_size": batch_size,
+        "batch_size": opened.batch_size,
         "norm_statistics": arguments.norm_statistics,
-        "device": device.type,
+        "device": opened.device.type,
     }
     labels = {
         "method": config.method_label(),
@@ -202,21 +180,6 @@ def use_batch_statistics(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, ChannelNorm | nn.modules.batchnorm._BatchNorm):
             layer.train()
-
-
-def choose_samples(split: NDArray[np.int64], labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
-    """At most `limit` samples of `split`, evenly by class, in ascending order; the same on every machine.
-
-    labels: int64 [N], of all samples of the data set. A larger limit includes the samples of a smaller one.
-    """
-    if limit is None or limit >= len(split):
-        return split
-    keys = CounterRandom.per_sample(0, 0, split).bits(0)
-    rank = np.zeros_like(split)  # of a sample within its class
-    for label in np.unique(labels[split]):
-        members = np.flatnonzero(labels[split] == label)
-        rank[members[np.argsort(keys[members], kind="stable")]] = np.arange(len(members))
-    return np.sort(split[np.lexsort((keys, rank))[:limit]])
 
 
 def _config_hash(config: ExperimentConfig) -> str:
