@@ -18,11 +18,22 @@ SMALL = {
     "resnet19": ["model.width=0.04", "dataset.image_size=8"],
     "sew_resnet18": ["model.width=0.07", "dataset.image_size=8"],
     "sew_resnet34": ["model.width=0.07", "dataset.image_size=8"],
+    "sew_resnet50": ["model.width=0.07", "model.depths=[1,1,1,1]", "dataset.image_size=8"],
+    "sew_resnet101": ["model.width=0.07", "model.depths=[1,1,1,1]", "dataset.image_size=8"],
+    "sew_resnet152": ["model.width=0.07", "model.depths=[1,1,1,1]", "dataset.image_size=8"],
+    "ms_resnet18": ["model.width=0.07", "dataset.image_size=8"],
+    "ms_resnet34": ["model.width=0.07", "model.depths=[1,2,1,1]", "dataset.image_size=8"],
+    "ms_resnet104": ["model.width=0.07", "model.depths=[1,1,2,1]", "model.dropout=0", "dataset.image_size=8"],
+    "vgg9": ["model.width=0.07", "model.voters=2", "dataset.image_size=8"],
+    "vgg11": ["model.width=0.07", "model.grid=2", "dataset.image_size=32"],
+    "vgg16": ["model.width=0.12", "model.grid=2", "dataset.image_size=32"],
     "vggsnn": ["model.width=0.07", "dataset.image_size=16"],
     "vgg13": ["model.width=0.07", "dataset.image_size=32"],
     "timm": ["model.name=test_resnet", "dataset.image_size=32"],
 }
 
+DEEPER = {"sew_resnet101", "sew_resnet152", "ms_resnet34", "vgg16"}
+"""Networks that run the code of a less deep one."""
 
 KINDS = {"image": "cifar10", "frames": "cifar10dvs"}
 

@@ -21,7 +21,7 @@ from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.build import build_model
 
-RESNETS = ["resnet19", "sew_resnet18", "sew_resnet34"]
+RESNETS = ["resnet19", "sew_resnet18", "sew_resnet34", "sew_resnet50"]
 
 
 config_for = cache(lambda *overrides: load_config(["recipe=none", "engine=eager", *overrides]))
@@ -85,7 +85,7 @@ def test_sew_resnet_parameters_of_torchvisions(name: str, neurons: int, total: i
     assert len(spiking_layers(model)) == neurons
 
 
-@pytest.mark.parametrize("name", ["18", "34"])
+@pytest.mark.parametrize("name", ["18", "34", "50"])
 def test_the_basic_twin_is_torchvisions_resnet(name: str) -> None:
     """With residual=basic and ReLU, the network equals torchvision's ResNet with the same weights."""
     options = {"residual": "basic", "activation": "relu", "stem": "imagenet"}
@@ -101,7 +101,7 @@ def test_the_basic_twin_is_torchvisions_resnet(name: str) -> None:
         torch.testing.assert_close(model(images(48)), expected.expand(2, *expected.shape), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet19", "sew_resnet18", "vggsnn", "vgg13"])
+@pytest.mark.parametrize("name", ["resnet19", "sew_resnet18", "sew_resnet50", "vggsnn", "vgg9", "vgg13"])
 def test_layers_are_listed_in_the_order_in_which_they_are_called(name: str) -> None:
     model = build("dataset=cifar10", f"model={name}", width=0.03)
     called: list[str] = []
@@ -142,7 +142,7 @@ def test_gradients_of_strided_shortcuts_of_few_channels(channels: int) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("vggsnn", 16), ("vgg13", 32)])
+@pytest.mark.parametrize(("name", "smallest"), [("vgg9", 8), ("vggsnn", 16), ("vgg11", 32), ("vgg13", 32)])
 def test_vgg_from_the_smallest_size_on(name: str, smallest: int) -> None:
     for size in (smallest, smallest + 5, 2 * smallest):
         model = build("dataset=cifar10", f"model={name}", f"dataset.image_size={size}", width=0.03)

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from gradspike.models.pooling import MaxPool2d
-from gradspike.spiking_norm import steps_of_pass
+from gradspike.norms.base import ChannelNorm
+from gradspike.spiking_norm import repeat_in_time, steps_of_pass
 
 VECTOR = 16
 """float32 numbers in the widest vector register of a CPU."""
@@ -32,9 +33,9 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the size at stride 1; without bias, because a norm follows."""
-    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """3x3 convolution that keeps the size at stride 1; by default without bias, because a norm follows."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=bias)
 
 
 def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
@@ -69,3 +70,9 @@ def initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def normed_stem(norm: ChannelNorm, y: Tensor, static: bool, time_steps: int) -> Tensor:
+    """The current [T*B, ...] of a stem without a neuron, from y [T*B, ...], or [B, ...] if it is `static`."""
+    current: Tensor = norm(y, repeats=time_steps if static else 1)
+    return repeat_in_time(current, time_steps) if static and not norm.per_step else current

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from gradspike.registry import Strict
 from gradspike.touches import Touches
+
+LARGE = 96
+"""Smallest image size, in pixels, for which `stem: auto` is the ImageNet stem."""
+
+Depths = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+"""Blocks in each of four stages."""
 
 
 class ModelConfig(Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -10,13 +10,25 @@ from gradspike.models.blocks import conv1x1, conv3x3
 from gradspike.models.options import ResidualConfig
 from gradspike.spiking_norm import LayerContext
 
+BlockMaker = Callable[[int, int, int, str, LayerContext], nn.Module]
+"""Makes a block from channels of its input, its channels, stride, the option `residual` and the context."""
+
+
+def combined(residual: str, spikes: Tensor, shortcut: Tensor) -> Tensor:
+    """add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x."""
+    if residual == "add":
+        return spikes + shortcut
+    if residual == "and":
+        return spikes * shortcut
+    return shortcut - spikes * shortcut
+
 
 class SewBlock(nn.Module):
     """conv3x3 - norm - neuron, twice, combined with the shortcut after the last neuron (SEW; Fang et al., NeurIPS
     2021).
 
-    add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x. Sums are counts, above 1 after several
-    blocks. The shortcut is the input; conv1x1 - norm - neuron of it if the shape changes.
+    See `combined`. Sums are counts, above 1 after several blocks. The shortcut is the input; conv1x1 - norm - neuron of
+    it if the shape changes.
     """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, residual: str, context: LayerContext) -> None:
@@ -35,12 +47,7 @@ class SewBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C_in, H, W] -> [T*B, C_out, H', W']."""
         spikes: Tensor = self.neuron2(self.conv2(self.neuron1(self.conv1(x))))
-        shortcut: Tensor = self.shortcut(x)
-        if self.residual == "add":
-            return spikes + shortcut
-        if self.residual == "and":
-            return spikes * shortcut
-        return shortcut - spikes * shortcut
+        return combined(self.residual, spikes, self.shortcut(x))
 
 
 class BasicBlock(nn.Module):
@@ -70,17 +77,31 @@ class BasicBlock(nn.Module):
         return spikes
 
 
+def residual_block(
+    channels_in: int, channels: int, stride: int, residual: str, context: LayerContext
+) -> SewBlock | BasicBlock:
+    """The block of two 3x3 convolutions for an option `residual`."""
+    if residual == "basic":
+        return BasicBlock(channels_in, channels, stride, context)
+    return SewBlock(channels_in, channels, stride, residual, context)
+
+
 def residual_stages(
-    config: ResidualConfig, channels_in: int, widths: Sequence[int], depths: Sequence[int], context: LayerContext
+    config: ResidualConfig,
+    channels_in: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    context: LayerContext,
+    block: BlockMaker = residual_block,
+    expansion: int = 1,
 ) -> nn.Sequential:
-    """Stages of `depths[i]` blocks with `widths[i]` channels. Each stage but the first starts with stride 2."""
+    """Stages of `depths[i]` blocks with `widths[i]` channels, at their end `expansion` times as many. Each stage but
+    the first starts with stride 2.
+    """
     blocks = nn.Sequential()
     for stage, (channels, depth) in enumerate(zip(widths, depths, strict=True)):
         for index in range(depth):
             stride = 2 if stage and not index else 1
-            if config.residual == "basic":
-                blocks.append(BasicBlock(channels_in, channels, stride, context))
-            else:
-                blocks.append(SewBlock(channels_in, channels, stride, config.residual, context))
-            channels_in = channels
+            blocks.append(block(channels_in, channels, stride, config.residual, context))
+            channels_in = channels * expansion
     return blocks

@@ -1,4 +1,4 @@
-"""SEW-ResNet-18 and -34 (Fang et al., "Deep residual learning in spiking neural networks", NeurIPS 2021)."""
+"""SEW-ResNet-18 to -152 (Fang et al., "Deep residual learning in spiking neural networks", NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from torch import Tensor, nn
 
 from gradspike.data.options.base import DatasetConfig
 from gradspike.models.blocks import conv3x3, fold_time, initialise, scaled, unfold_time
-from gradspike.models.options import ResidualConfig
+from gradspike.models.bottleneck import EXPANSION, bottleneck_block
+from gradspike.models.options import LARGE, Depths, ResidualConfig
 from gradspike.models.pooling import MaxPool2d
-from gradspike.models.residual import residual_stages
+from gradspike.models.residual import residual_block, residual_stages
 from gradspike.spiking_norm import LayerContext
 
 CHANNELS = (64, 128, 256, 512)
-LARGE = 96
-"""Smallest image size, in pixels, for which `stem: auto` is the ImageNet stem."""
 
 
 class SewResNetConfig(ResidualConfig):
-    """ResNet-18 and -34.
+    """ResNet-18 to -152.
 
-    stem: imagenet (7x7, stride 2, pooling) or small (3x3, stride 1); auto: small below 96 pixels. pool: pooling of the
-    imagenet stem; the last pooling is always an average.
+    depths: blocks of the four stages; null for the network's own. stem: imagenet (7x7, stride 2, pooling) or small
+    (3x3, stride 1); auto: small below 96 pixels. pool: pooling of the imagenet stem; the last pooling is always an
+    average.
     """
 
     pool: Literal["avg", "max"] = "max"
+    depths: Depths | None = None
     stem: Literal["auto", "imagenet", "small"] = "auto"
 
 
@@ -39,6 +40,7 @@ class SewResNet(nn.Module):
     Config: ClassVar[type[SewResNetConfig]] = SewResNetConfig
     depths: ClassVar[tuple[int, ...]]
     """Number of blocks in each stage."""
+    bottleneck: ClassVar[bool] = False
 
     def __init__(self, config: SewResNetConfig, dataset: DatasetConfig, context: LayerContext) -> None:
         super().__init__()
@@ -51,9 +53,11 @@ class SewResNet(nn.Module):
             self.stem = conv3x3(dataset.channels, widths[0])
             self.stem_pool = nn.Identity()
         self.stem_neuron = context.layer(widths[0])
-        self.blocks = residual_stages(config, widths[0], widths, self.depths, context)
+        block, expansion = (bottleneck_block, EXPANSION) if self.bottleneck else (residual_block, 1)
+        depths = config.depths or self.depths
+        self.blocks = residual_stages(config, widths[0], widths, depths, context, block, expansion)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(widths[-1], dataset.classes)
+        self.head = nn.Linear(widths[-1] * expansion, dataset.classes)
         initialise(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -73,3 +77,22 @@ class SewResNet34(SewResNet):
     """34 layers with weights on the longest path."""
 
     depths = (3, 4, 6, 3)
+
+
+class SewResNet50(SewResNet):
+    """50 layers with weights on the longest path, in bottleneck blocks."""
+
+    depths = (3, 4, 6, 3)
+    bottleneck = True
+
+
+class SewResNet101(SewResNet50):
+    """101 layers with weights on the longest path, in bottleneck blocks."""
+
+    depths = (3, 4, 23, 3)
+
+
+class SewResNet152(SewResNet50):
+    """152 layers with weights on the longest path, in bottleneck blocks."""
+
+    depths = (3, 8, 36, 3)

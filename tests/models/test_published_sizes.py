@@ -1,0 +1,58 @@
+"""Parameters of the published configurations, counted on the authors' classes. With `neuron=lif`, which learns none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradspike.config.compose import load_config
+from gradspike.training.build import build_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+
+IMAGENET = {
+    "sew_resnet18": 11_689_512,
+    "sew_resnet34": 21_797_672,
+    "sew_resnet50": 25_557_032,
+    "sew_resnet101": 44_549_160,
+    "sew_resnet152": 60_192_808,
+    "ms_resnet18": 11_693_736,
+    "ms_resnet34": 21_801_896,
+    "ms_resnet104": 77_350_504,
+}
+OTHERS = [
+    (9_476_298, "dataset=cifar10dvs model=vgg11"),
+    (14_974_026, "dataset=cifar10 model=vgg16"),
+    (14_728_266, "dataset=cifar10 model=vgg16 model.grid=1"),
+    (14_428_680, "dataset=tiny_imagenet model=vgg13 model.bias=true model.grid=7"),
+    (9_271_498, "dataset=cifar10dvs model=vggsnn model.bias=true"),
+    (6_035_648, "dataset=cifar10 model=vgg9 norm=tebn time_steps=4"),
+]
+PUBLISHED = [(count, f"dataset=imagenet model={model}") for model, count in IMAGENET.items()] + OTHERS
+
+
+def table() -> list[tuple[int, str]]:
+    """Parameters and command line of each row of the page; a row without a name is of the network above it."""
+    rows, name = [], ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        found = re.fullmatch(r"\| (?:`(\w+)`)? *\|.*\| ([\d,]+) \| `(.+)` \|", line)
+        if found:
+            name = found[1] or name
+            words = found[3].split()
+            rows.append((int(found[2].replace(",", "")), " ".join([words[0], f"model={name}", *words[1:]])))
+    return rows
+
+
+def test_the_page_has_the_published_networks() -> None:
+    assert set(PUBLISHED) <= set(table())
+
+
+@pytest.mark.parametrize(("count", "words"), table(), ids=[words for _, words in table()])
+def test_parameters_of_the_released_networks(count: int, words: str) -> None:
+    config = load_config(["recipe=none", "engine=eager", "neuron=lif", *words.split()])
+    with torch.device("meta"):
+        model = build_model(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
