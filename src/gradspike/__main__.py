@@ -26,6 +26,7 @@ COMMANDS = {
         "compute the loss surface around a run's weights",
         "gradspike.tools.landscape.command:landscape",
     ),
+    "export": ("write a trained network as NIR, ONNX or pt2", "gradspike.tools.export.command:export"),
     "curves": ("draw the curves of one run as an image", "gradspike.tools.curves.command:curves"),
     "slurm-script": (
         "print a batch script for Slurm that trains one run",

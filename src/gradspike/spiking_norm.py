@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gradspike import ranks
 from gradspike.collected import FIRST_LAYER, LOSSES
-from gradspike.engine.base import EngineOptions, EngineOutput, normalised, recursion_dtype
+from gradspike.engine.base import Engine, EngineOptions, EngineOutput, normalised, recursion_dtype
 from gradspike.engine.registry import load_engine
 from gradspike.engine.streamed import StreamPass, current_pass
 from gradspike.methods.base import LayerFacts, build_method
@@ -116,9 +116,9 @@ class SpikingNorm(ActivationLayer):
         self.surrogate = self.method.shape
         self.use_engine(context.engine)
 
-    def use_engine(self, name: str) -> None:
-        """Compute the layer with this engine of `engine.registry.ENGINES`."""
-        self._run = load_engine(name)
+    def use_engine(self, engine: str | Engine) -> None:
+        """Compute the layer with this engine, or with the one of this name in `engine.registry.ENGINES`."""
+        self._run = load_engine(engine) if isinstance(engine, str) else engine
 
     @property
     def layer_name(self) -> str:

@@ -57,9 +57,14 @@ class TrainedModel(nn.Module):
         logits: Tensor = self.model(inputs)
         return logits
 
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel of stored values / 255, for data that are normalised by them."""
+        return self._batch.mean, self._batch.std
+
     def transform(self, samples: Tensor) -> Tensor:
         """The network's input for stored samples, on their device, as in evaluation: no augmentation."""
-        return self._batch(samples, torch.zeros(len(samples), dtype=torch.int64, device=samples.device), None)
+        return self._batch(samples, torch.zeros(samples.shape[0], dtype=torch.int64, device=samples.device), None)
 
     @torch.no_grad()
     def predict(self, given: Any, span_us: tuple[int, int] | None = None) -> Prediction:

@@ -42,11 +42,11 @@ def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     """1x1 convolution; without bias, because a norm follows."""
     # oneDNN's weight gradient of a strided, channels-last 1x1 convolution with few channels is wrong or overwrites
     # other memory (github.com/uxlfoundation/oneDNN/issues/6035; torch 2.15). So positions are selected beforehand.
-    kind = _PickedConv1x1 if stride > 1 and channels_in < VECTOR else nn.Conv2d
+    kind = PickedConv1x1 if stride > 1 and channels_in < VECTOR else nn.Conv2d
     return kind(channels_in, channels_out, 1, stride, bias=False)
 
 
-class _PickedConv1x1(nn.Conv2d):
+class PickedConv1x1(nn.Conv2d):
     """A strided 1x1 convolution, computed with stride 1 on the positions that it reads."""
 
     @override

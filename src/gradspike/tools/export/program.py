@@ -1,0 +1,59 @@
+"""A network as a program: torch.export's pt2, and ONNX made of it. Batches of any size."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from gradspike.library.load import TrainedModel
+from gradspike.tools.export.whole import WholeNetwork, sample_inputs
+
+DESCRIPTION = "gradspike.json"
+"""Name of the description among a pt2 file's extra files, and among ONNX's metadata."""
+INPUT, OUTPUT = "samples", "logits"
+
+
+@torch.no_grad()
+def exported_program(net: TrainedModel) -> torch.export.ExportedProgram:
+    """The network as a program from stored samples to logits; see `whole.WholeNetwork`."""
+    whole, samples = WholeNetwork(net), sample_inputs(net, batch=2)
+    whole(samples)  # the transform keeps its statistics as tensors from its first call on
+    shapes = {INPUT: {0: torch.export.Dim("batch")}}
+    with _quiet():
+        return torch.export.export(whole, (samples,), dynamic_shapes=shapes)
+
+
+def write_pt2(net: TrainedModel, path: Path, description: str) -> None:
+    """Write a file for `torch.export.load`."""
+    with _quiet():
+        torch.export.save(exported_program(net), path, extra_files={DESCRIPTION: description})
+
+
+def write_onnx(net: TrainedModel, path: Path, description: str) -> None:
+    """Write an ONNX file, with its weights inside."""
+    program = exported_program(net)
+    with _quiet():
+        made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
+    assert made is not None
+    made.model.metadata_props[DESCRIPTION] = description
+    made.save(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and progress of torch's exporters, which concern their own code."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir"))}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for logger in levels:
+                logger.setLevel(logging.ERROR)
+            yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

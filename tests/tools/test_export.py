@@ -1,0 +1,298 @@
+"""`gradspike export`: other programs compute what the network computes, and what they cannot describe is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradspike
+from gradspike.config.schema import ExperimentConfig
+from gradspike.errors import ConfigError
+from gradspike.library.load import TrainedModel
+from gradspike.runs.folder import RunFolder
+from gradspike.spiking_norm import SpikingNorm
+from gradspike.tools.export.graph import nir_graph
+from gradspike.training.build import build_model
+from helpers.command import TINY, here
+from helpers.nir_network import NirNetwork
+from helpers.runs import train
+
+Compose = Callable[..., ExperimentConfig]
+SMALL = ["engine=eager", "model.width=4", "model.depth=2"]
+RESNET = ["engine=eager", "model=resnet19", "model.width=0.05"]
+SAMPLES = 1000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> RunFolder:
+    places = [f"data_dir={data_dir}", f"runs_dir={tmp_path_factory.mktemp('runs')}"]
+    return train(gradspike.load_config([*TINY, *places, "neuron=lif", "trainer.max_epochs=2"]))
+
+
+@pytest.fixture(scope="module")
+def net(run: RunFolder) -> TrainedModel:
+    return gradspike.load(run.path, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stored(net: TrainedModel) -> Tensor:
+    """Samples as the data set stores them."""
+    data = gradspike.build_data(net.config)
+    data.setup()
+    return torch.from_numpy(data.samples.inputs[:SAMPLES].copy())
+
+
+def exported(run: RunFolder, form: str, out: Path, capsys: pytest.CaptureFixture[str], *words: str) -> Path:
+    path = out / f"net.{form}"
+    code, said, errors = here(["export", f"run={run.path}", f"format={form}", f"out={path}", *words], capsys)
+    assert code == 0, errors
+    assert f"net.{form}" in said
+    assert sorted(file.name for file in out.iterdir()) == [path.name, f"{path.name}.json"]
+    return path
+
+
+def spikes_of(model: nn.Module, inputs: Tensor, time_steps: int) -> dict[str, Tensor]:
+    """What every spiking layer emits, [T, B, ...], and the logits as `output`."""
+    folded: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out, name=name: folded.update({name: out}))
+        for name, layer in model.named_modules()
+        if isinstance(layer, SpikingNorm)
+    ]
+    with torch.no_grad():
+        logits = model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return {name: spikes.unflatten(0, (time_steps, -1)) for name, spikes in folded.items()} | {"output": logits}
+
+
+def node_of(name: str, nodes: Any) -> str:
+    """The node that emits what a layer does."""
+    return next(node for node in (f"{name}.scale", f"{name}.threshold", name) if node in nodes)
+
+
+def trained_by_chance(model: nn.Module) -> nn.Module:
+    """Weights and statistics as after a training: norms that change their input, learned values off their start."""
+    torch.manual_seed(0)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.3)
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    for parameter in model.parameters():
+        parameter.data += torch.randn_like(parameter) * (0.2 if parameter.ndim < 2 else 0.02)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*SMALL, "neuron=plif"],
+        [*SMALL, "neuron=lif", "neuron.v_reset=-0.1", "neuron.decay_input=true"],
+        [*SMALL, "neuron=plif", "neuron.reset=soft"],
+        [*SMALL, "neuron=lif", "neuron.reset=soft", "neuron.decay_input=true"],
+        [*SMALL, "neuron=if"],
+        [*SMALL, "neuron=if", "neuron.reset=soft", "norm=bn"],
+        [*SMALL, "neuron=lif", "neuron.fires=above_threshold", "method=ltmd"],
+        [*SMALL, "method=diet_snn"],
+        RESNET,
+        [*RESNET, "model.residual=basic", "dataset=digits_events"],
+    ],
+    ids=lambda words: ",".join(word.partition("=")[2] for word in words[2:]),
+)
+def test_a_nir_graph_computes_the_spikes_of_the_network(words: list[str], tmp_path: Path) -> None:
+    config = gradspike.load_config(words)
+    data, steps = config.dataset, config.time_steps
+    model = trained_by_chance(build_model(config))
+    inputs = torch.randn(20, data.channels, data.image_size, data.image_size, dtype=torch.float64)
+    frames = inputs.expand(steps, *inputs.shape)
+    if data.kind == "frames":
+        inputs = frames = (torch.rand(frames.shape) < 0.2).double()
+    nir.write(tmp_path / "net.nir", nir_graph(model, frames[0, :1], {}))
+    seen = NirNetwork(nir.read(tmp_path / "net.nir"))(frames)
+    expected = spikes_of(model, inputs, steps)
+    torch.testing.assert_close(seen["output"], expected.pop("output"))
+    assert any(spikes.mean() > 0 for spikes in expected.values())
+    for name, spikes in expected.items():
+        torch.testing.assert_close(seen[node_of(name, seen)], spikes, msg=name)
+
+
+def test_a_threshold_that_is_met_exactly_fires(tiny_config: Compose) -> None:
+    model = build_model(tiny_config("neuron=if", "method.v_threshold=0.5")).eval()
+    for name in ("neurons.0", "neurons.1"):
+        theta = nir_graph(model, torch.zeros(1, 1, 8, 8), {}).nodes[name].v_threshold
+        assert (np.float32(0.5) > theta).all()
+        assert (np.nextafter(theta, np.float32(1)) == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.pool=max"], "layer 'pool': MaxPool2d has no equivalent in NIR. Average pooling has one"),
+        (["norm=tebn"], "layer 'neurons.0': its norm has values for each time step"),
+        (["norm=mpbn"], "layer 'neurons.0': its norm of the membrane potential has no equivalent"),
+        (["neuron=klif"], "layer 'neurons.0': neuron 'klif' has no equivalent in NIR, which has lif, plif and if"),
+        (["neuron=psn", "method=fixed_sg"], "layer 'neurons.0': neuron 'psn' has no equivalent"),
+        (["model.readout=ltmd"], "model.readout=ltmd: "),
+        (["model.encoder=latency", "dataset.normalize=unit"], "model.encoder=latency: encodes an image over all"),
+        (["model.activation=relu"], "layer 'neurons.0': ReLU has no equivalent"),
+        (
+            ["model=resnet19", "model.width=0.05", "model.residual=and"],
+            "operation mul on the output of 'blocks.0.neuron2'",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_nir_cannot_describe_is_refused_with_the_name_of_the_layer(words: list[str], said: str) -> None:
+    base = ["engine=eager"] if "model=resnet19" in words else SMALL
+    model = build_model(gradspike.load_config([*base, *words])).eval()
+    with pytest.raises(ConfigError) as refused:
+        nir_graph(model, torch.zeros(1, 1, 8, 8), {})
+    assert said in str(refused.value)
+
+
+def test_thresholds_that_differ_between_steps_are_refused(tiny_config: Compose) -> None:
+    model = build_model(tiny_config("method=ds_atgo")).eval()
+    nir_graph(model, torch.zeros(1, 1, 8, 8), {})  # before training all are V_th
+    first = next(layer for layer in model.modules() if isinstance(layer, SpikingNorm))
+    first.method.get_buffer("running_threshold")[1] = 0.25
+    with pytest.raises(ConfigError, match=r"'neurons.0': .* another threshold at each time step \(0.25 to 1\)"):
+        nir_graph(model, torch.zeros(1, 1, 8, 8), {})
+
+
+def test_networks_outside_the_backbones_that_hide_a_computation_are_refused() -> None:
+    layers = gradspike.SpikingLayers("fixed_sg", neuron="lif")
+
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.fires = nn.Conv2d(1, 2, 3), layers.layer(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            x += 1
+            return self.fires(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(ConfigError, match="operation add_ on the output of 'first': has no"):
+        nir_graph(Hidden().eval(), torch.zeros(1, 1, 8, 8), {})
+
+
+def test_nir_file_of_a_run(
+    run: RunFolder, net: TrainedModel, stored: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported(run, "nir", tmp_path, capsys)
+    graph = nir.read(path)
+    described = json.loads(path.with_suffix(".nir.json").read_text())
+    assert json.loads(graph.metadata["gradspike"]) == described
+    assert described["time_steps"] == 4
+    assert described["input"]["fed"] == "the image at every step"
+    mean, std = net.statistics
+    assert f"mean = [{mean[0]:.9g}], std = [{std[0]:.9g}]" in described["input"]["values"]
+    inputs = net.transform(stored)
+    seen = NirNetwork(graph)(inputs.expand(4, *inputs.shape))
+    expected = spikes_of(net.model, inputs, 4)
+    # Folded weights are rounded, which may move a potential over a threshold that it all but meets.
+    for name, spikes in expected.items():
+        if name != "output":
+            assert (seen[name] != spikes).float().mean() < 1e-5, name
+    same = seen["output"].mean(0).argmax(1) == expected["output"].mean(0).argmax(1)
+    assert same.float().mean() > 0.998
+
+
+def test_spikingjelly_reads_the_file_and_fires_the_same_spikes(
+    run: RunFolder, net: TrainedModel, stored: Tensor, tmp_path: Path
+) -> None:
+    reader = pytest.importorskip(
+        "spikingjelly.activation_based.nir_exchange.from_nir", reason="needs spikingjelly, nirtorch and loguru"
+    )
+    # In float64, in which no rounding moves a potential over a threshold.
+    model = gradspike.load(
+        net.config.runs_dir + "/" + next(Path(net.config.runs_dir).glob("2*")).name, device="cpu"
+    ).model.double()
+    inputs = net.transform(stored).double()
+    nir.write(tmp_path / "net.nir", nir_graph(model, inputs[:1], {}))
+    theirs = reader.import_from_nir(nir.read(tmp_path / "net.nir"), dtype=torch.float64)
+    seen: dict[str, list[Tensor]] = {}
+    for name, layer in theirs.named_modules():
+        layer.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out[0]))
+    state, logits = None, []
+    for _ in range(4):
+        output, state = theirs(inputs, state)
+        logits.append(output)
+    expected = spikes_of(model, inputs, 4)
+    torch.testing.assert_close(torch.stack(logits).detach(), expected.pop("output"))
+    for name, spikes in expected.items():
+        assert torch.equal(torch.stack(seen[name.replace(".", "_")]), spikes), name
+
+
+def test_pt2_file_of_a_run_loads_without_gradspike_and_is_equal(
+    run: RunFolder, net: TrainedModel, stored: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported(run, "pt2", tmp_path, capsys)
+    extra = {"gradspike.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    assert json.loads(extra["gradspike.json"]) == json.loads(path.with_suffix(".pt2.json").read_text())
+    assert not [node for node in program.graph.nodes if "gradspike" in str(node.target)]
+    for batch in (stored[:1], stored[:7]):
+        assert torch.equal(program.module()(batch), net.predict(batch).logits)
+
+
+def test_onnx_file_of_a_run_is_equal_in_onnx_runtime(
+    run: RunFolder, net: TrainedModel, stored: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = exported(run, "onnx", tmp_path, capsys)
+    session = onnxruntime.InferenceSession(path)
+    described = session.get_modelmeta().custom_metadata_map["gradspike.json"]
+    assert json.loads(described) == json.loads(path.with_suffix(".onnx.json").read_text())
+    for batch in (stored[:1], stored[:200]):
+        (logits,) = session.run(["logits"], {"samples": batch.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), net.predict(batch).logits, rtol=0, atol=1e-5)
+
+
+def test_mistakes_are_one_sentence(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = f"run={run.path}"
+    there = tmp_path / "there.nir"
+    there.write_text("mine")
+    for words, code, said in (
+        ([given, "format=onxx"], 2, "format=onxx: "),
+        ([given], 2, "format: "),
+        ([given, "format=nir", f"out={tmp_path}/net.onnx"], 2, "must end in one of .nir"),
+        ([given, "format=nir", f"out={there}"], 1, "there.nir exists. Delete it, or choose another out=."),
+        ([given, "format=nir", f"out={tmp_path}/no/net.nir"], 1, "unknown folder"),
+        ([f"run={tmp_path}", "format=nir"], 2, "is not a run folder"),
+        ([given, "format=nir", "bit=8"], 2, "unknown key 'bit'"),
+    ):
+        got, _, errors = here(["export", *words], capsys)
+        assert (got, errors.startswith("Error: ")) == (code, True), (words, errors)
+        assert said in errors
+    assert there.read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["there.nir"]
+
+
+def test_a_run_without_checkpoint_is_refused(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.yaml", "status.json"):
+        (tmp_path / name).write_bytes((run.path / name).read_bytes())
+    code, _, errors = here(["export", f"run={tmp_path}", "format=pt2"], capsys)
+    assert code == 1
+    assert "unknown checkpoint" in errors
+    assert "best.ckpt" in errors
+
+
+def test_a_missing_package_names_the_extra(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "nir" else object())
+    code, _, errors = here(["export", f"run={run.path}", "format=nir", f"out={tmp_path}/net.nir"], capsys)
+    assert code == 1
+    assert errors.endswith("format=nir needs the package nir: pip install 'gradspike[export]'\n")
