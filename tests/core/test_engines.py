@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +27,9 @@ from gradspike.engine.base import Engine
 from gradspike.engine.fused import FusedEngine
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.run_log import RunLog
 from gradspike.spiking_norm import LayerContext, SpikingNorm
+from gradspike.terminal.printer import speak
 from gradspike.training.module import SpikingClassifier
 from helpers.engines import ENGINES, every_engine
 from helpers.method_checks import SIDE, B, C, T, make_input, make_layer, method_config
@@ -130,16 +135,29 @@ def test_other_sizes_compile_nothing() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
-def test_a_threshold_of_the_neurons_own_compiles_each_kernel_once() -> None:
-    """Expanded over the steps, it once compiled every kernel for a second time."""
+def test_a_threshold_of_the_neurons_own_compiles_each_kernel_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Expanded over the steps, it once compiled every kernel for a second time. The terminal has one line about it, the
+    log file one for each kernel as well."""
     context = LayerContext(2, neuron_config("mpr"), method_config("fixed_sg"), norm_config(), engine="compiled")
-    layer = context.layer(C).eval()
-    graphs, kernels = torch._dynamo.utils.counters["stats"]["unique_graphs"], len(compiled.KERNELS._compiled)
+    layer, kernels = context.layer(C).eval(), compiled.CompiledKernels()
+    layer._run = FusedEngine(kernels)
+    speak()
+    file, package = RunLog(tmp_path / "run.log"), logging.getLogger("gradspike")
+    package.addHandler(file)
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     with torch.no_grad():
         layer(make_input(time_steps=2))
-    kernels = len(compiled.KERNELS._compiled) - kernels
-    assert kernels == 1
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - graphs == kernels
+    package.removeHandler(file)
+    file.close()
+    assert len(kernels._compiled) == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - graphs == 1
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("Compiling norms and neurons for this machine")
+    first, kernel = (tmp_path / "run.log").read_text().splitlines()
+    assert first.endswith(said)
+    assert re.search(r" DEBUG compiled in [\d.]+ s: ", kernel)
 
 
 def test_nothing_of_the_inputs_size_is_kept_but_the_input() -> None:

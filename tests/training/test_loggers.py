@@ -23,6 +23,7 @@ from gradspike.loggers.wandb import WandbLogger
 from gradspike.loggers.wandb_environment import check_environment
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.runs.folder import RunFolder
+from gradspike.shown import shown
 from gradspike.training import run as training
 from helpers.command import IMPORT_TIMES, command, imported
 from helpers.wandb_records import final_summary, inspect
@@ -126,7 +127,12 @@ def test_a_variable_that_is_set_and_empty_is_unset(tiny_config: Compose, monkeyp
     monkeypatch.setenv("WANDB_TAGS", " ,")
     monkeypatch.setenv("WANDB_JOB_TYPE", " ")
     run, _ = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
-    assert "W&B" not in run.log.read_text()
+    (folder,) = run.path.glob("wandb/offline-run-*")
+    assert [line.partition(" W&B: ")[2] for line in run.log.read_text().splitlines() if "W&B" in line] == [
+        "not logged in, so the run is recorded offline (log in with: wandb login)",
+        f"the record is offline in {shown(folder)}",
+        f"upload it with: wandb sync {shown(folder)}",
+    ]
     start = start_record(run)
     assert (start["project"], start["run_group"], start["run_id"]) == ("gradspike", "mpd_agl", run.id)
     assert (start["display_name"], start.get("tags"), start.get("entity")) == (run.path.name, None, None)

@@ -130,7 +130,7 @@ class CompiledKernels:
         except Exception as error:
             raise _failure(formula.__name__, spec, examples, error) from error
         what = _described(formula.__name__, spec, examples)
-        log.info("  %4.1f s: %s", time.perf_counter() - start, what)
+        log.debug("compiled in %.1f s: %s", time.perf_counter() - start, what)
         return function
 
 

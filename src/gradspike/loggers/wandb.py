@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ from gradspike.runs.identity import write_wandb_id
 from gradspike.runs.probe_records import histogram_edges
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.variables import variable
+
+log = logging.getLogger(__name__)
 
 
 class WandbLogger(RunLogger):
@@ -69,7 +72,12 @@ class WandbLogger(RunLogger):
     def _mode(self) -> str:
         if self.options.mode != "auto":
             return self.options.mode
-        return variable("WANDB_MODE") or ("online" if logged_in() else "offline")
+        if (given := variable("WANDB_MODE")) is not None:
+            return given
+        if logged_in():
+            return "online"
+        log.info("W&B: not logged in, so the run is recorded offline (log in with: wandb login)")
+        return "offline"
 
     def _names(self) -> dict[str, Any]:
         """Where the W&B run goes and what it is called. W&B itself reads some of the variables only once a process."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gradspike.shown import relative, shell_words
+from gradspike.shown import relative, shell_words, shown
 from gradspike.variables import variable
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,9 @@ class Connection:
             if problem:
                 log.warning("W&B does not have the whole run: %s.", problem)
                 self._unsent.append(folder)
+            if folder.name.startswith(f"{OFFLINE}-") and folder not in self._unsent:
+                log.info("W&B: the record is offline in %s", shown(folder))
+                log.info("W&B: upload it with: %s", sync_command([folder]))
         self._run = None
         if self._unsent:
             log.warning("Upload the run to W&B with: %s", sync_command(list(dict.fromkeys(self._unsent))))

@@ -8,12 +8,15 @@ from gradspike.errors import OutputClosed
 
 
 def speak(first: bool = True) -> None:
-    """Set up logging: print the package's messages, from the first process all, from the others only errors."""
+    """Set up logging: print the package's messages, from the first process all, from the others only errors.
+
+    Details (DEBUG) are only for a run's log file.
+    """
     log = logging.getLogger("gradspike")
-    log.setLevel(logging.INFO if first else logging.ERROR)
+    log.setLevel(logging.DEBUG if first else logging.ERROR)
     log.propagate = False
     if not any(isinstance(handler, LogPrinter) for handler in log.handlers):
-        log.addHandler(LogPrinter())
+        log.addHandler(LogPrinter(logging.INFO))
 
 
 class LogPrinter(logging.Handler):
