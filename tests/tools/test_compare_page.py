@@ -256,6 +256,27 @@ def test_cells_of_a_heat_map_have_all_their_numbers_or_none(browser: Browser) ->
     assert browser.run(counts) == [0, 12]
 
 
+def test_names_of_a_heat_map_are_shortened_where_they_differ_least(browser: Browser) -> None:
+    names = ["blocks.3.shortcut.1", "blocks.6.neuron1", "fixed_sg, surrogate=rectangular", "stem"]
+    drawn = browser.run(f"""(() => {{
+        const host = document.createElement("div");
+        host.style.width = "170px";
+        document.body.append(host);
+        heatChart(host, 170, {[[0.1, 0.2]] * len(names)}, {{
+          rowNames: {names}, columnNames: ["t0", "t1"], most: 1, text: () => "", tipTitle: () => "", label: ""}});
+        const left = host.firstChild.getBoundingClientRect().left;
+        const texts = [...host.querySelectorAll("svg > text")].slice(0, {len(names)});
+        const found = texts.map((one) => [one.textContent, one.getBoundingClientRect().left - left]);
+        host.remove();
+        return found;
+      }})()""")
+    texts, places = zip(*drawn, strict=True)
+    assert min(places) >= 0, drawn
+    assert texts[0].endswith("3.shortcut.1")
+    assert texts[1].endswith("6.neuron1")
+    assert (texts[2][:4], texts[2][-5:], texts[3]) == ("fixe", "gular", "stem")
+
+
 def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
     """A page that is wider than the paper is shrunk as a whole, letters of figures and text by different amounts."""
     if CHROMIUM is None:

@@ -55,7 +55,7 @@ function lineChart(host, width, series, { xTitle, yTitle, label, xTicks, log, lo
       bands.append(svg("polygon", { "data-band": one.index, visibility: "hidden", points: [...edge(1), ...edge(-1).reverse()].join(" "), fill: colour, "fill-opacity": 0.18 }));
     }
     if (one.seeds?.length > 1) for (const seed of one.seeds) thin.append(line(one.x, seed, { "data-seed": one.index, stroke: colour, "stroke-width": 0.8, "stroke-opacity": 0.45 }));
-    lines.append(line(one.x, one.mean, { "data-group": one.index, stroke: colour, "stroke-width": 2.2, "stroke-dasharray": dash }));
+    if (!one.loose) lines.append(line(one.x, one.mean, { "data-group": one.index, stroke: colour, "stroke-width": 2.2, "stroke-dasharray": dash }));
     const every = one.marks ? 1 : Math.ceil(there.length / 8);
     there.forEach((point, place) => {
       if (one.marks && point.sd) lines.append(svg("line", { x1: point.x, x2: point.x, y1: up(point.mean - point.sd), y2: up(point.mean + point.sd), stroke: colour, "stroke-width": 1.5 }));
@@ -111,22 +111,25 @@ function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
     const dot = svg("g", { "data-group": one.index }, mark(kind, x(one.x), y(one.y), 6, { fill: colour, stroke: "var(--paper)", "stroke-width": 1.5 }), svg("circle", { cx: x(one.x), cy: y(one.y), r: 14, fill: "transparent" }));
     made.append(pointed(dot, one.name, () => one.tip));
   }
-  for (const one of points) nameBeside(made, taken, box, x(one.x), y(one.y), one.name);
+  const bars = points.filter((one) => one.low !== null).map((one) => ({ left: x(one.x) - 2, right: x(one.x) + 2, top: y(one.high), bottom: y(one.low) }));
+  for (const one of points) nameBeside(made, taken, bars, box, x(one.x), y(one.y), one.name);
 }
 
-// A name beside its mark, on the first side that is free of marks and other names. If none is, only the legend has it.
-function nameBeside(made, taken, box, x, y, name) {
+// A name beside its mark, on the first side that is free of marks, intervals and other names, else of marks and names.
+// If none is, only the legend has it.
+function nameBeside(made, taken, bars, box, x, y, name) {
   const long = name.length * 6.4;
   const sides = [["start", 11, 4], ["end", -11, 4], ["start", 8, -10], ["start", 8, 18], ["end", -8, -10], ["end", -8, 18]];
-  for (const [anchor, dx, dy] of sides) {
+  const spots = sides.map(([anchor, dx, dy]) => {
     const left = anchor === "start" ? x + dx : x + dx - long;
-    const spot = { left, right: left + long, top: y + dy - 10, bottom: y + dy + 3 };
-    const free = spot.left > box.left && spot.right < box.right && spot.top > box.top - 8 && spot.bottom < box.bottom;
-    if (!free || taken.some((other) => other.left < spot.right && spot.left < other.right && other.top < spot.bottom && spot.top < other.bottom)) continue;
-    taken.push(spot);
-    made.append(svg("text", { class: "strong", x: x + dx, y: y + dy, "text-anchor": anchor }, name));
-    return;
-  }
+    return { anchor, dx, dy, left, right: left + long, top: y + dy - 10, bottom: y + dy + 3 };
+  });
+  const inside = spots.filter((spot) => spot.left > box.left && spot.right < box.right && spot.top > box.top - 8 && spot.bottom < box.bottom);
+  const free = (others) => inside.find((spot) => !others.some((other) => other.left < spot.right && spot.left < other.right && other.top < spot.bottom && spot.top < other.bottom));
+  const spot = free([...taken, ...bars]) ?? free(taken);
+  if (!spot) return;
+  taken.push(spot);
+  made.append(svg("text", { class: "strong", x: x + spot.dx, y: y + spot.dy, "text-anchor": spot.anchor }, name));
 }
 
 // rows: [{index, name, mean, low, high, values, note, tip}]
@@ -165,20 +168,28 @@ function scaleBar(most, text, from = 0) {
   return made;
 }
 
+// A name in at most `most` letters. Of a path (blocks.3.neuron1) the end stays, of other names both ends.
+function shortened(name, most) {
+  if (name.length <= most) return name;
+  const head = /^\w+(\.\w+)+$/.test(name) ? 0 : Math.floor((most - 1) / 2);
+  return `${name.slice(0, head)}…${name.slice(name.length - (most - 1 - head))}`;
+}
+
 // values: [row][column], 0 to `most`; names of rows and columns; text(value) in each cell if there is room
 function heatChart(host, width, values, { rowNames, columnNames, most, text, tipTitle, label, labelWidth, cellHeight = 22, xTitle, yTitle }) {
-  const left = labelWidth ?? Math.min(width * 0.42, Math.max(...rowNames.map((name) => name.length)) * 6.6 + 12);
-  const top = yTitle ? 18 : 4;
   const columns = Math.max(...values.map((row) => row.length), 1);
+  const left = labelWidth ?? Math.min(width * (columns > 4 ? 0.42 : 0.58), Math.max(...rowNames.map((name) => name.length)) * 6.6 + 12);
+  const top = yTitle ? 18 : 4;
   const cell = (width - left - 2) / columns;
   const tall = Math.min(cellHeight, Math.max(9, 420 / Math.max(values.length / 2, 1)));
   const height = top + values.length * tall + (xTitle ? 36 : 20);
   const made = canvas(host, width, height, label);
+  const names = rowNames.map((name) => shortened(name, Math.floor((left - 8) / 6.6)));
   if (yTitle) made.append(svg("text", { x: 0, y: 11 }, yTitle));
   // All cells have numbers or none: a few would look like the only ones measured.
   const roomy = tall >= 14 && values.flat().every((value) => cell > text(value).length * 7 + 3);
   values.forEach((row, i) => {
-    if (tall >= 11 || i % Math.ceil(12 / tall) === 0) made.append(svg("text", { x: left - 6, y: top + (i + 0.5) * tall + 4, "text-anchor": "end" }, rowNames[i]));
+    if (tall >= 11 || i % Math.ceil(12 / tall) === 0) made.append(svg("text", { x: left - 6, y: top + (i + 0.5) * tall + 4, "text-anchor": "end" }, names[i]));
     row.forEach((value, k) => {
       const share = value === null ? 0 : Math.max(0, Math.min(1, value / (most || 1)));
       const box = svg("rect", { x: left + k * cell, y: top + i * tall, width: Math.max(0.5, cell - 1), height: Math.max(0.5, tall - 1), rx: 2, style: `fill:color-mix(in oklab, var(--heat-high) ${(100 * share).toFixed(1)}%, var(--heat-low))` });

@@ -249,10 +249,11 @@ function sweeps() {
       note: "Final test accuracy, mean over seeds; vertical lines are one standard deviation.",
       draw(host, width) {
         const series = sweep.lines
-          .map((line) => {
+          .map((line, number, all) => {
+            const beside = numeric ? 0 : (number - (all.length - 1) / 2) * Math.min(0.08, 0.6 / all.length);
             const there = line.points.filter((point) => !hidden.has(point.group)).sort((a, b) => place(a) - place(b));
             const final = there.map((point) => data.groups[point.group].final);
-            return { index: line.points[0].group, name: line.name, x: there.map(place), mean: final.map((one) => 100 * one.mean), sd: final.map((one) => 100 * (one.sd ?? 0)), marks: true };
+            return { index: line.points[0].group, name: line.name, x: there.map((point) => place(point) + beside), mean: final.map((one) => 100 * one.mean), sd: final.map((one) => 100 * (one.sd ?? 0)), marks: true, loose: !numeric };
           })
           .filter((one) => one.x.length);
         if (!series.length) return empty(host);
