@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -139,6 +141,9 @@ def test_kills_and_ctrl_c_lose_nothing(
     code, out, _ = here(words, capsys)
     assert code == 0
     assert f"{AWKWARD}: 2 trials: 2 finished" in out
+    accuracies = [run.summary()["test"]["last"]["accuracy"] for run in runs(folder)]
+    mean, sd = 100 * statistics.fmean(accuracies), 100 * statistics.stdev(accuracies)
+    assert re.search(rf"│ all +│ +2 │ +{mean:.2f} ± {sd:.2f} % │", out)
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.table import Table
 
 from gradspike.runs.folder import Summary
 from gradspike.shown import counted, printable
 from gradspike.started import typed_command
+from gradspike.terminal.seeds import seeds_table
 
 
 def console() -> Console:
-    """The terminal; 120 columns for a file or pipe.
+    """The terminal; COLUMNS for a file or pipe, else 120.
 
     Prints text unchanged, because names and paths may look like markup (`[b]`) or emoji (`:bug:`).
     """
-    width = None if Console().is_terminal else 120
+    width = None if Console().is_terminal or os.environ.get("COLUMNS") else 120
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -32,7 +35,7 @@ def print_result(summary: Summary, seconds: float, folder: str) -> None:
         title_justify="left",
     )
     table.add_column("checkpoint")
-    for column in ("epoch", "val acc", "test acc", "test loss", "firing"):
+    for column in ("epoch", "val acc", "test acc", "test loss", "firing rate"):
         table.add_column(column, justify="right")
     validated = "accuracy" in summary["val"]["best"]
     for name, label in (("last", "last epoch"), ("best", "best by val"))[: 2 if validated else 1]:
@@ -69,17 +72,22 @@ def print_evaluation(folder: str, split: str, results: dict[str, dict[str, float
 
 
 def print_trials(trials: list[tuple[str, Summary | None]]) -> None:
-    """Print a row for each trial of a multirun, including failed ones. No means, because any key may differ."""
+    """Print a row for each trial of a multirun, including failed ones, and the means over seeds."""
     out = console()
     table = Table(title=counted(len(trials), "trial"), title_justify="left")
     shared = set.intersection(*(set(overrides.split()) for overrides, _ in trials))
     for column in ("overrides", "val accuracy (last)", "test accuracy (last)", "test accuracy (best by validation)"):
         table.add_column(column)
+    over_seeds: dict[str, list[float]] = {}
     for words, summary in trials:
-        overrides = " ".join(word for word in words.split() if word not in shared)
+        own = [word for word in words.split() if word not in shared]
         if summary is None:
-            table.add_row(overrides, "failed", "", "")
-        else:
-            values = (summary["val"]["last"], summary["test"]["last"], summary["test"]["best"])
-            table.add_row(overrides, *(percent(value.get("accuracy")) for value in values))
+            table.add_row(" ".join(own), "failed", "", "")
+            continue
+        values = (summary["val"]["last"], summary["test"]["last"], summary["test"]["best"])
+        table.add_row(" ".join(own), *(percent(value.get("accuracy")) for value in values))
+        setting = " ".join(word for word in own if not word.startswith("seed="))
+        over_seeds.setdefault(setting or "all", []).append(summary["test"]["last"]["accuracy"])
     out.print(table)
+    if (means := seeds_table(over_seeds, "test accuracy (last)")) is not None:
+        out.print(means)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gradspike.errors import UserError
 from gradspike.shown import counted, printable, shown
+from gradspike.terminal.seeds import seeds_table
 from gradspike.terminal.tables import console, percent
 from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import Record, SweepFolder
@@ -105,15 +106,22 @@ class Table:
         names = [metric.name for metric in self.metrics]
         for column in ("trial", "parameters", "state", *names, "test accuracy (last)"):
             table.add_column(column, justify="left" if column in ("parameters", "state") else "right")
+        over_seeds: dict[str, list[float]] = {}
         for record in sorted(records, key=lambda record: record.number):
+            accuracy = _test_accuracy(folder, record)
+            if accuracy is not None:
+                setting = described({key: value for key, value in record.parameters.items() if key != "seed"})
+                over_seeds.setdefault(setting or "all", []).append(accuracy)
             table.add_row(
                 str(record.number), described(record.parameters), record.state,
                 self._shown(record.value), *(shown_value(metric, record.second) for metric in self.metrics[1:]),
-                _test_accuracy(folder, record),
+                percent(accuracy) if record.state == "finished" else "",
             )  # fmt: skip
         self._out.print(table)
         if (results := results_table(trials, self.metrics)) is not None:
             self._out.print(results)
+        if (means := seeds_table(over_seeds, "test accuracy (last)")) is not None:
+            self._out.print(means)
         for record in records:
             if record.state == "failed":
                 self._out.print(
@@ -184,11 +192,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02} h"
 
 
-def _test_accuracy(folder: SweepFolder, record: Record) -> str:
+def _test_accuracy(folder: SweepFolder, record: Record) -> float | None:
+    """Of the last epoch, as a fraction; None if the trial has not finished or its summary is damaged."""
     run = find_run(folder, record) if record.state == "finished" else None
     if run is None:
-        return ""
+        return None
     try:
-        return percent(run.summary()["test"]["last"]["accuracy"])
-    except (UserError, KeyError, TypeError):
-        return "-"
+        return float(run.summary()["test"]["last"]["accuracy"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None

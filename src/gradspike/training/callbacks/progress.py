@@ -31,14 +31,14 @@ def progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
 
 
 def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val 0.190  95.6 %  firing 14.2 %`; only measured parts."""
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val loss 0.190  acc  95.6 %  firing 14.2 %`; only measured parts."""
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
         f"acc {100 * metrics['train/accuracy']:5.1f} %",
     ]
     if "val/loss" in metrics:
-        parts += [f"val {metrics['val/loss']:.3f}", f"{100 * metrics['val/accuracy']:5.1f} %"]
+        parts += [f"val loss {metrics['val/loss']:.3f}", f"acc {100 * metrics['val/accuracy']:5.1f} %"]
     if "val/firing_rate" in metrics:
         parts.append(f"firing {100 * metrics['val/firing_rate']:4.1f} %")
     return "  ".join(parts)
