@@ -19,7 +19,9 @@ from gradspike.errors import ConfigError
 from gradspike.library.load import TrainedModel
 from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import SpikingNorm
+from gradspike.tools.export.eight_bit import use_eight_bits
 from gradspike.tools.export.graph import nir_graph
+from gradspike.tools.export.thresholds import use_mean_thresholds
 from gradspike.training.build import build_model
 from helpers.command import TINY, here
 from helpers.nir_network import NirNetwork
@@ -245,17 +247,77 @@ def test_pt2_file_of_a_run_loads_without_gradspike_and_is_equal(
         assert torch.equal(program.module()(batch), net.predict(batch).logits)
 
 
-def test_onnx_file_of_a_run_is_equal_in_onnx_runtime(
-    run: RunFolder, net: TrainedModel, stored: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_onnx_file_of_8_bits_is_equal_in_onnx_runtime(
+    run: RunFolder, stored: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = exported(run, "onnx", tmp_path, capsys)
+    path = exported(run, "onnx", tmp_path, capsys, "bits=8")
+    net = gradspike.load(run.path, device="cpu")
+    use_eight_bits(net.model)
     session = onnxruntime.InferenceSession(path)
     described = session.get_modelmeta().custom_metadata_map["gradspike.json"]
     assert json.loads(described) == json.loads(path.with_suffix(".onnx.json").read_text())
     for batch in (stored[:1], stored[:200]):
         (logits,) = session.run(["logits"], {"samples": batch.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), net.predict(batch).logits, rtol=0, atol=1e-5)
+
+
+def test_weights_of_8_bits_are_the_nearest_of_255_per_channel() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    before = {name: layer.weight.detach().clone() for name, layer in (("0", model[0]), ("2", model[2]))}
+    bias = model[0].bias.detach().clone()
+    assert use_eight_bits(model) == 2
+    for name, weight in before.items():
+        layer = model.get_submodule(name)
+        scale = weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1)) / 127
+        assert ((layer.weight - weight).abs() <= scale * 0.5001).all()
+        integers = layer.weight / scale.clamp_min(1e-30)
+        torch.testing.assert_close(integers, integers.round(), atol=1e-4, rtol=0)
+        assert {integer.dtype for key, integer in layer.state_dict().items() if key.endswith("original0")} == {
+            torch.int8
+        }
+    assert torch.equal(model[0].bias, bias)
+    assert model(torch.randn(2, 3, 4, 4)).shape == (2, 5)
+
+
+def test_the_accuracy_of_8_bits_is_that_of_the_file(
+    run: RunFolder, net: TrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported(run, "nir", tmp_path, capsys, "bits=8", "checkpoint=last")
+    described = json.loads(path.with_suffix(".nir.json").read_text())
+    measured = described["accuracy"]
+    last = [json.loads(line) for line in run.metrics.read_text().splitlines() if "val/accuracy" in line][-1]
+    assert measured["split"] == "val"
+    assert measured["before"] == pytest.approx(last["val/accuracy"])
+    assert described["weights"] == "8 bits per output channel, symmetric, in 3 layers"
+    graph = nir.read(path)
+    for node in graph.nodes.values():
+        if isinstance(node, nir.Conv2d | nir.Affine):
+            weight = node.weight.reshape(len(node.weight), -1)
+            integers = weight / np.abs(weight).max(1, keepdims=True) * 127
+            np.testing.assert_allclose(integers, integers.round(), atol=1e-3)
+    data = gradspike.build_data(net.config)
+    data.setup()
+    val = data.samples.indices("val")
+    inputs = net.transform(torch.from_numpy(data.samples.inputs[val]))
+    logits = NirNetwork(graph)(inputs.expand(4, *inputs.shape))["output"].mean(0)
+    right = (logits.argmax(1).numpy() == data.samples.labels[val]).mean()
+    assert measured["after"] == pytest.approx(right, abs=0.006)  # two samples, because folded weights are rounded
+
+
+def test_mean_thresholds_are_one_number_for_all_steps(tiny_config: Compose) -> None:
+    model = build_model(tiny_config("method=ds_atgo", "neuron=lif")).double().eval()
+    first, second = (layer for layer in model.modules() if isinstance(layer, SpikingNorm))
+    first.method.get_buffer("running_threshold").copy_(torch.tensor([0.5, 0.25, 1.0, 0.75]))
+    assert use_mean_thresholds(model) == 1
+    inputs = torch.randn(20, 1, 8, 8, dtype=torch.float64)
+    graph = nir_graph(model, inputs[:1], {})
+    assert graph.nodes["neurons.0"].v_threshold == pytest.approx(0.625)
+    assert graph.nodes["neurons.1"].v_threshold == pytest.approx(second.v_threshold)
+    torch.testing.assert_close(NirNetwork(graph)(inputs.expand(4, *inputs.shape))["output"], model(inputs))
 
 
 def test_mistakes_are_one_sentence(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,6 +332,9 @@ def test_mistakes_are_one_sentence(run: RunFolder, tmp_path: Path, capsys: pytes
         ([given, "format=nir", f"out={tmp_path}/no/net.nir"], 1, "unknown folder"),
         ([f"run={tmp_path}", "format=nir"], 2, "is not a run folder"),
         ([given, "format=nir", "bit=8"], 2, "unknown key 'bit'"),
+        ([given, "format=nir", "bits=4"], 2, "bits=4: "),
+        ([given, "format=nir", "split=val"], 2, "split=val: data are read only with bits=8 or thresholds=mean."),
+        ([given, "format=pt2", "thresholds=mean"], 2, "thresholds=mean: pt2 keeps the thresholds of all steps"),
     ):
         got, _, errors = here(["export", *words], capsys)
         assert (got, errors.startswith("Error: ")) == (code, True), (words, errors)
