@@ -104,8 +104,8 @@ def test_a_network_that_does_not_fit_leaves_no_folder(
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> RunFolder:
-    """A run whose evaluation needs hundreds of MiB at once."""
-    words = [*TINY, "model.width=96", "trainer.max_epochs=1", "model.depth=1"]
+    """A run of which one tensor is larger than what a starved process may grow by, even if it has freed memory."""
+    words = [*TINY, "model.width=256", "trainer.max_epochs=1", "model.depth=1"]
     words += [f"data_dir={data_dir}", f"runs_dir={tmp_path_factory.mktemp('wide')}", "probe.enabled=false"]
     return training.train(load_config(words), None, ["test"])[0]
 
