@@ -8,7 +8,7 @@ the time steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -54,9 +54,16 @@ class LayerContext:
             layer.norm.bias.add_(bias * (1.0 if self.activation == "relu" else self.method.v_threshold))
         return layer
 
-    def neuron_layer(self, channels: int) -> SpikingNorm | NormReLU:
-        """A new layer without a norm, for currents that are normalised elsewhere or not at all; gamma_mean is 1."""
-        return self._layer(channels, norm=False)
+    def neuron_layer(self, channels: int, threshold: float = 1.0) -> SpikingNorm | NormReLU:
+        """A new layer without a norm, for currents that are normalised elsewhere or not at all; gamma_mean is 1.
+
+        threshold: the layer's base threshold, in units of V_th.
+        """
+        if threshold == 1:
+            return self._layer(channels, norm=False)
+        v_threshold = threshold * self.method.v_threshold
+        method = self.method.model_copy(update={"v_threshold": v_threshold})
+        return replace(self, method=method)._layer(channels, norm=False)
 
     def channel_norm(self, channels: int, branches: int = 1) -> ChannelNorm:
         """A new norm without a neuron, of the same kind as in `layer`.

@@ -39,9 +39,31 @@ def translated(arrays: Case, names: Names) -> Case:
     return {found: value for name, value in arrays.items() if (found := ours(name, names)) is not None}
 
 
+TRANSFORMER_NEURON: dict[str, object] = {"decay": 0.5, "decay_input": True, "detach_reset": True}
+TRANSFORMER_METHOD: dict[str, object] = {"v_threshold": 1.0, "surrogate": "sigmoid", "width": 1.0}
+"""The layers of all released transformers."""
+
+
+def below(prefix: str, our_prefix: str, names: Names) -> Names:
+    """The names of a part, in a network that has it under other names."""
+    return {f"{prefix}.{name}": None if our is None else f"{our_prefix}.{our}" for name, our in names.items()}
+
+
 def plain(x: Tensor) -> Tensor:
-    """Logits or activations as they are."""
+    """Images and logits, which have no time."""
     return x
+
+
+def called(block: nn.Module, x: Tensor) -> Tensor:
+    """The output of a block."""
+    out: Tensor = block(x)
+    return out
+
+
+def time_mean(network: nn.Module, x: Tensor) -> Tensor:
+    """The logits [B, K] of a network, whose released code takes the mean over time."""
+    logits: Tensor = network(x)
+    return logits.mean(0)
 
 
 def compare_block(
@@ -50,6 +72,7 @@ def compare_block(
     names: Names,
     enter: Callable[[Tensor], Tensor] = fold,
     leave: Callable[[Tensor], Tensor] = fold,
+    run: Callable[[nn.Module, Tensor], Tensor] = called,
 ) -> None:
     """A training pass and an evaluation: outputs, gradients of inputs and parameters, running statistics.
 
@@ -64,7 +87,7 @@ def compare_block(
     assert learned <= set(initial), learned - set(initial)
 
     x = enter(data["x"]).requires_grad_()
-    out = block.train()(x)
+    out = run(block.train(), x)
     assert_close(out, leave(data["out"]), "out")
     out.backward(leave(data["grad_out"]))
     assert_close(x.grad, enter(data["grad_x"]), "grad_x")
@@ -76,4 +99,4 @@ def compare_block(
     for name, expected in translated(part(data, "after"), names).items():
         assert_close(block.get_buffer(name), expected, f"after {name}")
     with torch.no_grad():
-        assert_close(block.eval()(enter(data["eval_x"])), leave(data["eval_out"]), "eval_out")
+        assert_close(run(block.eval(), enter(data["eval_x"])), leave(data["eval_out"]), "eval_out")

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from gradspike.cost.counting import OUTSIDE, count_flops
+from gradspike.models.attention import SpikeProduct
 
 CHUNK = 16  # samples per pass
 DIGITS = 6
 
-_MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear)
+_MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear, SpikeProduct)
 
 
 @dataclass
@@ -55,7 +56,8 @@ def measure_synapses(model: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
 
     `macs` is for one sample and all time steps, dense. `steps` is how often the layer is computed for a sample. `input`
     is `whole` (spikes and spike counts) or `real`. `nonzero` is the share of nonzero inputs and `magnitude` the mean of
-    their absolute value, both per step. A product of two activations (attention) has no weights and no `nonzero`.
+    their absolute value, both per step. Of a product of
+    two activations, spiking attention (`SpikeProduct`) counts the spikes of its first factor; others have no `nonzero`.
     """
     was_training = model.training
     model.eval()

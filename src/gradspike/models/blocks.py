@@ -46,6 +46,11 @@ def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
     return kind(channels_in, channels_out, 1, stride, bias=False)
 
 
+def biased_conv1x1(channels_in: int, channels_out: int, bias: bool = True) -> nn.Conv2d:
+    """1x1 convolution, the linear layer of each token."""
+    return nn.Conv2d(channels_in, channels_out, 1, bias=bias)
+
+
 class PickedConv1x1(nn.Conv2d):
     """A strided 1x1 convolution, computed with stride 1 on the positions that it reads."""
 
@@ -68,6 +73,18 @@ def initialise(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def initialise_tokens(model: nn.Module) -> None:
+    """Truncated normal with std 0.02 and no bias for 1x1 convolutions and linear layers, as in Spikformer.
+
+    Other convolutions keep torch's initialisation, as in the released code.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from gradspike.registry import Strict
 from gradspike.touches import Touches
@@ -55,3 +55,38 @@ class ResidualConfig(WidthConfig):
     """
 
     residual: Literal["add", "and", "iand", "basic"] = "add"
+
+
+class TransformerConfig(ModelConfig):
+    """Spiking transformers with four convolutions before the blocks.
+
+    dim: channels of the blocks. depth: number of blocks. heads: attention is computed in so many groups of channels.
+    mlp_ratio: channels inside the feed-forward part, over dim. pools: how many of the four convolutions, the last ones,
+    are followed by pooling that halves the size; null: as released, two for still images below 96 pixels, else four.
+    """
+
+    dim: PositiveInt = 384
+    depth: PositiveInt = 4
+    heads: PositiveInt = 12
+    mlp_ratio: PositiveFloat = 4.0
+    pools: Annotated[int, Field(ge=0, le=4)] | None = None
+
+    @model_validator(mode="after")
+    def _channels_can_be_shared_out(self) -> Self:
+        if self.dim % 8:
+            raise ValueError(
+                f"dim={self.dim}: must be a multiple of 8, because the first convolution has dim / 8 channels"
+            )
+        if self.dim % self.heads:
+            raise ValueError(f"heads={self.heads}: must divide dim={self.dim}")
+        return self
+
+    def is_small(self, kind: str, image_size: int) -> bool:
+        """Whether the inputs are those of the released form for CIFAR: still images below 96 pixels."""
+        return kind == "image" and image_size < LARGE
+
+    def poolings(self, kind: str, image_size: int) -> int:
+        """`pools` for these inputs."""
+        if self.pools is not None:
+            return self.pools
+        return 2 if self.is_small(kind, image_size) else 4

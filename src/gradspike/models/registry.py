@@ -24,6 +24,7 @@ MODELS: Registry[ModelConfig] = Registry(
         "vgg11": "gradspike.models.vgg:Vgg11",
         "vgg13": "gradspike.models.vgg:Vgg13",
         "vgg16": "gradspike.models.vgg:Vgg16",
+        "spikformer": "gradspike.models.spikformer:Spikformer",
         "timm": "gradspike.models.timm.network:TimmNetwork",
     },
 )
