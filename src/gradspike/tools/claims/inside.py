@@ -10,7 +10,6 @@ from gradspike.statistics import describe
 from gradspike.tools.claims.figures import labelled
 from gradspike.tools.claims.quantities import QUANTITIES
 from gradspike.tools.claims.summary import Record, Summary
-from gradspike.tools.claims.wording import number
 
 COLUMNS = {
     "firing_rate": "firing rate (%)",
@@ -42,10 +41,11 @@ def inside(summary: Summary) -> list[list[str]]:
 
 
 def _cell(runs: Sequence[Record], quantity: str) -> str:
-    """`17.62 ± 0.35`. A dash if a run has no finite number."""
+    """`17.62 ± 0.35`, which does not break. A dash if a run has no finite number."""
     try:
         sample = describe([QUANTITIES[quantity].of(run) for run in runs])
     except ConfigError:
         return "\N{EN DASH}"
-    unit = QUANTITIES[quantity].unit
-    return number(sample.mean, unit) + ("" if sample.sd is None else f" ± {number(sample.sd, unit)}")
+    digits = 2 if QUANTITIES[quantity].unit in ("%", "points") else 3
+    space = "\N{NO-BREAK SPACE}"
+    return f"{sample.mean:.{digits}f}" + ("" if sample.sd is None else f"{space}±{space}{sample.sd:.{digits}f}")

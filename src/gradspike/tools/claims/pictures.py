@@ -17,37 +17,40 @@ LOSS, IMAGE, RATE = "loss", "image", "rate"
 
 
 def pictures(name: str, summary: Summary) -> list[Figure]:
-    """All pictures that the grids of a summary allow; those of the smallest seed."""
-    runs = [run for run in summary.runs if run.seed == min(run.seed for run in summary.runs)]
-    planes = [run for run in runs if LOSS in run.grids]
+    """All pictures that the grids of a summary allow."""
+    planes = [run for run in summary.runs if LOSS in run.grids]
     made = [_planes(f"{name}_planes", planes, float(str(summary.setting["extent"])))] if planes else []
-    rates = [run for run in runs if RATE in run.grids]
+    rates = [run for run in summary.runs if RATE in run.grids]
     return [*made, *([_rates(f"{name}_pictures", rates)] if rates else [])]
 
 
 def _planes(name: str, runs: Sequence[Record], extent: float) -> Figure:
-    """Contours of the loss, the same levels for all runs. A loss that is not finite is left blank."""
+    """Contours of the loss: a row for each group, a column for each seed, the same levels for all. A loss that is not
+    finite is left blank."""
     from matplotlib.figure import Figure as Canvas
     from matplotlib.ticker import MaxNLocator
 
-    title = f"Loss on a plane around the trained weights, seed {runs[0].seed}"
+    groups, seeds = list(dict.fromkeys(map(labelled, runs))), sorted({run.seed for run in runs})
     losses = [value for run in runs for row in run.grids[LOSS] for value in row if value is not None]
     levels = MaxNLocator(LEVELS).tick_values(min(losses), max(losses))
-    canvas = Canvas(figsize=(3.2 * len(runs) + 0.8, 3.7), layout="constrained")
-    every: list[Axes] = list(canvas.subplots(1, len(runs), squeeze=False)[0])
-    for axes, run in zip(every, runs, strict=True):
+    canvas = Canvas(figsize=(2.3 * len(seeds) + 1, 2.5 * len(groups)), layout="constrained")
+    every = canvas.subplots(len(groups), len(seeds), squeeze=False, sharex=True, sharey=True)
+    for run in runs:
+        axes: Axes = every[groups.index(labelled(run))][seeds.index(run.seed)]
         values = _finite(run.grids[LOSS])
         axis = [extent * (2 * place / (len(values) - 1) - 1) for place in range(len(values))]
         filled = axes.contourf(axis, axis, values, levels=levels, cmap="viridis_r")
-        axes.plot(0, 0, "*", color="black", markersize=9)
-        axes.set_title(f"{labelled(run)}: {run.values['loss']:.2f} at the centre", color=GREY, fontsize=8)
-        axes.set_xlabel("second direction", color=GREY, fontsize=8)
+        axes.plot(0, 0, "*", color="black", markersize=7)
+        what = f"loss {run.values['loss']:.2f}, rise {run.values['loss_rise']:.2f}"
+        axes.set_title(f"{labelled(run)}, seed {run.seed}\n{what}", color=GREY, fontsize=7)
         axes.set_aspect("equal")
-        axes.tick_params(colors=GREY, labelsize=7)
-    every[0].set_ylabel("first direction", color=GREY, fontsize=8)
-    bar = canvas.colorbar(filled, ax=every, shrink=0.85)
-    bar.ax.tick_params(colors=GREY, labelsize=7)
-    bar.set_label("validation loss", color=GREY, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(colors=GREY, labelsize=6)
+    bar = canvas.colorbar(filled, ax=every, shrink=0.7)
+    bar.ax.tick_params(colors=GREY, labelsize=6)
+    bar.set_label("validation loss", color=GREY, fontsize=7)
+    title = "Loss on a plane around the trained weights (star), and its median rise at half the extent"
     return Figure(name, title, svg_of(canvas))
 
 
