@@ -121,7 +121,8 @@ def test_weights_that_become_nan_in_the_last_step_are_noticed(
 
 def test_numbers_that_are_not_finite_are_null_in_the_records(tmp_path: Path) -> None:
     layer = {"name": "conv", "macs": 10, "steps": 2, "input": "whole", "nonzero": [0.5, 0.5]}
-    seen = {"classes": 2, "confusion": [], "samples": 1, "layers": [{**layer, "magnitude": [0.5, math.inf]}]}
+    seen = {"classes": 2, "confusion": [], "samples": 1, "neurobench": {}}
+    seen["layers"] = [{**layer, "magnitude": [0.5, math.inf]}]
     write_evaluations(tmp_path, {"last": seen, "best": seen})
     layers = json.loads((tmp_path / "layers.json").read_text(), parse_constant=pytest.fail)
     assert layers["last"][0]["magnitude"] == [0.5, None]

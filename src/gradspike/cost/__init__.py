@@ -1,1 +1,1 @@
-"""The cost of a network: `counting` of operations and kept tensors, `synapses`, `energy`."""
+"""The cost of a network: `counting` of operations and kept tensors, `synapses`, `energy`, `neurobench`."""

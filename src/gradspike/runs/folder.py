@@ -9,6 +9,8 @@
     summary.json       the result
     confusion.json     the test confusion matrix
     layers.json        the inputs of each layer in the test (see callbacks.evaluation_record)
+    neurobench.json    NeuroBench's metrics in the test (see cost.neurobench); older runs have none
+    robustness/        accuracy under attack and corruption
     run.log            the log lines
     checkpoints/       best.ckpt, last.ckpt and earlier states (last-1.ckpt, ...)
 
@@ -230,3 +232,4 @@ class RunFolder:
 
 CONFUSION = "confusion.json"
 LAYERS = "layers.json"
+NEUROBENCH = "neurobench.json"

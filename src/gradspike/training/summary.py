@@ -30,8 +30,8 @@ def summarise(
 ) -> Summary:
     """Test the last weights and those with the best validation accuracy. Returns the content of summary.json.
 
-    Writes confusion.json and layers.json. Without a validation split, the last weights count as the best, and `val`
-    contains only the epoch.
+    Writes confusion.json, layers.json and neurobench.json. Without a validation split, the last weights count as the
+    best, and `val` contains only the epoch.
     """
     last_path, best_path = (Path(path) for path in trainer.strategy.broadcast((str(run.last), str(run.best))))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gradspike.cost.neurobench_metrics import METRICS, Metric
 from gradspike.errors import ConfigError, unknown
 from gradspike.tools.compare import escape
 
@@ -25,6 +26,8 @@ class Column:
     """Whether it stands above the table if it is equal in all rows."""
     inside: bool = False
     """Whether the terminal shows it in the second part."""
+    asked: bool = False
+    """Whether only --columns shows it."""
 
 
 def spread_of(sample: Sample | None, factor: float = 1) -> str:
@@ -77,6 +80,16 @@ def _p(row: Row) -> str:
     return escape.DASH if row.paired is None else p_values(row.paired.p, row.corrected_p)
 
 
+def _neurobench(metric: Metric) -> Column:
+    """The column of one of NeuroBench's metrics, shown if it is asked for."""
+
+    def text(row: Row) -> str:
+        sample = row.neurobench.get(metric.name)
+        return escape.DASH if sample is None else amount(metric.factor * sample.mean)
+
+    return Column(metric.key, metric.head, text, inside=True, asked=True)
+
+
 NAME = Column("name", "method", lambda row: row.group.name)
 
 COLUMNS = (
@@ -100,6 +113,7 @@ COLUMNS = (
     Column("epoch", "s per epoch", lambda row: _mean(row.epoch_seconds), once=True, inside=True),
     Column("memory", "peak memory (MiB)", lambda row: _mean(row.memory), once=True, inside=True),
     Column("published", "published (%)", _published, once=True, inside=True),
+    *map(_neurobench, METRICS),
 )
 
 KEYS = tuple(column.key for column in COLUMNS)
@@ -119,10 +133,13 @@ def split_columns(
 ) -> tuple[list[Column], list[tuple[str, str]]]:
     """The columns to show, and (heading, text) of those equal in all rows.
 
-    keys: the chosen ones, which are shown even if they are equal. By default all that are neither empty nor equal.
+    keys: the chosen ones, which are shown even if they are equal. By default all that are neither empty, equal nor
+    `asked`.
     """
     shown, equal = [], []
     for column in COLUMNS:
+        if column.asked and column.key not in (keys or ()):
+            continue
         texts = {column.text(row) for row in comparison.rows}
         if texts == {escape.DASH} or column.key in (keys or ()):
             continue

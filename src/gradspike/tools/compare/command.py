@@ -38,7 +38,8 @@ Arguments:
                      by its full name. A second one, of another setting, is the reference of the differences of
                      differences                                                                (fixed_sg, if present)
   --columns A,B      the table's columns and their order, from {", ".join(KEYS[:7])},
-                     {", ".join(KEYS[7:])}
+                     {", ".join(KEYS[7:14])}, and, shown only here, NeuroBench's metrics:
+                     {", ".join(KEYS[14:])}
   --where KEY=VALUE  only runs with this setting, e.g. dataset.name=digits or method=mpd_agl; repeatable. `method` is
                      the name in the table, `code` the code's version or its beginning
   --allow WHAT       compare runs that differ in data, split, budget or code (separate several by commas)

@@ -16,6 +16,7 @@ from gradspike.errors import UserError
 from gradspike.json_text import readable, readable_lines, to_json
 from gradspike.runs.alive import running_or_killed
 from gradspike.runs.files import fast_yaml
+from gradspike.runs.folder import NEUROBENCH
 from gradspike.runs.identity import RECORD, id_of, stored_id
 from gradspike.runs.wandb_ids import wandb_ids
 from gradspike.shown import counted, shown
@@ -53,6 +54,7 @@ def read_run(folder: Path) -> Run:
         validation=validation,
         confusion_file=folder / "confusion.json",
         layers=_layers(folder / "layers.json"),
+        neurobench=_neurobench(folder / NEUROBENCH),
         timing=tuple(of_timing(record) for record in readable_lines(folder / "timing.jsonl")),
         sessions=sessions,
     )
@@ -67,6 +69,13 @@ def _layers(file: Path) -> dict[str, Any] | None:
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
     return content
+
+
+def _neurobench(file: Path) -> dict[str, float]:
+    """The finite metrics of the last weights; none if the file is missing or damaged."""
+    last = (readable(file) or {}).get("last")
+    found = {str(name): number(value) for name, value in last.items()} if isinstance(last, dict) else {}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _identity(folder: Path, config: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from gradspike.cost.energy import Energy
+from gradspike.cost.neurobench_metrics import METRICS
 from gradspike.nested import flat
 from gradspike.shown import counted, printable, shell_words
 from gradspike.statistics import ALPHA, INTERVALS, Sample
@@ -47,6 +48,7 @@ def page_data(
         "columns": [column.key for column in columns if keys is not None or column.key not in ELSEWHERE],
         "interval_below": keys is None,
         "equal": equal_line(equal),
+        "neurobench": [asdict(metric) for metric in METRICS],
         "caption": caption(comparison, keys),
         "alpha": ALPHA,
         "baseline": comparison.baseline,
@@ -169,6 +171,7 @@ def _group_data(row: Row) -> dict[str, Any]:
         "firing": _sample_data(row.firing_rate),
         "gradient": _sample_data(row.gradient),
         "energy": _sample_data(row.energy),
+        "neurobench": {name: _six(sample.mean) for name, sample in row.neurobench.items()},
         "epoch": _sample_data(row.epoch_seconds),
         "memory": _sample_data(row.memory),
         "memory_of": row.memory_of,

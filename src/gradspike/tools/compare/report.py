@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gradspike.config.schema import PublishedConfig
 from gradspike.cost.energy import Energy, energy_of
+from gradspike.cost.neurobench_metrics import METRICS
 from gradspike.shown import listed
 from gradspike.statistics import Paired, Sample, describe, differs, holm, paired
 from gradspike.tools.compare import series
@@ -37,6 +39,8 @@ class Row:
     """Nanojoules per inference."""
     energies: tuple[Energy, ...]
     """The energy of each run that recorded it."""
+    neurobench: Mapping[str, Sample]
+    """NeuroBench's metrics, by name, of the runs that recorded them."""
     epoch_seconds: Sample | None
     """Median seconds of a training epoch, without validation and without compilation."""
     seconds: Sample | None
@@ -151,6 +155,11 @@ def _row(group: Group, against: Group | None, pair: Paired | None, corrected_p: 
         ),
         energy=describe([one.nanojoules for one in energies]) if energies else None,
         energies=tuple(energies),
+        neurobench={
+            metric.name: sample
+            for metric in METRICS
+            if (sample := _sample(runs, partial(_neurobench, metric.name))) is not None
+        },
         epoch_seconds=_sample(runs, series.epoch_seconds),
         seconds=_sample(runs, series.seconds),
         memory=_sample(runs, lambda run: series.peak_memory(run)[0]),
@@ -161,6 +170,10 @@ def _row(group: Group, against: Group | None, pair: Paired | None, corrected_p: 
         paired=pair,
         corrected_p=corrected_p,
     )
+
+
+def _neurobench(name: str, run: Run) -> float | None:
+    return run.neurobench.get(name)
 
 
 def _sample(runs: Sequence[Run], quantity: Callable[[Run], float | None]) -> Sample | None:

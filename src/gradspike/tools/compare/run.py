@@ -37,6 +37,8 @@ class Run:
     """The probe's record of the last validation."""
     confusion_file: Path | None = None
     layers: dict[str, Any] | None = None
+    neurobench: Mapping[str, float] = field(default_factory=dict)
+    """NeuroBench's metrics after the last epoch, by name; empty for older runs."""
     timing: tuple[dict[str, Any], ...] = ()
     sessions: tuple[dict[str, Any], ...] = ()
     wandb_ids: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from gradspike.cost.neurobench_metrics import METRICS
 from gradspike.shown import counted, listed, printable
 from gradspike.statistics import INTERVALS
 from gradspike.tools.compare import escape
@@ -198,10 +199,12 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow(
         ["group", "method", *(escape.csv(key) for key in comparison.grouping.swept), "n", "seeds"]
         + [f"{sample}_{part}" for sample in samples for part in parts]
+        + [f"{metric.name}_{part}" for metric in METRICS for part in parts]
         + ["parameters", "against", *differences, "p", "p_holm", "published", "published_spread"]
     )
     for row in comparison.rows:
-        numbers = [getattr(sample, part, None) for name in samples for sample in [getattr(row, name)] for part in parts]
+        found = [*(getattr(row, name) for name in samples), *(row.neurobench.get(metric.name) for metric in METRICS)]
+        numbers = [getattr(sample, part, None) for sample in found for part in parts]
         pair = row.paired
         writer.writerow(
             [escape.csv(row.group.name), escape.csv(row.group.label)]

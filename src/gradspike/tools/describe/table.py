@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.cost.neurobench_metrics import METRICS
+from gradspike.shown import counted
 from gradspike.terminal.tables import console
 from gradspike.tools.describe.measure import Description
 
@@ -57,3 +62,17 @@ def print_description(
         out.print(line)
     if published is not None:
         out.print(published)
+
+
+def print_neurobench(folder: str, checkpoint: str, found: Mapping[str, Any]) -> None:
+    """Print NeuroBench's metrics of a run's checkpoint."""
+    samples = counted(int(found["samples"]), "test sample")
+    out = console()
+    out.print(f"NeuroBench's metrics of {folder}, {checkpoint}, on {samples}", soft_wrap=True)
+    table = Table()
+    table.add_column("per sample, all time steps")
+    table.add_column("value", justify="right")
+    for metric in METRICS:
+        value = metric.factor * found[metric.name]
+        table.add_row(metric.head, f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}")
+    out.print(table)

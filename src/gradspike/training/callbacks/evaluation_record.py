@@ -1,7 +1,8 @@
-"""The detailed results of a test: the confusion matrix, and the inputs of each layer.
+"""The detailed results of a test: the confusion matrix, the inputs of each layer, and NeuroBench's metrics.
 
     confusion.json   {"classes": K, "last": [[label, predicted, samples], ...], "best": [...]}, without zero counts
     layers.json      {"samples": n, "last": [...], "best": [...]}, see `cost.synapses`
+    neurobench.json  {"samples": n, "last": {...}, "best": {...}}, see `cost.neurobench`
 
 `last` are the weights after the last epoch, `best` those with the best validation accuracy. The files do not depend on
 time or on interruptions. NaN and infinite numbers are null.
@@ -18,10 +19,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
 
+from gradspike.cost.neurobench import measure_neurobench
 from gradspike.cost.synapses import measure_synapses
 from gradspike.json_text import to_json
 from gradspike.runs.files import write_record
-from gradspike.runs.folder import CONFUSION, LAYERS
+from gradspike.runs.folder import CONFUSION, LAYERS, NEUROBENCH
 from gradspike.training.callbacks.steps import share_of
 from gradspike.training.module import SpikingClassifier
 
@@ -101,6 +103,7 @@ class EvaluationRecord(L.Callback):
                 self._seen |= {
                     "samples": inputs.shape[inputs.ndim - 4],
                     "layers": measure_synapses(pl_module.model, inputs),
+                    "neurobench": measure_neurobench(pl_module.model, inputs),
                 }
 
     def taken(self) -> dict[str, Any]:
@@ -109,11 +112,12 @@ class EvaluationRecord(L.Callback):
 
 
 def write_evaluations(folder: Path, seen: dict[str, dict[str, Any]]) -> None:
-    """Write confusion.json and layers.json. seen: the records of `last` and `best`."""
+    """Write confusion.json, layers.json and neurobench.json. seen: the records of `last` and `best`."""
     first = next(iter(seen.values()))
     files = (
         (CONFUSION, {"classes": first["classes"]}, "confusion"),
         (LAYERS, {"samples": first["samples"]}, "layers"),
+        (NEUROBENCH, {"samples": first["samples"]}, "neurobench"),
     )
     for name, head, part in files:
         lines = [f'"{key}": {to_json(value)}' for key, value in head.items()]

@@ -70,6 +70,13 @@ const COLUMNS = {
   memory: { name: "peak memory (MiB)", text: (g) => (g.memory ? under(grouped(g.memory.mean), g.memory_of) : DASH), value: (g) => g.memory?.mean },
   published: { name: "published (%)", text: (g) => (g.published ? fixed(g.published[0]) + (g.published[1] === null ? "" : ` ± ${fixed(g.published[1])}`) : DASH), value: (g) => g.published?.[0] },
 };
+for (const { key, name, head, factor } of data.neurobench) {
+  COLUMNS[key] = {
+    name: head,
+    text: (g) => (g.neurobench[name] === undefined ? DASH : amount(factor * g.neurobench[name])),
+    value: (g) => g.neurobench[name],
+  };
+}
 
 // The name, the chosen columns, and a picture of the seeds beside the accuracy.
 function shownColumns() {
