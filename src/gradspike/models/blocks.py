@@ -77,16 +77,21 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def truncated_normal(layer: nn.Conv2d | nn.Linear) -> None:
+    """Weights from a truncated normal with std 0.02, biases 0, as in transformers."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 def initialise_tokens(model: nn.Module) -> None:
-    """Truncated normal with std 0.02 and no bias for 1x1 convolutions and linear layers, as in Spikformer.
+    """`truncated_normal` for 1x1 convolutions and linear layers, as for Spikformer's linear layers.
 
     Other convolutions keep torch's initialisation, as in the released code.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            truncated_normal(layer)
 
 
 def normed_stem(norm: ChannelNorm, y: Tensor, static: bool, time_steps: int) -> Tensor:

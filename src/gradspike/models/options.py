@@ -57,6 +57,10 @@ class ResidualConfig(WidthConfig):
     residual: Literal["add", "and", "iand", "basic"] = "add"
 
 
+STEM_PARTS = (8, 4, 2, 1)
+"""The four convolutions before a transformer's blocks have so many times fewer channels than these."""
+
+
 class TransformerConfig(ModelConfig):
     """Spiking transformers with four convolutions before the blocks.
 

@@ -25,6 +25,7 @@ MODELS: Registry[ModelConfig] = Registry(
         "vgg13": "gradspike.models.vgg:Vgg13",
         "vgg16": "gradspike.models.vgg:Vgg16",
         "spikformer": "gradspike.models.spikformer:Spikformer",
+        "sdt": "gradspike.models.sdt:Sdt",
         "timm": "gradspike.models.timm.network:TimmNetwork",
     },
 )

@@ -12,12 +12,9 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.models.attention import SelfAttention
 from gradspike.models.blocks import conv3x3, fold_time, initialise_tokens, unfold_time
 from gradspike.models.feed_forward import FeedForward
-from gradspike.models.options import TransformerConfig
+from gradspike.models.options import STEM_PARTS, TransformerConfig
 from gradspike.models.pooling import MaxPool2d
 from gradspike.spiking_norm import LayerContext
-
-PARTS = (8, 4, 2, 1)
-"""The convolutions before the blocks have so many times fewer channels than these."""
 
 
 class SpikformerConfig(TransformerConfig):
@@ -36,12 +33,12 @@ class PatchSplitting(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, pools: int, context: LayerContext) -> None:
         super().__init__()
-        widths = [channels_in, *(channels // part for part in PARTS)]
+        widths = [channels_in, *(channels // part for part in STEM_PARTS)]
         self.convs = nn.ModuleList(conv3x3(a, b) for a, b in pairwise(widths))
         self.neurons = nn.ModuleList(context.layer(width) for width in widths[1:])
-        first = len(PARTS) - pools
+        first = len(STEM_PARTS) - pools
         self.pools = nn.ModuleList(
-            MaxPool2d(3, 2, padding=1) if index >= first else nn.Identity() for index in range(len(PARTS))
+            MaxPool2d(3, 2, padding=1) if index >= first else nn.Identity() for index in range(len(STEM_PARTS))
         )
         self.position = conv3x3(channels, channels)
         self.position_neuron = context.layer(channels)
