@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nir
+import nirtorch
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ from gradspike.tools.export.thresholds import use_mean_thresholds
 from gradspike.training.build import build_model
 from helpers.command import TINY, here
 from helpers.nir_network import NirNetwork
+from helpers.nirtorch_nodes import NODES
 from helpers.runs import train
 
 Compose = Callable[..., ExperimentConfig]
@@ -125,6 +127,20 @@ def test_a_nir_graph_computes_the_spikes_of_the_network(words: list[str], tmp_pa
     assert any(spikes.mean() > 0 for spikes in expected.values())
     for name, spikes in expected.items():
         torch.testing.assert_close(seen[node_of(name, seen)], spikes, msg=name)
+
+
+@pytest.mark.parametrize("neuron", ["plif", "if"])
+def test_nirtorch_wires_the_soft_reset_as_it_is_meant(neuron: str) -> None:
+    config = gradspike.load_config([*SMALL, f"neuron={neuron}", "neuron.reset=soft"])
+    model = trained_by_chance(build_model(config))
+    inputs = torch.randn(20, 1, 8, 8, dtype=torch.float64)
+    theirs = nirtorch.nir_to_torch(nir_graph(model, inputs[:1], {}), NODES, dtype=torch.float64)
+    state, logits = None, []
+    with torch.no_grad():
+        for _ in range(config.time_steps):
+            output, state = theirs(inputs, state)
+            logits.append(output)
+        torch.testing.assert_close(torch.stack(logits), model(inputs))
 
 
 def test_a_threshold_that_is_met_exactly_fires(tiny_config: Compose) -> None:

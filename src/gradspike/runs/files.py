@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,17 @@ _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees half of it, even if the process is killed."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, so that nobody ever sees half of it, even if the process is killed."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's 0600 would exclude the group
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def write_by(path: Path, write: Callable[[Path], None], option: str) -> None:
-    """Write a file with `write`, which takes a path of the same ending beside it; nobody ever sees half of it.
-
-    Raises UserError, naming the user's `option` (`out=`), if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -62,13 +46,13 @@ def write_record(path: Path, text: str) -> None:
     write_output(path, text, "")
 
 
-def write_output(path: Path, text: str, option: str) -> None:
+def write_output(path: Path, content: str | bytes, option: str) -> None:
     """Write the file that the user named by `option` (`out=`, `--out `).
 
     Raises UserError if it cannot be written; an existing file then stays unchanged.
     """
     try:
-        write_atomically(path, text)
+        write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -28,20 +28,23 @@ def exported_program(net: TrainedModel) -> torch.export.ExportedProgram:
         return torch.export.export(whole, (samples,), dynamic_shapes=shapes)
 
 
-def write_pt2(net: TrainedModel, path: Path, description: str) -> None:
-    """Write a file for `torch.export.load`."""
+def pt2_file(net: TrainedModel, description: str) -> bytes:
+    """The content of a file for `torch.export.load`."""
+    file = io.BytesIO()
     with _quiet():
-        torch.export.save(exported_program(net), path, extra_files={DESCRIPTION: description})
+        torch.export.save(exported_program(net), file, extra_files={DESCRIPTION: description})
+    return file.getvalue()
 
 
-def write_onnx(net: TrainedModel, path: Path, description: str) -> None:
-    """Write an ONNX file, with its weights inside."""
+def onnx_file(net: TrainedModel, description: str) -> bytes:
+    """The content of an ONNX file, with its weights inside."""
     program = exported_program(net)
     with _quiet():
         made = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False)
     assert made is not None
     made.model.metadata_props[DESCRIPTION] = description
-    made.save(path)
+    content: bytes = made.model_proto.SerializeToString()
+    return content
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gradspike.json_text import to_json
 from gradspike.library.load import TrainedModel
-from gradspike.runs.files import json_file, write_by, write_output
+from gradspike.runs.files import json_file, write_output
 
 
 def write_export(net: TrainedModel, path: Path, form: str, described: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -17,13 +18,13 @@ def write_export(net: TrainedModel, path: Path, form: str, described: Mapping[st
 
     Raises ConfigError for a network that the format cannot describe, UserError if a file cannot be written.
     """
-    write_by(path, lambda file: WRITERS[form](net, file, to_json(described)), "out=")
+    write_output(path, CONTENTS[form](net, to_json(described)), "out=")
     beside = path.with_suffix(f"{path.suffix}.json")
     write_output(beside, json_file(described), "out=")
     return path, beside
 
 
-def _write_nir(net: TrainedModel, path: Path, description: str) -> None:
+def _nir(net: TrainedModel, description: str) -> bytes:
     import nir
 
     from gradspike.tools.export.graph import nir_graph
@@ -33,23 +34,21 @@ def _write_nir(net: TrainedModel, path: Path, description: str) -> None:
     inputs = net.transform(sample_inputs(net, batch=1))
     x = inputs[0] if net.config.dataset.kind == "frames" else inputs
     metadata = {"gradspike": description, "dt": DT, "time_steps": net.config.time_steps}
-    nir.write(path, nir_graph(net.model, x, metadata))
+    file = io.BytesIO()
+    nir.write(file, nir_graph(net.model, x, metadata))
+    return file.getvalue()
 
 
-def _write_onnx(net: TrainedModel, path: Path, description: str) -> None:
-    from gradspike.tools.export.program import write_onnx
+def _onnx(net: TrainedModel, description: str) -> bytes:
+    from gradspike.tools.export.program import onnx_file
 
-    write_onnx(net, path, description)
-
-
-def _write_pt2(net: TrainedModel, path: Path, description: str) -> None:
-    from gradspike.tools.export.program import write_pt2
-
-    write_pt2(net, path, description)
+    return onnx_file(net, description)
 
 
-WRITERS: Mapping[str, Callable[[TrainedModel, Path, str], None]] = {
-    "nir": _write_nir,
-    "onnx": _write_onnx,
-    "pt2": _write_pt2,
-}
+def _pt2(net: TrainedModel, description: str) -> bytes:
+    from gradspike.tools.export.program import pt2_file
+
+    return pt2_file(net, description)
+
+
+CONTENTS: Mapping[str, Callable[[TrainedModel, str], bytes]] = {"nir": _nir, "onnx": _onnx, "pt2": _pt2}
