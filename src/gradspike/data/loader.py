@@ -61,8 +61,8 @@ def training_batches(
         )
     if len(order) < batch_size and shares > 1:
         raise ConfigError(
-            f"The training split has {len(order)} samples, fewer than dataset.batch_size={batch_size}. Choose a "
-            "smaller batch, or use one device and trainer.accumulate=1, in a new run."
+            f"The training split has {counted(len(order), 'sample')}, fewer than dataset.batch_size={batch_size}. "
+            "Choose a smaller batch, or use one device and trainer.accumulate=1, in a new run."
         )
     full = len(order) // batch_size
     if full == 0:

@@ -11,7 +11,7 @@ from gradspike.config.validate import validate
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import shown
+from gradspike.shown import counted, shown
 from gradspike.touches import Touches
 
 PARTS = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate")
@@ -73,8 +73,8 @@ def statistics_change(run: RunFolder, config: ExperimentConfig) -> str | None:
     if before == now:
         return None
     return (
-        f"Batch statistics are over {now} samples at a time; at the start of the run they were over {before}. "
-        "The result will differ from that of an unchanged run."
+        f"Batch statistics are over {counted(now, 'sample')} at a time; at the start of the run they were over "
+        f"{before}. The result will differ from that of an unchanged run."
     )
 
 

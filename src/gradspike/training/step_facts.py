@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradspike.config.schema import ExperimentConfig
+from gradspike.shown import counted
 
 
 def step_facts(config: ExperimentConfig, train_samples: int) -> dict[str, Any]:
@@ -38,10 +39,12 @@ def step_line(facts: dict[str, Any]) -> str:
     if ranks == parts == 1:
         return f"step: batch {facts['batch']}, learning rate {facts['learning_rate']:g}"
     factors = (
-        [f"{ranks} ranks"] * (ranks > 1) + [f"{parts} parts"] * (parts > 1) + [f"{facts['batch_at_once']} samples"]
+        [f"{ranks} ranks"] * (ranks > 1)
+        + [f"{parts} parts"] * (parts > 1)
+        + [counted(facts["batch_at_once"], "sample")]
     )
     scaling = " (not scaled with the ranks)" if ranks > 1 else ""
-    statistics = f"norm over {facts['norm_batch']} samples"
+    statistics = f"norm over {counted(facts['norm_batch'], 'sample')}"
     if "method_batch" in facts:
         statistics += f", method's statistics over {facts['method_batch']}"
     return (

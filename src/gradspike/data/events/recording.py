@@ -61,8 +61,8 @@ class Recording:
         total = len(self) + self.left_out
         if self.left_out > most * total:
             raise BadRecordingError(
-                f"{self.left_out:,} of its {total:,} events ({percent(self.left_out / total)}) would be left out: "
-                f"{self.why}. Check the sensor and the format, or raise dataset.max_left_out (it is {most:g})"
+                f"{self.left_out:,} of its {counted(total, 'event')} ({percent(self.left_out / total)}) would be left "
+                f"out: {self.why}. Check the sensor and the format, or raise dataset.max_left_out (it is {most:g})"
             )
 
     def check_order(self) -> None:

@@ -39,7 +39,8 @@ def proposals(file: SweepFile, words: Words, trials: int | None, seed: int) -> l
         return found
     if len(found) * len(file.seeds) > MOST_TRIALS:
         raise ConfigError(
-            f"{file.path}: {len(found):,} sets of {len(file.seeds)} seeds are more than {MOST_TRIALS} runs."
+            f"{file.path}: {counted(len(found), 'set')} of {counted(len(file.seeds), 'seed')} need more than "
+            f"{MOST_TRIALS:,} runs."
         )
     return [member for one in found for member in _members(one, file, words)]
 
