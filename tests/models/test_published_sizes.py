@@ -23,6 +23,14 @@ IMAGENET = {
     "ms_resnet34": 21_801_896,
     "ms_resnet104": 77_350_504,
 }
+QKFORMER = [
+    (6_706_234, "dataset=cifar10 model=qkformer"),
+    (6_740_884, "dataset=cifar100 model=qkformer"),
+    (16_473_688, "dataset=imagenet model=qkformer model.dim=384"),
+    (29_079_336, "dataset=imagenet model=qkformer"),
+    (64_962_760, "dataset=imagenet model=qkformer model.dim=768"),
+    (1_504_138, "dataset=cifar10dvs model=qkformer"),
+]
 OTHERS = [
     (9_476_298, "dataset=cifar10dvs model=vgg11"),
     (14_974_026, "dataset=cifar10 model=vgg16"),
@@ -76,7 +84,7 @@ def sdt(data: str, counted: int, depth: int, dim: int) -> tuple[int, str]:
     return counted - 64 * depth, " ".join([f"dataset={data}", "model=sdt", *words])
 
 
-PUBLISHED = [(count, f"dataset=imagenet model={model}") for model, count in IMAGENET.items()] + OTHERS
+PUBLISHED = [(count, f"dataset=imagenet model={model}") for model, count in IMAGENET.items()] + OTHERS + QKFORMER
 PUBLISHED += [spikformer(data, *row) for data, rows in SPIKFORMER.items() for row in rows]
 PUBLISHED += [sdt(data, *row) for data, rows in SDT.items() for row in rows]
 

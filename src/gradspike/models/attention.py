@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gradspike.models.across_samples import AcrossSamples
 from gradspike.models.blocks import biased_conv1x1
 from gradspike.spiking_norm import LayerContext
 
@@ -52,10 +53,13 @@ class HeadProduct(nn.Module):
 class SelfAttention(nn.Module):
     """q, k, v = neuron(norm(conv x)); y = neuron(scale q k^T v); neuron(norm(conv y)), all convolutions 1x1.
 
-    bias: of the convolutions of q, k and v; the last one always has one.
+    bias: of the convolutions of q, k and v; the last one always has one. carried: the potential of the last neuron goes
+    on from one sample to the next; see `AcrossSamples`.
     """
 
-    def __init__(self, channels: int, heads: int, bias: bool, scale: float, context: LayerContext) -> None:
+    def __init__(
+        self, channels: int, heads: int, bias: bool, scale: float, context: LayerContext, carried: bool = False
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.q, self.k, self.v = (biased_conv1x1(channels, channels, bias) for _ in range(3))
@@ -63,7 +67,7 @@ class SelfAttention(nn.Module):
         self.product = HeadProduct(heads)
         self.neuron = context.neuron_layer(channels, THRESHOLD)
         self.project = biased_conv1x1(channels, channels)
-        self.project_neuron = context.layer(channels)
+        self.project_neuron = AcrossSamples(channels, context) if carried else context.layer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[T*B, C, H, W] -> spikes [T*B, C, H, W]."""

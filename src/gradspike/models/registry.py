@@ -26,6 +26,7 @@ MODELS: Registry[ModelConfig] = Registry(
         "vgg16": "gradspike.models.vgg:Vgg16",
         "spikformer": "gradspike.models.spikformer:Spikformer",
         "sdt": "gradspike.models.sdt:Sdt",
+        "qkformer": "gradspike.models.qkformer:QkFormer",
         "timm": "gradspike.models.timm.network:TimmNetwork",
     },
 )
