@@ -254,3 +254,21 @@ def test_mistakes(compared_runs: Path, capsys: pytest.CaptureFixture[str], words
     run = next(compared_runs.glob("*_mpd_agl_*_s0_*"))
     code, _, error = here(["describe", *(word.replace("RUN", str(run)) for word in words)], capsys)
     assert (code, said in error) == (2, True), error
+
+
+class OneByOne(nn.Module):
+    """Its layers get samples without a batch axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 2, 3), nn.Linear(2, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([self.head(self.conv(image).flatten()) for image in images]).unsqueeze(0)
+
+
+def test_layers_without_a_batch_axis() -> None:
+    images = torch.ones(3, 1, 3, 3)
+    images[:, :, 0] = 0
+    found = measure_neurobench(OneByOne(), images)
+    assert (found["dense_synops"], found["effective_acs"], found["effective_macs"]) == (18 + 10, 12, 10)

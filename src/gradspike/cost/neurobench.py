@@ -73,6 +73,7 @@ class _Counts:
         self.spiking: dict[nn.Module, bool] = {}
         self.zeros = self.activations = 0
         self._counting = False
+        self._dense: dict[tuple[nn.Module, torch.Size], float] = {}  # of one input of that shape
         self._handles = []
         for layer in model.modules():
             if isinstance(layer, _CONNECTIONS):
@@ -103,11 +104,14 @@ class _Counts:
         if self._counting:  # the layer runs to count its own operations
             return
         x = arguments[0].detach()
+        x = x if x.ndim >= layer.get_parameter("weight").ndim else x.unsqueeze(0)
         self._counting = True
         try:
-            nonzero, ones = x != 0, torch.ones_like(x[:1])
-            self.effective[layer] = self.effective.get(layer, 0.0) + _operations(layer, nonzero, weights=False)
-            self.dense += len(x) * _operations(layer, ones, weights=True)
+            self.effective[layer] = self.effective.get(layer, 0.0) + _operations(layer, x != 0, every_weight=False)
+            place = layer, x.shape[1:]
+            if place not in self._dense:
+                self._dense[place] = _operations(layer, torch.ones_like(x[:1]), every_weight=True)
+            self.dense += len(x) * self._dense[place]
         finally:
             self._counting = False
         self.spiking[layer] = self.spiking.get(layer, True) and bool(((x == 0) | (x.abs() == 1)).all())
@@ -119,19 +123,22 @@ class _Counts:
             self.updates += _updates(layer, layer.inspect(*arguments, **named))
 
 
-def _operations(layer: nn.Module, x: Tensor, *, weights: bool) -> float:
-    """Products of inputs and weights that are both not 0, for x of zeros and ones; with `weights`, of all weights."""
+def _operations(layer: nn.Module, x: Tensor, *, every_weight: bool) -> float:
+    """Products of nonzero inputs and weights, for x [B, ...] of zeros and ones; with `every_weight`, of zero ones too.
+
+    Sums over the batch and over a group's output channels commute with the layer, so it computes one sample and one
+    channel per group.
+    """
     weight = layer.get_parameter("weight")
     exact = torch.float32 if x.device.type == "mps" else torch.float64  # TF32 would round counts above 2,048
-    used = (torch.ones_like(weight) if weights else weight != 0).to(exact)
-    # The sum over a group's output channels commutes with the layer, which then computes a single channel per group.
+    used = (torch.ones_like(weight) if every_weight else weight != 0).to(exact)
     groups = int(getattr(layer, "groups", 1))
     parameters = {"weight": torch.unflatten(used, 0, (groups, -1)).sum(1)}
     if getattr(layer, "bias", None) is not None:
         parameters["bias"] = torch.zeros(groups, dtype=exact, device=weight.device)
     with torch.autocast(x.device.type, enabled=False):
-        products: Tensor = functional_call(layer, parameters, (x.to(exact),))
-    return float(products.sum(dtype=exact))
+        products: Tensor = functional_call(layer, parameters, (x.sum(0, keepdim=True, dtype=exact),))
+    return float(products.sum())
 
 
 def _updates(layer: SpikingNorm, trace: LayerTrace) -> int:
