@@ -28,7 +28,7 @@ USAGE = (
     """\
 Measure the time and memory of a training step, next to the ReLU twin. Trains a few real steps, with data.
 
-  gradspike profile model=resnet19 dataset=digits_events method=ds_atgo
+  gradspike profile dataset=digits method=ds_atgo engine=eager
   gradspike profile dataset=cifar10 trainer=fast steps=20 out=profile.json
 
 Arguments:
