@@ -1,4 +1,4 @@
-"""Every case of the reference arrays is compared by a test, but for blocks of networks that gradspike does not have."""
+"""Every case of the reference arrays is compared by a test."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.plugin_arrays import REFERENCE, all_cases, case, cases
+from helpers.plugin_arrays import REFERENCE, all_cases, cases
 
 TESTS = Path(__file__).parents[1]
-NETWORKS = {"ms_resnet", "qkformer", "qkformer_network", "sdt", "spikformer"}
-"""Files with blocks and networks, whose cases have the state before the pass (`init/`)."""
 
 
 def literal(node: ast.expr, assigned: dict[str, ast.expr], loops: dict[str, Any]) -> Any:
@@ -64,15 +62,5 @@ def test_every_case_is_compared() -> None:
     done = compared()
     files = sorted(path.stem for path in REFERENCE.glob("*.npz"))
     assert len(files) >= 20
-    missing = {
-        f"{file}/{name}"
-        for file in files
-        for name in all_cases(file) - done.get(file, set())
-        if not (file in NETWORKS and "init" in heads(file, name))
-    }
+    missing = {f"{file}/{name}" for file in files for name in all_cases(file) - done.get(file, set())}
     assert missing == set()
-
-
-def heads(file: str, name: str) -> set[str]:
-    """The first parts of a case's keys."""
-    return {key.partition("/")[0] for key in case(file, name)}
