@@ -155,6 +155,10 @@ def test_a_threshold_that_is_met_exactly_fires(tiny_config: Compose) -> None:
     ("words", "said"),
     [
         (["model.pool=max"], "layer 'pool': MaxPool2d has no equivalent in NIR. Average pooling has one"),
+        (
+            ["model=spikformer", "model.dim=16", "model.heads=2", "model.depth=1"],
+            "layer 'patches.pools.2': MaxPool2d has",
+        ),
         (["norm=tebn"], "layer 'neurons.0': its norm has values for each time step"),
         (["norm=mpbn"], "layer 'neurons.0': its norm of the membrane potential has no equivalent"),
         (["neuron=klif"], "layer 'neurons.0': neuron 'klif' has no equivalent in NIR, which has lif, plif and if"),
@@ -170,7 +174,7 @@ def test_a_threshold_that_is_met_exactly_fires(tiny_config: Compose) -> None:
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_nir_cannot_describe_is_refused_with_the_name_of_the_layer(words: list[str], said: str) -> None:
-    base = ["engine=eager"] if "model=resnet19" in words else SMALL
+    base = ["engine=eager"] if words[0].startswith("model=") else SMALL
     model = build_model(gradspike.load_config([*base, *words])).eval()
     with pytest.raises(ConfigError) as refused:
         nir_graph(model, torch.zeros(1, 1, 8, 8), {})

@@ -142,14 +142,15 @@ class _Builder:
             kernel = [size // kept for size, kept in zip(shape[1:], call.shape[1:], strict=True)]
             if all(size % kept == 0 for size, kept in zip(shape[1:], call.shape[1:], strict=True)):
                 return _average(kernel, kernel, 0)
+            rows, columns = (f"{given} to {kept}" for given, kept in zip(shape[1:], call.shape[1:], strict=True))
             raise ConfigError(
-                f"layer '{call.name}': averages {shape[1]} x {shape[2]} positions over windows of different sizes."
+                f"layer '{call.name}': averages {rows} rows and {columns} columns; NIR's pooling has no such window."
             )
         if isinstance(made_by, str):
             given = " and ".join(f"'{name}'" for name in call.inputs)
             raise ConfigError(f"operation {made_by} on the output of {given}: has no equivalent in NIR.")
         kind = type(made_by).__name__
-        hint = " Average pooling has one (model.pool=avg)." if "MaxPool" in kind else ""
+        hint = " Average pooling has one (model.pool=avg, if the backbone has it)." if "MaxPool" in kind else ""
         raise ConfigError(f"layer '{call.name}': {kind} has no equivalent in NIR.{hint}")
 
 
