@@ -18,8 +18,8 @@ from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_config
 
 NO_BOOL = ": must be a number"
-LARGEST = 2**53
-"""Whole numbers up to here are exact as floats, and fit where torch and the clocks need 64 bits."""
+LARGEST: dict[type, tuple[float, str]] = {int: (2**53, f"{2**53} (2^53)"), float: (1e38, "1e38")}
+"""Whole numbers up to here are exact as floats, and fit where torch needs 64 bits. Others have 32 bits in a network."""
 
 
 class Strict(BaseModel):
@@ -41,9 +41,10 @@ class Strict(BaseModel):
     @classmethod
     def _no_number_beyond_all_use(cls, value: Any) -> Any:
         for number in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(number, int | float) and abs(number) > LARGEST:
-                sign = "-" if number < 0 else ""
-                raise ValueError(f"must be at {'least' if sign else 'most'} {sign}{LARGEST} ({sign}2^53)")
+            if isinstance(number, int | float):
+                most, text = LARGEST[int if isinstance(number, int) else float]
+                if abs(number) > most:
+                    raise ValueError(f"must be at most {text}" if number > 0 else f"must be at least -{text}")
         return value
 
 
