@@ -24,6 +24,7 @@ from helpers.composed import compose_once
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
+os.environ.pop("COLUMNS", None)  # of a terminal, or pytest-xdist's; commands print tables for a pipe
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gradspike-tests-")  # parts trained with; see config.trust
 
 compose.compose_plain = compose_once(compose.compose_plain)

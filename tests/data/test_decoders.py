@@ -148,11 +148,11 @@ def load(data_dir: Path, source: Path, classes: int = 1, **options: object) -> S
 
 
 def test_a_decoder_that_reads_another_picture_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradspike.data.pictures import encoded_source
+    from gradspike.data.pictures import encoded
 
     content = FILES["RGB"][0]
     assert encode(content, SIZE) == content
-    monkeypatch.setattr(encoded_source, "decode_stored", lambda stored: decode_stored(stored).clone() // 2)
+    monkeypatch.setattr(encoded, "decode_stored", lambda stored: decode_stored(stored).clone() // 2)
     assert encode(content, SIZE) != content
 
 

@@ -362,6 +362,8 @@ def test_what_the_user_said_is_compared_with_the_files(tmp_path: Path) -> None:
     [
         ({"resize": "tet", "count_scale": 255.0}, "resize=tet gives frames in the range 0 to 1"),
         ({"window_ms": 1e-4}, "window_ms"),
+        ({"window_ms": 1e38}, "window_ms"),
+        ({"window_ms": 5, "stride_ms": 1e38}, "stride_ms"),
         ({"test_folder": "train"}, "must differ: they are train, val, train"),
     ],
 )

@@ -33,7 +33,7 @@ QUESTIONS = {
     "methods_on_cifar10", "methods_on_cifar10dvs", "ds_atgo_at_vs_tgo", "ds_atgo_firing_factor",
     "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
     "ds_atgo_table", "fixed_widths", "asgl_widths", "clif_against_lif",
-    "inner", "main", "relu_twin", "variants", "decay", "psg_widths", "shapes", "steps",
+    "inner", "main", "relu_twin", "variants", "decay", "psg_widths", "shapes", "steps", "landscape",
 }  # fmt: skip
 ACCURACY = Metric(name="val/accuracy", goal="maximize")
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]

@@ -13,8 +13,8 @@ from gradspike.touches import Split
 
 Chip = Literal["dvs128", "davis128", "davis208", "davis240", "davis346", "davis640", "dvs640"]
 
-Milliseconds = Annotated[float, Field(ge=0.001)]
-"""At least one microsecond, the resolution of timestamps."""
+Milliseconds = Annotated[float, Field(ge=0.001, le=1e12)]
+"""At least one microsecond, the resolution of timestamps; at most 30 years."""
 
 
 class EventAugmentConfig(AugmentConfig):

@@ -122,7 +122,8 @@ def check(config: dict[str, Any], summary: dict[str, Any]) -> None:
 
 def _config(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise Unusable("has no config.yaml: it was stopped before it started")
+        trained = (file.parent / "metrics.jsonl").exists()
+        raise Unusable(f"has no config.yaml: it was {'removed' if trained else 'stopped before it started'}")
     try:
         config = fast_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
