@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from gradspike.collected import collect_losses
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
+from gradspike.methods.registry import METHODS
+from gradspike.models.registry import MODELS
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
 
@@ -35,8 +37,11 @@ SMALL = {
     "timm": ["model.name=test_resnet", "dataset.image_size=32"],
 }
 
-DEEPER = {"sew_resnet101", "sew_resnet152", "ms_resnet34", "vgg16"}
+DEEPER = {"sew_resnet34", "sew_resnet101", "sew_resnet152", "ms_resnet34", "vgg16"}
 """Networks that run the code of a less deep one."""
+
+PAIRS = [(name, method) for name in MODELS.names() for method in METHODS.names() if name not in DEEPER]
+"""Every network with every method: a learned decay, which `plif` has, is the more general case."""
 
 KINDS = {"image": "cifar10", "frames": "cifar10dvs"}
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
-from gradspike.methods.registry import METHODS
 from gradspike.models.registry import MODELS
 from gradspike.spiking_norm import NormReLU, SpikingNorm
 from gradspike.training.build import build_model
 from gradspike.training.losses import TimeMeanCrossEntropy
-from helpers.networks import DEEPER, KINDS, build, changed, config_for, train
+from helpers.networks import KINDS, PAIRS, build, changed, config_for, train
 from helpers.part_options import neuron_config
 
 
@@ -39,9 +38,11 @@ def assert_same_state(actual: nn.Module, expected: nn.Module, tolerance: float =
         torch.testing.assert_close(states[0][key], value, rtol=tolerance, atol=tolerance / 10, msg=key)
 
 
-@pytest.mark.parametrize("neuron", ["lif", "plif"])
-@pytest.mark.parametrize("method", METHODS.names())
-@pytest.mark.parametrize("name", MODELS.names())
+WITH_NEURONS = [(name, method, "plif") for name, method in PAIRS]
+WITH_NEURONS += [(name, "mpd_agl", "lif") for name in MODELS.names()]
+
+
+@pytest.mark.parametrize(("name", "method", "neuron"), WITH_NEURONS)
 def test_gradients_and_state_with_every_method(name: str, method: str, neuron: Literal["lif", "plif"]) -> None:
     """A training step reaches every parameter; a loaded state continues like the original."""
     config = pair(name, method, neuron)
@@ -76,8 +77,7 @@ def test_a_backbone_on_compiled_neurons_has_the_gradients_and_state_of_the_refer
         torch.testing.assert_close(other.grad, one.grad, msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-@pytest.mark.parametrize("name", sorted(set(MODELS.names()) - DEEPER))
+@pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_overfits_one_batch_with_every_method(name: str, method: str) -> None:
     config = pair(name, method, "plif")
     model, inputs, labels = build(config), inputs_for(config, batch=4), torch.arange(4)
