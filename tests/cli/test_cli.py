@@ -41,7 +41,7 @@ def test_mistakes_are_answered_before_anything_heavy_isimported(tmp_path: Path) 
         (["--cfg", "job", "optimiser.lr=1"], 2, "'optimizer.lr'"),
         (["seed=0,1", "-m", "optimizer.lr=-1"], 2, "optimizer.lr=-1"),
         (["-m", "resume=x"], 2, "cannot be combined"),
-        (["resume=no/such/run"], 2, "is not a run folder"),
+        (["resume=no/such/run"], 2, "is not a run folder (it does not exist)"),
         (["data_dir=/no/such/place"], 1, "data_dir=/no/such/place was not created"),
         (["trainer.accelerator=gpu", "trainer.devices=64"], 1, "trainer.devices=64"),
         (["--config-dir", "/no/such/place"], 2, "/no/such/place"),

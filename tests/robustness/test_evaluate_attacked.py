@@ -172,6 +172,7 @@ def test_dropped_events(
         (["attack=fgsm", "steps=5"], "steps: has an effect only with attack=pgd."),
         (["attack=pgd", "levels=0.1"], "levels: has an effect only with corrupt=noise"),
         (["epsilon=0.1"], "epsilon: has an effect only with attack=fgsm or attack=pgd."),
+        (["attack=fgsm", "samples=999"], "samples=999: the split test has 359 samples."),
         (["samples=9"], "samples: has an effect only with attack=... or corrupt=..."),
         (["corrupt=noise", "levels=0.1,2"], "levels=0.1,2: 2 is outside 0 to 1"),
         (["corrupt=nose"], "Did you mean 'noise'?"),

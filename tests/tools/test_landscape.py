@@ -277,6 +277,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ({"split": "all"}, 2, "split"),
         ({"poins": 3}, 2, "Did you mean 'points'?"),
         ({"run": "no/such/run"}, 2, "is not a run folder"),
+        ({"samples": 9999}, 2, "samples=9999: the split val has 179 samples."),
         ({"out": os.devnull}, 1, "cannot be written to"),
         ({"data_dir": "/no/such/place"}, 1, "/no/such/place"),
     ],

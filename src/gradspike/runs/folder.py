@@ -104,7 +104,8 @@ class RunFolder:
             around = next((one for one in run.path.parents if all((one / mark).is_file() for mark in marks)), None)
             siblings = [folder.name for folder in run.path.parent.glob("*") if (folder / "config.yaml").is_file()]
             hint = f" Did you mean '{around}'?" if around else did_you_mean(run.path.name, siblings)
-            raise ConfigError(f"{path}: is not a run folder (it has no config.yaml).{hint}")
+            why = "has no config.yaml" if run.path.exists() else "does not exist"
+            raise ConfigError(f"{path}: is not a run folder (it {why}).{hint}")
         return run
 
     def config(self) -> ExperimentConfig:

@@ -18,6 +18,8 @@ from gradspike.data.chosen import choose_samples
 from gradspike.data.datamodule import DataModule
 from gradspike.data.loader import EpochLoader, evaluation_batches
 from gradspike.data.source import Split
+from gradspike.errors import ConfigError
+from gradspike.shown import counted
 from gradspike.training.build import build_data, require_samples
 from gradspike.training.device import check_device
 from gradspike.training.engine_choice import first_engine, settle_engine
@@ -79,3 +81,9 @@ def open_split(
     settle_engine(module.model, config, len(data.samples.indices("train")))
     chosen = choose_samples(data.samples.indices(split), data.samples.labels, samples)
     return Opened(config, module, data, trainer, chosen, batch_size or config.dataset.eval_batch_size)
+
+
+def require_as_many(opened: Opened, split: Split, samples: int | None) -> None:
+    """Raise ConfigError if `samples`, which the user typed, are more than the split has."""
+    if samples is not None and samples > len(opened.chosen):
+        raise ConfigError(f"samples={samples}: the split {split} has {counted(len(opened.chosen), 'sample')}.")
