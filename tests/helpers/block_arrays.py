@@ -39,9 +39,10 @@ def translated(arrays: Case, names: Names) -> Case:
     return {found: value for name, value in arrays.items() if (found := ours(name, names)) is not None}
 
 
-TRANSFORMER_NEURON: dict[str, object] = {"decay": 0.5, "decay_input": True, "detach_reset": True}
-TRANSFORMER_METHOD: dict[str, object] = {"v_threshold": 1.0, "surrogate": "sigmoid", "width": 1.0}
-"""The layers of all released transformers."""
+def transformer_layers(time_steps: int) -> LayerContext:
+    """The layers of all released transformers."""
+    neuron = {"decay": 0.5, "decay_input": True, "detach_reset": True}
+    return context(time_steps, neuron, {"v_threshold": 1.0, "surrogate": "sigmoid", "width": 1.0})
 
 
 def below(prefix: str, our_prefix: str, names: Names) -> Names:

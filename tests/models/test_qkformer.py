@@ -14,16 +14,13 @@ from gradspike.models.qkformer import QkFormer, QkFormerConfig
 from gradspike.models.spiking_embedding import SpikingEmbedding
 from gradspike.models.token_attention import TokenAttention
 from gradspike.norms.base import ChannelNorm
-from gradspike.spiking_norm import LayerContext
 from helpers.block_arrays import (
-    TRANSFORMER_METHOD,
-    TRANSFORMER_NEURON,
     Names,
     below,
     compare_block,
-    context,
     plain,
     time_mean,
+    transformer_layers,
 )
 from helpers.networks import build, changed, config_for
 from helpers.plugin_arrays import case, cases
@@ -58,16 +55,11 @@ NEXT: Names = {
 }
 
 
-def layers(time_steps: int = STEPS) -> LayerContext:
-    """Those of the released code."""
-    return context(time_steps, TRANSFORMER_NEURON, TRANSFORMER_METHOD)
-
-
 @pytest.mark.parametrize("name", cases("qkformer", "init/q_conv.weight", lacks=("init/v_conv.weight",)))
 def test_token_attention(name: str) -> None:
     data = case("qkformer", name)
     channels = data["x"].shape[2]
-    compare_block(TokenAttention(channels, BLOCK_HEADS, layers(data["x"].shape[1])), data, ATTENTION)
+    compare_block(TokenAttention(channels, BLOCK_HEADS, transformer_layers(data["x"].shape[1])), data, ATTENTION)
 
 
 @pytest.mark.parametrize("name", cases("qkformer", "init/v_conv.weight"))
@@ -75,7 +67,7 @@ def test_self_attention(name: str) -> None:
     """As released, the potential of the last neuron goes on from sample to sample; by default each has its own."""
     data = case("qkformer", name)
     channels, carried = data["x"].shape[2], not name.endswith("per_sample")
-    block = SelfAttention(channels, BLOCK_HEADS, False, 0.125, layers(data["x"].shape[1]), carried)
+    block = SelfAttention(channels, BLOCK_HEADS, False, 0.125, transformer_layers(data["x"].shape[1]), carried)
     compare_block(block, data, ATTENTION)
 
 
@@ -83,7 +75,7 @@ def test_self_attention(name: str) -> None:
 def test_feed_forward(name: str) -> None:
     data = case("qkformer", name)
     hidden, channels = data["init/mlp1_conv.weight"].shape[:2]
-    compare_block(FeedForward(channels, hidden, layers(data["x"].shape[1])), data, MLP)
+    compare_block(FeedForward(channels, hidden, transformer_layers(data["x"].shape[1])), data, MLP)
 
 
 @pytest.mark.parametrize("name", cases("qkformer", "init/proj1_conv.weight"))
@@ -91,7 +83,7 @@ def test_the_first_embedding(name: str) -> None:
     data = case("qkformer", name)
     width = len(data["init/proj1_conv.weight"])
     steps = [(width // 2, False), (width, False)]
-    compare_block(SpikingEmbedding(data["x"].shape[2], steps, 1, layers(data["x"].shape[1])), data, FIRST)
+    compare_block(SpikingEmbedding(data["x"].shape[2], steps, 1, transformer_layers(data["x"].shape[1])), data, FIRST)
 
 
 @pytest.mark.parametrize("name", cases("qkformer", "init/proj3_conv.weight"))
@@ -99,7 +91,7 @@ def test_a_further_embedding(name: str) -> None:
     data = case("qkformer", name)
     width = len(data["init/proj3_conv.weight"])
     steps = [(width, False), (width, True)]
-    compare_block(SpikingEmbedding(data["x"].shape[2], steps, 0, layers(data["x"].shape[1])), data, NEXT)
+    compare_block(SpikingEmbedding(data["x"].shape[2], steps, 0, transformer_layers(data["x"].shape[1])), data, NEXT)
 
 
 def network_names(last_blocks: int) -> Names:
@@ -123,7 +115,7 @@ def test_network(name: str) -> None:
     config = changed(config_for("qkformer"), "model", **options, attention_state="as_released")
     config = changed(config, "dataset", classes=classes, image_size=data["x"].shape[-1])
     assert isinstance(config.model, QkFormerConfig)
-    network = QkFormer(config.model, config.dataset, layers())
+    network = QkFormer(config.model, config.dataset, transformer_layers(STEPS))
     compare_block(network, data, network_names(last), plain, plain, time_mean)
 
 
@@ -132,7 +124,7 @@ def test_only_as_released_a_sample_depends_on_its_batch() -> None:
     alone = x[:, :1]
     for carried in (False, True):
         torch.manual_seed(0)
-        attention = SelfAttention(16, 4, False, 0.125, layers(2), carried)
+        attention = SelfAttention(16, 4, False, 0.125, transformer_layers(2), carried)
         for layer in attention.modules():
             if isinstance(layer, ChannelNorm):  # so that neurons fire, also below the first running statistics
                 torch.nn.init.constant_(layer.bias, 1.5)

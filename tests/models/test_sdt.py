@@ -8,16 +8,13 @@ import torch
 from gradspike.models.membrane_feed_forward import MembraneFeedForward
 from gradspike.models.sdt import MembranePatches, Sdt, SdtConfig
 from gradspike.models.spike_driven_attention import SpikeDrivenAttention
-from gradspike.spiking_norm import LayerContext
 from helpers.block_arrays import (
-    TRANSFORMER_METHOD,
-    TRANSFORMER_NEURON,
     Names,
     below,
     compare_block,
-    context,
     plain,
     time_mean,
+    transformer_layers,
 )
 from helpers.networks import build, changed, config_for
 from helpers.plugin_arrays import case, cases
@@ -47,15 +44,10 @@ STEPS = 4
 """Of the network's case, which has images and logits alone."""
 
 
-def layers(time_steps: int) -> LayerContext:
-    """Those of the released code."""
-    return context(time_steps, TRANSFORMER_NEURON, TRANSFORMER_METHOD)
-
-
 @pytest.mark.parametrize("name", cases("sdt", "init/q_conv.weight"))
 def test_attention(name: str) -> None:
     data = case("sdt", name)
-    block = SpikeDrivenAttention(data["x"].shape[2], 2, False, layers(data["x"].shape[1]))
+    block = SpikeDrivenAttention(data["x"].shape[2], 2, False, transformer_layers(data["x"].shape[1]))
     compare_block(block, data, SDSA)
 
 
@@ -63,7 +55,7 @@ def test_attention(name: str) -> None:
 def test_feed_forward(name: str) -> None:
     data = case("sdt", name)
     hidden, channels = data["init/fc1_conv.weight"].shape[:2]
-    compare_block(MembraneFeedForward(channels, hidden, layers(data["x"].shape[1])), data, MLP)
+    compare_block(MembraneFeedForward(channels, hidden, transformer_layers(data["x"].shape[1])), data, MLP)
 
 
 @pytest.mark.parametrize("name", cases("sdt", "init/rpe_conv.weight"))
@@ -71,7 +63,9 @@ def test_patches(name: str) -> None:
     data = case("sdt", name)
     halvings = (data["x"].shape[-1] // data["out"].shape[-1]).bit_length() - 1
     channels = len(data["init/rpe_conv.weight"])
-    compare_block(MembranePatches(data["x"].shape[2], channels, halvings, layers(data["x"].shape[1])), data, SPS)
+    compare_block(
+        MembranePatches(data["x"].shape[2], channels, halvings, transformer_layers(data["x"].shape[1])), data, SPS
+    )
 
 
 @pytest.mark.parametrize("name", cases("sdt", "init/head.weight"))
@@ -82,7 +76,7 @@ def test_network(name: str) -> None:
     config = changed(config_for("sdt"), "model", dim=channels, depth=1, heads=2, mlp_ratio=ratio)
     config = changed(config, "dataset", classes=classes, image_size=data["x"].shape[-1])
     assert isinstance(config.model, SdtConfig)
-    compare_block(Sdt(config.model, config.dataset, layers(STEPS)), data, NETWORK, plain, plain, time_mean)
+    compare_block(Sdt(config.model, config.dataset, transformer_layers(STEPS)), data, NETWORK, plain, plain, time_mean)
 
 
 def spikes(*shape: int) -> torch.Tensor:
@@ -91,7 +85,7 @@ def spikes(*shape: int) -> torch.Tensor:
 
 def test_pooling_of_the_form_for_events() -> None:
     """The released layout is [positions, channels] of each head, so windows have neighbouring channels too."""
-    attention = SpikeDrivenAttention(6, 2, True, layers(1))
+    attention = SpikeDrivenAttention(6, 2, True, transformer_layers(1))
     x = spikes(2, 6, 2, 2)
     expected = torch.nn.functional.max_pool2d(x.view(2, 2, 3, 4), 3, 1, 1).view_as(x)
     assert torch.equal(attention._pooled_heads(x), expected)
@@ -115,7 +109,7 @@ def test_pooling_follows_the_inputs(kind: str, option: bool | None, pooled: bool
 
 def test_as_many_hidden_channels_have_a_residual_of_their_own() -> None:
     """x is added after the first convolution, and that sum to the output."""
-    block = MembraneFeedForward(4, 4, layers(1))
+    block = MembraneFeedForward(4, 4, transformer_layers(1))
     x = torch.randn(2, 4, 3, 3)
     seen: dict[str, torch.Tensor] = {}
     for name in ("norm1", "norm2", "neuron2"):

@@ -14,14 +14,12 @@ from gradspike.models.feed_forward import FeedForward
 from gradspike.models.spikformer import PatchSplitting, Spikformer, SpikformerConfig
 from gradspike.spiking_norm import LayerContext
 from helpers.block_arrays import (
-    TRANSFORMER_METHOD,
-    TRANSFORMER_NEURON,
     Names,
     below,
     compare_block,
-    context,
     plain,
     time_mean,
+    transformer_layers,
 )
 from helpers.networks import build, changed, config_for
 from helpers.plugin_arrays import Case, case, cases, fold
@@ -58,7 +56,7 @@ def layers(data: Case) -> LayerContext:
     time_steps = (
         data["x"].shape[1] if data["x"].ndim > 4 or (data["x"].ndim == 4 and "init/head.weight" not in data) else 4
     )
-    return context(time_steps, TRANSFORMER_NEURON, TRANSFORMER_METHOD)
+    return transformer_layers(time_steps)
 
 
 @pytest.mark.parametrize("name", cases("spikformer", "init/q_linear.weight"))

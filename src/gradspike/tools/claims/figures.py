@@ -33,10 +33,7 @@ class Figure:
 
 def figures(name: str, summary: Summary) -> list[Figure]:
     """All figures that the runs of a summary allow. No figure for a sweep without a method that varies."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for run in summary.runs:
-        if run.last:
-            groups[labelled(run)].append(run)
+    groups = measured(summary)
     if not groups:
         return []
     made = []
@@ -61,6 +58,15 @@ def figures(name: str, summary: Summary) -> list[Figure]:
         if len(steps) > 1:
             made.append(Figure(f"{name}_{key}", title, _draw(same, "optimiser step", title, 0, None, steps)))
     return made
+
+
+def measured(summary: Summary) -> dict[str, list[Record]]:
+    """The runs whose inside was measured, by their label."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for run in summary.runs:
+        if run.last:
+            groups[labelled(run)].append(run)
+    return groups
 
 
 def labelled(run: Record) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from gradspike.errors import ConfigError
 from gradspike.statistics import describe
-from gradspike.tools.claims.figures import labelled
+from gradspike.tools.claims.figures import measured
 from gradspike.tools.claims.quantities import QUANTITIES
 from gradspike.tools.claims.summary import Record, Summary
 
@@ -27,10 +26,7 @@ CAPTION = (
 
 def inside(summary: Summary) -> list[list[str]]:
     """The heading and one row for each group of runs; empty without measurements."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for run in summary.runs:
-        if run.last:
-            groups[labelled(run)].append(run)
+    groups = measured(summary)
     if not groups:
         return []
     heading = ["runs", "n", *COLUMNS.values()]
