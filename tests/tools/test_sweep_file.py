@@ -34,6 +34,7 @@ QUESTIONS = {
     "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
     "ds_atgo_table", "fixed_widths", "asgl_widths", "clif_against_lif",
     "inner", "main", "relu_twin", "variants", "decay", "psg_widths", "shapes", "steps", "landscape",
+    "nmnist", "nmnist_relu_twin", "nmnist_variants",
 }  # fmt: skip
 ACCURACY = Metric(name="val/accuracy", goal="maximize")
 COMMAND = ["${env}", "${interpreter}", "${program}", "logger=wandb", "${args_no_hyphens}"]
