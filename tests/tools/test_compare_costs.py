@@ -54,9 +54,9 @@ def spiking(layers: list[dict[str, Any]], rate: float, label: str) -> Group:
     return replace(group, runs=(replace(run, summary={**run.summary, "test": test}, layers={"last": layers}),))
 
 
-def layer(kind: str, nonzero: float) -> dict[str, Any]:
+def layer(kind: str, nonzero: float, name: str = "convs.1") -> dict[str, Any]:
     sizes = {"macs": 1000, "steps": 2, "nonzero": [nonzero] * 2, "magnitude": [nonzero] * 2}
-    return {"name": "convs.1", "kind": "Conv2d", "input": kind, **sizes}
+    return {"name": name, "kind": "Conv2d", "input": kind, **sizes}
 
 
 @pytest.mark.parametrize(("kind", "explained"), [("real", True), ("whole", False)])
@@ -66,6 +66,18 @@ def test_equal_energy_is_explained(kind: str, explained: bool) -> None:
     assert (reason is not None) == explained
     if reason is not None:
         assert "100 % of it is spent in layers whose inputs are real numbers (convs.1)" in reason
+
+
+@pytest.mark.parametrize(("other", "explained"), [(0.2, True), (0.21, False)])
+def test_equal_energy_on_event_data_is_explained(other: float, explained: bool) -> None:
+    """The first layer accumulates the events, which are the same for all networks."""
+    layers = [[layer("whole", seen, "convs.0"), layer("real", rate)] for rate, seen in ((0.1, 0.2), (0.3, other))]
+    groups = (spiking(layers[0], 0.1, "lsg"), spiking(layers[1], 0.3, "psg"))
+    reason = energy_reason(compare(Grouping(groups, (), {}, (), ()), [], ()))
+    assert (reason is not None) == explained
+    if reason is not None:
+        assert "96 % of it is spent in layers whose inputs are real numbers (convs.1)" in reason
+        assert "and 4 % in convs.0, which has the same inputs in all networks" in reason
 
 
 @pytest.mark.parametrize(

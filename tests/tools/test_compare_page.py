@@ -277,6 +277,24 @@ def test_names_of_a_heat_map_are_shortened_where_they_differ_least(browser: Brow
     assert (texts[2][:4], texts[2][-5:], texts[3]) == ("fixe", "gular", "stem")
 
 
+def test_names_on_a_phone_do_not_lie_on_intervals(browser: Browser) -> None:
+    """Three groups of nearly the same cost; a name that has no free place is in the legend only."""
+    names = browser.run("""(() => {
+        const host = document.createElement("div");
+        const points = [10, 10.2, 10.4, 12].map((x, k) => ({
+          index: 0, name: `a_long_name_${k}`, x, y: 90 + 0.1 * k, low: 85, high: 95, tip: []}));
+        scatterChart(host, 350, points, {xTitle: "", yTitle: "", label: ""});
+        const bars = [...host.querySelectorAll('line[stroke-width="2"]')].map((one) => Number(one.getAttribute("x1")));
+        return [...host.querySelectorAll("text.strong")].map((one) => {
+          const [x, long] = [Number(one.getAttribute("x")), 6.4 * one.textContent.length];
+          const left = one.getAttribute("text-anchor") === "end" ? x - long : x;
+          return [one.textContent, bars.filter((bar) => bar > left && bar < left + long).length];
+        });
+      })()""")
+    assert names
+    assert [name for name, crossed in names if crossed] == []
+
+
 def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
     """A page that is wider than the paper is shrunk as a whole, letters of figures and text by different amounts."""
     if CHROMIUM is None:
@@ -286,7 +304,15 @@ def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
         opened.call("Emulation.setEmulatedMedia", media="print")
         opened.run("dispatchEvent(new Event('beforeprint'))")
         assert opened.run("document.documentElement.scrollWidth") <= a4_between_margins
+        assert opened.run("getComputedStyle(document.getElementById('runs')).display") == "none"
         assert opened.complaints() == []
+
+
+def test_letters_of_the_confusion_matrix_are_as_large_on_paper(browser: Browser) -> None:
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    wide = "document.querySelector('#classes .two svg.chart').viewBox.baseVal.width"
+    assert browser.run(wide) <= 0.62 * browser.run("PAPER")
+    browser.run("dispatchEvent(new Event('afterprint'))")
 
 
 def test_long_names_of_groups_widen_no_phone(report_file: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ const plotBox = (width, height) => ({ left: 52, right: width - 14, top: 24, bott
 // series: [{index, name, x: [...], mean: [...], sd: [...] | null, seeds: [[...]] | null, marks: bool}]
 // Single seeds are thin, the mean lies on top; the band of one standard deviation is that of the series pointed at.
 function lineChart(host, width, series, { xTitle, yTitle, label, xTicks, log, logY, whole, show = short }) {
-  const height = Math.round(Math.min(400, Math.max(260, width * 0.42)));
+  const height = Math.round(Math.min(380, Math.max(240, width * 0.34)));
   const made = canvas(host, width, height, label);
   const box = plotBox(width, height);
   const spread = series.flatMap((one) => one.seeds?.flat() ?? one.mean.flatMap((mean, place) => [mean - (one.sd?.[place] ?? 0), mean + (one.sd?.[place] ?? 0)]));
@@ -95,7 +95,7 @@ function lineChart(host, width, series, { xTitle, yTitle, label, xTicks, log, lo
 // points: [{index, name, x, y, low, high, tip: [[...]]}]
 // The front: points that no other one beats in both, less of x and more of y.
 function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
-  const height = Math.round(Math.min(420, Math.max(280, width * 0.45)));
+  const height = Math.round(Math.min(380, Math.max(260, width * 0.36)));
   const made = canvas(host, width, height, label);
   const box = plotBox(width, height);
   const xs = points.map((one) => one.x);
@@ -115,8 +115,8 @@ function scatterChart(host, width, points, { xTitle, yTitle, label, log }) {
   for (const one of points) nameBeside(made, taken, bars, box, x(one.x), y(one.y), one.name);
 }
 
-// A name beside its mark, on the first side that is free of marks, intervals and other names, else of marks and names.
-// If none is, only the legend has it.
+// A name beside its mark, on the first side that is free of marks, intervals and other names, else, where there is room for
+// long intervals, of marks and names. If none is, only the legend has it.
 function nameBeside(made, taken, bars, box, x, y, name) {
   const long = name.length * 6.4;
   const sides = [["start", 11, 4], ["end", -11, 4], ["start", 8, -10], ["start", 8, 18], ["end", -8, -10], ["end", -8, 18]];
@@ -126,7 +126,7 @@ function nameBeside(made, taken, bars, box, x, y, name) {
   });
   const inside = spots.filter((spot) => spot.left > box.left && spot.right < box.right && spot.top > box.top - 8 && spot.bottom < box.bottom);
   const free = (others) => inside.find((spot) => !others.some((other) => other.left < spot.right && spot.left < other.right && other.top < spot.bottom && spot.top < other.bottom));
-  const spot = free([...taken, ...bars]) ?? free(taken);
+  const spot = free([...taken, ...bars]) ?? (box.right > 480 ? free(taken) : undefined);
   if (!spot) return;
   taken.push(spot);
   made.append(svg("text", { class: "strong", x: x + spot.dx, y: y + spot.dy, "text-anchor": spot.anchor }, name));

@@ -303,7 +303,9 @@ function classes() {
         element("p", { class: "sub" }, `${grouped(samples.reduce((a, b) => a + b, 0))} test samples per seed.`)));
       if (!matrix) return empty(left, "Too many classes for a matrix.");
       const rates = matrix.map((row) => row.map((value) => value / Math.max(1, row.reduce((a, b) => a + b, 0))));
-      heatChart(left, Math.max(240, left.clientWidth || width * 0.6), rates, {
+      // On paper it gets narrower with the whole page, and its letters must not.
+      const wide = (left.clientWidth || width * 0.6) * Math.min(1, width / (host.clientWidth || width));
+      heatChart(left, Math.max(240, wide), rates, {
         rowNames: names, columnNames: names, most: 1, cellHeight: 30, labelWidth: 34, xTitle: `prediction (${data.groups[index].name})`, yTitle: "class",
         text: (value, whole) => (whole ? `${percent(value)} %` : value < 0.005 ? "" : percent(value, 0)), tipTitle: (i, k) => `class ${i}, predicted ${k}`, label: "Confusion",
       });
