@@ -25,6 +25,7 @@ from gradspike.tools.sweep.sets import SEED, grouped, proposed
 from gradspike.tools.sweep.study import Study, build_pruner
 from helpers.command import TINY
 from helpers.forks import fork_server
+from helpers.slurm_cluster import slurm_cluster, why_not
 
 ACCURACY = Metric(name="val/accuracy", goal="maximize")
 RATE = Metric(name="val/firing_rate", goal="minimize")
@@ -187,12 +188,19 @@ def test_seeds_to_average_over_are_listed(tmp_path: Path) -> None:
         read(write(tmp_path, {"method": {"values": ["psg", "lsg"]}}, gradspike={"average_over": "seed"}))
 
 
-def swept(folder: Path, data: Path, parameters: dict[str, Any], *words: str, **keys: Any) -> tuple[SweepFolder, str]:
+def swept(
+    folder: Path,
+    data: Path,
+    parameters: dict[str, Any],
+    *words: str,
+    variables: dict[str, str] | None = None,
+    **keys: Any,
+) -> tuple[SweepFolder, str]:
     constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
     constant = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
     file = write(folder, {**constant, **{name: {"values": values} for name, values in parameters.items()}}, **keys)
     line = ["sweep", str(file), f"data_dir={data}", f"folder={folder / 's'}", *words]
-    runner = fork_server().start(*line, log=folder / "said", cwd=folder)
+    runner = fork_server().start(*line, log=folder / "said", cwd=folder, **(variables or {}))
     assert runner.wait(180) == 0, (folder / "said").read_text()
     return SweepFolder(folder / "s"), (folder / "said").read_text()
 
@@ -224,4 +232,28 @@ def test_a_real_sweep_shows_the_front(tmp_path: Path, data_dir: Path) -> None:
     values = [[record.value or 0.0, record.second or 0.0] for record in found]
     table = said.partition("Both objectives")[2]
     assert table.count("*") == len(front(values, [ACCURACY, Metric(name="energy_nj", goal="minimize")]))
+    assert "nJ" in table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_a_set_of_seeds_with_two_objectives_trains_as_slurm_jobs(tmp_path: Path, data_dir: Path) -> None:
+    slurm = tmp_path / "slurm"
+    slurm.mkdir()
+    with slurm_cluster(slurm) as cluster:
+        folder, said = swept(
+            tmp_path, data_dir, {"method.v_threshold": [0.5, 1.0, 2.0], "seed": [0, 1]}, "executor=slurm", "workers=2",
+            "slurm.cpus_per_task=1", "slurm.timeout_min=20", "trainer.max_epochs=1", method="bayes", run_cap=1,
+            variables=cluster.variables,
+            gradspike={"average_over": "seed", "second": {"name": "energy_nj", "goal": "minimize"}},
+        )  # fmt: skip
+    found = [record for number in (0, 1) if (record := folder.record(number)) is not None]
+    assert [(record.state, record.parameters["seed"], bool(record.job)) for record in found] == [
+        ("finished", 0, True),
+        ("finished", 1, True),
+    ], said
+    assert found[0].parameters["method.v_threshold"] == found[1].parameters["method.v_threshold"]
+    means = [statistics.fmean(values) for values in zip(*(record.values for record in found), strict=True)]
+    table = said.partition("Mean over seeds")[2]
+    assert f"{100 * means[0]:.2f} %" in table
     assert "nJ" in table

@@ -51,7 +51,7 @@ class Metric(Strict):
 
 
 class Ours(Strict):
-    """`gradspike:`, the one key that W&B does not know and ignores."""
+    """`gradspike:`, the one key that W&B does not know. Its check of the file reports the key (docs/sweeps.md)."""
 
     average_over: Literal["seed"] | None = None
     """A trial is a set of all `parameters.seed.values`. Its objective is their mean, and it is pruned as one."""
