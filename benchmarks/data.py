@@ -152,9 +152,9 @@ def compare_feeding(samples: Samples, rounds: int, device: torch.device) -> floa
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds + 1):
         for name, (batches, count, ahead) in candidates.items():
-            taken = seconds_a_batch(batches, count, ahead, device)
+            seconds = seconds_a_batch(batches, count, ahead, device)
             if turn:  # the first round warms up
-                times[name].append(taken)
+                times[name].append(seconds)
     print(f"\nAugmented CIFAR-10 batches of {BATCH} on {device}, {torch.get_num_threads()} threads, {rounds} rounds")
     for name, taken in times.items():
         rate = BATCH / statistics.median(taken)
@@ -217,10 +217,10 @@ def compare_event_files(shared: Path, rounds: int) -> None:
         with zipfile.ZipFile(shared / archive) as packed:
             names = [name for name in packed.namelist() if name.endswith(ending)]
             files = [packed.read(name) for name in names[:most]]
-        readers = {"ours": partial(read_recording, f"x{ending}")}
+        readers: dict[str, Callable[[bytes], Any]] = {"ours": partial(read_recording, f"x{ending}")}
         if ending == ".bin":
             readers["tonic"] = by_tonic
-        times = {name: [] for name in readers}
+        times: dict[str, list[float]] = {name: [] for name in readers}
         for _ in range(rounds):
             for name, read in readers.items():
                 times[name].append(median_ms(partial(read_all, read, files), 1) / 1000 / len(files))

@@ -171,7 +171,7 @@ def serve(
     torch.set_num_threads(1)
     try:
         if processes > 1:
-            files = dist.FileStore(store, processes)
+            files = dist.FileStore(store, processes)  # type: ignore[attr-defined]
             dist.init_process_group("gloo", store=files, rank=rank, world_size=processes)
         own = {name: Rank(network, candidate, _possible(way, candidate)) for name, way in ways.items()}
         for training in own.values():

@@ -115,7 +115,7 @@ def timed_epochs(task: Task, record: Record, method: str, words: list[str], epoc
         return None
     assert ran.folder is not None
     lines = list(readable_lines(ran.folder / "timing.jsonl"))
-    timing = next((line for line in reversed(lines) if "epoch_seconds" in line), {})
+    timing: dict[str, Any] = next((line for line in reversed(lines) if "epoch_seconds" in line), {})
     accuracy = ran.accuracy()
     record.note(method, {"epochs": epochs, "accuracy": accuracy, "seconds": ran.seconds, **timing})
     if not task.small:

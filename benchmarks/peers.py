@@ -115,14 +115,15 @@ def _psn(layer: SpikingNorm, shape: Any) -> nn.Module:
 def _masked_psn(layer: SpikingNorm, shape: Any) -> nn.Module:
     from spikingjelly.activation_based import neuron
 
-    options = layer.neuron.config
+    options: Any = layer.neuron.config
     return neuron.MaskedPSN(options.k, layer.time_steps, options.mask, shape, step_mode="m")
 
 
 def _sliding_psn(layer: SpikingNorm, shape: Any) -> nn.Module:
     from spikingjelly.activation_based import neuron
 
-    return neuron.SlidingPSN(layer.neuron.config.k, surrogate_function=shape, step_mode="m")
+    options: Any = layer.neuron.config
+    return neuron.SlidingPSN(options.k, surrogate_function=shape, step_mode="m")
 
 
 SPIKINGJELLY_NEURONS: dict[str, Callable[[SpikingNorm, Any], nn.Module]] = {

@@ -94,7 +94,7 @@ def make_tar(folder: Path, count: int) -> None:
             info = tarfile.TarInfo(f"pictures/{name}")
             info.size = len(files[index % len(files)])
             archive.addfile(info, io.BytesIO(files[index % len(files)]))
-            archive.members.clear()
+            archive.members.clear()  # type: ignore[attr-defined]
 
 
 def _config(part: str, folder: Path, count: int) -> FilesConfig:

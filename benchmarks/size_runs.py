@@ -26,15 +26,22 @@ from gradspike.tools.sweep.file import Metric
 from gradspike.tools.sweep.folder import SweepFolder
 from gradspike.tools.sweep.progress import Progress
 from gradspike.tools.sweep.proposals import Proposal, proposals
-from gradspike.tools.sweep.runner import Plan, Runner
+from gradspike.tools.sweep.runner import Runner
 from gradspike.tools.sweep.study import Study, build_pruner
 from gradspike.tools.sweep.table import Table
 from gradspike.tools.sweep.words import Words, build
+from gradspike.tools.sweep.workload import Plan, Workload
 from size_part import Part
 
 WORKERS = 8
 EPOCHS, PROBES = 200, 200
-TINY = ("dataset=digits", "model.width=4", "model.depth=2", "trainer.progress=none", "trainer.accelerator=cpu")
+TINY: tuple[str, ...] = (
+    "dataset=digits",
+    "model.width=4",
+    "model.depth=2",
+    "trainer.progress=none",
+    "trainer.accelerator=cpu",
+)
 TINY += ("engine=eager", "method=mpd_agl", "optimizer.lr=0.5", "recipe=none")
 SWEEP = """\
 program: src/train.py
@@ -140,16 +147,16 @@ def make_sweep(folder: Path, count: int) -> None:
     (folder / "sweep.yaml").write_text(text, encoding="utf-8")
 
 
-def _sweep(folder: Path) -> Runner:
+def _sweep(folder: Path) -> Workload:
     os.environ["SIZE_TEMPLATE"] = str(folder / "template")
     file = sweep_file.read(folder / "sweep.yaml")
     words = ShortTrials(**vars(build(file, [f"data_dir={folder}"])))
-    place, metric = SweepFolder(folder / "sweep"), file.options.metric
+    place, metrics = SweepFolder(folder / "sweep"), file.options.metrics
     place.create("sweep", "study.db")
-    study = Study(place.path / "study.db", "sweep", metric, build_pruner(None, None, 1), 0)
+    study = Study(place.path / "study.db", "sweep", metrics[0], build_pruner(None, None, 1), 0)
     total = study.fill(proposals(file, words, None, 0), {})
-    plan = Plan(words, metric, file.swept, WORKERS, gpus=[], gpus_needed=1, retries=0, epochs=2)
-    return Runner(place, study, plan, None, Table(metric, total, "again"))
+    plan = Plan(words, metrics, file.swept, WORKERS, gpus=[], gpus_needed=1, retries=0, epochs=2)
+    return Workload(place, study, plan, None, Table(metrics, total, "again"))
 
 
 def add_trials(folder: Path, count: int) -> None:
@@ -159,9 +166,9 @@ def add_trials(folder: Path, count: int) -> None:
 
 def run_trials(folder: Path, count: int) -> None:
     """Run all trials, or as many as are left; prints the closing table."""
-    runner = _sweep(folder)
-    assert runner.run() == 0
-    assert sum(trial.state.is_finished() for trial in runner.study.trials()) == count
+    work = _sweep(folder)
+    assert Runner(work).run() == 0
+    assert sum(trial.state.is_finished() for trial in work.study.trials()) == count
 
 
 def compare_sweep(folder: Path, count: int) -> None:
@@ -188,7 +195,7 @@ def use_study(folder: Path, count: int) -> None:
         assert study.take(trial, "here", "this machine")
         for epoch in (1, 2):
             study.report(trial.number, epoch, 0.5)
-        study.finish(trial.number, 0.5)
+        study.finish(trial.number, [0.5])
 
 
 def make_steps(folder: Path, count: int) -> None:

@@ -163,7 +163,7 @@ class Training:
 
         A device that is slower than the host stops it when a thousand launches wait, so `host` is an upper bound.
         """
-        from torch.autograd import DeviceType
+        from torch.autograd import DeviceType  # type: ignore[attr-defined]
         from torch.profiler import ProfilerActivity, profile
 
         issued = []

@@ -13,6 +13,7 @@ import sys
 import zipfile
 from io import BytesIO
 from random import Random
+from typing import Any
 
 import torch
 from PIL import Image
@@ -78,7 +79,12 @@ def main(source: str) -> None:
                         grids[IMAGE] = rows(images[0, 0])
                 runs.append(Record(seed=seed, parameters={"threshold": threshold}, values=values, grids=grids))
                 print(f"images {seed}, threshold {threshold}: SSIM {values['ssim']:.3f}")
-    setting = {"dataset.name": "cifar10", "dataset.image_size": 32, "test samples": IMAGES, "time_steps": STEPS}
+    setting: dict[str, Any] = {
+        "dataset.name": "cifar10",
+        "dataset.image_size": 32,
+        "test samples": IMAGES,
+        "time_steps": STEPS,
+    }
     question = "Does an adaptive threshold keep the structure of an image better than a fixed one?"
     store(__file__, question, "<cifar10.zip>", setting, runs)
 

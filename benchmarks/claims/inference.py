@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from statistics import median
+from typing import Any
 
 import torch
 from store import store
@@ -56,7 +57,7 @@ def main() -> None:
                 )
             )
             print(f"seed {seed}, {name}: {count:,} parameters, {ratio:.3f} of the time of fixed_sg")
-    setting = {"dataset.name": "random images", "dataset.image_size": SIZE, "model.name": "resnet19"}
+    setting: dict[str, Any] = {"dataset.name": "random images", "dataset.image_size": SIZE, "model.name": "resnet19"}
     store(
         __file__,
         "Does DS-ATGO cost parameters or time at inference?",

@@ -2,8 +2,9 @@
 
 PLAN is a JSON list of {"world_size", "words", "resume", "max_hours", "fail"}, trained one after the other. Ranks are
 forks of this process, which imports everything once. `resume` continues the only run of its runs_dir, for at most
-`max_hours`. `fail` is [rank or null for all, micro-batch, "exit" | "kill" | "error"]; "kill" at micro-batch 0 is before
-the ranks are connected. Prints the exit codes of each entry's ranks and its seconds, as JSON.
+`max_hours`; words such as trainer.max_epochs then override its own. `fail` is [rank or null for all, micro-batch,
+"exit" | "kill" | "error"]; "kill" at micro-batch 0 is before the ranks are connected. Prints the exit codes of each
+entry's ranks and its seconds, as JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.resume import resumed_config
 from gradspike.training import run as training
 from gradspike.training.module import SpikingClassifier
 
@@ -37,7 +39,7 @@ def rank_of(rank: int, port: int, entry: dict[str, Any]) -> None:
     resumed = None
     if entry.get("resume"):
         resumed = RunFolder(next(Path(config.runs_dir).glob("2*")))
-        config = resumed.config()
+        config = resumed_config(resumed, config, entry["words"])
         hours = config.trainer.model_copy(update={"max_hours": entry.get("max_hours")})
         config = config.model_copy(update={"trainer": hours})
 

@@ -12,7 +12,7 @@ from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import load_checkpoint
 
-FILES = ("metrics.jsonl", "summary.json", "confusion.json", "layers.json")
+FILES = ("metrics.jsonl", "summary.json", "confusion.json", "layers.json", "neurobench.json")
 """Those that contain no times."""
 
 

@@ -83,6 +83,36 @@ def test_two_ranks_resume_bit_for_bit_and_evaluate_exactly(together: Callable[..
         assert results["firing_rate"] == pytest.approx(alone[name]["firing_rate"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_two_ranks_start_from_weights_and_train_for_more_epochs(
+    together: Callable[..., tuple[list[Ended], str]],
+) -> None:
+    """Both with a moving average, which differs from the weights; `again` is interrupted while it trains for longer."""
+    words = ["time_steps=2", "dataset.batch_size=64", "trainer.ema=0.9", "checkpoint.every_n_steps=10"]
+    once, twice = [*words, "trainer.max_epochs=1"], [*words, "trainer.max_epochs=2"]
+    failing: dict[str, Any] = {"fail": [None, 15, "exit"]}
+    ended, errors = together(("base", once, {}), ("again", once, {}))
+    assert [one.codes for one in ended] == [[0, 0]] * 2, errors
+    base = ended[0].run
+    start = f"init_from={base.path}"
+    ended, errors = together(
+        ("base", twice, {"resume": True}),
+        ("again", twice, {"resume": True, **failing}),
+        ("again", twice, {"resume": True}),
+        ("started", [*once, start, "optimizer.lr=1e-12", "seed=7"], {}),
+        ("started", [*twice, start, "optimizer.lr=1e-12", "seed=7"], {"resume": True}),
+    )
+    assert [one.codes for one in ended] == [[0, 0], [7, 7], *[[0, 0]] * 3], errors
+    longer, again, started = ended[0].run, ended[2].run, ended[4].run
+    assert_same_run(longer, again)
+    assert longer.summary()["epochs"] == 2
+    first, second = (load_checkpoint(run.best)["state_dict"] for run in (base, started))
+    weights = [name for name in first if name.endswith("weight")]
+    assert weights
+    for name in weights:
+        torch.testing.assert_close(second[name], first[name])
+
+
 def test_a_rank_that_dies_ends_the_others_with_one_sentence(together: Callable[..., tuple[list[Ended], str]]) -> None:
     """Ranks started by torchrun or srun do not know each other's process ids."""
     words = ["trainer.max_epochs=30", "time_steps=2"]
