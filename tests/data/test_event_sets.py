@@ -376,6 +376,7 @@ def test_options_that_would_go_wrong_are_refused(tmp_path: Path, options: dict[s
     ("name", "said"),
     [
         ("nmnist", "garrickorchard.com"),
+        ("ncaltech101", "garrickorchard.com"),
         ("cifar10dvs", "figshare.com"),
         ("dvs_gesture", "research.ibm.com"),
         ("event_folder", "event_folder/train/<class>/"),

@@ -142,6 +142,21 @@ def write_cifar10dvs(
     return written
 
 
+def write_ncaltech101(folder: Path, per_class: int = 6) -> dict[str, Recording]:
+    """Caltech101/<class>/image_<number>.bin, each with another extent, and outlines. Returns the recordings by name."""
+    written = {}
+    for name in ("BACKGROUND_Google", "Faces_easy", "accordion"):
+        for number in range(1, per_class + 1):
+            events = recording(len(written), size=180, duration_us=300_000)
+            wide = np.random.default_rng(len(written)).integers(120, 240, len(events)).astype(np.int16)
+            events = Recording(events.t, np.where(events.p, wide, events.x), events.y, events.p)
+            path = f"Caltech101/{name}/image_{number:04d}.bin"
+            written[path] = events
+            write(folder / path, bin_bytes(events))
+            write(folder / f"Caltech101_annotations/{name}/annotation_{number:04d}.bin", bytes(44))
+    return written
+
+
 def write_dvs_gesture(folder: Path, people: tuple[int, ...] = (1, 2, 3, 24)) -> dict[str, np.ndarray]:
     """As tonic distributes it: x, y, p, t in milliseconds. Returns the arrays by name."""
     written = {}
@@ -211,6 +226,7 @@ def _cifar10dvs_sim(folder: Path) -> Options:
 
 EVENT_SOURCES: dict[str, Callable[[Path], Options]] = {
     "nmnist": _files(write_nmnist, classes=3),
+    "ncaltech101": _files(write_ncaltech101, classes=3, folds=3),
     "cifar10dvs": _files(write_cifar10dvs, classes=3),
     "dvs_gesture": _files(write_dvs_gesture, classes=11),
     "event_folder": _files(write_event_folder, classes=3),

@@ -20,6 +20,7 @@ DATASETS: Registry[DatasetConfig] = Registry(
         "cifar10dvs_sim": "gradspike.data.sets.cifar10dvs_sim:Cifar10DvsSim",
         "dvs_gesture": "gradspike.data.sets.dvs_gesture:DvsGesture",
         "nmnist": "gradspike.data.sets.nmnist:NMnist",
+        "ncaltech101": "gradspike.data.sets.ncaltech101:NCaltech101",
         "event_folder": "gradspike.data.sets.event_folder:EventFolder",
     },
 )

@@ -127,13 +127,9 @@ class RecordingsConfig(EventsConfig, FilesConfig):
         return self
 
 
-class Cifar10DvsConfig(RecordingsConfig):
-    """CIFAR10-DVS (Li et al., Front. Neurosci. 2017): 10,000 recordings of a DVS128, 10 classes, no official split."""
+class NumberedConfig(RecordingsConfig):
+    """Options of numbered recordings without an official split."""
 
-    name: Literal["cifar10dvs"] = "cifar10dvs"
-    image_size: PositiveInt = 48
-    classes: PositiveInt = 10
-    batch_size: PositiveInt = 100
     folds: Split[Annotated[int, Field(ge=2, le=100)]] = 10
     """Number of equal folds that each class's files are divided into, by file number."""
     test_fold: Split[NonNegativeInt | None] = None
@@ -141,10 +137,28 @@ class Cifar10DvsConfig(RecordingsConfig):
     augment: EventAugmentConfig = EventAugmentConfig(flip=True, roll=5)
 
     @model_validator(mode="after")
-    def _fold_exists(self) -> Cifar10DvsConfig:
+    def _fold_exists(self) -> NumberedConfig:
         if self.test_fold is not None and self.test_fold >= self.folds:
             raise ValueError(f"test_fold={self.test_fold}: must be 0 to {self.folds - 1} with folds={self.folds}")
         return self
+
+
+class Cifar10DvsConfig(NumberedConfig):
+    """CIFAR10-DVS (Li et al., Front. Neurosci. 2017): 10,000 recordings of a DVS128, 10 classes, no official split."""
+
+    name: Literal["cifar10dvs"] = "cifar10dvs"
+    image_size: PositiveInt = 48
+    classes: PositiveInt = 10
+    batch_size: PositiveInt = 100
+
+
+class NCaltech101Config(NumberedConfig):
+    """N-Caltech101 (Orchard et al., Front. Neurosci. 2015): 8,709 recordings of up to 240x180 pixels, 101 classes, no
+    official split."""
+
+    name: Literal["ncaltech101"] = "ncaltech101"
+    image_size: PositiveInt = 48
+    classes: PositiveInt = 101
 
 
 class Cifar10DvsSimConfig(Cifar10DvsConfig):

@@ -12,34 +12,29 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from gradspike.data.events.aedat2 import SIZE
+from gradspike.data.events.by_number import ByNumber, Numbered, list_by_number
 from gradspike.data.events.clips import Clip, Reader
 from gradspike.data.events.listing import Listing, RemoteFile
 from gradspike.data.events.ready_frames import READY
 from gradspike.data.events.recording import Recording
 from gradspike.data.events.recordings import read_recording
-from gradspike.data.events.source import EventSource
 from gradspike.data.files.bad_file import BadFile
 from gradspike.data.files.containers import Entry
 from gradspike.data.files.files import Files
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.events import Cifar10DvsConfig
-from gradspike.data.prepared.stored import Prepared
-from gradspike.data.source import SPLITS, Split
-from gradspike.errors import ConfigError, UserError
+from gradspike.data.source import Split
+from gradspike.errors import UserError
 from gradspike.shown import counted
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _NAME = re.compile(r"(?:.*/)?cifar10_([a-z]+)_(\d+)\.\w+")
 _NUMBER = re.compile(r"(\d+)\.\w+$")
-
-ConfigT = TypeVar("ConfigT", bound=Cifar10DvsConfig)
 
 
 def read_upright(name: str, data: bytes) -> Recording:
@@ -52,47 +47,6 @@ def read_upright(name: str, data: bytes) -> Recording:
     if not name.lower().endswith(".aedat"):
         return recording
     return replace(recording, x=recording.y, y=recording.x)
-
-
-class ByNumber(EventSource[ConfigT]):
-    """Recordings split by the number in the file name."""
-
-    @property
-    @override
-    def sensor(self) -> tuple[int, int]:
-        return SIZE, SIZE
-
-    @override
-    def key_of_split(self) -> dict[str, Any]:
-        return {"folds": self.config.folds, "test_fold": self.test_fold}
-
-    @property
-    def test_fold(self) -> int:
-        """Index of the test fold, from 0."""
-        return self.config.folds - 1 if self.config.test_fold is None else self.config.test_fold
-
-    @override
-    def split(self, frames: Prepared) -> NDArray[np.uint8]:
-        """Split by the position of each file among all files of its class, including bad files."""
-        splits = np.array(frames.arrays["listed"])
-        if (splits == SPLITS.index("test")).any():
-            if self.config.test_fold is not None:
-                raise ConfigError(
-                    f"dataset.test_fold={self.config.test_fold}: the files are already split into the folders train "
-                    "and test. Remove test_fold, or use files without a split."
-                )
-            return self.hold_out(frames, splits)
-        rank, label = np.asarray(frames.arrays["rank"]), np.asarray(frames.arrays["labels"])
-        sizes = frames.facts["class_sizes"]
-        if min(sizes) < self.config.folds:
-            raise ConfigError(
-                f"dataset.folds={self.config.folds}: the class {frames.facts['class_names'][np.argmin(sizes)]} has "
-                f"{counted(min(sizes), 'recording')}, so some folds would test none of it. Set "
-                f"dataset.folds={min(sizes)} or less, or add recordings."
-            )
-        of_class = np.asarray(sizes)[label]
-        splits[rank * self.config.folds // of_class == self.test_fold] = SPLITS.index("test")
-        return self.hold_out(frames, splits)
 
 
 class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
@@ -108,6 +62,11 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
         "dataset.download=true on a machine with network access. Without the files, dataset=cifar10dvs_sim simulates "
         "similar recordings"
     )
+
+    @property
+    @override
+    def sensor(self) -> tuple[int, int]:
+        return SIZE, SIZE
 
     @override
     def reader(self) -> Reader:
@@ -134,22 +93,8 @@ class Cifar10Dvs(ByNumber[Cifar10DvsConfig]):
         return _list_ready(places, ready) if ready else _list_by_name(places, self.endings)
 
 
-def list_by_number(found: Sequence[tuple[int, int, Files, Entry]]) -> list[Clip]:
-    """Turn (label, number, files, entry) into clips, sorted by name and ranked by number within their class."""
-    ranks: dict[tuple[Files, str], int] = {}
-    seen = [0] * len(CLASS_NAMES)
-    for label, _, files, entry in sorted(found, key=lambda item: (item[0], item[1], item[3].name)):
-        ranks[files, entry.name] = seen[label]
-        seen[label] += 1
-    ordered = sorted(found, key=lambda item: item[3].name)
-    return [
-        Clip(files, entry, label, "train", group=group, rank=ranks[files, entry.name])
-        for group, (label, _, files, entry) in enumerate(ordered)
-    ]
-
-
 def _list_by_name(places: Sequence[Files], endings: Sequence[str]) -> Listing:
-    found: list[tuple[int, int, Files, Entry]] = []
+    found: list[Numbered] = []
     bad = [file for files in places for file in files.bad()]
     for files in places:
         for entry in files.entries():
@@ -162,21 +107,12 @@ def _list_by_name(places: Sequence[Files], endings: Sequence[str]) -> Listing:
                 problem = "is named neither cifar10_<class>_<number> nor <class>/<name with a number>"
                 bad.append(BadFile(files.shown(entry.name), problem))
             else:
-                found.append((CLASS_NAMES.index(name), int(number), files, entry))
-    first: dict[tuple[int, int], str] = {}
-    for label, number, files, entry in found:
-        path = files.shown(entry.name)
-        if first.setdefault((label, number), path) != path:
-            problem = f"is recording {number} of class {CLASS_NAMES[label]}, as is {first[label, number]}"
-            bad.append(BadFile(path, problem))
-    found = [item for item in found if first[item[:2]] == item[2].shown(item[3].name)]
+                found.append((name, int(number), files, entry))
     if not found:
         raise UserError(
             f"{places[0].shown()}: contains no recordings named cifar10_<class>_<number> with {', '.join(endings)}."
         )
-    present = sorted({label for label, *_ in found})
-    renumbered = [(present.index(label), number, files, entry) for label, number, files, entry in found]
-    return Listing(tuple(list_by_number(renumbered)), tuple(CLASS_NAMES[label] for label in present), tuple(bad))
+    return list_by_number(found, bad, CLASS_NAMES)
 
 
 def _list_ready(places: Sequence[Files], ready: Sequence[tuple[Files, Entry]]) -> Listing:

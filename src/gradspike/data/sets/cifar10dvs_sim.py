@@ -18,6 +18,7 @@ from typing_extensions import override
 from gradspike.data.camera import camera as event_camera
 from gradspike.data.camera import loop_scenes
 from gradspike.data.camera.camera import EventCamera
+from gradspike.data.events.by_number import ByNumber
 from gradspike.data.events.clips import Clip, ClipFrames
 from gradspike.data.events.listing import Listing, describe_samples
 from gradspike.data.events.recording import Recording
@@ -28,7 +29,7 @@ from gradspike.data.options.base import DatasetConfig
 from gradspike.data.options.camera import CameraConfig
 from gradspike.data.options.events import Cifar10DvsSimConfig
 from gradspike.data.prepared.parts import Part, build_in_parts
-from gradspike.data.sets.cifar10dvs import CLASS_NAMES, ByNumber
+from gradspike.data.sets.cifar10dvs import CLASS_NAMES
 from gradspike.data.source import SPLITS
 from gradspike.errors import ConfigError
 from gradspike.shown import counted
@@ -83,6 +84,11 @@ class Cifar10DvsSim(ByNumber[Cifar10DvsSimConfig]):
         super().__init__(config, time_steps, data_dir)
         options = Cifar10Config(source=config.source, download=config.download, on_bad_file=config.on_bad_file)
         self.pictures = Cifar(options, 1, data_dir)
+
+    @property
+    @override
+    def sensor(self) -> tuple[int, int]:
+        return loop_scenes.SENSOR, loop_scenes.SENSOR
 
     @override
     def files(self) -> Files:
