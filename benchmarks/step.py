@@ -43,7 +43,7 @@ from gradspike.methods.registry import METHODS
 from gradspike.neurons.registry import NEURONS
 from gradspike.terminal.tables import console
 from step_table import Measured, check_page, cpu_name, markdown, setting_named, table, write_page
-from step_worker import Candidate, Network, Setting
+from step_worker import PEERS, Candidate, Network, Setting
 
 NETWORKS = {
     "resnet19": Network("ResNet-19", ("dataset=cifar10", "model=resnet19"), 2, 16, 0.5),
@@ -51,7 +51,6 @@ NETWORKS = {
 }
 SETTINGS = [f"{precision}-{layout}" for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last")]
 TWINS = ("ReLU twin", "ReLU twin, compiled")
-PEERS = ("spikingjelly", "snntorch")
 
 
 def options_of(words: Sequence[str]) -> argparse.Namespace:

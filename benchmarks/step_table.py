@@ -139,4 +139,4 @@ def cpu_name() -> str:
 def setting_named(word: str) -> Setting:
     """The setting of a name such as `fp32-contiguous`; the inverse of Setting.name."""
     precision, _, layout = word.partition("-")
-    return Setting(precision, layout)
+    return Setting(precision, layout, deterministic=True)

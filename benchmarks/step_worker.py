@@ -24,6 +24,7 @@ from step_profile import MEASURED, allocations, covered, highest_sum
 
 WARM_UP = 1
 FIXED_SG_WIDTH = 1.0
+PEERS = ("spikingjelly", "snntorch")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Setting:
     precision: str
     layout: str
     deterministic: bool = False
-    """Training's own mode (`trainer.deterministic`), which the other libraries may not support."""
+    """Training's own mode (`trainer.deterministic`). On CUDA, the other libraries run without it."""
 
     @property
     def name(self) -> str:
@@ -84,7 +85,9 @@ class Training:
         self.autocast = setting.precision == "bf16"
         config = configuration(network, candidate)
         layout = torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
-        torch.use_deterministic_algorithms(setting.deterministic)
+        supported = self.device.type == "cpu" or candidate.kind not in PEERS
+        torch.use_deterministic_algorithms(setting.deterministic and supported)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in training
         torch.manual_seed(0)
         model = build_network(config, candidate).to(self.device, memory_format=layout)
         # The same for all: the platform's optimiser, SGD with momentum.

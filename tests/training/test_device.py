@@ -70,6 +70,17 @@ def test_tf32_is_for_convolutions(tiny_config: Compose, tf32: bool) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+def test_training_does_not_fill_new_tensors(tiny_config: Compose) -> None:
+    before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        build_trainer(tiny_config("trainer.deterministic=true"), loggers=[], callbacks=[])
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.utils.deterministic.fill_uninitialized_memory is False  # type: ignore[attr-defined]
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = before  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_run_of_an_engine_that_is_not_here_is_evaluated_with_another(tiny_config: Compose) -> None:
     run = train(tiny_config("trainer.max_epochs=1"))
     here = run.config().plain()
