@@ -66,3 +66,26 @@ def test_small_cifar10_takes_images_at_equal_distances(script: ModuleType, tmp_p
         assert Counter(name.split("/")[0] for name in names) == {"train": 340, "test": 200}
         assert names[-1] == "train/cat/678.png"
         assert archive.read("test/cat/002.png") == b"2"
+
+
+@pytest.mark.parametrize("script", ["small_nmnist"], indirect=True)
+def test_small_nmnist_moves_every_second_training_recording_of_a_digit(script: ModuleType, tmp_path: Path) -> None:
+    source, target = tmp_path / "all.zip", tmp_path / "small.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for name in (
+            "Test/3/00001.bin",
+            "Train/3/00004.bin",
+            "Train/3/00001.bin",
+            "Train/3/00002.bin",
+            "Train/5/9.bin",
+        ):
+            archive.writestr(name, name)
+    script.main(str(source), str(target))
+    with zipfile.ZipFile(target) as archive:
+        assert {name: archive.read(name).decode() for name in archive.namelist()} == {
+            "Test/3/test_00001.bin": "Test/3/00001.bin",
+            "Train/3/train_00001.bin": "Train/3/00001.bin",
+            "Test/3/train_00002.bin": "Train/3/00002.bin",
+            "Train/3/train_00004.bin": "Train/3/00004.bin",
+            "Train/5/train_9.bin": "Train/5/9.bin",
+        }

@@ -273,6 +273,7 @@ def test_numbers_of_a_sweep_are_stored_and_are_those_of_its_runs(
         run = sweep / json.loads(file.read_text())["run"]
         result = json.loads((run / "summary.json").read_text())
         assert record.values["accuracy"] == pytest.approx(result["test"]["last"]["accuracy"], rel=1e-6)
+        assert record.values["test_firing_rate"] == pytest.approx(result["test"]["last"]["firing_rate"], rel=1e-6)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         last = [line for line in lines if "probe_val/mean/firing_rate" in line][-1]
         rate = 100 * last["probe_val/mean/firing_rate"]

@@ -174,6 +174,8 @@ def _record(trial: Mapping[str, Any], run: Path, config: Mapping[str, Any]) -> R
         "parameters": result["parameters"],
         "v_threshold": config["method.v_threshold"],
     } | ({"seconds_per_epoch": median(seconds)} if seconds else {})
+    if (rate := result["test"]["last"].get("firing_rate")) is not None:  # the ReLU twin has none
+        values["test_firing_rate"] = rate
     names = layer_names([validation], VALIDATION, "firing_rate")
     return Record(
         seed=int(config["seed"]),
