@@ -87,7 +87,7 @@ def images(batch: int = B, channels: int = 3, seed: int = 0) -> Tensor:
 def converted(network: nn.Module, gates: bool = False) -> tuple[nn.Module, Conversion]:
     """Convert a small network for 3-channel images of 8 pixels."""
     graph = trace(network, 3, 8)
-    return graph, convert(graph, context_for(), gates, trained=False)
+    return graph, convert(graph, context_for(), gates, trained=False, residual="auto")
 
 
 def loss_of_steps(model: nn.Module, steps: int) -> list[float]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from gradspike.models.timm import kinds
+from gradspike.models.timm.residual import Form, check_form, find_blocks, reshape
 from gradspike.models.timm.sites import Site, check_graph, find_sites
 from gradspike.models.timm.time import begin_time
 from gradspike.spiking_norm import LayerContext, SpikingNorm
 
+DEFAULT_FORM: Form = "membrane"
 RELAY = 0.75  # of V_th
 
 
@@ -30,6 +33,9 @@ class Conversion:
         woken: pairs with an initial gain of 1 instead of timm's 0.
         opened: other norms with an initial gain of alpha * V_th / sqrt(2) instead of timm's 0.
         relays: pairs after max-pooled spikes, with an initial mean current of 0.75 V_th.
+        form: of the residual blocks.
+        blocks: number of residual blocks with an activation after their sum.
+        others: classes of timm with such a sum that belongs to no residual block.
     """
 
     pairs: tuple[str, ...]
@@ -41,16 +47,28 @@ class Conversion:
     woken: tuple[str, ...]
     opened: tuple[str, ...]
     relays: tuple[str, ...]
+    form: Form
+    blocks: int
+    others: tuple[str, ...]
 
 
-def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, trained: bool) -> Conversion:
+def convert(
+    module: fx.GraphModule, context: LayerContext, spiking_gates: bool, trained: bool, residual: Form | Literal["auto"]
+) -> Conversion:
     """Rewrite the graph in place. The new forward takes (x, static): images [B, C, H, W] and True, or frames
     [T*B, C, H, W] and False. It returns [T*B, K].
 
-    `trained`: the weights are not random, so gains and biases stay unchanged. Raises NotConvertible.
+    trained: the weights are not random, so gains and biases stay unchanged. residual: the form of residual blocks;
+    auto: the default one where the network can take it and is not `trained`, else as_is. Raises NotConvertible.
     """
     check_graph(module)
     sites, gates = find_sites(module, spiking_gates)
+    blocks, others = find_blocks(module, [site.activation for site in sites])
+    form = residual if residual != "auto" else "as_is" if trained or others or not blocks else DEFAULT_FORM
+    check_form(form, blocks, others)
+    if form != "as_is":
+        reshape(module, blocks, form)
+        sites, gates = find_sites(module, spiking_gates)
     paired = {site.norm for site in sites}
     layers = {node: kinds.called_module(module, node) for node in module.graph.nodes if node not in paired}
     norms = [str(node.target) for node, layer in layers.items() if isinstance(layer, kinds.BatchNorm)]
@@ -82,6 +100,9 @@ def convert(module: fx.GraphModule, context: LayerContext, spiking_gates: bool, 
         woken=tuple(woken),
         opened=() if trained else tuple(_open_branches(module, [*norms, *other_norms], context)),
         relays=tuple(relays),
+        form=form,
+        blocks=len(blocks),
+        others=tuple(others),
     )
 
 

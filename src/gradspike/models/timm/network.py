@@ -39,6 +39,8 @@ class TimmConfig(ModelConfig):
     """A local file (.pth, .pt, .safetensors) of weights in timm's names."""
     spiking_gates: bool = False
     """Also make activations inside squeeze-excite and other gates spike; by default they stay real-valued."""
+    residual: Literal["auto", "sew", "membrane", "as_is"] = "auto"
+    """Where residual blocks spike: before the sum, first in the branch, or after the sum as in timm."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More arguments of timm.create_model, such as drop_path_rate; they depend on the network."""
 
@@ -72,6 +74,7 @@ class TimmReport:
             f"unchanged: {counted(len(done.norms), 'batch norm')}, {counted(len(done.other_norms), 'other norm')}, "
             f"{counted(len(done.gates), 'activation')} of gates",
         ]
+        lines.append(self._residual(done))
         if not done.pairs and not done.norms:
             lines.append("warning: no batch norm, so nothing keeps the currents near the threshold")
         if done.woken:
@@ -91,6 +94,13 @@ class TimmReport:
             else "still images are repeated in time before the first spiking layer"
         )
         return lines
+
+    def _residual(self, done: Conversion) -> str:
+        where = {"sew": "before the sum", "membrane": "first in the branch", "as_is": "after the sum"}[done.form]
+        if done.blocks or done.others:
+            why = f"; the sums in {', '.join(done.others)} belong to no residual block" if done.others else ""
+            return f"residual blocks: {done.form}, {counted(done.blocks, 'block')} with neurons {where}{why}"
+        return "residual blocks: none has an activation after its sum"
 
 
 class TimmNetwork(nn.Module):
@@ -116,7 +126,8 @@ class TimmNetwork(nn.Module):
             notes = load_pretrained(network, config.pretrained) if config.pretrained else []
             if self.spiking:
                 network = graph = trace(network, dataset.channels, dataset.image_size)
-                conversion = convert(graph, context, config.spiking_gates, trained=config.pretrained is not None)
+                trained = config.pretrained is not None
+                conversion = convert(graph, context, config.spiking_gates, trained, config.residual)
         except (NotTraceable, NotConvertible) as error:
             raise ConfigError(f"model.name={config.name} cannot be made a spiking network: {error}.") from error
         except DoesNotRun as error:
