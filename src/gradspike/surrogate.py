@@ -119,7 +119,8 @@ def _piecewise_exponential(v: Tensor, kappa: Tensor) -> Tensor:
 
 def _piecewise_exponential_primitive(v: Tensor, kappa: Tensor) -> Tensor:
     z = v / kappa
-    tail = 0.5 * (-2 * z.abs()).exp()
+    # Not z.abs(), whose gradient at 0 is 0, where that of this primitive is 1.
+    tail = 0.5 * (-2 * z.where(z >= 0, -z)).exp()
     return tail.where(z < 0, 1 - tail)
 
 
@@ -210,3 +211,11 @@ def _check(shape: Surrogate, name: str) -> None:
                 f"surrogate '{name}': its {what} is not that of its primitive, for example at v = {where:.3f}, kappa = "
                 "0.7. The primitive must be the integral of the derivative, and a function of v / kappa."
             )
+    at_zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(shape.primitive(at_zero, kappa[:1]).sum(), at_zero)
+    near = torch.tensor([-1e-9, 0.0, 1e-9], dtype=torch.float64)  # the derivative may jump at 0
+    if not (slope - shape.derivative(near, kappa[:3])).abs().le(1e-4 * slopes["derivative"][1].abs().max()).any():
+        raise ConfigError(
+            f"surrogate '{name}': at v = 0, torch differentiates its primitive to {slope.item():.4g}, which is not its "
+            "derivative. abs and clamp have gradient 0 at a tie; use torch.where."
+        )

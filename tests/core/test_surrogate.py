@@ -54,6 +54,14 @@ def test_primitive_and_its_two_derivatives(shape: Surrogate, kappa: float) -> No
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_the_primitive_differentiated_at_the_threshold_is_the_derivative(shape: Surrogate) -> None:
+    """As derived backward passes do; abs and clamp have a gradient of 0 there."""
+    v, kappa = double(0.0).requires_grad_(), double(0.7)
+    (slope,) = torch.autograd.grad(shape.primitive(v, kappa), v)
+    torch.testing.assert_close(slope, shape.derivative(v.detach(), kappa))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_primitive_rises_from_zero_to_one_through_a_half(shape: Surrogate) -> None:
     v = torch.linspace(-50, 50, 2001, dtype=torch.float64)
     phi = shape.primitive(v, double(1.0))

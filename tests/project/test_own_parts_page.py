@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -17,8 +18,12 @@ import yaml
 import gradspike
 from gradspike.config import trust
 from gradspike.errors import ConfigError
+from gradspike.spiking_norm import LayerContext, SpikingNorm
 from gradspike.training.build import build_model
 from helpers.command import ROOT, TINY, here
+from helpers.engines import ENGINES
+from helpers.method_checks import method_config
+from helpers.part_options import neuron_config, norm_config
 
 PAGE = (ROOT / "docs/own_parts.md").read_text(encoding="utf-8")
 MODULES = ("focal", "cosine", "two_layers", "stripes")
@@ -209,6 +214,10 @@ good = SURROGATES["sigmoid"]
 WRONG = Surrogate("wrong", lambda v, kappa: 2 * good.derivative(v, kappa), good.primitive, smooth=True)
 SHIFTED = Surrogate("shifted", lambda v, k: torch.sigmoid(v / k) * (1 - torch.sigmoid(v / k)) / k**2,
                     lambda v, k: torch.sigmoid(v / k) / k, smooth=True)
+tail = lambda v, k: torch.exp(-2 * (v / k).abs())
+FLAT = Surrogate("flat", lambda v, k: tail(v, k) / k,
+                 lambda v, k: torch.where(v < 0, tail(v, k) / 2, 1 - tail(v, k) / 2),
+                 smooth=True)
 STEEP = Surrogate("steep", good.derivative, good.primitive, smooth=True)
 NUMBER = 3
 """
@@ -219,6 +228,7 @@ NUMBER = 3
     [
         ("odd_shapes:WRONG", "its derivative is not that of its primitive, for example at v = .*, kappa = 0.7"),
         ("odd_shapes:SHIFTED", "its width_derivative is not that of its primitive"),
+        ("odd_shapes:FLAT", "at v = 0, torch differentiates its primitive to 0, which is not its derivative"),
         ("odd_shapes:NUMBER", "must be a gradspike.surrogate.Surrogate"),
         ("odd_shapes:STEPE", "odd_shapes has no 'STEPE'. Did you mean 'STEEP'"),
         ("odd_shapes:", "must be one of rectangular, .*, or an import path such as my_file:SHAPE"),
@@ -234,3 +244,25 @@ def test_a_surrogate_that_does_not_fit(
     with pytest.raises(ConfigError, match=said):
         build_model(gradspike.load_config(tiny(f"method.surrogate={name}", "method=fixed_sg")))
     sys.modules.pop("odd_shapes", None)
+
+
+def test_a_surrogate_need_not_be_symmetric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's second shape, in a hand-written and a derived backward pass."""
+    part = PAGE.partition("A shape need not be symmetric.")[2]
+    (functions,) = re.findall(r"^```python\n(.*?)^```$", part, flags=re.M | re.S)[:1]
+    shape = 'LOPSIDED = Surrogate("lopsided", derivative, primitive, smooth=False)\n'
+    imports = "import torch\nfrom torch import Tensor\nfrom gradspike.surrogate import Surrogate\n\n"
+    (tmp_path / "lopsided.py").write_text(imports + functions + shape)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    theta = 0.5
+    y = torch.tensor([[theta - 0.25, theta, theta + 0.25]])
+    expected = torch.tensor([[math.exp(-2), 2.0, math.exp(-2 / 3)]]) * torch.tensor([[2.0, 1.0, 2.0]])
+    method = method_config("fixed_sg", surrogate="lopsided:LOPSIDED", width=0.5, v_threshold=theta)
+    for neuron in (neuron_config("lif"), neuron_config("lif", fires="above_threshold")):
+        for engine in ("eager", "formulas"):
+            layer = SpikingNorm(3, LayerContext(1, neuron, method, norm_config("bn")), norm=False)
+            layer.use_engine(ENGINES[engine])
+            x = y.clone().requires_grad_()
+            layer(x).sum().backward()
+            torch.testing.assert_close(x.grad, expected, msg=f"{engine}, {neuron.fires}: {x.grad}")
+    sys.modules.pop("lopsided", None)
