@@ -80,6 +80,7 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="training steps per turn; default: 1 on a CPU, 10 on CUDA")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's (OMP_NUM_THREADS)")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="SpikingJelly, snnTorch")
+    parser.add_argument("--pack", action="store_true", help="also ours with trainer.pack_spikes=true")
     parser.add_argument("--compile", action="store_true", help="also ours and SpikingJelly, compiled as a whole by "
                         "torch.compile, which takes minutes each")  # fmt: skip
     parser.add_argument("--twin-compile", action=argparse.BooleanOptionalAction, default=True,
@@ -133,6 +134,8 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
         engines = {engine: methods[:1] if engine == "eager" else methods for engine in running}
         pairs = [(engine, method) for engine, those in engines.items() for method in those]
     ours = [Candidate(f"ours, {engine}, {method}", "ours", engine, method) for engine, method in pairs]
+    if options.pack:
+        ours += [replace(one, name=f"{one.name}, packed spikes", packed=True) for one in ours]
     best = next((one for one in ours if one.engine == "compiled"), ours[0])
     if options.compile:
         ours.append(replace(best, name=f"{best.name}, trainer.compile", compiled=True))

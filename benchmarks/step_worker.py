@@ -70,6 +70,8 @@ class Candidate:
     still: bool = False
     """The input is one image [B, C, H, W], not frames [T, B, C, H, W]."""
     backend: str = ""
+    packed: bool = False
+    """With trainer.pack_spikes."""
 
 
 class Training:
@@ -82,7 +84,7 @@ class Training:
         from gradspike.training.optim import build_optimizer
 
         self.device = torch.device(device_name)
-        self.autocast = setting.precision == "bf16"
+        self.autocast, self.packs = setting.precision == "bf16", candidate.packed
         config = configuration(network, candidate)
         layout = torch.channels_last if setting.layout == "channels_last" else torch.contiguous_format
         supported = self.device.type == "cpu" or candidate.kind not in PEERS
@@ -102,10 +104,12 @@ class Training:
         import torch
 
         from gradspike.collected import collect_losses
+        from gradspike.packed_spikes import packing
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast), collect_losses() as extra:
-            logits = self.model(self.inputs)
+            with packing(self.packs):
+                logits = self.model(self.inputs)
             loss = self.criterion(logits, self.labels) + extra.mean()
         loss.backward()
         self.optimizer.step()

@@ -26,6 +26,7 @@ from gradspike.neurons.base import build_neuron
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.base import ChannelNorm, build_norm, build_potential_norm
 from gradspike.norms.options import NormConfig
+from gradspike.packed_spikes import mark
 
 ValueT = TypeVar("ValueT")
 
@@ -166,7 +167,8 @@ class SpikingNorm(ActivationLayer):
             if self.method.sync_stats and ranks.world_size() > 1:
                 mean, variance = ranks.pooled_moments(mean, variance)
             collector.losses.append(self.method.membrane_loss(facts, mean, variance))
-        return output.spikes.flatten(0, 1)
+        emits_binary = self.neuron.is_binary and not self.method.scales_spikes and not self.method.draws_noise(facts)
+        return (mark(output.spikes) if emits_binary else output.spikes).flatten(0, 1)
 
     @torch.no_grad()
     def inspect(self, y: Tensor, static: bool = False) -> LayerTrace:

@@ -131,6 +131,8 @@ def test_command_line_wins_over_recipe(with_recipe: str) -> None:
         (["time_steps=0"], ["time_steps=0"]),
         (["time_steps=2.5"], ["time_steps=2.5", "integer"]),
         (["optimizer.lr=null"], ["optimizer.lr=null", "number"]),
+        (["trainer.pack_spikes=true", "trainer.compile=true"], ["trainer.pack_spikes=true: not with trainer.compile"]),
+        (["trainer.pack_spikes=true", "model.activation=relu"], ["model.activation=relu has no spikes"]),
         (["trainer.deterministic=maybe"], ["trainer.deterministic=maybe", "boolean"]),
         (["dataset=digits_events", "time_steps=999"], ["time_steps=999"]),
         (["model.depth=9"], ["model.depth=9", "8 x 8", "the maximum is model.depth=4"]),

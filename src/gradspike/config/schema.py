@@ -156,6 +156,8 @@ class TrainerConfig(Strict):
     otherwise. Matrix products stay in float32."""
     channels_last: Speed[bool] = True
     gradient_clip: Result[PositiveFloat | None] = None
+    pack_spikes: Speed[bool] = False
+    """Whether spikes wait for the backward pass as bits; see `gradspike.packed_spikes`."""
     deterministic: Speed[bool] = True
     progress: Shown[Literal["auto", "bar", "lines", "none"]] = "auto"
 

@@ -108,6 +108,14 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
             f"dataset.batch_size={config.dataset.batch_size}: must be a multiple of {2 * parts}, because mixup and "
             f"CutMix mix pairs and each rank gets {counted(share, 'sample')} at a time"
         )
+    if config.trainer.pack_spikes:
+        if config.trainer.compile:
+            yield (
+                "trainer.pack_spikes=true: not with trainer.compile=true, where the compiled network decides what it "
+                "keeps. Use one of the two"
+            )
+        if config.model.activation == "relu":
+            yield "trainer.pack_spikes=true: model.activation=relu has no spikes. Use trainer.pack_spikes=false"
     yield from _encoder_problems(config)
 
 

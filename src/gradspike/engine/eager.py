@@ -1,6 +1,6 @@
 """The reference engine: step by step. The standard neuron has a backward pass written by hand, in one autograd function
-over all time steps. It keeps u (in the recursion's dtype) and the spikes, which the next layer keeps anyway. For other
-neurons, `stepwise` leaves the backward pass to autograd.
+over all time steps, which keeps u (in the recursion's dtype). For other neurons, `stepwise` leaves the backward pass to
+autograd.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ class _MultiStep(torch.autograd.Function):
         variance_steps = torch.stack([v for _, v in moments]) if options.moments else None
         if facts.gradients:
             ctx.options, ctx.detach_reset = options, detach_reset
+            ctx.shape, ctx.stride, ctx.dtype = spikes.shape, spikes.stride(), spikes.dtype
             ctx.set_materialize_grads(False)
-            ctx.save_for_backward(spikes, decay, used_thresholds, used_widths, mean_steps, *membrane)
+            ctx.save_for_backward(decay, used_thresholds, used_widths, mean_steps, *membrane)
         # Tensors only: torch.compile refuses an autograd function that also returns None.
         outputs = [spikes, used_thresholds, used_widths]
         fixed = [used_thresholds, used_widths]
@@ -125,18 +126,23 @@ class _MultiStep(torch.autograd.Function):
         ctx: Any, grad_spikes: Tensor | None, _thresholds: None, _widths: None, *more: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         grad_mean, grad_variance = more[:2] if ctx.options.moments else (None, None)
-        spikes, decay, thresholds, widths, mean, *membrane = ctx.saved_tensors
-        surrogate, detach_reset = ctx.options.surrogate, ctx.detach_reset
+        decay, thresholds, widths, mean, *membrane = ctx.saved_tensors
+        surrogate, smooth, detach_reset = ctx.options.surrogate, ctx.options.smooth, ctx.detach_reset
         _, needs_decay, needs_thresholds, needs_widths, *_ = ctx.needs_input_grad
-        grad_x = empty_steps(spikes)
+        grad_x = decay.new_empty_strided(ctx.shape, ctx.stride, dtype=ctx.dtype)
         grad_decay = torch.zeros_like(decay)
         grad_thresholds = torch.zeros_like(thresholds)
         grad_widths = torch.zeros_like(widths)
 
+        def fired(t: int) -> Tensor:
+            u = membrane[t]
+            theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
+            return fire(u, theta, kappa, surrogate, smooth).to(u.dtype)
+
         grad_u: Tensor | None = None
+        s = fired(len(membrane) - 1)
         for t in reversed(range(len(membrane))):
-            # In the recursion's dtype: a scalar times a tensor of a shorter dtype rounds the decay to that dtype.
-            u, s = membrane[t], spikes[t].to(decay.dtype)
+            u = membrane[t]
             theta, kappa = over_channels(thresholds[t], u), over_channels(widths[t], u)
             v = u - theta
             grad_s = torch.zeros_like(u) if grad_spikes is None else grad_spikes[t].to(u.dtype)
@@ -152,8 +158,10 @@ class _MultiStep(torch.autograd.Function):
                 grad_u = grad_u + grad_mean[t] / u.numel()
             if grad_variance is not None:
                 grad_u = grad_u + grad_variance[t] * (2 / u.numel()) * (u - mean[t])
-            if needs_decay and t > 0:
-                grad_decay += (grad_u * membrane[t - 1] * (1 - spikes[t - 1])).sum()
+            if t > 0:
+                s = fired(t - 1)
+                if needs_decay:
+                    grad_decay += (grad_u * membrane[t - 1] * (1 - s)).sum()
             grad_x[t] = grad_u
 
         return (

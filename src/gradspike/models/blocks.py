@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from gradspike.models.pooling import MaxPool2d
+from gradspike.models.pooling import AvgPool2x2, MaxPool2d
 from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import repeat_in_time, steps_of_pass
 
@@ -62,7 +62,7 @@ class PickedConv1x1(nn.Conv2d):
 
 def pool2x2(kind: Literal["avg", "max"]) -> nn.Module:
     """Pooling that halves the size and drops an odd last row or column."""
-    return nn.AvgPool2d(2) if kind == "avg" else MaxPool2d(2)
+    return AvgPool2x2() if kind == "avg" else MaxPool2d(2)
 
 
 def initialise(model: nn.Module) -> None:

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from typing_extensions import override
 
+from gradspike.packed_spikes import largest_of, mark
+
 
 class MaxPool2d(nn.MaxPool2d):
     """torch.nn.MaxPool2d without dilation and indices."""
@@ -22,7 +24,20 @@ class MaxPool2d(nn.MaxPool2d):
         kernel, padding = _pair(self.kernel_size), _pair(self.padding)
         stride = kernel if self.stride is None else _pair(self.stride)
         pooled: Tensor = _MaxPool.apply(x, kernel, stride, padding, self.ceil_mode)
-        return pooled
+        largest = largest_of(x)
+        return pooled if largest is None else mark(pooled, largest)
+
+
+class AvgPool2x2(nn.AvgPool2d):
+    """torch.nn.AvgPool2d(2)."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        pooled, largest = super().forward(x), largest_of(x)
+        return pooled if largest is None else mark(pooled, 4 * largest, scale=0.25)
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):

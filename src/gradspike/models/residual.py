@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gradspike.models.blocks import conv1x1, conv3x3
 from gradspike.models.options import ResidualConfig
+from gradspike.packed_spikes import largest_of, mark
 from gradspike.spiking_norm import LayerContext
 
 BlockMaker = Callable[[int, int, int, str, LayerContext], nn.Module]
@@ -16,11 +17,15 @@ BlockMaker = Callable[[int, int, int, str, LayerContext], nn.Module]
 
 def combined(residual: str, spikes: Tensor, shortcut: Tensor) -> Tensor:
     """add: s + x, and: s * x, iand: (1 - s) * x, for spikes s and shortcut x."""
+    a, b = largest_of(spikes), largest_of(shortcut)
     if residual == "add":
-        return spikes + shortcut
+        total = spikes + shortcut
+        return total if a is None or b is None else mark(total, a + b)
+    product = spikes * shortcut
     if residual == "and":
-        return spikes * shortcut
-    return shortcut - spikes * shortcut
+        return product if a is None or b is None else mark(product, a * b)
+    kept = shortcut - product
+    return kept if a != 1 or b is None else mark(kept, b)
 
 
 class SewBlock(nn.Module):

@@ -117,6 +117,11 @@ class Neuron(nn.Module):
         """Whether this is the leaky integrator with hard reset to 0, for which engines have hand-written formulas."""
         return self._standard and self.threshold is None
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether `fire` is known to give 0 and 1 alone: that of the base class does."""
+        return type(self).fire is Neuron.fire
+
     def _has_standard_dynamics(self) -> bool:
         """Whether dynamics and options are those of the base class; whatever the value of tau."""
         return self._has_dynamics_of(Neuron) and has_standard_options(self.config)

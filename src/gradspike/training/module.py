@@ -18,6 +18,7 @@ from gradspike.data.augment.counter_random import mix_integers
 from gradspike.data.datamodule import DataModule
 from gradspike.errors import ConfigError, UserError
 from gradspike.methods.base import Method, set_progress
+from gradspike.packed_spikes import packing
 from gradspike.training.build import build_model, require_data_of
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
@@ -114,7 +115,7 @@ class SpikingClassifier(L.LightningModule):
         if self.mixing is not None:
             inputs, targets = self.mixing(inputs, labels, self.current_epoch, batch_idx)
             labels = targets.argmax(1)
-        with collect_losses() as extra, watch_first_layer() as watch:
+        with collect_losses() as extra, watch_first_layer() as watch, packing(self.config.trainer.pack_spikes):
             logits = self(inputs)
         if self.sltt_steps is not None:
             step = batch_idx // self.trainer.accumulate_grad_batches
