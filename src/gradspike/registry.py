@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -20,6 +21,13 @@ from gradspike.option_reader import ATTRIBUTE, PART_MODULES, NoSuchClass, read_c
 NO_BOOL = ": must be a number"
 LARGEST: dict[type, tuple[float, str]] = {int: (2**53, f"{2**53} (2^53)"), float: (1e38, "1e38")}
 """Whole numbers up to here are exact as floats, and fit where torch needs 64 bits. Others have 32 bits in a network."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What `--help` prints for a text whose values a validator checks: metadata of `Annotated`."""
+
+    words: str
 
 
 class Strict(BaseModel):

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from gradspike.cli.columns import fitted
 from gradspike.cli.key_help import SECTIONS, key_help, section_meanings
+from gradspike.config.allowed import allowed
 from gradspike.config.compose import CONF_DIR
 from gradspike.config.meanings import meanings
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import section_class
 from gradspike.errors import ConfigError
-from gradspike.touches import leaves
+from gradspike.registry import Strict
+from gradspike.surrogate import SURROGATES
+from gradspike.touches import leaves, option_classes
 from helpers.command import IMPORT_TIMES, command
 
 FILES = sorted(file for name in SECTIONS for file in (CONF_DIR / name).glob("*.yaml"))
@@ -42,6 +47,33 @@ def test_every_key_of_an_option_has_a_meaning(file: Path) -> None:
     keys = [key for key in every if key.split(".")[1] in values]
     assert keys
     assert [key for key in keys if not known.get(key)] == []
+
+
+FREE_TEXT = {"name", "label", "source", "train_folder", "val_folder", "test_folder", "pretrained"}
+FREE_TEXT |= {"project", "entity", "group", "tags"}  # W&B's
+
+
+def fields(schema: type[Strict]) -> Iterator[tuple[str, FieldInfo]]:
+    """Every key of an option class, without the sections around it."""
+    for name, field in schema.model_fields.items():
+        inner = option_classes(field)
+        yield from fields(inner[0]) if inner else [(name, field)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_text_has_its_choices(section: str) -> None:
+    """`text` says nothing about what is allowed, so only names, labels and paths have it."""
+    for file in (CONF_DIR / section).glob("*.yaml"):
+        for key, field in fields(section_class(section, options(file))):
+            assert "any value" not in allowed(field), key
+            assert "text" not in allowed(field) or key in FREE_TEXT, key
+
+
+def test_surrogates_are_listed_and_each_is_accepted() -> None:
+    (line,) = [line for line in key_help(["method=lsg"], [CONF_DIR]).split("  method.") if line.startswith("surrogate")]
+    *shapes, own = " ".join(line.split("  ", 1)[1].split()).partition(" shape ")[0].split(" | ")
+    assert shapes == list(SURROGATES)
+    assert own.startswith("my_file:SHAPE")
 
 
 def test_every_other_key_has_a_meaning() -> None:

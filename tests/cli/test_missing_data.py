@@ -47,14 +47,37 @@ def test_every_data_set_of_files(tmp_path: Path) -> None:
     assert heavy == []
 
 
-def test_train_prepare_and_evaluate(tmp_path: Path) -> None:
+def test_every_command_that_reads_data(tmp_path: Path) -> None:
     words = ["dataset=imagenet", "recipe=none", f"data_dir={tmp_path}", f"runs_dir={tmp_path / 'runs'}"]
     run = RunFolder.create(load_config(words))
     (run.checkpoints / "last.ckpt").write_bytes(b"")
-    commands = [["train", *words], ["prepare", *words], ["evaluate", f"run={run.path}", "checkpoint=last"]]
+    of_run = [f"run={run.path}", "checkpoint=last"]
+    commands = [["train", *words], ["prepare", *words], ["profile", *words], ["evaluate", *of_run]]
+    commands += [["describe", *of_run], ["landscape", *of_run], ["export", *of_run, "format=pt2", "bits=8"]]
     done = execute(sys.executable, "-c", COMMANDS, json.dumps(commands), cwd=tmp_path)
     codes, heavy = json.loads(done.stdout)
-    assert codes == [1, 1, 1]
+    assert codes == [1] * len(commands)
     assert heavy == []
-    assert done.stderr.count("ImageNet was not found in data_dir=") == 3
+    assert done.stderr.count("ImageNet was not found in data_dir=") == len(commands)
     assert list((tmp_path / "runs").iterdir()) == [run.path]
+
+
+def test_mistakes_are_reported_as_early(tmp_path: Path) -> None:
+    """A folder that is no run, an unknown key, a source for a data set that has none, missing first weights."""
+    run = RunFolder.create(load_config(["dataset=digits", f"data_dir={tmp_path}", f"runs_dir={tmp_path / 'runs'}"]))
+    (run.checkpoints / "last.ckpt").write_bytes(b"")
+    here = f"run={run.path}"
+    of_run = {"evaluate": [], "describe": [], "landscape": [], "export": ["format=pt2", "bits=8"]}
+    commands = []
+    for name, more in of_run.items():
+        commands += [[name, f"run={tmp_path}", *more], [name, here, *more, "chekpoint=last"]]
+        commands += [[name, here, *more, "checkpoint=last", "dataset.source=elsewhere"]]
+    for name in ("describe", "profile"):
+        commands += [[name, "dataset=digits", "methd=lsg"], [name, "dataset=digits", "init_from=nowhere"]]
+    done = execute(sys.executable, "-c", COMMANDS, json.dumps(commands), cwd=tmp_path)
+    codes, heavy = json.loads(done.stdout)
+    assert codes == [2] * len(commands)
+    assert heavy == []
+    assert done.stderr.count("is not a run folder") == len(of_run)
+    assert done.stderr.count("unknown key 'dataset.source'") == len(of_run)
+    assert done.stderr.count("init_from: ") == 2

@@ -154,3 +154,8 @@ def test_importing_the_package_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "src")
     for name in gradspike.__all__:
         assert getattr(gradspike, name) is not None
+
+
+def test_a_network_without_spiking_layers_has_no_firing_rates() -> None:
+    with pytest.raises(ConfigError, match="no spiking layers"), gradspike.firing_rates(torch.nn.Linear(2, 2)):
+        pass

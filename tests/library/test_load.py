@@ -85,7 +85,10 @@ def test_an_image_and_an_array_are_the_same_sample(run: RunFolder, tmp_path: Pat
         (__file__, "test_load.py: is not a PNG, JPEG or WebP image"),
         (7, "int: is neither a path, an array nor an image"),
         ([], "no samples"),
-        (structured(recording(0)), "is neither a path, an array nor an image"),
+        ("", "'' is a folder, not a file"),
+        (Path(__file__).parent, "library' is a folder, not a file"),
+        (structured(recording(0)), "takes images, not events"),
+        (Image.fromarray(np.ones((8, 8), np.float32)), "has float levels, whose range is not known"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: Any, said: str, tmp_path: Path, tiny_config: Compose) -> None:
@@ -93,6 +96,51 @@ def test_what_does_not_fit_is_refused(given: Any, said: str, tmp_path: Path, tin
     source = DATASETS.build(Source, config.dataset, config.time_steps, tmp_path)  # type: ignore[type-abstract]
     with pytest.raises(UserError, match=said):
         stored_samples(given, source)
+
+
+def test_times_are_not_used_for_images(tmp_path: Path, tiny_config: Compose) -> None:
+    config = tiny_config()
+    source = DATASETS.build(Source, config.dataset, config.time_steps, tmp_path)  # type: ignore[type-abstract]
+    with pytest.raises(UserError, match="span_us: is for events"):
+        stored_samples("picture.png", source, (0, 10))
+
+
+def events_with(field: str, kind: str, value: float) -> np.ndarray:
+    """Events in which the first value of a field is `value`, of another type."""
+    events = structured(recording(0, size=SIZE))
+    changed = np.empty(len(events), [(name, kind if name == field else events.dtype[name]) for name in "txyp"])
+    for name in "txyp":
+        changed[name] = events[name]
+    changed[field][0] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (events_with("p", "i1", 2), "column p contains values other than 0 and 1"),
+        (events_with("t", "f8", 0.5), "fractional numbers; times are whole microseconds"),
+        (events_with("x", "i8", 2**16 + 1), "column x contains 65537"),
+        (events_with("x", "i2", 500), "outside the sensor of 24x24 pixels"),
+        (structured(recording(0, size=SIZE))[["t", "x", "y"]], "has no column p"),
+        (np.full((6, 2, SIZE, SIZE), -1, np.int16), "negative values; frames are counts"),
+        (Image.new("L", (8, 8)), "takes events or their frames, not images"),
+    ],
+)
+def test_events_that_do_not_fit_are_refused(given: Any, said: str, tmp_path: Path, tiny_config: Compose) -> None:
+    config = tiny_config("dataset=digits_events")
+    source = DATASETS.build(Source, config.dataset, config.time_steps, tmp_path)  # type: ignore[type-abstract]
+    with pytest.raises(UserError, match=said):
+        stored_samples(given, source)
+
+
+def test_polarity_may_be_minus_one(tmp_path: Path, tiny_config: Compose) -> None:
+    config = tiny_config("dataset=digits_events")
+    source = DATASETS.build(Source, config.dataset, config.time_steps, tmp_path)  # type: ignore[type-abstract]
+    events = structured(recording(0, size=SIZE))
+    signed = events_with("p", "i1", 1 if events["p"][0] else -1)
+    signed["p"] = np.where(events["p"], 1, -1)
+    assert torch.equal(stored_samples(signed, source), stored_samples(events, source))
 
 
 def test_an_older_checkpoint_reads_the_data(run: RunFolder, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
@@ -112,6 +160,8 @@ def test_what_cannot_be_loaded_is_refused(run: RunFolder) -> None:
         gradspike.load(run.path.parent)
     with pytest.raises(UserError, match="checkpoint=bset: must be best or last"):
         gradspike.load(run.path, checkpoint="bset")
+    with pytest.raises(UserError, match="device=cuda: must be auto, cpu or gpu"):
+        gradspike.load(run.path, device="cuda")
     config = run.config().plain()
     config["model"]["width"] = 8
     with pytest.raises(UserError, match=r"wide.ckpt: does not fit the network"):
@@ -164,7 +214,7 @@ def test_events_become_the_frames_of_the_data_set(tmp_path: Path) -> None:
         stored_samples(recording(3, size=99), source)
     with pytest.raises(UserError, match="time goes backwards"):
         stored_samples(structured(events)[::-1], source)
-    with pytest.raises(UserError, match="have no field p"):
+    with pytest.raises(UserError, match="has no column p"):
         stored_samples(structured(events)[["t", "x", "y"]], source)
     digits = gradspike.load_config(["dataset=digits_events", "time_steps=3"])
     source = DATASETS.build(Source, digits.dataset, 3, tmp_path)  # type: ignore[type-abstract]

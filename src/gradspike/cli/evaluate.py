@@ -11,12 +11,12 @@ from gradspike.cli.arguments import Command
 from gradspike.cli.evaluate_keys import EvaluateConfig
 from gradspike.cli.robustness import evaluate_robustness
 from gradspike.config.trust import TRUST, trust_all
-from gradspike.data.presence import check_files
 from gradspike.errors import ConfigError, UserError
 from gradspike.exhausted import one_sentence
+from gradspike.runs.data import check_data_of_run
 from gradspike.runs.files import is_read_only
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import expanded, shown
+from gradspike.shown import shown
 
 USAGE = """\
 Evaluate the checkpoints of a run on one split of its data.
@@ -75,8 +75,7 @@ def evaluate(words: list[str]) -> int:
     paths = [run.checkpoint(which) for which in chosen]
     config, data_dir, source = run.config(), arguments.data_dir, arguments.source
     arguments.check_run(config, arguments.engine)
-    moved_to = config.dataset if source is None else config.dataset.model_copy(update={"source": source})
-    check_files(moved_to, config.time_steps, expanded(data_dir or config.data_dir))
+    check_data_of_run(config, data_dir, source)
     if arguments.kind is not None:
         return evaluate_robustness(run, config, paths, arguments)
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from gradspike.registry import Allowed
+
 TYPES = {int: "integer", float: "number", str: "text", bool: "true | false", NoneType: "null"}
 BOUNDS = (("gt", "above {}"), ("ge", "at least {}"), ("lt", "below {}"), ("le", "at most {}"))
 
@@ -17,6 +19,8 @@ def allowed(field: FieldInfo) -> str:
 
 
 def _words(annotation: Any, metadata: list[Any]) -> str:
+    if (own := next((one for one in metadata if isinstance(one, Allowed)), None)) is not None:
+        return own.words
     kind, inner = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
         return _words(inner[0], [*_flat(inner[1:]), *metadata])

@@ -107,6 +107,8 @@ def load(
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"checkpoint={checkpoint}: must be best or last.")
+    if device not in ("auto", "cpu", "gpu"):
+        raise UserError(f"device={device}: must be auto, cpu or gpu.")
     file = expanded(run)
     if not file.is_file():
         file = RunFolder.open(str(run)).checkpoint(checkpoint)

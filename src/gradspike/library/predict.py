@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gradspike.data.events.arrays import recording_in
 from gradspike.data.events.recording import Recording
 from gradspike.data.events.recordings import read_recording
 from gradspike.data.events.source import EventSource
@@ -53,16 +53,21 @@ def stored_samples(given: Any, source: Source[Any], span_us: tuple[int, int] | N
             raise UserError("There are no samples to predict.")
         return torch.cat([stored_samples(one, source, span_us) for one in given])
     config = source.config
-    if isinstance(given, np.ndarray) and given.dtype.names:
-        given = _recording(given)
-    if span_us is not None and not isinstance(given, Recording | str | Path):
+    structured = isinstance(given, np.ndarray) and given.dtype.names is not None
+    if span_us is not None and (
+        config.kind == "image" or not (structured or isinstance(given, Recording | str | Path))
+    ):
         raise UserError("span_us: is for events; these are not.")
-    if isinstance(given, np.ndarray | Tensor):
+    if config.kind == "image" and (structured or isinstance(given, Recording)):
+        raise UserError("The network takes images, not events.")
+    if config.kind == "frames" and isinstance(given, Image.Image):
+        raise UserError("The network takes events or their frames, not images.")
+    if isinstance(given, np.ndarray | Tensor) and not structured:
         whole = given if isinstance(given, Tensor) else torch.from_numpy(np.array(given))
         return _whole(whole, config, source.time_steps)
     try:
         if config.kind == "frames":
-            made = source.frames(_read_events(given, source), span_us)
+            made = source.frames(recording_in(given) if structured else _read_events(given, source), span_us)
         else:
             made = _picture(given, config)
     except ValueError as error:
@@ -84,6 +89,8 @@ def _whole(array: Tensor, config: DatasetConfig, time_steps: int) -> Tensor:
             f"The array has the shape {list(array.shape)}; expected [{names}] = {list(shape)}, with or without a batch "
             f"before it.{hint}"
         )
+    if array.dtype == torch.int16 and (array < 0).any():
+        raise UserError("The array has negative values; frames are counts of events.")
     return array if array.ndim > len(shape) else array.unsqueeze(0)
 
 
@@ -108,20 +115,13 @@ def _read_events(given: Any, source: Source[Any]) -> Recording:
     return reader(str(given), _content(given))
 
 
-def _recording(events: NDArray[Any]) -> Recording:
-    if missing := [name for name in "txyp" if name not in (events.dtype.names or ())]:
-        raise UserError(f"The events have no field {missing[0]}; expected t, x, y and p.")
-    columns: Sequence[Any] = [
-        events[name].astype(kind) for name, kind in (("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?"))
-    ]
-    return Recording(*columns)
-
-
 def _content(path: Any) -> bytes:
     """The bytes of a file. Raises UserError for what is no path, or no file."""
     if not isinstance(path, str | Path):
         raise UserError(f"{type(path).__name__}: is neither a path, an array nor an image. See docs/library.md.")
     file = expanded(path)
+    if file.is_dir():
+        raise UserError(f"'{path}' is a folder, not a file.")
     if not file.is_file():
         raise UserError(unknown_path("file", file))
     return file.read_bytes()

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from gradspike.errors import did_you_mean
-from gradspike.registry import Strict
+from gradspike.registry import Allowed, Strict
 from gradspike.surrogate import SURROGATES
 from gradspike.touches import Start, Touches
 
@@ -25,7 +25,7 @@ def _known_surrogate(name: str) -> str:
     )
 
 
-SurrogateName = Annotated[str, AfterValidator(_known_surrogate)]
+SurrogateName = Annotated[str, AfterValidator(_known_surrogate), Allowed(f"{' | '.join(SURROGATES)} | my_file:SHAPE")]
 
 
 class MethodConfig(Strict):

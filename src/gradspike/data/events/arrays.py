@@ -33,13 +33,13 @@ def read_npz(data: bytes) -> Recording:
     except Exception as error:  # a damaged file raises errors of zipfile, zlib, tokenize or numpy
         raise _unreadable(error, ".npz", data) from error
     if len(arrays) == 1:
-        return _from_array(next(iter(arrays.values())))
+        return recording_in(next(iter(arrays.values())))
     return _from_columns(arrays)
 
 
 def read_npy(data: bytes) -> Recording:
     """Read a .npy file: a structured array [E] with fields t, x, y, p, or a plain array [E, 4] in that order."""
-    return _from_array(load_npy(data))
+    return recording_in(load_npy(data))
 
 
 def load_npy(data: bytes) -> NDArray[Any]:
@@ -61,7 +61,11 @@ def _unreadable(error: Exception, ending: str, data: bytes) -> BadRecordingError
     return BadRecordingError(f"cannot be read as {ending}: {reason}")
 
 
-def _from_array(array: NDArray[Any]) -> Recording:
+def recording_in(array: NDArray[Any]) -> Recording:
+    """The recording in a structured array [E] with fields t, x, y, p, or a plain array [E, 4] in that order.
+
+    Raises BadRecordingError.
+    """
     if array.dtype.names:
         return _from_columns({name: array[name] for name in array.dtype.names})
     if array.ndim != 2 or array.shape[1] != 4:

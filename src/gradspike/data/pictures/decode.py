@@ -39,7 +39,9 @@ def decode(content: bytes) -> Image.Image:
 
 
 def rgb(picture: Image.Image) -> Image.Image:
-    """Any picture of PIL as RGB, as `decode` does it."""
+    """Any picture of PIL as RGB, as `decode` does it. Raises ValueError for levels without a fixed range (mode F)."""
+    if picture.mode == "F":
+        raise ValueError("has float levels, whose range is not known; convert them to 8 bits")
     return _upper_bits(picture).convert("RGB")
 
 

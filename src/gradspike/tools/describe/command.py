@@ -18,8 +18,10 @@ from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
 from gradspike.json_text import to_json
 from gradspike.registry import Strict
+from gradspike.runs.data import check_data_of_run
 from gradspike.runs.files import is_read_only, write_output
 from gradspike.runs.folder import RunFolder
+from gradspike.runs.start import start_file
 from gradspike.shown import shown
 
 if TYPE_CHECKING:
@@ -92,10 +94,12 @@ def describe(words: list[str]) -> int:
         if given := [key for key in ("checkpoint", "samples") if getattr(options, key) is not None]:
             raise COMMAND.error(f"{given[0]}: has an effect only with run=...")
         config = load_config(typed.overrides, typed.config_dir)
+        start_file(config)
     else:
         moved = _moved(typed.overrides)
         checkpoint = run.checkpoint(options.checkpoint or "last")
         config = run.config()
+        check_data_of_run(config, moved.get("data_dir"), moved.get("dataset.source"))
     path = None if options.out is None else checked_file("out=", options.out)
 
     from gradspike.tools.describe.measure import measure

@@ -12,6 +12,7 @@ from gradspike.cli.arguments import Command, checked_file
 from gradspike.config.trust import TRUST, trust_all
 from gradspike.errors import UserError
 from gradspike.registry import Strict
+from gradspike.runs.data import check_data_of_run
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted, shown
 
@@ -78,7 +79,9 @@ def export(words: list[str]) -> int:
     checkpoint = run.checkpoint(arguments.checkpoint)
     path = _new_file(run, arguments)
     _require_packages(arguments.format)
-    run.config()  # reports a damaged configuration before torch is imported
+    config = run.config()  # reports a damaged configuration before torch is imported
+    if _changes(arguments):
+        check_data_of_run(config, arguments.data_dir, arguments.source)
 
     from gradspike.library.load import load
     from gradspike.tools.export.description import describe_export

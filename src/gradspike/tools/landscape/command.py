@@ -11,6 +11,7 @@ from typing import Any
 from gradspike.cli.arguments import Command
 from gradspike.config.trust import TRUST, trust_all
 from gradspike.exhausted import one_sentence
+from gradspike.runs.data import check_data_of_run
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted, shown
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
@@ -61,7 +62,7 @@ def landscape(words: list[str]) -> int:
     run = RunFolder.open(arguments.run)
     checkpoint = run.checkpoint(arguments.checkpoint)
     out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
-    run.config()  # reports a damaged configuration before torch is imported
+    check_data_of_run(run.config(), arguments.data_dir, arguments.source)
 
     with one_sentence(lambda: _to_lower(arguments), keys=""):
         return _draw(run, checkpoint, arguments, out)

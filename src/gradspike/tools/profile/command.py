@@ -10,11 +10,14 @@ from gradspike.cli.arguments import CONFIG_DIR_USAGE, Command, checked_file
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import validate
+from gradspike.data.files.data_dir import check_data_dir
+from gradspike.data.presence import check_files
 from gradspike.errors import ConfigError
 from gradspike.exhausted import one_sentence
 from gradspike.json_text import to_json
 from gradspike.registry import Strict
 from gradspike.runs.files import write_output
+from gradspike.runs.start import start_file
 from gradspike.shown import counted
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ def profile(words: list[str]) -> int:
     config = load_config(typed.overrides, typed.config_dir)
     _check(config)
     path = None if options.out is None else checked_file("out=", options.out)
+    check_files(config.dataset, config.time_steps, check_data_dir(config.data_dir))
+    start_file(config)
 
     from gradspike.tools.profile.table import print_profile
     from gradspike.training.to_lower import to_lower
