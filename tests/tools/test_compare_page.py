@@ -295,6 +295,21 @@ def test_names_on_a_phone_do_not_lie_on_intervals(browser: Browser) -> None:
     assert [name for name, crossed in names if crossed] == []
 
 
+def test_names_break_at_their_underscores(browser: Browser) -> None:
+    found = browser.run("""(() => {
+        const host = element("div", {}, element("h3", {}, element("span", {}, ...breakable("fixed_sg, T=4"))));
+        const text = host.textContent;
+        host.style = "width:80px;position:absolute";
+        document.body.append(host);
+        const texts = drawing(host).shapes.map((one) => one.text);
+        host.style.width = "400px";
+        const wide = drawing(host).shapes.map((one) => one.text);
+        host.remove();
+        return [text, texts.length > 1, texts.join(""), wide];
+      })()""")
+    assert found == ["fixed_sg, T=4", True, "fixed_sg, T=4", ["fixed_sg, T=4"]]
+
+
 def test_it_fits_on_paper(report_file: Path, tmp_path: Path) -> None:
     """A page that is wider than the paper is shrunk as a whole, letters of figures and text by different amounts."""
     if CHROMIUM is None:

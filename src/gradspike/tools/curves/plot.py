@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = 3
 COLOURS = ("#0072b2", "#d55e00")
 FEW = 20  # up to this number of points each one has a mark
+FEW_LAYERS = 5  # whose names all fit the legend; of more, it has the first and the last
 
 
 def draw(path: Path, found: Curves, title: str, *, log: bool) -> Path:
@@ -81,7 +82,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         elif place == 0:
             axes.plot(curve.x, curve.y, mark + "-", color="black", linewidth=2, label="mean over layers", zorder=3)
         else:
-            name = curve.name if place in (1, layers) else None
+            name = curve.name if place in (1, layers) or layers <= FEW_LAYERS else None
             colour = colormaps["viridis"]((place - 1) / max(1, layers - 1) * 0.9)
             axes.plot(curve.x, curve.y, mark + "-", color=colour, linewidth=0.9, label=name)
     if len(panel.curves) > 1:

@@ -80,7 +80,7 @@ for (const { key, name, head, factor } of data.neurobench) {
 
 // The name, the chosen columns, and a picture of the seeds beside the accuracy.
 function shownColumns() {
-  const first = { name: "method", text: (g, i) => [key(i), " ", g.name], value: (g) => g.name };
+  const first = { name: "method", text: (g, i) => [key(i), " ", ...breakable(g.name)], value: (g) => g.name };
   const seeds = { name: "seeds and interval", text: (g, i) => strip(i, g, domain), class: "screen wide-only" };
   return [first, ...data.columns.flatMap((name) => (name === "test" ? [COLUMNS.test, seeds] : [COLUMNS[name]]))];
 }

@@ -81,16 +81,20 @@ function drawing(host) {
       if ((fill && closed) || stroke) shapes.push({ d, fill: closed ? fill : null, stroke, width: parseFloat(style.strokeWidth) * scale, dash });
     }
   }
-  for (const label of host.querySelectorAll("h3, .legend span, .scaled > span")) {
+  for (const label of host.querySelectorAll("h3, h3 > span, .legend span, .scaled > span")) {
     const range = document.createRange();
+    const lines = []; // the parts of a breakable name that stand in one line are one text
     for (const node of label.childNodes) {
       if (node.nodeType !== Node.TEXT_NODE || !node.textContent.trim()) continue;
       range.selectNodeContents(node);
       const box = range.getBoundingClientRect();
-      const style = getComputedStyle(label);
-      const size = parseFloat(style.fontSize);
-      shapes.push({ text: node.textContent, x: box.left - frame.left, y: box.top - frame.top + box.height / 2 + size * 0.35, anchor: "start", size, bold: Number(style.fontWeight) > 500, fill: ink(style.color) });
+      if (lines.length && Math.abs(lines.at(-1).box.top - box.top) < 1) lines.at(-1).text += node.textContent;
+      else lines.push({ text: node.textContent, box });
     }
+    const style = getComputedStyle(label);
+    const size = parseFloat(style.fontSize);
+    for (const { text, box } of lines)
+      shapes.push({ text, x: box.left - frame.left, y: box.top - frame.top + box.height / 2 + size * 0.35, anchor: "start", size, bold: Number(style.fontWeight) > 500, fill: ink(style.color) });
   }
   if (chosen === undefined) delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = chosen;

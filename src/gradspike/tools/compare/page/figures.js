@@ -143,7 +143,7 @@ function heats() {
       host.replaceChildren(element("div", { class: "scaled" }, element("span", {}, `${NAMES[chosen.value]}, % of neurons`), scaleBar(most, (value) => `${percent(value, 0)} %`)), grid);
       for (const index of indices) {
         const place = element("div");
-        grid.append(element("div", { class: "small" }, element("h3", {}, key(index), data.groups[index].name), place));
+        grid.append(element("div", { class: "small" }, element("h3", {}, key(index), element("span", {}, ...breakable(data.groups[index].name))), place));
         const one = found[index];
         heatChart(place, Math.max(150, place.clientWidth || 250), one.values, {
           rowNames: one.layers, columnNames: one.values[0].map((_, t) => `t${t}`), most,
@@ -291,7 +291,7 @@ function classes() {
       const grid = element("div");
       upper.append(grid);
       heatChart(grid, width, shown.map((index) => data.classes[index].accuracy.map((value) => value - lowest)), {
-        rowNames: shown.map((index) => data.groups[index].name), columnNames: names, most: 1 - lowest || 1, cellHeight: 26, xTitle: "class",
+        rowNames: shown.map((index) => data.groups[index].name), columnNames: names, most: 1 - lowest || 1, cellHeight: 22, xTitle: "class",
         text: (value, whole) => (whole ? `${percent(value + lowest)} %` : percent(value + lowest, 0)), tipTitle: (i, k) => `${data.groups[shown[i]].name}, class ${k}`, label: "Accuracy by class",
       });
       const index = Number(chosen.value);
@@ -306,7 +306,7 @@ function classes() {
       // On paper it gets narrower with the whole page, and its letters must not.
       const wide = (left.clientWidth || width * 0.6) * Math.min(1, width / (host.clientWidth || width));
       heatChart(left, Math.max(240, wide), rates, {
-        rowNames: names, columnNames: names, most: 1, cellHeight: 30, labelWidth: 34, xTitle: `prediction (${data.groups[index].name})`, yTitle: "class",
+        rowNames: names, columnNames: names, most: 1, cellHeight: 26, labelWidth: 34, xTitle: `prediction (${data.groups[index].name})`, yTitle: "class",
         text: (value, whole) => (whole ? `${percent(value)} %` : value < 0.005 ? "" : percent(value, 0)), tipTitle: (i, k) => `class ${i}, predicted ${k}`, label: "Confusion",
       });
     },

@@ -22,6 +22,9 @@ function dress(made, attributes, children) {
   return made;
 }
 
+// A name that breaks at its underscores and dots, if it has to.
+const breakable = (name) => name.split(/(?<=[_.,=])/).flatMap((part, place) => (place ? [element("wbr"), part] : [part]));
+
 const DASH = "–";
 // A minus sign before a number, in a text made elsewhere.
 const minus = (text) => text.replace(/(?<![\w])-(?=\d)/g, "−");
