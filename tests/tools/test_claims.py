@@ -307,6 +307,20 @@ def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path)
         _of_sweeps([sweep, sweep], {})
 
 
+def test_parts_from_two_processors_share_no_seed() -> None:
+    def part(seeds: range, method: str, processor: str, code: str = "x") -> Summary:
+        runs = [Record(seed=seed, parameters={"method": method}, values={"accuracy": 0.5}) for seed in seeds]
+        return summary_of({}, runs=tuple(runs), made_with={"processor": processor, "code": code})
+
+    one = part(range(3), "a", "Old")
+    both = merge(one, part(range(3, 5), "a", "New"), "main")
+    assert both.made_with == {"processor": "Old (seeds 3, 4: New)", "code": "x"}
+    assert len(both.runs) == 5
+    for other in (part(range(2, 4), "b", "New"), part(range(3, 5), "a", "New", code="y")):
+        with pytest.raises(UserError, match="its two parts differ in made_with"):
+            merge(one, other, "main")
+
+
 def test_new_runs_join_stored_ones_of_the_same_code(
     sweep: Path, claims: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,12 +63,14 @@ def collect(folder: Path) -> Summary:
 def merge(first: Summary, second: Summary, name: str) -> Summary:
     """One summary of a sweep with runs in two places. Raises UserError if they differ in anything but their trials.
 
-    Settings of the method count only if both places have them in common: they may follow from the methods that ran.
+    Settings of the method count only if both places have them in common: they may follow from the methods that ran. The
+    processors may differ if no seed has runs on both, because runs are compared seed by seed.
     """
-    for what in ("question", "made_with", "layers"):
+    for what in ("question", "layers"):
         one, other = getattr(first, what), getattr(second, what)
         if one != other:
             raise UserError(f"{name}: its two parts differ in {what}: {one} and {other}.")
+    made_with = _made_with_both(first, second, name)
     shared = {key: value for key, value in first.setting.items() if second.setting.get(key) == value}
     differing = sorted({*first.setting, *second.setting} - {*shared})
     if odd := [key for key in differing if not key.startswith("method.")]:
@@ -79,7 +81,18 @@ def merge(first: Summary, second: Summary, name: str) -> Summary:
         raise UserError(f"{name}: both parts have a run with seed {twice[0].seed} and {twice[0].parameters}.")
     runs = (*first.runs, *second.runs)
     planned = max(first.planned, second.planned, len(runs))  # each may have the grid of its part alone
-    return first.model_copy(update={"runs": runs, "planned": planned, "setting": shared})
+    return first.model_copy(update={"runs": runs, "planned": planned, "setting": shared, "made_with": made_with})
+
+
+def _made_with_both(first: Summary, second: Summary, name: str) -> dict[str, str]:
+    one, other = first.made_with, second.made_with
+    if one == other:
+        return one
+    seeds = {run.seed for run in second.runs}
+    if {**one, "processor": ""} != {**other, "processor": ""} or seeds & {run.seed for run in first.runs}:
+        raise UserError(f"{name}: its two parts differ in made_with: {one} and {other}.")
+    of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+    return one | {"processor": f"{one['processor']} ({of}: {other['processor']})"}
 
 
 def _question(text: str) -> str:

@@ -28,6 +28,7 @@ Arguments:
   --claims DIR       the claim files, *.yaml                                              (claims)
   --summaries DIR    the stored summaries, *.json                                         (docs/results/claims)
   --add              add the runs of each FOLDER to the stored summary of its name; both must have run the same code
+                     (on another processor only with other seeds)
   --store DIR        write a summary of each FOLDER to DIR/<its name>.json
   --out FILE         .md or .html; repeatable
 
