@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.event_samples import EVENT_SOURCES
+from helpers.spike_samples import spike_source
 
 CLASSES = ("ant", "bee", "cat")
 Options = dict[str, Any]
@@ -138,6 +139,8 @@ SOURCES: dict[str, Callable[[Path], Options]] = {
     "image_folder": _image_folder,
     "imagenet": _imagenet,
     **EVENT_SOURCES,
+    "shd": spike_source("shd"),
+    "ssc": spike_source("ssc"),
 }
 """By the name of an image set: writes a small source of it into a folder and returns the options that go with it."""
 

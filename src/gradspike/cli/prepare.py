@@ -154,6 +154,10 @@ def print_summary(config: ExperimentConfig, samples: Samples, opened: Prepared |
         )
         for line in decoding_lines(decoded):
             print(f"  {printable(line)}")
+    if opened is not None and (kept := opened.facts.get("kept")):
+        from gradspike.data.events.kept import kept_line
+
+        print(f"{kept['what']:<10} {kept_line(kept)}")
     left_out = opened.facts.get("left_out", {}) if opened is not None else {}
     if left_out:
         from gradspike.data.prepared.file_source import left_out_text

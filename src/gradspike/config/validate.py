@@ -85,6 +85,11 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
         config.dataset.check_time_steps(config.time_steps)
     except ValueError as error:
         yield f"time_steps={config.time_steps}: {error}"
+    if config.model.needs_space and not config.dataset.has_space:
+        yield (
+            f"model={config.model.name} with dataset={config.dataset.name}: the network needs rows and columns, but "
+            "the data set has only channels. Use model=spiking_mlp"
+        )
     try:
         config.model.check_image_size(config.dataset.image_size)
     except ValueError as error:

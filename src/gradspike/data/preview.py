@@ -31,6 +31,8 @@ DRAW = 1_000_003
 
 # Okabe and Ito's vermilion and blue, which are safe for colour-blind readers.
 ON, OFF = (np.array(colour) / 255 for colour in ((213, 94, 0), (0, 114, 178)))
+RASTER = 200
+"""Side in pixels of the picture of a spike train."""
 GAP = 3
 MARGIN = 14
 HEADER = 62
@@ -73,6 +75,10 @@ def draw_preview(path: Path, config: DatasetConfig, samples: Samples, seed: int)
 
 def _captions(config: DatasetConfig, steps: int, count: int) -> tuple[str, str]:
     """The captions of the two halves."""
+    if not config.has_space:
+        return f"as stored: {counted(steps, 'step')} in time, channel 0 at the bottom", (
+            f"the first sample in epochs 1 to {count}"
+        )
     if config.kind == "image":
         shown = "as evaluated" if config.compressed else "as stored"
         return f"{shown}, {config.image_size}x{config.image_size} pixels", f"the first sample in epochs 1 to {count}"
@@ -107,8 +113,11 @@ def _shown_to_network(
 def _colours(inputs: NDArray[Any]) -> Pixels:
     """Turn channels into colours: [n, 1 or 3, S, S] or frames [n, T, 2, S, S] -> [..., S, S, 3].
 
-    Events range from white to the colour of their polarity, saturated at a sample's 99th percentile.
+    Events range from white to the colour of their polarity, saturated at a sample's 99th percentile. Spike trains
+    [n, T, C, 1, 1] become pictures of time and channels, [n, 1, RASTER, RASTER, 3].
     """
+    if inputs.ndim == 5 and inputs.shape[-2:] == (1, 1):
+        return _raster(inputs)
     if inputs.ndim == 4:
         return np.ascontiguousarray(np.broadcast_to(np.moveaxis(inputs, 1, -1), (*_moved(inputs), 3)))
     light = np.empty((*inputs.shape[:2], *inputs.shape[3:], 3))
@@ -120,12 +129,28 @@ def _colours(inputs: NDArray[Any]) -> Pixels:
     return (light * 255).round().astype(np.uint8)
 
 
+def _raster(inputs: NDArray[Any]) -> Pixels:
+    """Spike trains [n, T, C, 1, 1] as pictures with time to the right and channels upwards, darker for more spikes."""
+    from PIL import Image
+
+    pictures = []
+    for counts in inputs[..., 0, 0].astype(np.float64):
+        light = (255 * (1 - counts / max(counts.max(), 1))).round().astype(np.uint8)
+        picture = Image.fromarray(np.ascontiguousarray(light.T[::-1]))
+        pictures.append(np.asarray(picture.resize((RASTER, RASTER), Image.Resampling.BOX)))
+    return np.ascontiguousarray(
+        np.broadcast_to(np.stack(pictures)[:, None, :, :, None], (len(inputs), 1, RASTER, RASTER, 3))
+    )
+
+
 def _moved(inputs: NDArray[Any]) -> tuple[int, ...]:
     return inputs.shape[0], *inputs.shape[2:]
 
 
 def _strip(colours: Pixels, config: DatasetConfig) -> Pixels:
     """Images side by side, or recordings below each other with their frames side by side."""
+    if not config.has_space:
+        return _tiled(colours, RASTER, RASTER)
     if config.kind == "image":
         return _tiled(colours[None], 64, 96)
     steps = colours.shape[1]

@@ -27,6 +27,8 @@ class MsResNetConfig(ModelConfig):
     starts at 0. dropout: rate before the linear layer.
     """
 
+    needs_space: ClassVar[bool] = True
+
     width: PositiveFloat = 1.0
     depths: Depths | None = None
     stem: Literal["auto", "imagenet", "small"] = "auto"

@@ -20,6 +20,8 @@ class ModelConfig(Strict):
     """Options of every backbone. `activation: relu` makes the ANN twin: the same layers, plain batch norm, ReLU."""
 
     touches: ClassVar[Touches] = Touches.RESULT
+    needs_space: ClassVar[bool] = False
+    """Whether the network needs inputs with rows and columns, as convolutions do."""
 
     name: str
     activation: Literal["spike", "relu"] = "spike"
@@ -42,6 +44,8 @@ class ModelConfig(Strict):
 
 class WidthConfig(ModelConfig):
     """A published network. Every layer has `width` times the published number of channels, at least one."""
+
+    needs_space: ClassVar[bool] = True
 
     width: PositiveFloat = 1.0
     pool: Literal["avg", "max"] = "avg"
@@ -68,6 +72,8 @@ class TransformerConfig(ModelConfig):
     mlp_ratio: channels inside the feed-forward part, over dim. pools: how many of the four convolutions, the last ones,
     are followed by pooling that halves the size; null: as released, two for still images below 96 pixels, else four.
     """
+
+    needs_space: ClassVar[bool] = True
 
     dim: PositiveInt = 384
     depth: PositiveInt = 4

@@ -29,6 +29,8 @@ class QkFormerConfig(ModelConfig):
     attention_state: as_released carries the potential of the last neuron of self-attention from sample to sample.
     """
 
+    needs_space: ClassVar[bool] = True
+
     form: Literal["auto", "cifar", "imagenet", "events"] = "auto"
     dim: PositiveInt | None = None
     depth: PositiveInt | None = None

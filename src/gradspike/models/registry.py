@@ -10,6 +10,7 @@ MODELS: Registry[ModelConfig] = Registry(
     ModelConfig,
     {
         "spiking_cnn": "gradspike.models.spiking_cnn:SpikingCnn",
+        "spiking_mlp": "gradspike.models.spiking_mlp:SpikingMlp",
         "resnet19": "gradspike.models.resnet19:ResNet19",
         "sew_resnet18": "gradspike.models.sew_resnet:SewResNet18",
         "sew_resnet34": "gradspike.models.sew_resnet:SewResNet34",

@@ -20,6 +20,8 @@ from gradspike.spiking_norm import LayerContext
 class SpikingCnnConfig(ModelConfig):
     """`depth` stages of conv3x3 - norm - neuron; `width` channels in the first, doubled in each further one."""
 
+    needs_space: ClassVar[bool] = True
+
     width: PositiveInt = 32
     depth: PositiveInt = 3
     pool: Literal["avg", "max"] = "avg"

@@ -47,6 +47,8 @@ class DatasetConfig(Strict):
     kind: ClassVar[Literal["image", "frames"]]
     """image: a sample is a still image [C, H, W]; frames: a sequence of frames [T, C, H, W]."""
     channels: ClassVar[int]
+    has_space: ClassVar[bool] = True
+    """Whether samples have rows and columns. Without them, their channels are those of one pixel."""
     max_time_steps: ClassVar[int]
 
     name: str

@@ -34,6 +34,8 @@ TIMM_OPTIONS_SET_ELSEWHERE = {
 class TimmConfig(ModelConfig):
     """Any convolutional network of timm as a spiking network; `name` is timm's name."""
 
+    needs_space: ClassVar[bool] = True
+
     library: Literal["timm"] = "timm"
     pretrained: str | None = None
     """A local file (.pth, .pt, .safetensors) of weights in timm's names."""

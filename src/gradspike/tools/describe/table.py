@@ -22,8 +22,13 @@ def print_description(
     """Print the layers and the totals, also of the twins; for a converted network also its report."""
     out = console()
     size = config.dataset.image_size
+    shape = (
+        f"{config.dataset.channels}x{size}x{size}"
+        if config.dataset.has_space
+        else f"{config.dataset.channels} channels"
+    )
     out.print(
-        f"{config.model.name} on {config.dataset.name} ({config.dataset.channels}x{size}x{size}), method "
+        f"{config.model.name} on {config.dataset.name} ({shape}), method "
         f"{config.method_label()}, T = {config.time_steps}, {config.trainer.precision}",
     )
     out.print(
