@@ -46,9 +46,27 @@ def assert_equal(model: nn.Module, frames: Tensor) -> None:
     assert len({step.sum().item() for step in logits}) > 1  # something happened at every step
 
 
-@pytest.mark.parametrize("model", ["sew_resnet18", "timm"])
-def test_other_backbones(model: str) -> None:
-    assert_equal(*network(model, steps=0))
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("sew_resnet18", []),
+        ("ms_resnet18", ["model.zero_gain=false"]),
+        ("spikformer", []),
+        ("sdt", ["method.v_threshold=2"]),  # else the biases above make all of its last neurons fire at every step
+        ("timm", []),
+    ],
+)
+def test_other_backbones(model: str, options: list[str]) -> None:
+    assert_equal(*network(model, *options, steps=0))
+
+
+def test_self_attention_across_samples_is_refused() -> None:
+    """And with a potential for each sample, streamed."""
+    assert_equal(*network("qkformer", steps=0))
+    as_released = ["model.attention_state=as_released", "method=fixed_sg", "norm=bn"]
+    model = build(config_for("qkformer", *as_released, kind="frames")).eval()
+    with pytest.raises(ConfigError, match="a stream has no samples that follow each other in a step"):
+        Stream(model)(torch.randn(2, 2, 8, 8))
 
 
 def test_an_output_neuron() -> None:

@@ -33,6 +33,7 @@ QKFORMER = [
 ]
 OTHERS = [
     (9_476_298, "dataset=cifar10dvs model=vgg11"),
+    (9_231_114, "dataset=cifar10 model=vgg11 model.grid=1"),
     (14_974_026, "dataset=cifar10 model=vgg16"),
     (14_728_266, "dataset=cifar10 model=vgg16 model.grid=1"),
     (14_428_680, "dataset=tiny_imagenet model=vgg13 model.bias=true model.grid=7"),
@@ -41,7 +42,7 @@ OTHERS = [
 ]
 SPIKFORMER = {  # counted there, blocks, channels and heads
     "cifar10": [(9_330_874, 4, 384, 12), (5_768_122, 2, 384, 12), (4_159_274, 4, 256, 8), (2_570_538, 2, 256, 8)],
-    "cifar100": [(9_365_524, 4, 384, 12)],
+    "cifar100": [(9_365_524, 4, 384, 12), (5_802_772, 2, 384, 12), (4_182_404, 4, 256, 8), (2_593_668, 2, 256, 8)],
     "imagenet": [
         (16_828_312, 8, 384, 12),
         (23_385_640, 6, 512, 8),

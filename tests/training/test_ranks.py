@@ -28,6 +28,8 @@ CASES = {
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=138", "trainer.accumulate=3"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
     **{f"norm {name}": ["method=mpd_agl", f"norm={name}"] for name in ("bn", "tebn", "tab", "mpbn")},
+    "transformer": ["model=spikformer", "model.dim=16", "model.heads=2", "model.depth=1", "model.mlp_ratio=1"],
+    "currents": ["model=ms_resnet18", "model.width=0.07", "model.depths=[1,1,1,1]"],
     "plain gain": ["method=mpd_agl", "norm=tdbn_gain", "model.encoder=latency", "dataset.normalize=unit"],
 }
 # One of each way through the fused layer: statistics before all steps, with moments of u, and step by step.
