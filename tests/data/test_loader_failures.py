@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import pickle
 import socket
@@ -53,6 +54,16 @@ def test_processes_that_cannot_start_leave_no_traceback(monkeypatch: pytest.Monk
 def test_a_fault_of_the_code_stays_a_traceback() -> None:
     with pytest.raises(RuntimeError, match="a fault of its own"):
         list(loader("bug"))
+
+
+@pytest.mark.parametrize("how", ["files", "bug"])
+def test_a_failed_epoch_ends_its_workers_and_another_may_follow(how: str) -> None:
+    """Left to the garbage collector, each worker took five seconds to end, in the middle of something else."""
+    failing = loader(how)
+    for _ in range(2):
+        with pytest.raises((LoaderError, RuntimeError)):
+            list(failing)
+        assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("how", ["killed", "exit"])
