@@ -44,6 +44,9 @@ DEEPER = {"sew_resnet34", "sew_resnet101", "sew_resnet152", "ms_resnet34", "vgg1
 PAIRS = [(name, method) for name in MODELS.names() for method in METHODS.names() if name not in DEEPER]
 """Every network with every method: a learned decay, which `plif` has, is the more general case."""
 
+SOME_PAIRS = [(name, method) for number, (name, method) in enumerate(PAIRS) if number % 3 == 0]
+"""A third of the pairs: of each network four or five methods, of each method four or five networks."""
+
 KINDS = {"image": "cifar10", "frames": "cifar10dvs"}
 
 

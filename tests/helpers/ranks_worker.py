@@ -38,7 +38,7 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
 
-STEPS = 11
+STEPS = 7
 
 
 @functools.cache
