@@ -39,6 +39,19 @@ def test_nothing_is_built_where_nothing_is_mixed() -> None:
     assert build_mixing(LossConfig(name="ce"), CLASSES, 0) is None
 
 
+def test_from_an_epoch_on_nothing_is_mixed() -> None:
+    mix = mixing(mixup=1.0, mixing_off_epoch=2)
+    inputs, labels = batch(4)
+    for epoch, on in ((1, True), (2, False), (3, False)):
+        mixed, targets = mix(inputs.clone(), labels, epoch, 0)
+        assert torch.equal(mixed, inputs) is not on
+        assert torch.equal(targets, torch.nn.functional.one_hot(labels, CLASSES).float()) is not on
+    unlimited = mixing(mixup=1.0)(inputs.clone(), labels, 1, 0)
+    assert all(map(torch.equal, mix(inputs.clone(), labels, 1, 0), unlimited))
+    with pytest.raises(ValueError, match="mixing_off_epoch needs mixup or cutmix above 0"):
+        LossConfig(name="ce", mixing_off_epoch=2)
+
+
 @pytest.mark.parametrize("options", [{"mixup": 2.0}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
 @pytest.mark.parametrize("size", [8, 7])
 def test_pixels_and_labels_are_mixed_in_the_same_proportion(options: dict[str, float], size: int) -> None:

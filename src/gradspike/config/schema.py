@@ -65,6 +65,14 @@ class LossConfig(Strict):
     """alpha of CutMix (Yun et al., ICCV 2019); 0 turns it off. With both on, each batch draws one of them."""
     mix_probability: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of batches to mix if mixup or cutmix is on."""
+    mixing_off_epoch: PositiveInt | None = None
+    """Number of epochs after which no batch is mixed any more; null: all are."""
+
+    @model_validator(mode="after")
+    def _something_to_turn_off(self) -> LossConfig:
+        if self.mixing_off_epoch is not None and not (self.mixup or self.cutmix):
+            raise ValueError("mixing_off_epoch needs mixup or cutmix above 0")
+        return self
 
 
 class GroupConfig(Strict):

@@ -25,6 +25,7 @@ class Mixing:
         from timm.data.mixup import Mixup  # takes a second to import
 
         self.seed = seed
+        self.off_epoch = config.mixing_off_epoch
         self._mix = Mixup(  # type: ignore[no-untyped-call]
             mixup_alpha=config.mixup,
             cutmix_alpha=config.cutmix,
@@ -36,9 +37,13 @@ class Mixing:
     def __call__(self, inputs: Tensor, labels: Tensor, epoch: int, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Mix inputs, possibly in place. Returns them and the class probabilities [B, K].
 
+        From epoch `mixing_off_epoch` on, inputs stay as they are and the probabilities are those of the labels.
+
         inputs: images [B, C, H, W] or frames [T, B, C, H, W], mixed the same way at all steps. The last sample of an
         odd batch has no partner and stays unchanged.
         """
+        if self.off_epoch is not None and epoch >= self.off_epoch:
+            return inputs, torch.nn.functional.one_hot(labels, self._mix.num_classes).float()
         steps = inputs.shape[0] if inputs.ndim == 5 else None
         images = inputs if steps is None else inputs.transpose(0, 1).flatten(1, 2)
         even = len(images) - len(images) % 2
