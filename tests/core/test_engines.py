@@ -397,3 +397,13 @@ def test_a_training_step_on_a_gpu_waits_for_nothing(method: str, tiny_config: Co
             optimizer.zero_grad()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.slow
+def test_kernels_that_recompute_agree() -> None:
+    """Of a neuron that charges two steps at once, with every value learned."""
+    assert compiled.MOST_RECOMPUTED >= 2
+    context = LayerContext(2, neuron_config("psn"), method_config("fixed_sg"), norm_config("bn"))
+    expected, actual = both(compiled.run, SpikingNorm(C, context).double(), make_input(time_steps=2).double(), False)
+    for value, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-11)

@@ -40,6 +40,17 @@ that `SIZES` lacks keep their sizes."""
 SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
 """Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
 
+RECOMPUTING: dict[str, Any] = {
+    "realize_opcount_threshold": 300,
+    "realize_reads_threshold": 1000,
+    "realize_acc_reads_threshold": 1000,
+}
+"""Inductor's limits under which a kernel computes its intermediate values again in each pass over memory. By default it
+stores them in new tensors, whose page faults take longer than the arithmetic."""
+
+MOST_RECOMPUTED = 2
+"""Time steps up to which it does, for neurons that charge all steps at once: with more, tracing takes too long."""
+
 
 class CompiledKernels:
     """The functions of `formulas`, each compiled when first needed."""
@@ -121,9 +132,10 @@ class CompiledKernels:
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
-        function = torch.compile(
-            _fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=compile_options(device)
-        )
+        options = compile_options(device)
+        if formula is formulas.backward and _recomputes(spec, device):
+            options |= RECOMPUTING
+        function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
         try:
             with torch.no_grad(), _whichever_libdevice(), without_autocast(device), _independent_sizes():
                 function(*examples)
@@ -176,6 +188,11 @@ def compile_options(device: str) -> dict[str, Any]:
         # which the formulas have none.
         options["emulate_precision_casts"] = True
     return options
+
+
+def _recomputes(spec: Spec, device: str) -> bool:
+    at_once = spec.rules is not None and spec.rules.neuron.charges_at_once
+    return device == "cpu" and at_once and spec.time_steps <= MOST_RECOMPUTED
 
 
 @contextmanager
