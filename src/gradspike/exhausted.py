@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from gradspike.errors import UserError, causes
 
 LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = re.compile(
-    r"DefaultCPUAllocator|not enough memory|can(no|')t allocate memory|std::bad_alloc|could not create a memory object"
+    r"DefaultCPUAllocator|not enough memory|can(no|')t allocate memory|std::bad_alloc"
+    r"|could not create a (memory object|primitive$)"
     r"|Storage size calculation overflowed|integer multiplication overflow|array is too big",
     re.IGNORECASE,
 )
@@ -25,6 +28,10 @@ GPU_MEMORY = re.compile(r"(CUDA|HIP|MPS)\b.*out of memory|(CUBLAS|CUDNN|CUSOLVER
 
 class Exhausted(UserError):
     """A resource has run out."""
+
+
+class DiskFull(Exhausted):
+    """A file cannot be written: the disk, the quota or the number of files is exhausted, or files may not grow."""
 
 
 class LoaderError(Exhausted):
@@ -42,12 +49,17 @@ def one_sentence(to_lower: Callable[[], str], keys: str = "dataset.") -> Iterato
         yield
     except UserError as error:
         if isinstance(error, Exhausted) and keys != "dataset.":
-            raise type(error)(str(error).replace("dataset.", keys)) from error
+            raise type(error)(_with_keys(str(error), keys)) from error
         raise
     except Exception as error:
         if (said := why_exhausted(error, to_lower)) is None:
             raise
-        raise Exhausted(said.replace("dataset.", keys)) from error
+        raise Exhausted(_with_keys(said, keys)) from error
+
+
+def _with_keys(said: str, keys: str) -> str:
+    """A message with the command's own names of the loader's keys; folders may be called `dataset.x`."""
+    return re.sub(r"(?<![\w./])dataset\.(?=(workers|batch_size)\b)", keys, said)
 
 
 def why_exhausted(error: BaseException, to_lower: Callable[[], str] | None = None) -> str | None:
@@ -101,11 +113,43 @@ def raise_if_exhausted(error: BaseException) -> None:
 
 def full_disk(error: OSError) -> str:
     """The message for a full disk."""
-    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    reason = error.strerror or "No space left on device"
+    path = Path(error.filename) if isinstance(error.filename, str) else None
+    reason = f"{path}: cannot be written ({_reason(error)})" if path is not None else _reason(error)
+    return f"{reason}: {to_free(error, path)}."
+
+
+def not_written(
+    path: Path | str, error: OSError, *, named: str = "", verb: str = "be written", more: str = ""
+) -> UserError:
+    """The error for a file or folder that cannot be written: DiskFull, with what to free, or UserError.
+
+    named: the option in front of the path (`out=`). more: the end of the message.
+    """
+    text = f"{named}{path}: cannot {verb} ({_reason(error)})"
+    if is_full(error):
+        return DiskFull(f"{text}: {to_free(error, Path(path))}.{more}")
+    return UserError(f"{text}.{more}")
+
+
+def to_free(error: OSError, path: Path | None) -> str:
+    """What to do about a disk that is full, as the end of a sentence. path: the file that could not be written."""
     if error.errno == errno.EFBIG:
-        return f"{where}cannot be written ({reason}): raise the limit of the size of files (ulimit -f)."
-    return f"{where}cannot be written ({reason}): free some space." if where else f"{reason}: free some space."
+        return "raise the limit of the size of files (ulimit -f)"
+    return "delete some files, the file system can hold no more" if path and no_inodes(path) else "free some space"
+
+
+def no_inodes(path: Path) -> bool:
+    """Whether the file system of a path, which need not exist, has as many files as it can hold."""
+    for folder in (path, *path.absolute().parents):
+        with suppress(OSError):
+            disk = os.statvfs(folder)
+            return disk.f_files > 0 and disk.f_favail == 0
+    return False
+
+
+def _reason(error: OSError) -> str:
+    # NumPy's message for a short write has no reason.
+    return error.strerror or ("No space left on device" if is_full(error) else str(error))
 
 
 def loader_failure(error: BaseException) -> str | None:

@@ -188,7 +188,7 @@ def test_other_commands_say_that_they_need_none(name: str, own_options: Path) ->
         ("", ConfigError, "out=: must be a file"),
         (".", ConfigError, "out=.: must be a file"),
         ("x/", ConfigError, "out=x/: must be a file"),
-        ("no/such/x.json", UserError, "unknown folder 'no/such'"),
+        ("no/such/x.json", ConfigError, "unknown folder 'no/such'"),
         ("a.txt", ConfigError, r"must end in one of \.json \(the numbers\)"),
         ("/proc/x.json", UserError, "cannot be written to"),
     ],

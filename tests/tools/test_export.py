@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 import gradspike
 from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import ConfigError
-from gradspike.library.load import TrainedModel
+from gradspike.errors import ConfigError, UserError
+from gradspike.library.load import TrainedModel, load
 from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.tools.export.eight_bit import use_eight_bits
 from gradspike.tools.export.graph import nir_graph
 from gradspike.tools.export.thresholds import use_mean_thresholds
+from gradspike.tools.export.written import write_export
 from gradspike.training.build import build_model
 from helpers.command import TINY, here
 from helpers.nir_network import NirNetwork
@@ -348,8 +349,8 @@ def test_mistakes_are_one_sentence(run: RunFolder, tmp_path: Path, capsys: pytes
         ([given, "format=onxx"], 2, "format=onxx: "),
         ([given], 2, "format: "),
         ([given, "format=nir", f"out={tmp_path}/net.onnx"], 2, "must end in one of .nir"),
-        ([given, "format=nir", f"out={there}"], 1, "there.nir exists. Delete it, or choose another out=."),
-        ([given, "format=nir", f"out={tmp_path}/no/net.nir"], 1, "unknown folder"),
+        ([given, "format=nir", f"out={there}"], 2, "there.nir exists. Delete it, or choose another out=."),
+        ([given, "format=nir", f"out={tmp_path}/no/net.nir"], 2, "unknown folder"),
         ([f"run={tmp_path}", "format=nir"], 2, "is not a run folder"),
         ([given, "format=nir", "bit=8"], 2, "unknown key 'bit'"),
         ([given, "format=nir", "bits=4"], 2, "bits=4: "),
@@ -361,6 +362,14 @@ def test_mistakes_are_one_sentence(run: RunFolder, tmp_path: Path, capsys: pytes
         assert said in errors
     assert there.read_text() == "mine"
     assert [file.name for file in tmp_path.iterdir()] == ["there.nir"]
+
+
+def test_a_file_whose_description_cannot_be_written_does_not_stay(run: RunFolder, tmp_path: Path) -> None:
+    """The next export would refuse it."""
+    (tmp_path / "net.nir.json").mkdir()
+    with pytest.raises(UserError, match=r"net.nir.json: cannot be written"):
+        write_export(load(run.best, device="cpu", engine="eager"), tmp_path / "net.nir", "nir", {})
+    assert [file.name for file in tmp_path.iterdir()] == ["net.nir.json"]
 
 
 def test_a_run_without_checkpoint_is_refused(

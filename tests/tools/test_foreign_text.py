@@ -169,7 +169,8 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr("gradspike.runs.files.os.replace", full)
     code, _, said = here(["compare", str(compared_runs), "--out", str(out)], capsys)
     assert code == 1
-    assert said == f"Error: --out {out}: cannot be written ({os.strerror(error)}).\n"
+    advice = "" if error == errno.EIO else ": free some space"
+    assert said == f"Error: --out {out}: cannot be written ({os.strerror(error)}){advice}.\n"
     assert out.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 

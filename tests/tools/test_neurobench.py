@@ -242,6 +242,7 @@ def test_compare_shows_them_if_asked(compared_runs: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["run=RUN", "samples=9999"], "samples=9999: the split test has 359 samples."),
         (["samples=3"], "samples: has an effect only with run=..."),
         (["checkpoint=best"], "checkpoint: has an effect only with run=..."),
         (["run=RUN", "model.width=8"], "model.width: a run has its own configuration."),

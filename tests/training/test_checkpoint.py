@@ -51,7 +51,8 @@ def test_a_full_disk_speaks_of_an_earlier_checkpoint_only_if_there_is_one(tmp_pa
     for kept in ("", " The previous checkpoint is unchanged."):
         with pytest.raises(UserError) as error, no_file_may_grow():
             AtomicFiles().save_checkpoint(CONTENT, file)
-        assert str(error.value) == f"{file}: cannot be saved (File too large).{kept}"
+        raised = "raise the limit of the size of files (ulimit -f)"
+        assert str(error.value) == f"{file}: cannot be saved (File too large): {raised}.{kept}"
         AtomicFiles().save_checkpoint(CONTENT, file)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
-from gradspike.exhausted import Exhausted, disk_is_full, why_exhausted
+from gradspike.data.prepared.disk import free_space, size_text
+from gradspike.exhausted import Exhausted, disk_is_full, not_written, one_sentence, why_exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.training import run as training
 from helpers.command import TINY, here
 from helpers.forks import fork_server
+from helpers.limits import no_file_may_grow
 from helpers.runs import at_batch, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -158,6 +161,7 @@ def test_a_killed_loader_ends_a_training_and_a_profile(tiny: Callable[..., list[
                       "allocate 4 bytes. Error code 12 (Cannot allocate memory)"), "Out of memory: "),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "Out of memory: "),
         (RuntimeError("std::bad_alloc"), "Out of memory: "),
+        (RuntimeError("could not create a primitive"), "Out of memory: "),
         (RuntimeError("Storage size calculation overflowed with sizes=[1]"), "Out of memory: "),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory: "),
         (RuntimeError("CUDA error: out of memory"), "Out of memory on the GPU: "),
@@ -186,6 +190,66 @@ def test_every_command_reports_exhausted_resources(
 
     assert reporting_errors(fails) == 1
     assert capsys.readouterr().err.startswith(f"Error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("error", "more_files", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 9, "(No space left on device): free some space."),
+        (OSError(errno.ENOSPC, "No space left on device"), 0,
+         "(No space left on device): delete some files, the file system can hold no more."),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 9, "(Disk quota exceeded): free some space."),
+        (OSError(errno.EFBIG, "File too large"), 9,
+         "(File too large): raise the limit of the size of files (ulimit -f)."),
+        (OSError("4 requested and 0 written"), 9, "(No space left on device): free some space."),
+        (OSError(errno.EROFS, "Read-only file system"), 9, "(Read-only file system)."),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_names_what_to_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, more_files: int, said: str
+) -> None:
+    disk = os.statvfs_result((4096, 4096, 100, 9, 9, 100, more_files, more_files, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    file = tmp_path / "no" / "file"
+    written = not_written(file, error, named="out=")
+    assert str(written) == f"out={file}: cannot be written {said}"
+    assert isinstance(written, Exhausted) == (error.errno != errno.EROFS)
+    full = f"{size_text(9 * 4096)} free" + (", but the file system can hold no more files" if more_files == 0 else "")
+    assert free_space(tmp_path) == full
+
+
+def test_a_training_on_a_full_disk_says_where_its_state_is(
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise not_written("x.json", OSError(errno.ENOSPC, "No space left on device"))
+
+    config = tiny_config("checkpoint.every_n_steps=5", "probe.enabled=false")
+    at_batch(monkeypatch, 8, full)
+    with pytest.raises(Exhausted) as error:
+        train(config)
+    run = RunFolder(next(Path(config.runs_dir).glob("2*")))
+    said = "x.json: cannot be written (No space left on device): free some space. The last saved state is "
+    assert str(error.value).startswith(said)
+    assert "Once that is fixed, continue it with: " in str(error.value)
+    assert "Traceback" not in run.log.read_text(encoding="utf-8")
+
+
+def test_a_disk_without_room_for_the_configuration_leaves_no_folder(tiny_config: Compose) -> None:
+    config = tiny_config()
+    with pytest.raises(Exhausted, match="File too large"), no_file_may_grow():
+        RunFolder.create(config)
+    assert not list(Path(config.runs_dir).iterdir())
+
+
+def test_paths_keep_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands have names of their own for dataset.workers and dataset.batch_size; a folder may be called dataset.x."""
+    for path in ("/a/dataset.v2/x", "dataset.v2/x", "/a/dataset.workers/x"):
+        with pytest.raises(Exhausted) as error, one_sentence(lambda: "lower dataset.batch_size", keys=""):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        assert str(error.value).startswith(f"{path}: cannot be written")
+    with pytest.raises(Exhausted, match="lower batch_size"), one_sentence(lambda: "lower dataset.batch_size", keys=""):
+        raise MemoryError
 
 
 def test_other_errors_keep_their_tracebacks() -> None:

@@ -17,7 +17,7 @@ from gradspike.cli.columns import columns, fitted
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.validate import explain
 from gradspike.config.wandb_options import ENVIRONMENT
-from gradspike.errors import ConfigError, UserError, unknown, unknown_path
+from gradspike.errors import ConfigError, unknown, unknown_path
 from gradspike.registry import Strict
 from gradspike.runs.files import check_writable
 from gradspike.shown import expanded
@@ -166,7 +166,7 @@ def checked_file(name: str, text: str, endings: Mapping[str, str] | None = None)
     """The file that an argument names. Checks that it can be written before anything is computed.
 
     `name` is the argument as typed before the path (`out=`, `--out `); `endings` maps the allowed endings to what they
-    mean. Raises ConfigError for a wrong name, UserError for a folder that cannot be written to.
+    mean. Raises ConfigError for a wrong name or an unknown folder, UserError for a folder that cannot be written to.
     """
     path = expanded(text)
     if not text or text.endswith("/") or path.is_dir():
@@ -176,6 +176,6 @@ def checked_file(name: str, text: str, endings: Mapping[str, str] | None = None)
         raise ConfigError(f"{name}{text}: the file must end in one of {allowed}.")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise UserError(f"{name}{text}: {unknown_path('folder', path.parent)}")
+        raise ConfigError(f"{name}{text}: {unknown_path('folder', path.parent)}")
     check_writable(str(folder))
     return path

@@ -17,7 +17,7 @@ from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.options.base import DatasetConfig
 from gradspike.data.source import Samples
 from gradspike.drawing import naming_missing_letters
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.shown import counted, printable
 
 MOST_CLASSES = 20
@@ -216,6 +216,6 @@ def _save(path: Path, rows: list[_Row], title: str, left_caption: str, right_cap
             canvas.print_figure(temporary, format="png", dpi=DPI, facecolor="white")
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"preview={path}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(path, error, named="preview=") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from gradspike.statistics import interval_of_share
 from gradspike.training.build import require_data_of
 from gradspike.training.callbacks.interrupt import SignalGuard
 from gradspike.training.checkpoint import load_checkpoint
-from gradspike.training.opened import Opened, open_split, require_as_many
+from gradspike.training.opened import Opened, open_split
 
 Batch = dict[str, Tensor]
 
@@ -72,7 +72,6 @@ def measure(
     with SignalGuard():
         contents = {path: load_checkpoint(path) for path in checkpoints}
         opened = open_split(config, split, keys.samples)
-        require_as_many(opened, split, keys.samples)
         if keys.attack is not None:
             use_surrogate(opened.module.model, keys.surrogate, keys.width)
         opened.module.requires_grad_(False)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.robustness.measure import Robustness
 from gradspike.robustness.options import EPSILON, LEVELS, RESTARTS, STEPS, RobustnessKeys, settings_of
 from gradspike.runs.files import write_json
@@ -65,5 +65,5 @@ def write_robustness(
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot be written to ({error.strerror or error}).") from error
+        raise not_written(path.parent, error, verb="be written to") from error
     write_json(path, {**content, **({"data": dict(data)} if data else {})})

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from gradspike.drawing import naming_missing_letters
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.robustness.measure import Robustness
 from gradspike.robustness.options import REACH, RESTARTS, STEPS, RobustnessKeys
 from gradspike.shown import counted
@@ -109,6 +109,6 @@ def draw(path: Path, title: str, split: str, keys: RobustnessKeys, found: Mappin
             figure.savefig(temporary, format="png", metadata={"Software": None})  # the same numbers, the same file
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.json_text import to_json
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -38,7 +38,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(path, error) from error
 
 
 def write_record(path: Path, text: str) -> None:
@@ -54,7 +54,7 @@ def write_output(path: Path, content: str | bytes, option: str) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise UserError(f"{option}{path}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(path, error, named=option) from error
 
 
 def is_read_only(error: BaseException | None) -> bool:
@@ -98,4 +98,4 @@ def check_writable(folder: str, named: str = "") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{named}{folder}: cannot be written to ({error.strerror}).") from error
+        raise not_written(folder, error, named=named, verb="be written to") from error

@@ -24,6 +24,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.config.trust import require_trusted
 from gradspike.config.validate import validate
 from gradspike.errors import ConfigError, UserError, did_you_mean
+from gradspike.exhausted import not_written
 from gradspike.json_text import readable
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.runs.alive import LOCK, running_or_killed
@@ -75,7 +77,7 @@ class RunFolder:
     def create(cls, config: ExperimentConfig) -> RunFolder:
         """Make `<date>_<time>_<method>_<dataset>_<model>_s<seed>_<id>` in `runs_dir`.
 
-        Raises UserError if it cannot be written.
+        Raises UserError if it cannot be written; nothing is left then.
         """
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         run_id = secrets.token_hex(4)
@@ -84,10 +86,13 @@ class RunFolder:
         try:
             run.checkpoints.mkdir(parents=True)
             write_id(path, run_id)
-        except OSError as error:
-            raise UserError(f"runs_dir={config.runs_dir}: cannot be written to ({error.strerror or error}).") from error
-        run.set_status("running")
-        run._write_config(config.plain())
+            run.set_status("running")
+            run._write_config(config.plain())
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)  # it has nothing to resume
+            if not isinstance(error, OSError):
+                raise
+            raise not_written(config.runs_dir, error, named="runs_dir=", verb="be written to") from error
         return run
 
     @classmethod
@@ -217,7 +222,7 @@ class RunFolder:
         try:
             self._lock = file.open("a", encoding="utf-8")
         except OSError as error:
-            raise UserError(f"{file}: cannot be opened ({error.strerror or error}).") from error
+            raise not_written(file, error, verb="be opened") from error
         try:
             lock_if_possible(self._lock, "Make sure that no other process trains this run.")
         except Taken as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 
 
 class RunLog(logging.FileHandler):
@@ -23,7 +23,7 @@ class RunLog(logging.FileHandler):
         try:
             super().__init__(file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error.strerror or error}).") from error
+            raise not_written(file, error) from error
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def write_traceback(self, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from gradspike.errors import UserError, causes, unknown_path
-from gradspike.exhausted import is_out_of_memory, raise_if_exhausted
+from gradspike.exhausted import is_out_of_memory, not_written, raise_if_exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import counted
 
@@ -59,9 +59,8 @@ class AtomicFiles(TorchCheckpointIO):
             cause = next((one for one in causes(error) if isinstance(one, OSError)), None)
             if cause is None:
                 raise
-            reason = cause.strerror or cause
             kept = " The previous checkpoint is unchanged." if target.exists() else ""
-            raise UserError(f"{target}: cannot be saved ({reason}).{kept}") from error
+            raise not_written(target, cause, verb="be saved", more=kept) from error
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

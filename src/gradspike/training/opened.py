@@ -62,12 +62,17 @@ class Opened:
 
 
 def open_split(
-    config: ExperimentConfig, split: Split, samples: int | None = None, batch_size: int | None = None
+    config: ExperimentConfig,
+    split: Split,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    at_most: int | None = None,
 ) -> Opened:
     """Build network and data of a configuration, which `as_evaluated` made.
 
-    samples: use only this many, evenly by class. batch_size: None for that of the configuration. Raises UserError for
-    mistakes that the user can fix.
+    samples: use exactly this many, evenly by class. at_most: as many, or all of a smaller split. batch_size: None for
+    that of the configuration. Raises ConfigError for more `samples` than the split has, UserError for other mistakes
+    that the user can fix.
     """
     quieten()
     check_device(config.trainer, section="")
@@ -79,11 +84,8 @@ def open_split(
     data.setup()
     require_samples(data, split)
     settle_engine(module.model, config, len(data.samples.indices("train")))
-    chosen = choose_samples(data.samples.indices(split), data.samples.labels, samples)
+    every = data.samples.indices(split)
+    if samples is not None and samples > len(every):
+        raise ConfigError(f"samples={samples}: the split {split} has {counted(len(every), 'sample')}.")
+    chosen = choose_samples(every, data.samples.labels, at_most if samples is None else samples)
     return Opened(config, module, data, trainer, chosen, batch_size or config.dataset.eval_batch_size)
-
-
-def require_as_many(opened: Opened, split: Split, samples: int | None) -> None:
-    """Raise ConfigError if `samples`, which the user typed, are more than the split has."""
-    if samples is not None and samples > len(opened.chosen):
-        raise ConfigError(f"samples={samples}: the split {split} has {counted(len(opened.chosen), 'sample')}.")

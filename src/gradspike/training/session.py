@@ -11,7 +11,7 @@ from typing import Any
 
 from gradspike.config.overrides import override
 from gradspike.errors import Interrupted, UserError
-from gradspike.exhausted import Exhausted
+from gradspike.exhausted import DiskFull, Exhausted
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.run_log import RunLog
 from gradspike.shown import relative, shown
@@ -55,7 +55,11 @@ def recorded(
         raise
     except BaseException as error:
         record_end(run, error)
-        if handler is not None and (isinstance(error, Exhausted) or not isinstance(error, UserError)):
+        if (
+            handler is not None
+            and not isinstance(error, DiskFull)
+            and (isinstance(error, Exhausted) or not isinstance(error, UserError))
+        ):
             handler.write_traceback(error)
         if isinstance(error, Exhausted):
             raise type(error)(f"{error} {_saved(run)}") from error

@@ -54,7 +54,7 @@ def prepared(
             kept = f" Finished parts are kept in {_partial(folder)}." if _partial(folder).is_dir() else ""
             reason = error.strerror or "No space left on device"
             raise UserError(
-                f"Preparing '{name}' in {folder.parent} failed: {reason} ({free_space(folder.parent)} free).{kept} "
+                f"Preparing '{name}' in {folder.parent} failed: {reason} ({free_space(folder.parent)}).{kept} "
                 "Free some space and start again, or choose another folder with data_dir=..."
             ) from error
         raise UserError(f"Preparing '{name}' in {folder.parent} failed: {error.strerror or error}.") from error

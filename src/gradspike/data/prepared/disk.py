@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from gradspike.errors import UserError
+from gradspike.exhausted import no_inodes
 
 
 def check_free_space(folder: Path, needed: int) -> None:
@@ -19,8 +20,9 @@ def check_free_space(folder: Path, needed: int) -> None:
 
 
 def free_space(folder: Path) -> str:
-    """The free space on the disk of `folder` as text."""
-    return size_text(shutil.disk_usage(folder).free)
+    """The free space on the disk of `folder` as text: `184 MB free`."""
+    free = f"{size_text(shutil.disk_usage(folder).free)} free"
+    return f"{free}, but the file system can hold no more files" if no_inodes(folder) else free
 
 
 def size_text(count: float) -> str:

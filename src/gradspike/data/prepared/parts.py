@@ -222,7 +222,7 @@ def _no_space(error: OSError, folder: Path, parts: Path, done: int, total: int) 
     needed = f"about {size_text(written / done * (total - done))} more needed, " if done else ""
     return (
         f"{error.strerror or 'No space left on device'} in {folder.parent}: {done:,} of {total:,} prepared, "
-        f"{needed}{free_space(folder)} free. Finished parts are kept: free some space and start again, or choose "
+        f"{needed}{free_space(folder)}. Finished parts are kept: free some space and start again, or choose "
         f"another folder with data_dir=... and delete {folder}."
     )
 

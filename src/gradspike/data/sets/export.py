@@ -20,6 +20,7 @@ from gradspike.data.options.camera import CameraConfig
 from gradspike.data.prepared.parts import Part, build_in_parts
 from gradspike.data.sets.cifar10dvs_sim import Cifar10DvsSim, Scene, record_scenes
 from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 
 Format = Literal["aedat", "npz"]
 _PART = 16
@@ -50,7 +51,7 @@ def export(source: Cifar10DvsSim, folder: Path, format: Format) -> int:
             on_bad_file="error",
         )
     except OSError as error:
-        raise UserError(f"export={folder}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(folder, error, named="export=") from error
     shutil.rmtree(progress)
     return len(scenes)
 

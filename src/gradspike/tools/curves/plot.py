@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradspike.drawing import naming_missing_letters
-from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.tools.curves.records import Curves, Panel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def draw(path: Path, found: Curves, title: str, *, log: bool) -> Path:
             figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=_metadata(path))
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror or error}).") from error
+        raise not_written(path, error, named="out=") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -79,7 +79,6 @@ class DescribeConfig(Strict):
 
 
 COMMAND = Command("describe", USAGE, keys=DescribeConfig, switches=(TRUST,), trains=True)
-SAMPLES = 64
 OF_MOVED_DATA = ("data_dir", "dataset.source")
 
 
@@ -113,7 +112,7 @@ def describe(words: list[str]) -> int:
             from gradspike.training.evaluate import as_evaluated
 
             config = as_evaluated(config, moved.get("data_dir"), "cpu", source=moved.get("dataset.source"))
-            found = measure_run(config, checkpoint, options.samples or SAMPLES)
+            found = measure_run(config, checkpoint, options.samples)
         network = measure(config)
         twins = [(name, measure(twin)) for name, twin in _twins(config)]
     print_description(config, network, twins, _published(config))

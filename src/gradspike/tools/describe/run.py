@@ -16,14 +16,18 @@ from gradspike.training.build import require_data_of
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.opened import open_split
 
+SAMPLES = 64
 
-def measure_run(config: ExperimentConfig, checkpoint: Path, samples: int) -> dict[str, Any]:
+
+def measure_run(config: ExperimentConfig, checkpoint: Path, samples: int | None) -> dict[str, Any]:
     """The metrics on `samples` samples of the test split, evenly by class: {"samples": n, name: value, ...}.
+
+    samples: None for SAMPLES, or all of a smaller split.
 
     config: the run's, from `as_evaluated`. Raises UserError for samples other than those used for training.
     """
     content = load_checkpoint(checkpoint)
-    opened = open_split(config, "test", samples)
+    opened = open_split(config, "test", samples, at_most=SAMPLES)
     require_data_of(content, opened.data)
     opened.module.load_state_dict(content["state_dict"])
     batches = [opened.transformed(batch)["input"] for batch in opened.stored_batches()]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gradspike.cli.arguments import Command, checked_file
 from gradspike.config.trust import TRUST, trust_all
-from gradspike.errors import UserError
+from gradspike.errors import ConfigError, UserError
 from gradspike.registry import Strict
 from gradspike.runs.data import check_data_of_run
 from gradspike.runs.folder import RunFolder
@@ -137,13 +137,13 @@ def _changes(arguments: ExportConfig) -> list[str]:
 
 
 def _new_file(run: RunFolder, arguments: ExportConfig) -> Path:
-    """The file to write. Raises ConfigError for a wrong name, UserError if it cannot be written or exists."""
+    """The file to write. Raises ConfigError for a wrong name or one that exists, UserError if it cannot be written."""
     ending = f".{arguments.format}"
     given = arguments.out or str(run.path / f"{arguments.checkpoint}{ending}")
     path = checked_file("out=", given, {ending: arguments.format.upper()})
     for file in (path, path.with_suffix(f"{ending}.json")):
         if file.exists():
-            raise UserError(f"out={given}: {shown(file)} exists. Delete it, or choose another out=.")
+            raise ConfigError(f"out={given}: {shown(file)} exists. Delete it, or choose another out=.")
     return path
 
 

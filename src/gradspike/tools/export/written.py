@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gradspike.errors import UserError
 from gradspike.json_text import to_json
 from gradspike.library.load import TrainedModel
 from gradspike.runs.files import json_file, write_output
@@ -20,7 +21,11 @@ def write_export(net: TrainedModel, path: Path, form: str, described: Mapping[st
     """
     write_output(path, CONTENTS[form](net, to_json(described)), "out=")
     beside = path.with_suffix(f"{path.suffix}.json")
-    write_output(beside, json_file(described), "out=")
+    try:
+        write_output(beside, json_file(described), "out=")
+    except UserError:
+        path.unlink()  # both or none: the next export refuses an existing file
+        raise
     return path, beside
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from gradspike.errors import UserError
+from gradspike.exhausted import not_written
 from gradspike.json_text import to_json
 from gradspike.locks import Taken, lock_if_possible
 from gradspike.tools.landscape.numbers import Point
@@ -124,8 +125,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder}: cannot be written to ({reason}). Choose another folder with out=...") from error
+        more = " Choose another folder with out=..."
+        raise not_written(folder, error, verb="be written to", more=more) from error
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from gradspike.training.checkpoint import load_checkpoint, state_hash
 from gradspike.training.evaluate import as_evaluated
 from gradspike.training.finite import finite_samples
 from gradspike.training.metrics import Meter
-from gradspike.training.opened import open_split, require_as_many
+from gradspike.training.opened import open_split
 
 if TYPE_CHECKING:
     from gradspike.tools.landscape.options import LandscapeConfig
@@ -124,7 +124,6 @@ def open_surface(run: RunFolder, checkpoint: Path, arguments: LandscapeConfig) -
     )
     content = load_checkpoint(checkpoint)
     opened = open_split(config, arguments.split, arguments.samples, arguments.batch_size)
-    require_as_many(opened, arguments.split, arguments.samples)
     module, data, chosen = opened.module, opened.data, opened.chosen
     require_data_of(content, data)
     module.load_state_dict(content["state_dict"])
