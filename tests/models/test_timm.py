@@ -67,7 +67,7 @@ def context_for(method: str = "mpd_agl", **norm: Any) -> LayerContext:
 def build(
     name: str, context: LayerContext | None = None, *, seed: int = 0, dataset: str = "cifar10", **model: Any
 ) -> TimmNetwork:
-    config = TimmConfig.model_validate({"name": name, "options": FAMILIES.get(name, {}), **model})
+    config = TimmConfig.model_validate({"name": name, "options": FAMILIES.get(name, {}), "residual": "auto", **model})
     context = replace(context or context_for(), activation=config.activation)
     torch.manual_seed(seed)
     network = TimmNetwork(config, data(dataset), context)

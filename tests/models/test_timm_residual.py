@@ -34,7 +34,9 @@ def context_for(method: str = "mpd_agl") -> LayerContext:
 def build(name: str, method: str = "mpd_agl", **model: Any) -> TimmNetwork:
     dataset = load_config(["dataset=cifar10", f"dataset.image_size={SIZE}", "recipe=none"]).dataset
     torch.manual_seed(0)
-    return TimmNetwork(TimmConfig.model_validate({"name": name, **model}), dataset, context_for(method))
+    return TimmNetwork(
+        TimmConfig.model_validate({"name": name, "residual": "auto", **model}), dataset, context_for(method)
+    )
 
 
 def conversion(model: TimmNetwork) -> Conversion:
@@ -188,3 +190,9 @@ def test_loaded_weights_keep_timms_form_unless_told_otherwise(tmp_path: Path) ->
     assert conversion(build("resnet10t", **loaded)).form == "as_is"
     assert conversion(build("resnet10t", residual="sew", **loaded)).form == "sew"
     assert conversion(build("resnet10t", options=NARROW)).form == DEFAULT_FORM
+
+
+def test_a_run_recorded_without_the_option_keeps_its_network() -> None:
+    """Names and shapes of its weights fit every form."""
+    assert TimmConfig.model_validate({"name": "resnet18"}).residual == "as_is"
+    assert load_config(["model=timm", "recipe=none"]).model.model_dump()["residual"] == "auto"

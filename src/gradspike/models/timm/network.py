@@ -41,8 +41,10 @@ class TimmConfig(ModelConfig):
     """A local file (.pth, .pt, .safetensors) of weights in timm's names."""
     spiking_gates: bool = False
     """Also make activations inside squeeze-excite and other gates spike; by default they stay real-valued."""
-    residual: Literal["auto", "sew", "membrane", "as_is"] = "auto"
-    """Where residual blocks spike: before the sum, first in the branch, or after the sum as in timm."""
+    residual: Literal["auto", "sew", "membrane", "as_is"] = "as_is"
+    """Where residual blocks spike: before the sum, first in the branch, or after the sum as in timm.
+
+    The default is that of runs recorded before there was the option; new ones have auto from their YAML."""
     options: dict[str, Any] = Field(default_factory=dict)
     """More arguments of timm.create_model, such as drop_path_rate; they depend on the network."""
 
