@@ -65,6 +65,13 @@ ITEMS = (
         "landscape/landscape.png",
     ),
     Item(
+        "robustness",
+        "Accuracy under attack",
+        "With intervals over the test samples. `corrupt=noise` and `corrupt=event_drop` draw the same for corruptions.",
+        f"evaluate run={RUN} attack=pgd epsilon=2/255,8/255,16/255 checkpoint=last samples=100",
+        f"{RUN}/robustness/test_pgd_0.00784314-0.0313725-0.0627451_samples-100_last.png",
+    ),
+    Item(
         "comparison",
         "Comparison of methods",
         "One page, which works offline.",
@@ -99,7 +106,7 @@ def main(words: list[str]) -> int:
         (out / "gallery").mkdir(exist_ok=True)
         for item in ITEMS:
             call(item.command.replace(RUN, str(run)), folder)
-            made = folder / item.made
+            made = folder / item.made.replace(RUN, str(run))
             if item.size != (0, 0):
                 made = screenshot(browser, made, item.size)
             target = out / "gallery" / f"{item.name}.png"

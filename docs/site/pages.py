@@ -26,6 +26,12 @@ REFERENCE = {
     "engines": ("Engines", "The same layer, computed faster: see [performance](../performance.md).", ["engine"]),
     "data": ("Data", "Sources, loading and augmentation: see [data](../data.md).", ["data", "data/augment"]),
     "training": ("Training", "From a configuration to a finished run.", ["training", "training/callbacks", "runs"]),
+    "robustness": (
+        "Robustness",
+        "Accuracy on attacked and corrupted input: see [robustness](../robustness.md).",
+        ["robustness"],
+    ),
+    "export": ("Export", "Networks for other programs: see [export](../export.md).", ["tools/export"]),
     "configuration": ("Configuration", "Schema, checks and recipes.", ["config"]),
 }
 """Pages of the reference: title, first sentence, and the files or folders of the package whose modules it documents."""

@@ -110,6 +110,7 @@ def trained_by_chance(model: nn.Module) -> nn.Module:
         [*SMALL, "method=diet_snn"],
         RESNET,
         [*RESNET, "model.residual=basic", "dataset=digits_events"],
+        ["engine=eager", "recipe=none", "model=vgg9", "model.width=0.0625", "model.hidden=64", "model.pool=avg"],
     ],
     ids=lambda words: ",".join(word.partition("=")[2] for word in words[2:]),
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gradspike.models.vgg9 import VotingHead
 from gradspike.norms.base import ChannelNorm
 
 Weights = tuple[Tensor, Tensor]
@@ -15,9 +16,16 @@ Weights = tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def weights_of(layer: nn.Conv2d | nn.Linear) -> Weights:
-    """Weight and bias of a layer; a bias of zeros if it has none."""
+    """Weight and bias of a layer; a bias of zeros if it has none. Of a voting head, the means over its voters."""
     weight = layer.weight.detach()
-    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    if not isinstance(layer, VotingHead):
+        return weight, bias
+
+    def mean(value: Tensor) -> Tensor:
+        return torch.unflatten(value.double(), 0, (-1, layer.voters)).mean(1).to(value.dtype)
+
+    return mean(weight), mean(bias)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from gradspike.errors import ConfigError
 from gradspike.models.blocks import PickedConv1x1
 from gradspike.models.encoder import encoder_of
 from gradspike.models.output_neuron import LtmdOutput
+from gradspike.models.vgg9 import VotingHead
 from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import ActivationLayer, NormReLU, SpikingNorm
 from gradspike.tools.export.flow import ADD, FLATTEN, INPUT, Call, Flow, record_flow
@@ -156,7 +157,7 @@ class _Builder:
 
 def _require_plain(name: str, layer: nn.Conv2d | nn.Linear) -> None:
     """Raise ConfigError for a subclass that computes something else, or a padding other than zeros."""
-    forwards = (nn.Conv2d.forward, nn.Linear.forward, PickedConv1x1.forward)
+    forwards = (nn.Conv2d.forward, nn.Linear.forward, PickedConv1x1.forward, VotingHead.forward)
     zeros = isinstance(layer, nn.Linear) or layer.padding_mode == "zeros"
     if type(layer).forward not in forwards or not zeros:
         raise ConfigError(f"layer '{name}': {layer} has no equivalent in NIR.")
