@@ -407,3 +407,13 @@ def test_kernels_that_recompute_agree() -> None:
     expected, actual = both(compiled.run, SpikingNorm(C, context).double(), make_input(time_steps=2).double(), False)
     for value, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-11)
+
+
+def test_cuda_kernels_write_each_step_in_place() -> None:
+    """Inductor's limits of the kernels that stack, which would keep the potentials of all steps in memory."""
+    limits = {"max_pointwise_cat_inputs", "max_complex_pointwise_cat_inputs"} & set(torch._inductor.list_options())
+    assert "max_pointwise_cat_inputs" in limits
+    options = compiled.kernel_options("cuda")
+    assert {name: options[name] for name in limits} == dict.fromkeys(limits, 0)
+    assert not limits & compiled.kernel_options("cpu").keys()
+    assert not limits & compiled.compile_options("cuda").keys()  # those of other networks stay torch's

@@ -41,6 +41,7 @@ USED = {
     "timm.models._manipulate.adapt_input_conv": "weights for another number of channels",
     "torch._C._len_torch_dispatch_stack": "no compiled kernels while operations are counted",
     "torch._dynamo.exc.TorchDynamoException": "errors of torch.compile as one sentence",
+    "torch._inductor.list_options": "spikes written as they fire on CUDA",
     "torch._inductor.runtime.cache_dir_utils.cache_dir": "where compiled code is cached",
     "torch.cpu._is_amx_tile_supported": "whether a CPU has bf16",
     "torch.cpu._is_avx512_bf16_supported": "whether a CPU has bf16",

@@ -132,7 +132,7 @@ class CompiledKernels:
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
-        options = compile_options(device)
+        options = kernel_options(device)
         if formula is formulas.backward and _recomputes(spec, device):
             options |= RECOMPUTING
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
@@ -187,6 +187,20 @@ def compile_options(device: str) -> dict[str, Any]:
         # Triton's switch for fusing has no name of its own. The rest of this option concerns arithmetic in bf16, of
         # which the formulas have none.
         options["emulate_precision_casts"] = True
+    return options
+
+
+def kernel_options(device: str) -> dict[str, Any]:
+    """Options of torch.compile for the kernels of a layer.
+
+    On CUDA, Inductor by default stacks the spikes of up to 8 steps in another kernel, which reads the potentials of all
+    steps from memory, in float32. With limits of 0, the kernel that fires writes each step in place.
+    """
+    options = compile_options(device)
+    if device == "cuda":
+        known: list[str] = found("torch._inductor.list_options", list)()
+        limits = ("max_pointwise_cat_inputs", "max_complex_pointwise_cat_inputs")
+        options |= {name: 0 for name in limits if name in known}
     return options
 
 
