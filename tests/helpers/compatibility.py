@@ -40,9 +40,9 @@ and writes this page; a test trains each pair that is built, and compares the en
 """
 
 
-def layer_of(method: str, neuron: str, norm: str, engine: str = "eager") -> SpikingNorm:
+def layer_of(method: str, neuron: str, norm: str, engine: str = "eager", time_steps: int = 3) -> SpikingNorm:
     """A small layer as a network builds it. Raises ConfigError if the combination is refused."""
-    context = LayerContext(3, neuron_config(neuron), method_config(method), norm_config(norm), engine=engine)
+    context = LayerContext(time_steps, neuron_config(neuron), method_config(method), norm_config(norm), engine=engine)
     layer = context.layer(2)
     assert isinstance(layer, SpikingNorm)
     name_layers(nn.ModuleDict({"layer": layer}))

@@ -40,8 +40,10 @@ def streamed(model: nn.Module, frames: Tensor, state: StreamState | None = None)
 
 @torch.no_grad()
 def assert_equal(model: nn.Module, frames: Tensor) -> None:
+    """In float64: products of other numbers of rows may round differently, which in float32 may flip a spike."""
+    model, frames = model.double(), frames.double()
     logits, state = streamed(model, frames)
-    assert torch.equal(logits, model(frames))
+    torch.testing.assert_close(logits, model(frames), rtol=1e-12, atol=1e-12)
     assert state.steps == STEPS
     assert len({step.sum().item() for step in logits}) > 1  # something happened at every step
 
