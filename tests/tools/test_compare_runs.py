@@ -492,7 +492,7 @@ def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
         (["{empty}", "--out", "x.pdf"], 2, ".html"),
         (["{empty}", "--baselin", "x"], 2, "Did you mean '--baseline'?"),
         (["{empty}", "--allow", "cod"], 2, "Did you mean 'code'?"),
-        (["{empty}", "--out", "nowhere/x.html"], 1, "unknown folder 'nowhere'"),
+        (["{empty}", "--out", "nowhere/x.html"], 2, "unknown folder 'nowhere'"),
     ],
 )
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str) -> None:

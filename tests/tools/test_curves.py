@@ -92,7 +92,7 @@ def test_the_image_lies_in_the_run_folder(run: Path, capsys: pytest.CaptureFixtu
         (["run={run}x"], 2, "is not a run folder"),
         (["run={run}", "logg=true"], 2, "Did you mean 'log'?"),
         ([], 2, "run"),
-        (["run={run}", "out=no/such/x.png"], 1, "unknown folder 'no/such'"),
+        (["run={run}", "out=no/such/x.png"], 2, "unknown folder 'no/such'"),
     ],
 )
 def test_mistakes(run: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
