@@ -197,6 +197,12 @@ def hold_out(
     return splits
 
 
+def untrained(class_names: Sequence[str], labels: NDArray[np.integer[Any]], splits: NDArray[np.uint8]) -> list[str]:
+    """The classes that have no training sample. labels: [N], places in class_names; splits: [N], places in SPLITS."""
+    trained = np.unique(labels[splits == SPLITS.index("train")])
+    return [name for label, name in enumerate(class_names) if label not in trained]
+
+
 def by_label(labels: NDArray[np.int64], samples: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """The `samples` (indices) of each label, in their order. Sorts once; a pass over all samples for each of many
     classes takes minutes."""

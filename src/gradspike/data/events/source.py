@@ -34,7 +34,7 @@ from gradspike.data.prepared.cache import prepared
 from gradspike.data.prepared.file_source import FileSource
 from gradspike.data.prepared.parts import PARTS, Names, build_in_parts, refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
-from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out
+from gradspike.data.source import SPLITS, UNUSED, Samples, hold_out, untrained
 from gradspike.errors import UserError
 from gradspike.shown import listed
 
@@ -132,8 +132,7 @@ class EventSource(FileSource[RecordingsT]):
             return {SPLITS[split]: int((splits == split).sum()) for split in range(len(SPLITS))}
 
         splits: NDArray[np.uint8] = prepared(self.data_dir, f"{config.name}-split", key, build).arrays["splits"]
-        missing = self._missing_classes(frames, splits)
-        if missing:
+        if missing := untrained(frames.facts["class_names"], frames.arrays["labels"], splits):
             raise UserError(
                 f"No training recording is left for the class{'es' if len(missing) > 1 else ''} "
                 f"{listed(missing)}. Add recordings, or remove the class from all splits and lower dataset.classes."
@@ -167,11 +166,6 @@ class EventSource(FileSource[RecordingsT]):
                 np.minimum.at(first, group[held_out], begin[held_out])
                 splits[train & ~held_out & (begin + window > first[group])] = UNUSED
         return splits
-
-    def _missing_classes(self, frames: Prepared, splits: NDArray[np.uint8]) -> list[str]:
-        trained = np.unique(frames.arrays["labels"][splits == SPLITS.index("train")])
-        names = frames.facts["class_names"]
-        return [names[label] for label in range(len(names)) if label not in trained]
 
     def _build(self, files: Files, folder: Path) -> dict[str, Any]:
         config = self.config

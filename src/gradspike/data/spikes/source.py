@@ -24,7 +24,7 @@ from gradspike.data.prepared.cache import prepared
 from gradspike.data.prepared.file_source import FileSource
 from gradspike.data.prepared.parts import Names, build_in_parts, encode_names, refuse_bad_files
 from gradspike.data.prepared.stored import Prepared
-from gradspike.data.source import SPLITS, Samples, Split, hold_out
+from gradspike.data.source import SPLITS, Samples, Split, hold_out, untrained
 from gradspike.data.spikes.counts import SpikeCounts, Train
 from gradspike.data.spikes.hdf5 import Recordings, read_facts
 from gradspike.errors import UserError
@@ -85,9 +85,7 @@ class SpikeTrains(FileSource[ConfigT]):
             return {split: int((splits == place).sum()) for place, split in enumerate(SPLITS)}
 
         splits: NDArray[np.uint8] = prepared(self.data_dir, f"{config.name}-split", key, build).arrays["splits"]
-        names, labels = stored.facts["class_names"], np.asarray(stored.arrays["labels"])
-        trained = set(np.unique(labels[splits == SPLITS.index("train")]).tolist())
-        if missing := [name for label, name in enumerate(names) if label not in trained]:
+        if missing := untrained(stored.facts["class_names"], stored.arrays["labels"], splits):
             raise UserError(
                 f"No training recording is left for the class{'es' if len(missing) > 1 else ''} {listed(missing)}. "
                 "Add recordings, or lower dataset.val_fraction."
