@@ -1,7 +1,7 @@
 """Shapes of the surrogate gradient: pure functions of v = u - theta and the width kappa.
 
-Every shape has area 1 over v and peak h(0) = 1 / kappa. So kappa has the same meaning for all of them: the width of the
-rectangle with the shape's area and peak. With z = v / kappa:
+Every shape has area 1 over v and height h(0) = 1 / kappa at the threshold. So kappa has the same meaning for all of
+them: the width of the rectangle with the shape's area and height. With z = v / kappa:
 
     name                   h(v) * kappa                              source
     rectangular            1 if |z| < 1/2 else 0                     Wu et al., Frontiers 2018
@@ -12,10 +12,14 @@ rectangle with the shape's area and peak. With z = v / kappa:
     gaussian               exp(-pi z^2)                              normal density with std kappa / sqrt(2 pi)
     piecewise_exponential  exp(-2 |z|)                               Shrestha and Orchard, NeurIPS 2018
     dspike                 1 - tanh(c z)^2 if |z| < b / (2c) else 0  Li et al., NeurIPS 2021; b = 3, c = 2 tanh(b / 2)
+    asymmetric             1 + 2z if |z| < 1/2 else 0                A2SG: Kang et al., ICML 2026
 
 Dspike is a tanh on a finite support. Its paper keeps the support at 1 and varies the temperature b, so the peak cannot
 fall below 1. Here b stays 3: the argument of tanh runs from -b/2 to b/2 across the support, which is b kappa / c =
 1.66 kappa wide. The temperature per unit of potential thus follows the width: tanh(c v / kappa) with c = 1.81.
+
+Asymmetric is A2SG's v / (2 beta) + offset on |v| <= beta, for kappa = 2 beta and offset = 1/2, the one that starts at
+0. Divided by beta, it has area 1. It is 2 / kappa at its upper end; all other shapes are symmetric, and largest at 0.
 
 Tensors broadcast; values stay finite in float32 for |v| up to 1e4 and kappa down to 1e-3.
 
@@ -142,6 +146,14 @@ def _unit_dspike_primitive(v: Tensor, temperature: Tensor) -> Tensor:
     return (temperature * v.clamp(-0.5, 0.5)).tanh() / (2 * (temperature / 2).tanh()) + 0.5
 
 
+def _asymmetric(v: Tensor, kappa: Tensor) -> Tensor:
+    return (1 + 2 * v / kappa) * (v.abs() < kappa / 2) / kappa
+
+
+def _asymmetric_primitive(v: Tensor, kappa: Tensor) -> Tensor:
+    return (v / kappa + 0.5).clamp(0, 1).square()
+
+
 UNIT_DSPIKE = Surrogate(
     "unit_dspike",
     _unit_dspike,
@@ -163,6 +175,7 @@ SURROGATES: dict[str, Surrogate] = {
         Surrogate("gaussian", _gaussian, _gaussian_primitive, smooth=True),
         Surrogate("piecewise_exponential", _piecewise_exponential, _piecewise_exponential_primitive, smooth=True),
         Surrogate("dspike", _dspike, _dspike_primitive, smooth=False),
+        Surrogate("asymmetric", _asymmetric, _asymmetric_primitive, smooth=False),
     )
 }
 

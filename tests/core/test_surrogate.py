@@ -22,7 +22,7 @@ def double(value: float) -> Tensor:
 
 @pytest.mark.parametrize("kappa", WIDTHS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_area_is_one_and_peak_is_one_over_kappa(shape: Surrogate, kappa: float) -> None:
+def test_area_is_one_and_height_is_one_over_kappa(shape: Surrogate, kappa: float) -> None:
     def h(v: float) -> float:
         return shape.derivative(double(v), double(kappa)).item()
 
@@ -34,7 +34,8 @@ def test_area_is_one_and_peak_is_one_over_kappa(shape: Surrogate, kappa: float) 
     assert area == pytest.approx(1, abs=1e-6)
     assert h(0) == pytest.approx(1 / kappa)
     v = torch.linspace(-4, 4, 801, dtype=torch.float64)
-    assert shape.derivative(v, double(kappa)).max() == pytest.approx(1 / kappa)
+    if shape.name != "asymmetric":
+        assert shape.derivative(v, double(kappa)).max() == pytest.approx(1 / kappa)
 
 
 @pytest.mark.parametrize("kappa", WIDTHS)
@@ -62,14 +63,15 @@ def test_the_primitive_differentiated_at_the_threshold_is_the_derivative(shape: 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_primitive_rises_from_zero_to_one_through_a_half(shape: Surrogate) -> None:
+def test_primitive_rises_from_zero_to_one(shape: Surrogate) -> None:
     v = torch.linspace(-50, 50, 2001, dtype=torch.float64)
     phi = shape.primitive(v, double(1.0))
     assert (phi.diff() >= 0).all()
     assert phi[0] == pytest.approx(0, abs=0.01)
     assert phi[-1] == pytest.approx(1, abs=0.01)
-    assert shape.primitive(double(0.0), double(0.7)) == pytest.approx(0.5)
-    torch.testing.assert_close(phi + phi.flip(0), torch.ones_like(phi))
+    if shape.name != "asymmetric":  # all others go through a half at 0
+        assert shape.primitive(double(0.0), double(0.7)) == pytest.approx(0.5)
+        torch.testing.assert_close(phi + phi.flip(0), torch.ones_like(phi))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -100,3 +102,11 @@ def test_dspike_is_the_papers_function_on_its_support() -> None:
     expected = torch.tanh(b * (y - 0.5)) / (2 * math.tanh(b / 2)) + 0.5
     actual = SURROGATES["dspike"].primitive((y - 0.5) * support, double(kappa))
     torch.testing.assert_close(actual, expected)
+
+
+def test_asymmetric_is_the_papers_line_over_its_half_window() -> None:
+    """Kang et al.: v / (2 beta) + h on the window |v| <= beta, here with h = 1/2."""
+    beta = 0.4
+    v = torch.tensor([-0.5, -0.4, -0.3, 0.0, 0.3, 0.3999, 0.4, 0.5], dtype=torch.float64)
+    expected = torch.where(v.abs() < beta, v / (2 * beta) + 0.5, 0.0) / beta
+    torch.testing.assert_close(SURROGATES["asymmetric"].derivative(v, double(2 * beta)), expected)

@@ -28,6 +28,7 @@ NAMES = frozenset(
         "gaussian",
         "piecewise_exponential",
         "dspike",
+        "asymmetric",
     }
 )
 
@@ -52,6 +53,8 @@ def derivative(v, kappa, NAME: tl.constexpr):
         shape = tl.exp(-(z * z * PI))
     elif NAME == "piecewise_exponential":
         shape = tl.exp(-2 * tl.abs(z))
+    elif NAME == "asymmetric":
+        shape = tl.where(tl.abs(v) < kappa / 2, 1 + 2 * z, 0.0)
     else:
         tl.static_assert(NAME == "dspike")
         # 1 - tanh(x)^2 = 4 sig(2x) (1 - sig(2x))
@@ -80,6 +83,9 @@ def primitive(v, kappa, NAME: tl.constexpr):
     elif NAME == "piecewise_exponential":
         tail = 0.5 * tl.exp(-2 * tl.abs(z))
         integral = tl.where(z < 0, tail, 1 - tail)
+    elif NAME == "asymmetric":
+        root = _clamp(z + 0.5, 0.0, 1.0)
+        integral = root * root
     else:
         tl.static_assert(NAME == "dspike")
         # tanh(x) = 2 sig(2x) - 1
