@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+
+REFUSED = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.ETIMEDOUT)
+    + (errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV, errno.ENXIO)
+)
+"""Codes with which the system or a disk refuses a file, whatever the program does with it."""
 
 
 class UserError(Exception):
@@ -49,6 +58,13 @@ class OutputClosed(BaseException):
 def first_line(error: BaseException) -> str:
     """The first line of an error that is not empty, or the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def refused(error: BaseException) -> str | None:
+    """The message for a file or folder that the system or the disk refuses; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in REFUSED or not isinstance(error.filename, str | bytes):
+        return None
+    return f"{os.fsdecode(error.filename)}: {error.strerror}."
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

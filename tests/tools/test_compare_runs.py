@@ -25,11 +25,13 @@ from gradspike.tools.compare import escape, page_data, published, report
 from gradspike.tools.compare.baselines import find_baseline
 from gradspike.tools.compare.columns import spread_of
 from gradspike.tools.compare.command import compare
+from gradspike.tools.compare.folder import read_run
 from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
 from gradspike.tools.compare.run import Run
 from gradspike.training import run as training
 from helpers.command import command, here
+from helpers.limits import no_file_can_be_opened, permissions_count
 
 
 @pytest.fixture
@@ -255,6 +257,24 @@ def test_a_bad_run_is_listed_and_not_averaged(runs: Path, spoil: Callable[[Path]
     found = gather([runs])
     assert [(one.path, reason in one.reason) for one in found.excluded] == [(str(bad), True)]
     assert names_and_seeds(runs)["mpd_agl"] == [0, 2]
+
+
+@pytest.mark.parametrize("name", ["", "config.yaml", "status.json", "metrics.jsonl", "summary.json"])
+def test_a_run_that_must_not_be_read_is_listed_with_the_reason(runs: Path, name: str) -> None:
+    bad = folder_of(runs, "mpd_agl", 1)
+    (bad / name).chmod(0)
+    with permissions_count():
+        found = gather([runs])
+    (bad / name).chmod(0o700)
+    what = f"its {name}" if name else "the folder"
+    assert [(one.path, one.reason) for one in found.excluded] == [
+        (str(bad), f"{what} cannot be read (Permission denied)")
+    ]
+
+
+def test_a_lack_of_open_files_damages_no_run(runs: Path) -> None:
+    with no_file_can_be_opened(), pytest.raises(OSError, match="Too many open files"):
+        read_run(folder_of(runs, "mpd_agl", 1))
 
 
 def test_a_running_run_is_distinguished_from_a_killed_one(runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_the_newest_unfinished_run_of_the_same_configuration(tiny_config: Compos
     assert found() == runs[0].path
     runs[0].set_status("finished")
     assert found() == runs[2].path
+
+
+def test_of_a_run_and_its_copy_neither_is_chosen(tiny_config: Compose) -> None:
+    """Their starts are equal, and nothing says which of them to continue."""
+    config = tiny_config()
+    run = RunFolder.create(config)
+    run.set_status("interrupted")
+    link = run.path.with_name("latest")
+    link.symlink_to(run.path)
+    assert Path(newest_run(config).path).resolve() == run.path  # type: ignore[union-attr]
+    backup = shutil.copytree(run.path, run.path.with_name("backup"))
+    with pytest.raises(ConfigError, match="backup, .* are copies of one run"):
+        newest_run(config)
+    for folder in (run, RunFolder(backup)):
+        folder.set_status("finished")
+    assert newest_run(config) is not None
 
 
 def test_the_newest_run_is_that_of_the_latest_start(tiny_config: Compose) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from gradspike.errors import Interrupted, OutputClosed, UserError
+from gradspike.errors import Interrupted, OutputClosed, UserError, refused
 from gradspike.exhausted import why_exhausted
 from gradspike.shown import printable
 
@@ -32,24 +32,30 @@ def reporting_errors(action: Callable[[], int]) -> int:
 
 
 def tried(action: Callable[[], int]) -> int:
-    """Run one trial of a multirun: a UserError or a lack of memory or disk ends only this trial, other errors all."""
+    """Run one trial of a multirun. A UserError, a lack of memory or disk, or a file that the system refuses ends only this
+    trial; other errors end all.
+    """
     try:
         code = action()
         sys.stdout.flush()
         return code
     except UserError as error:
-        # Names of files may contain control characters.
-        print("Error: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        _report(str(error))
         return error.exit_code
     except BrokenPipeError as error:
         if _output_is_closed():
             raise OutputClosed from error
         raise
     except Exception as error:
-        if (said := why_exhausted(error)) is None:
+        if (said := why_exhausted(error) or refused(error)) is None:
             raise
-        print(f"Error: {said}", file=sys.stderr)
+        _report(said)
         return UserError.exit_code
+
+
+def _report(message: str) -> None:
+    # Names of files may contain control characters.
+    print("Error: " + "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
 
 
 def _output_is_closed() -> bool:

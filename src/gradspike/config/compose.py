@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -185,7 +186,7 @@ def config_dirs(extra: str | None) -> list[Path]:
     folder = Path(extra)
     if not folder.is_dir():
         raise ConfigError(f"--config-dir: {unknown_path('folder', folder)}")
-    for file in sorted(folder.rglob("*.yaml")):
+    for file in sorted(_yaml_files(folder)):
         ours = CONF_DIR / file.relative_to(folder)
         if ours.is_file() and ours.read_bytes() != file.read_bytes():
             raise ConfigError(f"{file}: gradspike has an option of this name and would use its own. Rename yours.")
@@ -194,6 +195,16 @@ def config_dirs(extra: str | None) -> list[Path]:
         except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
             raise ConfigError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     return [CONF_DIR, folder.resolve()]
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    """All YAML files below a folder. Raises the error of a folder that cannot be read, which `rglob` leaves out."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(place, name) for name in names if name.endswith(".yaml"))
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import os
 
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import override
 
+from gradspike.errors import OutputClosed
 from gradspike.runs.folder import Summary
 from gradspike.shown import counted, printable
 from gradspike.started import typed_command
@@ -19,7 +21,15 @@ def console() -> Console:
     Prints text unchanged, because names and paths may look like markup (`[b]`) or emoji (`:bug:`).
     """
     width = None if Console().is_terminal or os.environ.get("COLUMNS") else 120
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Terminal(width=width, markup=False, emoji=False, highlight=False)
+
+
+class _Terminal(Console):
+    """A console that leaves the end to `cli.reporting` if the reader of the output is gone; rich exits with 1."""
+
+    @override
+    def on_broken_pipe(self) -> None:
+        raise OutputClosed
 
 
 def percent(value: float | None) -> str:

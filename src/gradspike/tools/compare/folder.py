@@ -13,6 +13,7 @@ import yaml
 
 from gradspike.cost.energy import energy_of
 from gradspike.errors import UserError
+from gradspike.exhausted import raise_if_exhausted
 from gradspike.json_text import readable, readable_lines, to_json
 from gradspike.runs.alive import running_or_killed
 from gradspike.runs.files import fast_yaml
@@ -126,7 +127,9 @@ def _config(file: Path) -> dict[str, Any]:
         raise Unusable(f"has no config.yaml: it was {'removed' if trained else 'stopped before it started'}")
     try:
         config = fast_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise Unusable("its config.yaml cannot be read") from error
     if not isinstance(config, dict):
         raise Unusable("its config.yaml is damaged")
@@ -134,10 +137,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _require_finished(folder: Path, config: dict[str, Any]) -> None:
-    try:
-        status = _json(folder / "status.json", dict)
-    except Unusable:
-        status = {}
+    status = _json(folder / "status.json", dict)
     state = status.get("state", "unknown")
     if state == "finished":
         return
@@ -184,7 +184,9 @@ def _records(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], di
             json.loads(last)
             thinned = [of_probe(json.loads(_line_at(lines, place))) for place in _thinned(probes)]
         return epochs, thinned, of_validation(json.loads(validation))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except UnicodeDecodeError as error:
         raise Unusable(f"its {file.name} cannot be read") from error
     except (ValueError, AttributeError) as error:
         raise Unusable(f"its {file.name} is half written or damaged") from error
@@ -207,8 +209,16 @@ def _json(file: Path, kind: type[Any]) -> Any:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise Unusable(f"has no {file.name}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except ValueError as error:
         raise Unusable(f"its {file.name} is half written or damaged") from error
     if not isinstance(value, kind):
         raise Unusable(f"its {file.name} is in another format")
     return value
+
+
+def _unreadable(file: Path, error: OSError) -> Unusable:
+    """Raises the error if it says nothing about the file, such as too many open files."""
+    raise_if_exhausted(error)
+    return Unusable(f"its {file.name} cannot be read ({error.strerror})")

@@ -29,12 +29,14 @@ def gather(paths: Sequence[Path], without: frozenset[Path] = frozenset()) -> Gat
     """
     runs: list[Run] = []
     excluded: list[Excluded] = []
+    closed: list[OSError] = []
     # Run folders come first, because W&B's files contain less.
-    for files in _by_run(place for place in _places(paths) if place not in without):
+    for files in _by_run(place for place in _places(paths, closed) if place not in without):
         try:
             runs.append(_read_offline(files) if files[0].suffix == ".wandb" else read_run(files[0]))
         except (Unusable, UserError) as reason:
             excluded.append(Excluded(shown(files[0]), str(reason)))
+    excluded += [Excluded(shown(Path(one.filename)), f"the folder cannot be read ({one.strerror})") for one in closed]
     return merged([Gathered(tuple(runs), tuple(excluded))])
 
 
@@ -95,8 +97,8 @@ def _read_offline(files: list[Path]) -> Run:
     return run
 
 
-def _places(paths: Sequence[Path]) -> Iterator[Path]:
-    """Run folders, and W&B's files outside run folders, sorted by name."""
+def _places(paths: Sequence[Path], closed: list[OSError]) -> Iterator[Path]:
+    """Run folders, and W&B's files outside run folders, sorted by name. closed: takes the errors of unreadable folders."""
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
@@ -106,7 +108,7 @@ def _places(paths: Sequence[Path]) -> Iterator[Path]:
                 raise UserError(f"{shown(path)}: is neither a folder nor one of W&B's files (*.wandb).")
             yield path.resolve()
             continue
-        for folder, inner, files in os.walk(path.resolve(), followlinks=True):
+        for folder, inner, files in os.walk(path.resolve(), onerror=closed.append, followlinks=True):
             here = Path(folder).resolve()
             if here in seen:
                 inner.clear()
