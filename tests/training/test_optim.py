@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 
 from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig, SchedulerConfig
@@ -65,7 +67,7 @@ def test_asgl_has_an_adam_of_its_own() -> None:
     assert isinstance(build_optimizer(other.optimizer, build_model(other)), torch.optim.SGD)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
 def test_two_rules_step_as_two_optimisers(optimizer: str) -> None:
     """Also after the state was saved and loaded in between."""
     config = load_config(["method=asgl", "model.width=4", f"optimizer={optimizer}"])
@@ -73,7 +75,7 @@ def test_two_rules_step_as_two_optimisers(optimizer: str) -> None:
     twin = copy.deepcopy(model)
     both = build_optimizer(config.optimizer, model, gradient_clip=1.0)
     groups = parameter_groups(twin, config.optimizer)
-    kind = getattr(torch.optim, config.optimizer.torch_class)
+    kind = getattr(importlib.import_module(config.optimizer.module), config.optimizer.class_name)
     apart = [
         kind([group for group in groups if "adam" not in group], lr=1.0, **config.optimizer.arguments()),
         torch.optim.Adam([group for group in groups if "adam" in group]),
@@ -92,6 +94,29 @@ def test_two_rules_step_as_two_optimisers(optimizer: str) -> None:
             rule.step()
         for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
             assert torch.equal(one, other), (step, name)
+
+
+@pytest.mark.parametrize("norm", [1.0, None])
+def test_lamb_is_the_one_that_timm_builds(norm: float | None) -> None:
+    """Which, as gradspike, spares norms and neurons the weight decay; timm also spares biases."""
+    words = ["optimizer=lamb", "optimizer.weight_decay=0.1", "+optimizer.groups={head.bias:{weight_decay:0}}"]
+    config = load_config([*words, "model.width=4", f"optimizer.max_grad_norm={json.dumps(norm)}"])
+    model = build_model(config)
+    twin = copy.deepcopy(model)
+    ours = build_optimizer(config.optimizer, model)
+    theirs = create_optimizer_v2(twin, opt="lamb", lr=config.optimizer.lr, weight_decay=0.1, max_grad_norm=norm)
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        ours.step()
+        theirs.step()
+    for (name, one), other, first in zip(model.named_parameters(), twin.parameters(), start, strict=True):
+        # The norm over all parameters sums them in the order of their groups, which is another one.
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(one, first), name
 
 
 def rates_and_decays(*words: str) -> dict[str, tuple[float, float]]:

@@ -225,13 +225,14 @@ def killed(words: list[str], signum: signal.Signals) -> RunFolder:
     return RunFolder(next(folder.glob("2*")))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
 def test_a_checkpoint_within_an_epoch_continues_with_the_next_batch(
-    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Compose, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """A crash five batches after the newest save: those batches are trained again, the epoch's running numbers
     included.
     """
-    options = ("checkpoint.every_n_steps=7", "optimizer=adamw")
+    options = ("checkpoint.every_n_steps=7", f"optimizer={optimizer}")
     unbroken = train(tiny_config(*options))
     steps = 0
     original = SpikingClassifier.training_step

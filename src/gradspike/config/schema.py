@@ -87,15 +87,18 @@ class GroupConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    """Options of every optimiser. A subclass names its class in torch.optim, and its own options are the arguments."""
+    """Options of every optimiser. A subclass names its class and where that is; its own options are the arguments."""
 
     touches: ClassVar[Touches] = Touches.RESULT
-    torch_class: ClassVar[str]
+    module: ClassVar[str] = "torch.optim"
+    class_name: ClassVar[str]
 
     name: str
     lr: PositiveFloat
     weight_decay: NonNegativeFloat = 0.0
     decay_all: bool = False
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from one layer to the one before it; the last layer has `lr`. 1: the same for all."""
     groups: dict[str, GroupConfig] = Field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
@@ -108,7 +111,7 @@ class OptimizerConfig(Strict):
 class SgdConfig(OptimizerConfig):
     """torch.optim.SGD."""
 
-    torch_class = "SGD"
+    class_name = "SGD"
 
     name: Literal["sgd"]
     momentum: Fraction = 0.9
@@ -124,10 +127,22 @@ class SgdConfig(OptimizerConfig):
 class AdamWConfig(OptimizerConfig):
     """torch.optim.AdamW."""
 
-    torch_class = "AdamW"
+    class_name = "AdamW"
 
     name: Literal["adamw"]
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+
+
+class LambConfig(OptimizerConfig):
+    """timm.optim.Lamb: LAMB (You et al., ICLR 2020)."""
+
+    module = "timm.optim"
+    class_name = "Lamb"
+
+    name: Literal["lamb"]
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    max_grad_norm: PositiveFloat | None = 1.0
+    """Norm that the gradients of all parameters together are scaled down to; null: they stay as they are."""
 
 
 class SchedulerConfig(Strict):
@@ -250,7 +265,7 @@ class ExperimentConfig(Strict):
     neuron: NeuronConfig
     norm: NormConfig
     loss: LossConfig
-    optimizer: Annotated[SgdConfig | AdamWConfig, Field(discriminator="name")]
+    optimizer: Annotated[SgdConfig | AdamWConfig | LambConfig, Field(discriminator="name")]
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     logger: LoggerConfig

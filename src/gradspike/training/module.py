@@ -23,6 +23,7 @@ from gradspike.training.build import build_model, require_data_of
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
+from gradspike.training.layers import layer_numbers
 from gradspike.training.losses import build_loss, check_loss
 from gradspike.training.metrics import Meter
 from gradspike.training.mixing import build_mixing
@@ -55,7 +56,8 @@ class SpikingClassifier(L.LightningModule):
         self.model = build_model(config, engine)
         if config.trainer.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        parameter_groups(self.model, config.optimizer)  # reports a wrong pattern before training starts
+        self._layers = None if config.optimizer.layer_decay == 1 else layer_numbers(config)
+        parameter_groups(self.model, config.optimizer, self._layers)  # reports a wrong pattern before training starts
         self.criterion = build_loss(config.loss)
         check_loss(self.criterion, config.loss, config.dataset.classes, config.time_steps)
         self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
@@ -179,7 +181,8 @@ class SpikingClassifier(L.LightningModule):
 
     @override
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.config.optimizer, self.model, self.config.trainer.gradient_clip)
+        clip = self.config.trainer.gradient_clip
+        optimizer = build_optimizer(self.config.optimizer, self.model, clip, self._layers)
         schedule, epochs = self.config.scheduler, self.config.trainer.max_epochs
         total = epochs if schedule.interval == "epoch" else int(self.trainer.estimated_stepping_batches)
         warmup = schedule.warmup_epochs * total // epochs

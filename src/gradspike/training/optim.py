@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -16,18 +17,22 @@ from gradspike.models.parameters import adam_rates, lr_multipliers, undecayed_pa
 from gradspike.training.with_adam import WithAdam
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, layers: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """Group parameters by weight decay and learning rate.
 
     Norm gains and biases, neuron decay and surrogate width have no weight decay unless `decay_all`: a gain near 0
     silences its layer, and a width near 0 divides by zero. A method may multiply the rate, or have an Adam train the
     parameters of its layer: such a group has the key `adam`, its own rate and no weight decay. The last pattern in
     `config.groups` that matches a parameter's name applies: it multiplies the rate too, and replaces the weight decay.
+    layers: the layer of every parameter, which `layer_decay` below 1 needs; it leaves the rate of an Adam as it is.
 
     Raises ConfigError for a pattern that matches no parameter; suggests the closest one.
     """
     undecayed = set() if config.decay_all else undecayed_parameters(model)
     multipliers, own = lr_multipliers(model), adam_rates(model)
+    depth = _rates_by_layer(config.layer_decay, layers)
     special = _special(config.groups, [name for name, _ in model.named_parameters()])
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -35,7 +40,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         decay = 0.0 if name in undecayed or name in own else config.weight_decay
         key = (
             decay if options.weight_decay is None else options.weight_decay,
-            own.get(name, config.lr * multipliers.get(name, 1.0)) * options.lr,
+            (own[name] if name in own else config.lr * multipliers.get(name, 1.0) * depth(name)) * options.lr,
             name in own,
         )
         groups.setdefault(key, []).append(parameter)
@@ -45,19 +50,33 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     ]
 
 
+def _rates_by_layer(decay: float, layers: Mapping[str, int] | None) -> Callable[[str], float]:
+    """The factor of a parameter's rate, by its name: 1 for the last layer, times `decay` for each one before it."""
+    if decay == 1:
+        return lambda name: 1.0
+    if layers is None:
+        raise ValueError("layer_decay needs the layers of the network (training/layers.py)")
+    last = max(layers.values())
+    return lambda name: decay ** (last - layers[name])
+
+
 def build_optimizer(
-    config: OptimizerConfig, model: nn.Module, gradient_clip: float | None = None
+    config: OptimizerConfig,
+    model: nn.Module,
+    gradient_clip: float | None = None,
+    layers: Mapping[str, int] | None = None,
 ) -> torch.optim.Optimizer:
-    """Build the optimiser over the groups of `parameter_groups`, fused: one kernel updates all parameters.
+    """Build the optimiser over the groups of `parameter_groups`; torch's own are fused: one kernel for all parameters.
 
     Lightning cannot clip the gradients of a fused optimiser, so with `gradient_clip` torch chooses the kernels.
     """
-    groups = parameter_groups(model, config)
+    groups = parameter_groups(model, config, layers)
     fused = True if gradient_clip is None else None
     arguments = config.arguments()
-    kind = getattr(torch.optim, config.torch_class)
+    kernels = {"fused": fused} if config.module == "torch.optim" else {}
+    kind = getattr(importlib.import_module(config.module), config.class_name)
     optimizer: torch.optim.Optimizer = kind(
-        [group for group in groups if "adam" not in group], lr=config.lr, **arguments, fused=fused
+        [group for group in groups if "adam" not in group], lr=config.lr, **arguments, **kernels
     )
     if fused and arguments.get("momentum"):
         # The fused kernel needs momentum for all parameters of a group or for none, but some get their first gradient
