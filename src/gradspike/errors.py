@@ -8,11 +8,10 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-
-REFUSED = frozenset(
-    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.ETIMEDOUT)
-    + (errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV, errno.ENXIO)
-)
+REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV, errno.ENXIO),
+}
 """Codes with which the system or a disk refuses a file, whatever the program does with it."""
 
 

@@ -47,7 +47,9 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_folder_that_must_not_be_entered(closed: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, error = here(words, capsys)
     assert (code, out) == (1, "")
-    assert error.startswith("Error: ") and "closed" in error and error.endswith(": Permission denied.\n")
+    assert error.startswith("Error: ")
+    assert "closed" in error
+    assert error.endswith(": Permission denied.\n")
 
 
 def test_a_path_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def test_of_a_run_and_its_copy_neither_is_chosen(tiny_config: Compose) -> None:
     link.symlink_to(run.path)
     assert Path(newest_run(config).path).resolve() == run.path  # type: ignore[union-attr]
     backup = shutil.copytree(run.path, run.path.with_name("backup"))
-    with pytest.raises(ConfigError, match="backup, .* are copies of one run"):
+    with pytest.raises(ConfigError, match=r"backup, .* are copies of one run"):
         newest_run(config)
     for folder in (run, RunFolder(backup)):
         folder.set_status("finished")

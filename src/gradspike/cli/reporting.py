@@ -32,8 +32,8 @@ def reporting_errors(action: Callable[[], int]) -> int:
 
 
 def tried(action: Callable[[], int]) -> int:
-    """Run one trial of a multirun. A UserError, a lack of memory or disk, or a file that the system refuses ends only this
-    trial; other errors end all.
+    """Run one trial of a multirun. A UserError, a lack of memory or disk, or a file that the system refuses ends only
+    this trial; other errors end all.
     """
     try:
         code = action()

@@ -98,7 +98,10 @@ def _read_offline(files: list[Path]) -> Run:
 
 
 def _places(paths: Sequence[Path], closed: list[OSError]) -> Iterator[Path]:
-    """Run folders, and W&B's files outside run folders, sorted by name. closed: takes the errors of unreadable folders."""
+    """Run folders, and W&B's files outside run folders, sorted by name.
+
+    closed: takes the errors of folders that cannot be read.
+    """
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
