@@ -121,6 +121,11 @@ def test_when_it_is_chosen(tiny_config: Compose, batch: tuple[Tensor, Tensor], m
     assert not any(name.endswith("temperature") for name in constant.state_dict())
 
 
+def test_weights_without_a_choice_are_refused(tiny_config: Compose) -> None:
+    with pytest.raises(ConfigError, match="weights=3: needs choose_every, as in method=dspike_adaptive"):
+        tiny_config("method=dspike", "method.weights=3")
+
+
 def test_a_method_that_asks_for_it_without_candidates_is_refused() -> None:
     class Unfinished(FixedSg):
         differences = Differences(every=1, size=0.1)

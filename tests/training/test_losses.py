@@ -108,3 +108,9 @@ def test_ce_mse_equals_the_training_loop_of_sltt(name: str) -> None:
 def test_half_precision_logits_are_not_summed_in_half_precision(name: str) -> None:
     logits = LOGITS.bfloat16()
     torch.testing.assert_close(loss(f"loss={name}")(logits, HARD), loss(f"loss={name}")(logits.float(), HARD))
+
+
+@pytest.mark.parametrize("words", [["loss=ce", "+loss.tet_lambda=0.1"], ["loss=ce_mse", "loss.name=ce"]])
+def test_cross_entropy_takes_no_weight_of_a_distance(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"tet_lambda=\S+: loss.name=ce has no such term; choose loss=tet or ce_mse"):
+        load_config(words)

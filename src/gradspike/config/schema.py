@@ -74,6 +74,13 @@ class LossConfig(Strict):
             raise ValueError("mixing_off_epoch needs mixup or cutmix above 0")
         return self
 
+    @model_validator(mode="after")
+    def _ce_has_no_distance(self) -> LossConfig:
+        for key in ("tet_lambda", "tet_target") if self.name == "ce" else ():
+            if getattr(self, key) != LossConfig.model_fields[key].default:
+                raise ValueError(f"{key}={getattr(self, key)}: loss.name=ce has no such term; choose loss=tet or ce_mse")
+        return self
+
 
 class GroupConfig(Strict):
     """Options for parameters whose names match a pattern. If several patterns match, the last one counts."""

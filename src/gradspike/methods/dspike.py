@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from typing_extensions import override
 
@@ -28,6 +28,12 @@ class DspikeConfig(MethodConfig):
     temperature_step: float = Field(default=0.2, gt=0)
     difference: float = Field(default=0.1, gt=0)
     weights: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_compared(self) -> Self:
+        if self.weights is not None and self.choose_every is None:
+            raise ValueError(f"weights={self.weights}: needs choose_every, as in method=dspike_adaptive")
+        return self
 
 
 class Dspike(Method):
