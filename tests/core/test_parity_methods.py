@@ -49,13 +49,25 @@ def facts_of(x: Tensor, method: Method, neuron: Neuron, **more: bool) -> LayerFa
 def run(
     engine: Engine, x: Tensor, method: Method, neuron: Neuron, data: Case, keys: tuple[str, str], **more: bool
 ) -> Tensor:
-    """Compare the output and, if the case has gradients, the gradient of the current. `keys`: output, its gradient."""
+    """Compare the output and, if the case has them, potentials and the gradient of the current.
+
+    keys: the output and its gradient. A neuron that follows its last state would see two passes for one, so
+    `test_parity_neurons.py` compares its potentials.
+    """
     x = x.clone().requires_grad_()
-    output = engine(x, neuron, method, facts_of(x, method, neuron, **more), EngineOptions(method.shape)).spikes
+    facts = facts_of(x, method, neuron, **more)
+    if "membrane" in data and not neuron.follows_end:
+        trace = engine(x.detach(), neuron, method, facts, EngineOptions(method.shape, keep_membrane=True))
+        assert_close(trace.membrane, first(data["membrane"]), "membrane")
+    result = engine(x, neuron, method, facts, EngineOptions(method.shape))
+    output = result.spikes
     if keys[0] == "spikes":
         assert_spikes(output, first(data["spikes"]))
     else:
         assert_close(output, first(data[keys[0]]), keys[0])
+        if "spikes" in data:
+            theta = result.thresholds.view(-1, *[1] * (x.ndim - 1))
+            assert_close(output / theta, first(data["spikes"]), "spikes")
     if keys[1]:
         output.backward(first(data[keys[1]]))
         assert_close(x.grad, first(data["grad_x"]), "grad_x")
@@ -196,6 +208,11 @@ def test_im_loss_network(name: str) -> None:
     assert_close(used / weight, data["im_loss"], "im_loss")
     loss = torch.nn.functional.cross_entropy(logits, data["y"].long()) + used
     assert_close(loss, data["loss"], "loss")
+    named = dict(model.named_parameters())
+    alone = torch.autograd.grad(used / weight, list(named.values()), retain_graph=True, allow_unused=True)
+    for own, found in zip(named, alone, strict=True):
+        expected = data[f"grad_im_alone/{im_loss_name(own)}"]
+        assert_close(torch.zeros_like(expected) if found is None else found, expected, own, atol=scaled_atol(expected))
     loss.backward()
     grads = part(data, "grad")
     for own, parameter in model.named_parameters():

@@ -19,7 +19,7 @@ from gradspike.neurons.base import Neuron, build_neuron
 from gradspike.surrogate import SURROGATES, UNIT_DSPIKE
 from helpers.engines import compiled_slowly
 from helpers.part_options import neuron_config
-from helpers.plugin_arrays import SUMMED_ATOL, Case, assert_close, assert_spikes, batches, case, cases, part
+from helpers.plugin_arrays import SUMMED_ATOL, Case, assert_close, assert_spikes, batches, case, cases, part, stepped
 from helpers.plugin_arrays import time_first as first
 
 # The surrogates of the files by number, with the width that has their peak: h(0) = 1 / kappa.
@@ -140,6 +140,9 @@ def test_klif(engine: Engine, name: str) -> None:
     neuron = neuron_of("klif", data, first(data["x"]), decay=tau(data), **options)
     compare(engine, neuron, data, shape, width=width, seen="scaled")
     parameter_grad(neuron, "k", data["grad_k"])
+    potentials = stepped(neuron, first(data["x"]), first(data["spikes"]), float(data["v_threshold"]))
+    scaled = torch.stack([u for u, _ in potentials])
+    assert_close(scaled, torch.relu(data["k"] * first(data["membrane"])), "membrane")
 
 
 GLIF_NAMES = {
@@ -178,6 +181,11 @@ def test_clif(engine: Engine, name: str) -> None:
     data = case("clif", name)
     neuron = neuron_of("clif", data, first(data["x"]), decay=tau(data), in_place=name.startswith("in_place"))
     compare(engine, neuron, data, width=data["width"])
+    states = stepped(neuron, first(data["x"]), first(data["spikes"]), float(data["v_threshold"]))
+    expected = first(data["complementary"])
+    if name.startswith("in_place"):  # the file has m before it becomes sig(m)
+        expected = expected.sigmoid()
+    assert_close(torch.stack([m for _, (_, m) in states]), expected, "complementary")
 
 
 @compiled_slowly

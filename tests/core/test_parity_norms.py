@@ -28,6 +28,7 @@ from helpers.plugin_arrays import (
     cases,
     fold,
     part,
+    stepped,
     time_first,
 )
 
@@ -131,6 +132,8 @@ def test_mpbn_between_charge_and_fire(engine: Engine, name: str) -> None:
         assert_close(run(x, training=True, keep=True).membrane, time_first(batch["normalised"]), "normalised")
         spikes = run(x, training=True).spikes
         assert_spikes(spikes, time_first(batch["spikes"]))
+        charged = torch.stack([u for u, _ in stepped(neuron, x.detach(), spikes.detach(), threshold)])
+        assert_close(charged, time_first(batch["membrane"]), "membrane")
         spikes.backward(time_first(batch["grad_spikes"]))
         assert_close(x.grad, time_first(batch["grad_x"]), "grad_x")
         for parameter in ("weight", "bias"):

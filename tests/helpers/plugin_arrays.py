@@ -7,12 +7,15 @@ with the files in its folder `plugins`. Cases are found by the keys in a file, n
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gradspike.neurons.base import Neuron, State
 
 REFERENCE = Path(os.environ.get("GRADSPIKE_REFERENCE") or Path(__file__).parents[1] / "reference") / "plugins"
 RTOL, ATOL = 1e-4, 1e-5
@@ -81,6 +84,16 @@ def time_first(x: Tensor) -> Tensor:
 def fold(x: Tensor) -> Tensor:
     """[B, T, ...] of the files as [T*B, ...]."""
     return time_first(x).flatten(0, 1)
+
+
+def stepped(neuron: Neuron, x: Tensor, spikes: Tensor, theta: float) -> Iterator[tuple[Tensor, State]]:
+    """Charged potential and state after each step, by the neuron's dynamics from given spikes; x, spikes [T, B, ...]."""
+    values, options = neuron.values(), neuron.config
+    state = neuron.start(x[0], values, options)
+    for current, s in zip(x, spikes, strict=True):
+        u = neuron.charge(current, state, values, options)
+        state = neuron.reset(u, s, torch.tensor(theta), state, values, options)
+        yield u, state
 
 
 def assert_close(actual: Tensor | None, expected: Tensor, what: str, *, atol: float = ATOL) -> None:
