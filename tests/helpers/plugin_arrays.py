@@ -87,7 +87,7 @@ def fold(x: Tensor) -> Tensor:
 
 
 def stepped(neuron: Neuron, x: Tensor, spikes: Tensor, theta: float) -> Iterator[tuple[Tensor, State]]:
-    """Charged potential and state after each step, by the neuron's dynamics from given spikes; x, spikes [T, B, ...]."""
+    """Charged potential and state after each step, by the neuron's dynamics with given spikes [T, B, ...]."""
     values, options = neuron.values(), neuron.config
     state = neuron.start(x[0], values, options)
     for current, s in zip(x, spikes, strict=True):

@@ -78,7 +78,9 @@ class LossConfig(Strict):
     def _ce_has_no_distance(self) -> LossConfig:
         for key in ("tet_lambda", "tet_target") if self.name == "ce" else ():
             if getattr(self, key) != LossConfig.model_fields[key].default:
-                raise ValueError(f"{key}={getattr(self, key)}: loss.name=ce has no such term; choose loss=tet or ce_mse")
+                raise ValueError(
+                    f"{key}={getattr(self, key)}: loss.name=ce has no such term; choose loss=tet or ce_mse"
+                )
         return self
 
 
