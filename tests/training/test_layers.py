@@ -94,8 +94,8 @@ def test_networks_whose_layers_cannot_be_told_are_refused(tmp_path: Path, monkey
         "    def forward(self, x):\n"
         "        return self.head(self.layer(self.conv(x), True).mean((2, 3))).unflatten(0, (4, -1))\n"
     )
+    words = ["model.name=net_with_idle_layer:Net", "~model.width", "~model.depth", "~model.pool", "engine=eager"]
     with pytest.raises(ConfigError, match=r"that runs holds the parameter 'idle\.weight'"):
-        words = ["model.name=net_with_idle_layer:Net", "~model.width", "~model.depth", "~model.pool", "engine=eager"]
         SpikingClassifier(load_config([*words, "optimizer.layer_decay=0.5"]))
     for value in ("0", "1.5", "null"):
         with pytest.raises(ConfigError, match=f"optimizer.layer_decay={value}"):
