@@ -54,12 +54,13 @@ def test_an_unfinished_run_is_drawn_and_its_half_line_is_counted(
     (run / "timing.jsonl").unlink()
     (run / "summary.json").unlink()
     status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps({**status, "state": "interrupted"}))
+    (run / "status.json").write_text(json.dumps({**status, "state": "running"}))  # and the process is gone
     code, printed, error = here(["curves", f"run={run}", "log=true", f"out={tmp_path / 'x.svg'}"], capsys)
     assert code == 0, error
     assert "Skipped 1 line of metrics.jsonl that cannot be read." in printed
     picture = (tmp_path / "x.svg").read_text()
     assert picture.count('<g id="axes_') == len(HEADS) - 1
+    assert "(not finished: it was killed, 1 epoch)" in picture or "(not finished: it was killed, 2 epochs)" in picture
     assert sorted(tmp_path.iterdir()) == sorted([run, tmp_path / "x.svg"]), "nothing half-written stays"
 
 

@@ -373,6 +373,19 @@ def test_a_file_whose_description_cannot_be_written_does_not_stay(run: RunFolder
     assert [file.name for file in tmp_path.iterdir()] == ["net.nir.json"]
 
 
+def test_of_two_exports_to_one_file_the_second_changes_nothing(run: RunFolder, tmp_path: Path) -> None:
+    """Both may have found that it does not exist; one network with the description of the other would be wrong."""
+    net = load(run.best, device="cpu", engine="eager")
+    written = write_export(net, tmp_path / "net.nir", "nir", {"first": 1})
+    before = [file.read_bytes() for file in written]
+    for lost in ([], written[:1]):
+        for file in lost:
+            file.unlink()
+        with pytest.raises(ConfigError, match="exists by now"):
+            write_export(net, tmp_path / "net.nir", "nir", {"second": 2})
+        assert [file.read_bytes() for file in written if file.exists()] == before[len(lost) :]
+
+
 def test_a_run_without_checkpoint_is_refused(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

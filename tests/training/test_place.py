@@ -51,6 +51,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
         {"SLURM_PROCID": "2"},
         {"WORLD_SIZE": "8"},
         {"NODE_RANK": "1", "MASTER_PORT": "1"},
+        {"TORCHELASTIC_RUN_ID": "x"},  # torchrun always sets WORLD_SIZE, too
         TORCHRUN,
         SLURM | {"SLURM_NTASKS": "1"},
         SLURM | {"SLURM_NTASKS": "4"},  # the batch script itself, not a task of srun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,17 @@ def test_what_is_not_there_is_refused_before_torch(tiny_config: Compose, tmp_pat
         train_command(config, [])
 
 
-def test_the_checkpoint_records_where_it_started(run: RunFolder, tiny_config: Compose) -> None:
-    second = train(tiny_config(f"init_from={run.best}", "trainer.max_epochs=1"))
-    assert load_checkpoint(second.last)["config"]["init_from"] == str(run.best)
+def test_a_run_records_the_whole_path_of_its_start_and_needs_it_no_more_once_it_has_saved(
+    run: RunFolder, tiny_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    start = Path(shutil.copy(run.best, tmp_path / "start.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    second = train(tiny_config("init_from=start.ckpt", "trainer.max_epochs=1"))
+    assert load_checkpoint(second.last)["config"]["init_from"] == second.config().init_from == str(start)
+    start.rename(tmp_path / "renamed.ckpt")
+    monkeypatch.chdir("elsewhere")
+    second.set_status("interrupted")
+    resumed = second.config().model_copy(update={"resume": str(second.path)})
+    assert train_command(resumed, []) == 0
+    assert second.state() == "finished"

@@ -59,7 +59,8 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         check_writable(chosen, "The environment variable WANDB_DIR=")
     check_files(config.dataset, config.time_steps, check_data_dir(config.data_dir))
     check_socket_paths(config.dataset.workers)
-    start_file(config)
+    if resumed is None or not resumed.last_states():
+        start_file(config)
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
     if config.logger.name == "wandb":
         from gradspike.loggers.wandb_environment import check_environment

@@ -32,6 +32,8 @@ from gradspike.registry import Strict
 from gradspike.touches import Budget, Devices, Form, Result, Seed, Shown, Speed, Start, Touches
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+AbsolutePath = Annotated[PathText, AfterValidator(os.path.abspath)]
+"""The same file from every working folder: its content affects the result."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -266,7 +268,7 @@ class ExperimentConfig(Strict):
     data_dir: Shown[PathText]
     runs_dir: Start[PathText]
     resume: Start[PathText | None] = None
-    init_from: Result[PathText | None] = None
+    init_from: Result[AbsolutePath | None] = None
     recipe: Start[RecipeConfig | None] = None
     dataset: DatasetConfig
     model: ModelConfig

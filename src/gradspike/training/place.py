@@ -56,7 +56,7 @@ def find_place(options: TrainerConfig, command: Sequence[str]) -> Place:
     typed = typed_command("train", *command[2:])
     if world > 1 and env.get(PARENT) == str(os.getppid()) and _number(env, "LOCAL_RANK"):
         return _started_by_us(env, options)
-    if variable("TORCHELASTIC_RUN_ID", env) and (started := _number(env, "WORLD_SIZE")) != world:
+    if variable("TORCHELASTIC_RUN_ID", env) and (started := _number(env, "WORLD_SIZE", world)) != world:
         _refuse(f"torchrun started {started}", options, f"Type, without torchrun: {typed}")
     if world > 1 and all(variable(name, env) for name in TORCHRUN) and _number(env, "WORLD_SIZE") == world:
         per_node = _number(env, "LOCAL_WORLD_SIZE", options.devices)

@@ -51,7 +51,7 @@ def curves(words: list[str]) -> int:
 
     from gradspike.tools.curves.plot import draw
 
-    draw(out, found, f"{run.path.name} ({run.state()}, {counted(found.epochs, 'epoch')})", log=arguments.log)
+    draw(out, found, f"{run.path.name} ({run.state_now()}, {counted(found.epochs, 'epoch')})", log=arguments.log)
     if found.damaged:
         print(f"Skipped {counted(found.damaged, 'line')} of metrics.jsonl that cannot be read.")
     print(f"written: {shown(out)}")

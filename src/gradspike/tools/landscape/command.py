@@ -13,7 +13,7 @@ from gradspike.config.trust import TRUST, trust_all
 from gradspike.exhausted import one_sentence
 from gradspike.runs.data import check_data_of_run
 from gradspike.runs.folder import RunFolder
-from gradspike.shown import counted, shown
+from gradspike.shown import counted, expanded, shown
 from gradspike.tools.landscape.numbers import Numbers, Point, grid_axis, write_numbers
 from gradspike.tools.landscape.options import LandscapeConfig
 from gradspike.tools.landscape.points import PointsFile, writing
@@ -61,7 +61,7 @@ def landscape(words: list[str]) -> int:
         trust_all()
     run = RunFolder.open(arguments.run)
     checkpoint = run.checkpoint(arguments.checkpoint)
-    out = Path(arguments.out) if arguments.out else run.path / _folder_name(arguments)
+    out = expanded(arguments.out) if arguments.out else run.path / _folder_name(arguments)
     check_data_of_run(run.config(), arguments.data_dir, arguments.source)
 
     with one_sentence(lambda: _to_lower(arguments), keys=""):

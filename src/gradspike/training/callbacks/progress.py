@@ -63,11 +63,11 @@ class EpochLines(L.Callback):
         done = trainer.current_epoch - self._first_epoch + 1
         left = (time.perf_counter() - self._started) / done * (epochs - trainer.current_epoch - 1)
         line = epoch_line(pl_module.epoch_metrics, epochs)
-        print(f"{line}  {self.timing.samples_per_second:.0f} images/s  {_clock(left)} left", flush=True)
+        print(f"{line}  {self.timing.samples_per_second:.0f} samples/s  {_clock(left)} left", flush=True)
 
 
 class ProgressBar(L.Callback):
-    """Shows a bar over the whole training with running loss, accuracy, images/s and time left, and a line per epoch."""
+    """Shows a bar over the whole training with running loss, accuracy, speed and time left, and a line per epoch."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -133,12 +133,12 @@ class ProgressBar(L.Callback):
 
 
 class _Speed(ProgressColumn):
-    """Images per second, computed from the bar's batches per second."""
+    """Samples per second, computed from the bar's batches per second."""
 
     @override
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed * task.fields['batch_size']:.0f} images/s" if speed else "- images/s")
+        return Text(f"{speed * task.fields['batch_size']:.0f} samples/s" if speed else "- samples/s")
 
 
 def _clock(seconds: float) -> str:
