@@ -30,6 +30,15 @@ from helpers.picture_samples import photographs
 
 EVERYTHING: dict[str, DatasetConfig] = {
     "pictures": Cifar10Config(augment=ImageAugmentConfig(shift=4, flip=True, autoaugment="cifar10", cutout=8)),
+    "rand": Cifar10Config(
+        augment=ImageAugmentConfig(
+            flip=True,
+            rand_augment="rand-m9-n2-mstd0.5-inc1",
+            color_jitter=0.4,
+            random_erasing=0.5,
+            erasing_fill="pixel",
+        )
+    ),
     "frames": Cifar10DvsConfig(
         image_size=20, augment=EventAugmentConfig(shift=1, flip=True, roll=5, nda=True, cutout=4), normalize="peak"
     ),
@@ -38,7 +47,7 @@ EVERYTHING: dict[str, DatasetConfig] = {
 
 def samples(kind: str, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    if kind == "pictures":
+    if kind != "frames":
         return photographs(count, 32, 32)
     return torch.randint(0, 400, (count, 3, 2, 20, 20), dtype=torch.int16, generator=generator)
 
@@ -64,6 +73,13 @@ def test_the_numbers_of_decisions_stay_as_they_are() -> None:
         "NDA_X": 15,
         "NDA_ANGLE": 16,
         "CROP": 32,
+        "RAND_AUGMENT": 96,
+        "JITTER_ORDER": 160,
+        "JITTER_BRIGHTNESS": 161,
+        "JITTER_CONTRAST": 162,
+        "JITTER_SATURATION": 163,
+        "ERASE": 176,
+        "ERASE_NOISE": 217,
     }
 
 
@@ -71,7 +87,7 @@ def test_the_numbers_of_decisions_stay_as_they_are() -> None:
 def test_augmentation_belongs_to_the_sample_and_not_to_the_batch(kind: str) -> None:
     inputs, index = samples(kind, 60), torch.arange(60) * 11
     transform = BatchTransform(EVERYTHING[kind], seed=1)
-    batch_axis = 0 if kind == "pictures" else 1
+    batch_axis = 1 if kind == "frames" else 0
     whole = transform(inputs, index, 2)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     for part in torch.split(order, 7):
@@ -86,7 +102,7 @@ def test_augmentation_belongs_to_the_sample_and_not_to_the_batch(kind: str) -> N
 def test_evaluation_changes_nothing_but_the_scale(kind: str) -> None:
     inputs = samples(kind, 10)
     result = BatchTransform(EVERYTHING[kind], 0)(inputs, torch.arange(10), None)
-    if kind == "pictures":
+    if kind != "frames":
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (Cifar10Config().mean, Cifar10Config().std))
         torch.testing.assert_close(result, (inputs / 255 - mean) / std)
     else:

@@ -18,6 +18,7 @@ from gradspike.config.recipes import check_choices, drop_foreign_options
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.text import doubts
 from gradspike.config.validate import validate
+from gradspike.data.options.pictures import for_images
 from gradspike.errors import ConfigError, causes, did_you_mean, unknown, unknown_path
 from gradspike.nested import flat
 from gradspike.yaml_text import check_words
@@ -295,4 +296,6 @@ def unknown_key(key: str, known: set[str]) -> str:
     parent = key.rpartition(".")[0]
     siblings = sorted(one for one in known if parent and one.rpartition(".")[0] == parent)
     allowed = f" Allowed: {', '.join(siblings)}" if siblings else ""
+    if for_images(key):
+        return f"unknown key '{key}'. {for_images(key)}{allowed}"
     return f"unknown key '{key}'.{did_you_mean(key, [*known, *GROUPS])}{allowed}"

@@ -13,6 +13,7 @@ from gradspike.config.losses import LOSSES
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.trust import outside, trust
 from gradspike.config.wandb_options import ENVIRONMENT, RECORDED
+from gradspike.data.options.pictures import for_images
 from gradspike.data.registry import DATASETS
 from gradspike.errors import ConfigError, did_you_mean, unknown
 from gradspike.methods.options import LABEL
@@ -154,7 +155,9 @@ def _describe(
         key = prefix + ".".join(path)
         if detail["type"] == "extra_forbidden":
             section = key.removesuffix(path[-1])
-            yield unknown("key", key, [section + name for name in _fields(schema, values, path[:-1])])
+            allowed = [section + name for name in _fields(schema, values, path[:-1])]
+            why = for_images(key)
+            yield f"unknown key '{key}'. {why} Allowed: {', '.join(allowed)}" if why else unknown("key", key, allowed)
         elif detail["type"] == ENVIRONMENT:
             yield str(detail["msg"])
         elif detail["type"] == "value_error" and NO_BOOL in str(detail["msg"]):

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradspike.data.augment.autoaugment import AutoAugment
+from gradspike.data.augment.color_jitter import color_jitter
 from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
 from gradspike.data.augment.nda import neuromorphic
+from gradspike.data.augment.rand_augment import GREY, RandAugment
+from gradspike.data.augment.random_erasing import random_erasing
 from gradspike.data.augment.resample import mirror, roll, shift, square
 from gradspike.data.options.base import AugmentConfig, DatasetConfig
 
@@ -41,9 +44,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 class BatchTransform:
     """Augmentation (training only), conversion to float and normalisation, determined by seed, epoch and sample index.
 
-    Images: shift, flip, AutoAugment, normalisation, cutout (zero is then the mean colour, as in DeVries & Taylor's
-    code, 2017). Frames: shift, flip, roll, NDA, cutout, division. The random resized crop is applied earlier, when
-    images are decoded (pictures/encoded.py).
+    Images: shift, flip, AutoAugment or RandAugment, colour jitter, normalisation, cutout (zero is then the mean colour,
+    as in DeVries & Taylor's code, 2017), random erasing. Frames: shift, flip, roll, NDA, cutout, division. The
+    random resized crop is applied earlier, when images are decoded (pictures/encoded.py).
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class BatchTransform:
         peak = inputs.flatten(1).amax(1).clamp_(min=1) if self.config.by_peak else None
         keep = None
         if epoch is not None:
-            inputs = augment(inputs, index, self.config.augment, self.seed, epoch, host_index)
+            inputs = augment(inputs, index, self.config.augment, self.seed, epoch, host_index, self._fill())
             if self.config.augment.cutout:
                 random = CounterRandom.per_sample(self.seed, epoch, index)
                 draws = (Draw.CUTOUT_Y, Draw.CUTOUT_X)
@@ -85,7 +88,17 @@ class BatchTransform:
         if self.config.kind == "frames":
             inputs = inputs.transpose(0, 1)
         values = self._normalise(inputs.to(torch.float32, memory_format=torch.contiguous_format), peak)
-        return values if keep is None else values.mul_(keep)
+        if keep is not None:
+            values = values.mul_(keep)
+        share, fill = self.config.augment.erasing
+        if epoch is not None and share:
+            values = random_erasing(values, share, fill, CounterRandom.per_sample(self.seed, epoch, index))
+        return values
+
+    def _fill(self) -> tuple[int, ...]:
+        """The mean colour, 0 to 255, of normalised images; else grey."""
+        known = self.config.divisor is None and self.mean
+        return tuple(min(255, round(255 * one)) for one in self.mean) if known else (GREY,) * self.config.channels
 
     def _normalise(self, values: Tensor, peak: Tensor | None) -> Tensor:
         if peak is not None:
@@ -111,8 +124,12 @@ def augment(
     seed: int,
     epoch: int,
     host_index: HostIndex | None = None,
+    fill: tuple[int, ...] = (),
 ) -> Tensor:
-    """Augment each sample of [B, ..., H, W], the same way for all its leading dimensions (time, channels)."""
+    """Augment each sample of [B, ..., H, W], the same way for all its leading dimensions (time, channels).
+
+    fill: the colour, 0 to 255 for each channel, of what RandAugment moves in.
+    """
     random = CounterRandom.per_sample(seed, epoch, index)
     mirrored = random.uniform(Draw.FLIP) < 0.5 if config.flip else None
     if config.shift:
@@ -121,10 +138,15 @@ def augment(
         inputs = shift(inputs, rows, columns, config.shift, mirrored)
     elif mirrored is not None:
         inputs = mirror(inputs, mirrored)
-    if config.policy is not None:
+    if config.policy is not None or config.rand_policy is not None or config.jitter:
         on_host = index.cpu().numpy() if host_index is None else host_index
-        policy = _autoaugment(config.policy, *inputs.shape[-2:])
-        inputs = policy(inputs, CounterRandom.per_sample(seed, epoch, on_host))
+        host_random = CounterRandom.per_sample(seed, epoch, on_host)
+        if config.policy is not None:
+            inputs = _autoaugment(config.policy, *inputs.shape[-2:])(inputs, host_random)
+        if config.rand_policy is not None:
+            inputs = RandAugment(config.rand_policy, fill)(inputs, host_random)
+        if config.jitter:
+            inputs = color_jitter(inputs, config.jitter, host_random)
     if largest := config.largest_roll:
         rows = random.integers(Draw.ROLL_Y, -largest, largest)
         columns = random.integers(Draw.ROLL_X, -largest, largest)

@@ -27,3 +27,12 @@ class Draw(IntEnum):
     NDA_ANGLE = 16
     CROP = 32
     """The first of 40 numbers: four per attempt at a random resized crop."""
+    RAND_AUGMENT = 96
+    """The first of 64 numbers: eight per operation of RandAugment."""
+    JITTER_ORDER = 160
+    JITTER_BRIGHTNESS = 161
+    JITTER_CONTRAST = 162
+    JITTER_SATURATION = 163
+    ERASE = 176
+    """Whether to erase; the 40 numbers after it: four per attempt at a rectangle."""
+    ERASE_NOISE = 217

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt
 from typing_extensions import override
 
+from gradspike.data.options.rand_augment import RandPolicy
 from gradspike.registry import Strict
 from gradspike.touches import Budget, Shown, Speed, Split, Start, Touches
 
@@ -27,6 +28,21 @@ class AugmentConfig(Strict):
     def policy(self) -> str | None:
         """AutoAugment's policy (images)."""
         return None
+
+    @property
+    def rand_policy(self) -> RandPolicy | None:
+        """RandAugment's policy (images)."""
+        return None
+
+    @property
+    def jitter(self) -> float:
+        """Largest change of brightness, contrast and saturation (images)."""
+        return 0.0
+
+    @property
+    def erasing(self) -> tuple[float, Literal["zero", "channel", "pixel"]]:
+        """Share of samples in which a rectangle is erased, and with what it is filled (images)."""
+        return 0.0, "zero"
 
     @property
     def largest_roll(self) -> int:

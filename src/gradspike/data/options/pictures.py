@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import override
 
 from gradspike.data.options.base import AugmentConfig, DatasetConfig, FilesConfig
+from gradspike.data.options.rand_augment import EXAMPLE, RandPolicy, rand_policy
+from gradspike.registry import Allowed
 from gradspike.touches import Form
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -16,18 +18,72 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def _known_policy(name: str) -> str:
+    rand_policy(name)
+    return name
+
+
 class ImageAugmentConfig(AugmentConfig):
-    """Random augmentation of images, in this order: resized crop, shift, flip, AutoAugment, cutout."""
+    """Random augmentation of images, in this order: resized crop, shift, flip, AutoAugment or RandAugment, colour
+    jitter, cutout, random erasing."""
 
     autoaugment: Literal["cifar10", "imagenet"] | None = None
     """Learned AutoAugment policy (Cubuk et al., CVPR 2019), drawn for each sample; null: none."""
     resized_crop: Annotated[float, Field(gt=0, le=1)] | None = None
     """Smallest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3); null: none."""
 
+    rand_augment: (
+        Annotated[str, AfterValidator(_known_policy), Allowed(f"a policy as in timm, such as {EXAMPLE}")] | None
+    ) = None
+    """timm's name of a RandAugment policy (Cubuk et al., NeurIPS 2020), such as rand-m9-n1-mstd0.4-inc1: magnitude 0 to
+    10 (m), operations per image 1 to 8 (n), standard deviation of the magnitude (mstd), probability of each operation
+    (p), set of operations (tsnn: Spikformer's for CIFAR); null: none."""
+    color_jitter: float = Field(default=0.0, ge=0, le=1)
+    """Largest change of brightness, contrast and saturation, as a share; 0: none."""
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
+    """Share of images in which a rectangle of 2 to 33 % of the area is erased (Zhong et al., AAAI 2020); 0: none."""
+    erasing_fill: Literal["zero", "channel", "pixel"] = "zero"
+    """Erased pixels become the mean colour (zero), or normal noise per channel or per pixel."""
+
     @property
     @override
     def policy(self) -> str | None:
         return self.autoaugment
+
+    @property
+    @override
+    def rand_policy(self) -> RandPolicy | None:
+        return None if self.rand_augment is None else rand_policy(self.rand_augment)
+
+    @property
+    @override
+    def jitter(self) -> float:
+        return self.color_jitter
+
+    @property
+    @override
+    def erasing(self) -> tuple[float, Literal["zero", "channel", "pixel"]]:
+        return self.random_erasing, self.erasing_fill
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> ImageAugmentConfig:
+        if self.autoaugment is not None and self.rand_augment is not None:
+            raise ValueError("rand_augment and autoaugment each draw operations for an image: set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_fill(self) -> ImageAugmentConfig:
+        if self.erasing_fill != "zero" and not self.random_erasing:
+            raise ValueError(f"erasing_fill={self.erasing_fill} needs random_erasing above 0")
+        return self
+
+
+def for_images(key: str) -> str | None:
+    """Why event frames do not have this augmentation of images, as a sentence; None for any other key."""
+    own = ImageAugmentConfig.model_fields.keys() - AugmentConfig.model_fields.keys()
+    if key not in {f"dataset.augment.{name}" for name in own}:
+        return None
+    return "It changes colours or sizes of still images; values of events are counts, and an empty pixel is 0."
 
 
 class ImageConfig(DatasetConfig):
