@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -216,6 +217,9 @@ def test_data_dir_is_made_but_not_its_parents(tmp_path: Path) -> None:
         check_data_dir(tmp_path / "not" / "there")
     assert str(tmp_path / "not" / "there") in str(error.value)
     assert not (tmp_path / "not").exists()
+    with pytest.raises(UserError) as error:
+        check_data_dir(tmp_path / "it's" / "there")
+    assert shlex.split(str(error.value).partition("run: ")[2]) == ["mkdir", "-p", str(tmp_path / "it's" / "there")]
 
 
 def test_data_dir_that_is_a_file(tmp_path: Path) -> None:

@@ -197,6 +197,18 @@ def test_the_fingerprint_follows_names_sizes_and_contents(folder: Path, tmp_path
     assert now() not in (first, changed)
 
 
+def test_an_archive_in_place_of_one_with_the_same_size_and_time(tmp_path: Path) -> None:
+    place = tmp_path / "pets.zip"
+
+    def now(content: bytes) -> str:
+        with zipfile.ZipFile(place, "w") as archive:
+            archive.writestr("train/ant/0.png", content)
+        os.utime(place, (10**9, 10**9))
+        return fingerprint(Files.open(place), tmp_path)
+
+    assert len({now(b"one"), now(b"two"), now(b"one")}) == 2
+
+
 def test_a_large_folder_is_looked_through_when_it_changed_or_is_told_to(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

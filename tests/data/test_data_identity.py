@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_the_nearest_existing_folder_is_named_if_nothing_is_alike(pets: Path, tm
     write_class_folders(tmp_path / "Y" / "birds")
     with pytest.raises(UserError, match=rf"Did you mean {tmp_path}/Y/birds\?"):
         load(tmp_path, tmp_path / "YY" / "birds")
+
+
+def test_a_name_in_another_unicode_form_is_told_from_the_one_that_looks_the_same(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    write_class_folders(tmp_path / decomposed)
+    if not (tmp_path / composed).exists():  # as it does on macOS
+        with pytest.raises(UserError, match=f"{decomposed} exists, whose name looks the same but"):
+            load(tmp_path, tmp_path / composed)
 
 
 def test_no_source_does_not_mean_any_source(pets: Path, tmp_path: Path) -> None:

@@ -105,9 +105,7 @@ def prepare(words: list[str]) -> int:
 def _export(source: Source[Any], folder: Path, form: Literal["aedat", "npz"]) -> int:
     """Write simulated recordings as files."""
     if source.config.name != "cifar10dvs_sim":
-        raise ConfigError(
-            f"export={folder}: is only for dataset=cifar10dvs_sim; {source.config.name} has files already."
-        )
+        raise ConfigError(f"export={folder}: is only for dataset=cifar10dvs_sim, not for dataset={source.config.name}.")
     from gradspike.data.sets.export import export
 
     print(f"exported   {counted(export(source, folder, form), 'recording')} to {folder}")  # type: ignore[arg-type]

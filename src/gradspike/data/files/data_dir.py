@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradspike.errors import UserError
-from gradspike.shown import expanded
+from gradspike.shown import expanded, shell_words
 
 
 def check_data_dir(path: str | Path) -> Path:
@@ -19,7 +19,7 @@ def check_data_dir(path: str | Path) -> Path:
     if not folder.exists() and not folder.absolute().parent.is_dir():
         raise UserError(
             f"data_dir={folder} was not created, because its parent folder does not exist either. "
-            f"Check the spelling, mount the disk, or run: mkdir -p '{folder.absolute()}'"
+            f"Check the spelling, mount the disk, or run: mkdir -p {shell_words([str(folder.absolute())])}"
         )
     try:
         folder.mkdir(exist_ok=True)

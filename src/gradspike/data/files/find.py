@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gradspike.data.files.files import ARCHIVES, Files, MissingSourceError
+from gradspike.data.files.names import class_name
 
 
 def find_source(source: str | None, data_dir: Path, usual_names: Sequence[str], what: str, put: str) -> Files:
@@ -49,5 +50,10 @@ def nearest_path(path: Path) -> str:
     alike = get_close_matches(missing[0], names, n=1, cutoff=0.6) if missing else []
     if not alike:
         return f" The closest existing path is {existing}."
+    if class_name(alike[0]) == class_name(missing[0]):
+        return (
+            f" {existing / alike[0]} exists, whose name looks the same but is another Unicode form: copy it from there "
+            "(ls), or let the shell complete it."
+        )
     found = existing.joinpath(alike[0], *missing[1:])
     return f" Did you mean {found if found.exists() else existing / alike[0]}?"

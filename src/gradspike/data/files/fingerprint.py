@@ -1,7 +1,7 @@
 """Detects changes to the files of a data set since it was prepared, without listing all of them.
 
 A fingerprint covers the name, size and mark of every file. Listing a million files takes too long when opening a
-prepared set, so the fingerprint is cached with a cheap stamp: size and modification time of an archive, or modification
+prepared set, so the fingerprint is cached with a cheap stamp: size and times of an archive, or modification
 times of the folders down to the classes. These times change when a file is added, removed or renamed. Small folders are
 always read in full. `refresh` reads everything.
 """
@@ -66,7 +66,8 @@ def _record(path: Path, root: str, data_dir: Path) -> Path:
 def _stamp(files: Files) -> str:
     if files.kind != "folder":
         status = files.path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        # The time of change too: an archive copied over another one may keep size and modification time (cp -p).
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     digest = hashlib.sha256()
     level = [files.path / files.root]
     for depth in range(LEVELS):

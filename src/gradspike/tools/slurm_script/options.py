@@ -57,7 +57,7 @@ def sbatch_options(typed: Sequence[str]) -> dict[str, str]:
         key, _, value = word.partition("=")
         name = key.removeprefix(PREFIX).replace("_", "-")
         if name.partition(".")[0] in GIVEN_BY:
-            raise ConfigError(f"{key}: cannot be set here. Use {GIVEN_BY[name.partition('.')[0]]}.")
+            raise ConfigError(f"{key}: cannot be set here. Use {GIVEN_BY[name.partition('.')[0]]}")
         if name not in WITH_VALUE and name not in SWITCHES:
             raise ConfigError(unknown("option", key, [PREFIX + one.replace("-", "_") for one in WITH_VALUE | SWITCHES]))
         if any(letter in value for letter in '\n\r"\\'):
