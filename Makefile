@@ -57,7 +57,7 @@ gpu-check: $(READY)  ## everything that needs a GPU in one command: checks, time
 
 site: $(READY)  ## build the documentation as a site in build/site
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
-	@echo "Open build/site/index.html"
+	@echo "Open build/site/index.html. With a search: $(PY) -m http.server --directory build/site"
 
 gallery: $(READY)  ## make docs/gallery.md and its pictures from small runs (minutes; needs Chromium)
 	@$(PY) docs/site/gallery.py

@@ -40,7 +40,8 @@ REFERENCE = {
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = {"index.md": links_from_docs(readme, f"{config.repo_url}/blob/main")}
+    # Without the list of its headings, the front page has room for its commands and what they do.
+    pages = {"index.md": "---\nhide: [toc]\n---\n" + links_from_docs(readme, f"{config.repo_url}/blob/main")}
     pages |= {f"reference/{name}.md": reference(*page) for name, page in REFERENCE.items()}
     for place, content in pages.items():
         files.append(File.generated(config, place, content=content))

@@ -42,7 +42,7 @@ WITHOUT_TRAINING = ("curves", "compare", "claims", "dashboard")
 """Commands that import neither torch nor Lightning, and start nothing that does."""
 
 USAGE = """\
-gradspike: train spiking neural networks with surrogate-gradient methods, and compare the methods.
+Train spiking neural networks with surrogate-gradient methods, and compare them.
 
   gradspike train method=mpd_agl dataset=digits seed=1
 

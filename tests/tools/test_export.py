@@ -22,6 +22,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.tools.export.eight_bit import use_eight_bits
 from gradspike.tools.export.graph import nir_graph
+from gradspike.tools.export.program import exported_program
 from gradspike.tools.export.thresholds import use_mean_thresholds
 from gradspike.tools.export.written import write_export
 from gradspike.training.build import build_model
@@ -267,6 +268,17 @@ def test_pt2_file_of_a_run_loads_without_gradspike_and_is_equal(
     assert not [node for node in program.graph.nodes if "gradspike" in str(node.target)]
     for batch in (stored[:1], stored[:7]):
         assert torch.equal(program.module()(batch), net.predict(batch).logits)
+
+
+def test_a_program_has_no_operation_without_effect_on_the_logits(net: TrainedModel) -> None:
+    """The time of the ONNX export follows their number."""
+    nodes = list(exported_program(net).graph.nodes)
+    assert [node.name for node in nodes if node.op == "call_function" and not node.users and node.is_impure()]
+    assert not [node.name for node in nodes if node.op == "call_function" and not node.users and not node.is_impure()]
+    assert not [node.name for node in nodes if "detach" in str(node.target)]
+    casts = [node for node in nodes if node.target is torch.ops.aten.to.dtype]
+    assert casts
+    assert not [node.name for node in casts if node.args[0].meta["val"].dtype == node.args[1]]
 
 
 def test_onnx_file_of_8_bits_is_equal_in_onnx_runtime(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from gradspike.library.load import TrainedModel
 from gradspike.tools.export.whole import WholeNetwork, sample_inputs
@@ -24,8 +28,12 @@ def exported_program(net: TrainedModel) -> torch.export.ExportedProgram:
     whole, samples = WholeNetwork(net), sample_inputs(net, batch=2)
     whole(samples)  # the transform keeps its statistics as tensors from its first call on
     shapes = {INPUT: {0: torch.export.Dim("batch")}}
-    with _quiet():
-        return torch.export.export(whole, (samples,), dynamic_shapes=shapes)
+    with _quiet(), _WithoutIdentities():
+        program = torch.export.export(whole, (samples,), dynamic_shapes=shapes)
+    # Surrogates, widths and the state after the last step have no effect on the logits.
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
 
 
 def pt2_file(net: TrainedModel, description: str) -> bytes:
@@ -45,6 +53,26 @@ def onnx_file(net: TrainedModel, description: str) -> bytes:
     made.model.metadata_props[DESCRIPTION] = description
     content: bytes = made.model_proto.SerializeToString()
     return content
+
+
+class _WithoutIdentities(TorchFunctionMode):
+    """Leaves out casts to the dtype that a tensor has, and `detach`.
+
+    torch.export records each of them with an assertion, and the time that ONNX's export takes follows the number of
+    operations. No gradient is recorded, so both give the tensor itself.
+    """
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.detach or (func is Tensor.to and not kwargs and args[1:] == (args[0].dtype,)):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -27,11 +28,14 @@ def progress(options: TrainerConfig, timing: Timing) -> list[L.Callback]:
         return []
     if options.progress == "bar" or (options.progress == "auto" and out.is_terminal):
         return [ProgressBar(out)]
-    return [EpochLines(timing)]
+    return [EpochLines(timing, out.width)]
 
 
-def epoch_line(metrics: dict[str, float], epochs: int) -> str:
-    """`epoch  3/20  loss 0.213  acc  93.4 %  val loss 0.190  acc  95.6 %  firing 14.2 %`; only measured parts."""
+def epoch_line(metrics: dict[str, float], epochs: int, width: int, further: Sequence[str] = ()) -> str:
+    """`epoch  3/20  loss 0.213  acc  93.4 %  val loss 0.190  acc  95.6 %  firing 14.2 %`; only measured parts.
+
+    `further` parts follow. What exceeds `width` continues in an indented line.
+    """
     parts = [
         f"epoch {int(metrics['epoch']) + 1:>{len(str(epochs))}}/{epochs}",
         f"loss {metrics['train/loss']:.3f}",
@@ -41,14 +45,22 @@ def epoch_line(metrics: dict[str, float], epochs: int) -> str:
         parts += [f"val loss {metrics['val/loss']:.3f}", f"acc {100 * metrics['val/accuracy']:5.1f} %"]
     if "val/firing_rate" in metrics:
         parts.append(f"firing {100 * metrics['val/firing_rate']:4.1f} %")
-    return "  ".join(parts)
+    indent = " " * len(parts[0])
+    lines = [parts[0]]
+    for part in [*parts[1:], *further]:
+        longer = f"{lines[-1]}  {part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(f"{indent}  {part}")
+    return "\n".join(lines)
 
 
 class EpochLines(L.Callback):
     """Prints a line after each epoch, with the training speed and the time left."""
 
-    def __init__(self, timing: Timing) -> None:
-        self.timing = timing
+    def __init__(self, timing: Timing, width: int) -> None:
+        self.timing, self.width = timing, width
         self._started = 0.0
         self._first_epoch = 0
 
@@ -62,8 +74,8 @@ class EpochLines(L.Callback):
         epochs = int(trainer.max_epochs or 0)
         done = trainer.current_epoch - self._first_epoch + 1
         left = (time.perf_counter() - self._started) / done * (epochs - trainer.current_epoch - 1)
-        line = epoch_line(pl_module.epoch_metrics, epochs)
-        print(f"{line}  {self.timing.samples_per_second:.0f} samples/s  {_clock(left)} left", flush=True)
+        pace = (f"{self.timing.samples_per_second:.0f} samples/s", f"{_clock(left)} left")
+        print(epoch_line(pl_module.epoch_metrics, epochs, self.width, pace), flush=True)
 
 
 class ProgressBar(L.Callback):
@@ -114,9 +126,8 @@ class ProgressBar(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SpikingClassifier)
         if self._progress is not None:
-            self._progress.console.print(
-                epoch_line(pl_module.epoch_metrics, int(trainer.max_epochs or 0)), highlight=False
-            )
+            line = epoch_line(pl_module.epoch_metrics, int(trainer.max_epochs or 0), self.console.width)
+            self._progress.console.print(line, highlight=False)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
