@@ -20,7 +20,7 @@ from gradspike.config.wandb_options import WandbConfig
 from gradspike.errors import ConfigError
 from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
-from gradspike.loggers.wandb_environment import check_environment
+from gradspike.loggers.wandb_environment import check_environment, check_settings_file
 from gradspike.loggers.wandb_login import logged_in
 from gradspike.runs.folder import RunFolder
 from gradspike.shown import shown
@@ -310,6 +310,23 @@ def test_a_refused_project_costs_a_second_and_no_folder(tiny: Callable[..., list
         assert result.returncode == 2
         assert not {"torch", "lightning", "wandb"} & imported(result.stderr)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_settings_file_of_wandb_in_the_working_folder_moves_no_run(
+    tiny_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wandb init` has written it for other runs. W&B would send this one to another team."""
+    file = tmp_path / "wandb" / "settings"
+    file.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    file.write_text("[default]\nentity = others\nproject = theirs\nmode = disabled\n")
+    with pytest.raises(ConfigError, match=r"W&B would read entity=others .* Type logger.entity=others, or"):
+        launch.train(tiny_config("logger=wandb"), [])
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+    check_settings_file(tiny_config("logger=wandb", "logger.entity=others").logger)  # type: ignore[arg-type]
+    file.write_text("[default]\napi_key = secret\n")
+    with pytest.raises(ConfigError, match=r"api_key=\*\*\* "):
+        check_settings_file(tiny_config("logger=wandb").logger)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_wandb_that_cannot_be_used(tiny: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         start_file(config)
     find_place(config.trainer, words)  # a wrong number of processes is an error before torch is imported
     if config.logger.name == "wandb":
-        from gradspike.loggers.wandb_environment import check_environment
+        from gradspike.loggers.wandb_environment import check_environment, check_settings_file
 
+        check_settings_file(config.logger)
         check_environment()
 
     from gradspike.terminal.tables import print_result

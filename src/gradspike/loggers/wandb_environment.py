@@ -5,11 +5,14 @@ W&B refuses a wrong one only when it starts; the training would then continue wi
 
 from __future__ import annotations
 
+import configparser
 import os
+from pathlib import Path
 
-from gradspike.config.wandb_options import UNTYPED, split_tags
+from gradspike.config.wandb_options import UNTYPED, WandbConfig, split_tags
 from gradspike.errors import ConfigError, first_line
-from gradspike.variables import unset_empty
+from gradspike.shown import listed
+from gradspike.variables import unset_empty, variable
 
 PREFIX = "WANDB_"
 OTHER_NAMES = {"http_timeout": "x_graphql_timeout_seconds", "file_pusher_timeout": "x_file_transfer_timeout_seconds"}
@@ -55,6 +58,34 @@ def check_environment() -> None:
             wandb.Settings(**{setting: value})
         except Exception as error:  # W&B has errors of its own besides pydantic's
             raise ConfigError(f"The environment variable {name}={value}: {_reason(error)}") from error
+
+
+def check_settings_file(options: WandbConfig) -> None:
+    """Raise ConfigError if W&B would take from its settings file in the working folder what no run records.
+
+    `wandb init` writes this file. W&B reads it at the start of a run, whatever wrote it; its project and mode have no
+    effect, because a run always gives both.
+    """
+    file = Path(".wandb" if Path(".wandb").exists() else "wandb", "settings")
+    content = configparser.ConfigParser(interpolation=None)
+    try:
+        content.read(file, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return  # W&B reports it, and reads nothing from it
+    given = {"project", "mode"} | ({"entity"} if options.entity is not None else set())
+    taken = {
+        name: "***" if "key" in name else value
+        for name, value in (content.items("default") if content.has_section("default") else ())
+        if name not in given and variable(f"{PREFIX}{name.upper()}") is None
+    }
+    if taken:
+        words = " ".join(f"logger.{name}={value}" for name, value in taken.items() if name == "entity")
+        variables = " ".join(f"{PREFIX}{name.upper()}={value}" for name, value in taken.items() if name != "entity")
+        read = listed(f"{name}={value}" for name, value in taken.items())
+        raise ConfigError(
+            f"{file}: W&B would read {read} from this file, which the run does not record. Type "
+            f"{' and '.join(filter(None, [words, variables]))}, or remove the file."
+        )
 
 
 def _names() -> list[str]:
