@@ -205,6 +205,13 @@ def test_a_norm_from_outside_then_inside_the_package(reader: Reader) -> None:
     assert passed(reader.follow("Inside the package", NORM_GUIDE)) > 8
 
 
+@pytest.mark.parametrize("part", ["method", "neuron", "norm"])
+def test_the_file_of_a_guide_has_fewer_than_thirty_lines(part: str) -> None:
+    page = (DOCS / f"add_a_{part}.md").read_text(encoding="utf-8")
+    (text,) = (block.text for block in blocks(page) if block.language == "python")
+    assert len([line for line in text.splitlines() if line.strip()]) < 30
+
+
 def tables(page: str) -> Iterator[list[dict[str, str]]]:
     """Each table of a page as rows of column -> cell."""
     for found in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
