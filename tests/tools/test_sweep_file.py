@@ -32,7 +32,7 @@ SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
 QUESTIONS = {
     "methods_on_cifar10", "methods_on_cifar10dvs", "ds_atgo_at_vs_tgo", "ds_atgo_firing_factor",
     "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
-    "ds_atgo_table", "fixed_widths", "asgl_widths", "clif_against_lif",
+    "ds_atgo_table", "ds_atgo_parts", "fixed_widths", "asgl_widths", "clif_against_lif",
     "inner", "main", "relu_twin", "variants", "decay", "psg_widths", "shapes", "steps", "landscape",
     "nmnist", "nmnist_relu_twin", "nmnist_variants",
 }  # fmt: skip

@@ -31,19 +31,31 @@ def step(config: ExperimentConfig, hooked: bool = False) -> tuple[SpikingClassif
     return module, loss.detach()
 
 
-def test_a_step_has_the_numbers_of_the_uncompiled_one(tiny_config: Compose) -> None:
-    # DS-ATGO's measured layers stay out of the graph, so that its breaks are among what is tested.
-    words = ["dataset=digits_events", "time_steps=2", "model.width=2", "model.depth=1", "method=ds_atgo"]
+def assert_same_step(tiny_config: Compose, *more: str, graphs: int) -> None:
+    """The loss, gradients and state of a compiled step are those of a plain one; it compiles so many graphs or more."""
+    words = ["dataset=digits_events", "time_steps=2", "model.width=2", "model.depth=1", *more]
     plain, loss = step(tiny_config(*words))
     torch._dynamo.utils.counters.clear()
     compiled, compiled_loss = step(tiny_config(*words, "trainer.compile=true"))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= graphs
     torch.testing.assert_close(compiled_loss, loss)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], value)
     for (name, one), (_, other) in zip(plain.named_parameters(), compiled.named_parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, msg=name)
+
+
+def test_a_step_has_the_numbers_of_the_uncompiled_one(tiny_config: Compose) -> None:
+    # DS-ATGO's measured layers stay out of the graph, so that its breaks are among what is tested.
+    assert_same_step(tiny_config, "method=ds_atgo", graphs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["tebn", "tab", "mpbn"])
+def test_norms_without_kernels(tiny_config: Compose, norm: str) -> None:
+    """Of the engines; a network compiled as a whole includes them."""
+    assert_same_step(tiny_config, "method=fixed_sg", f"norm={norm}", graphs=1)
 
 
 def test_probed_steps_are_not_compiled(tiny_config: Compose) -> None:
