@@ -18,9 +18,11 @@ from gradspike.data.events.frames import to_frames
 from gradspike.data.registry import DATASETS
 from gradspike.data.sets.digits_events import SIZE
 from gradspike.data.source import Source
+from gradspike.engine.registry import choose_engine, load_engine
 from gradspike.errors import ConfigError, UserError
 from gradspike.library.predict import stored_samples
 from gradspike.runs.folder import RunFolder
+from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint
 from helpers.command import TINY
 from helpers.data_samples import write_class_folders
@@ -41,6 +43,15 @@ def changed(run: RunFolder, name: str, **values: Any) -> Path:
     content = load_checkpoint(run.last) | values
     AtomicFiles().save_checkpoint({key: value for key, value in content.items() if value is not None}, run.path / name)
     return run.path / name
+
+
+def test_on_a_cpu_a_prediction_compiles_nothing_unless_asked_to(run: RunFolder) -> None:
+    plain = load_checkpoint(run.last)["config"]
+    given = changed(run, "auto.ckpt", config={**plain, "engine": "auto"})
+    for engine, expected in ((None, "eager"), ("auto", choose_engine("auto", "cpu"))):
+        net = gradspike.load(given, device="cpu", engine=engine)
+        (used,) = {layer._run for layer in net.modules() if isinstance(layer, SpikingNorm)}
+        assert used is load_engine(expected)
 
 
 def test_it_predicts_what_the_evaluation_counts(run: RunFolder, tiny_config: Compose) -> None:

@@ -26,6 +26,7 @@ from gradspike.shown import expanded, shown
 from gradspike.training.build import build_data, build_model, require_data_of
 from gradspike.training.checkpoint import USABLE, load_checkpoint
 from gradspike.training.device import check_device, device_type
+from gradspike.training.engine_choice import first_engine
 from gradspike.training.evaluate import as_evaluated
 
 log = logging.getLogger("gradspike")
@@ -98,7 +99,8 @@ def load(
         run: a run folder, or a checkpoint file.
         checkpoint: of a run folder, best (by validation accuracy) or last.
         device: auto, cpu or gpu.
-        engine: auto, eager, compiled or triton; None: the run's, or one that works here.
+        engine: auto, eager, compiled or triton; None: the run's, or one that works here. A run with engine=auto is
+            computed by eager on a CPU, where compiling takes longer than many predictions.
         data_dir: where the data set is, for checkpoints of older versions, which have neither statistics nor class
             names of their data.
         trust: import the code outside gradspike that the run names, also if this account never trained with it.
@@ -118,7 +120,7 @@ def load(
     require_trusted(content["config"], file)
     config = as_evaluated(validate(content["config"], recorded=True), data_dir, device, engine=engine)
     check_device(config.trainer, section="")
-    model = build_model(config)
+    model = build_model(config, first_engine(config) if engine is None else None)
     state = {
         name.removeprefix("model."): value for name, value in content["state_dict"].items() if name.startswith("model.")
     }
