@@ -443,7 +443,11 @@ def test_pretrained_files_that_do_not_fit(tmp_path: Path) -> None:
     ("name", "reason"),
     [
         ("test_vit", r"cannot be made a spiking network: it has attention \(Attention\)"),
-        ("swin_tiny_patch4_window7_224", "it has attention"),
+        (
+            "deit_tiny_patch16_224",
+            r"attention \(Attention\), which multiplies .* model=spikformer, sdt and qkformer are",
+        ),
+        ("swin_tiny_patch4_window7_224", r"it has attention \(WindowAttention\)"),
         ("edgenext_xx_small", r"multiplies features by features, as attention does \(CrossCovarianceAttn\)"),
         ("gmixer_12_224", "is not a convolutional network"),
         ("sequencer2d_s", r"recurrent over its tokens \(LSTM\)"),

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from gradspike.config.marks import touches
-from gradspike.config.schema import ExperimentConfig, PublishedConfig
+from gradspike.config.schema import OPTIMIZERS, ExperimentConfig, PublishedConfig
 from gradspike.errors import ConfigError
 from gradspike.nested import flat
 from gradspike.neurons.registry import NEURONS
@@ -164,7 +164,7 @@ def check_choices(words: list[str], composed: Mapping[str, Any], config_dirs: li
 
 
 def drop_foreign_options(words: list[str], composed: Mapping[str, Any], config_dirs: list[Path]) -> None:
-    """Remove from `composed` what a recipe that names another neuron or norm leaves of the one in the group.
+    """Remove from `composed` what a recipe that names another neuron, norm or optimiser leaves of the one in the group.
 
     Such an option is neither in the recipe nor typed, and the named part does not have it.
     """
@@ -173,17 +173,32 @@ def drop_foreign_options(words: list[str], composed: Mapping[str, Any], config_d
     if name is None:
         return
     for section, own in _read(config_dirs, "recipe", str(name)).items():
-        registry = PARTS.get(section)
-        if registry is None or "name" not in own or not isinstance(composed.get(section), dict):
+        if not isinstance(own, dict) or "name" not in own or not isinstance(composed.get(section), dict):
             continue
-        try:
-            allowed = registry.config_class(registry.part(composed[section])).model_fields
-        except ConfigError:  # a mistyped name, which validation reports
+        allowed = _options(section, composed[section])
+        if allowed is None:
             continue
         typed = {word.lstrip("+~").partition("=")[0] for word in words}
         for key in list(composed[section]):
             if key not in allowed and key not in own and f"{section}.{key}" not in typed:
                 del composed[section][key]
+
+
+def _options(section: str, values: Mapping[str, Any]) -> Collection[str] | None:
+    """The options of the part that a section names; None in other sections and for a mistyped name, which validation
+    reports.
+    """
+    if section == "optimizer":
+        kind = OPTIMIZERS.get(str(values.get("name")))
+        return None if kind is None else kind.model_fields
+    registry = PARTS.get(section)
+    if registry is None:
+        return None
+    try:
+        options: Collection[str] = registry.config_class(registry.part(values)).model_fields
+    except ConfigError:
+        return None
+    return options
 
 
 def _read(config_dirs: list[Path], group: str, option: str) -> dict[str, Any]:

@@ -156,6 +156,9 @@ class LambConfig(OptimizerConfig):
     """Norm that the gradients of all parameters together are scaled down to; null: they stay as they are."""
 
 
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"sgd": SgdConfig, "adamw": AdamWConfig, "lamb": LambConfig}
+
+
 class SchedulerConfig(Strict):
     """The learning rate during training, as a fraction of the optimiser's: linear warm-up, then cosine or constant."""
 

@@ -45,7 +45,10 @@ def check_kind(network: nn.Module) -> None:
         raise NotConvertible(f"it is recurrent over its tokens ({recurrent})")
     attention = next((kind.__name__ for kind in classes if "Attention" in kind.__name__), None)
     if attention:
-        raise NotConvertible(f"it has attention ({attention}), which multiplies features by features")
+        raise NotConvertible(
+            f"it has attention ({attention}), which multiplies features by features; model=spikformer, sdt and "
+            "qkformer are transformers with attention of spikes"
+        )
     convolutions = sum(issubclass(kind, kinds.CONVOLUTION) for kind in classes)
     if convolutions < 2:
         raise NotConvertible(f"it is not a convolutional network (number of convolutions: {convolutions})")
