@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ compose.compose_plain = compose_once(compose.compose_plain)
 # The files with the longest tests and groups come first, the longest of all at the head, so that no process waits long
 # for another's last one.
 LONGEST = ("test_sweep_runs.py", "test_ranks.py", "test_engine_triton.py", "test_wheel.py", "test_together.py")
-LONGEST += ("test_docs.py", "test_exhausted.py", "test_prepare.py", "test_bench_step.py", "test_landscape.py")
+LONGEST += ("test_guides.py", "test_exhausted.py", "test_prepare.py", "test_bench_step.py", "test_landscape.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 + (LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,7 +78,7 @@ def group_of(nodeid: str) -> str:
         return file
     if re.search(r"[\[-]compiled[\]-]", nodeid):
         return "compiled"
-    return "compared_runs" if "compared_runs" in text else nodeid
+    return "compared_runs" if "compared_runs" in text or "helpers.compared" in text else nodeid
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""From run folders to groups: runs gathered, runs left out with the reason, comparisons refused."""
+"""From run folders to groups: runs gathered, runs left out with the reason, settings that must not be compared."""
 
 from __future__ import annotations
 
@@ -6,55 +6,25 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from gradspike.cli.reporting import reporting_errors
-from gradspike.config.compose import load_config
-from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import ConfigError, UserError
+from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
-from gradspike.tools.compare import escape, page_data, published, report
+from gradspike.tools.compare import page_data, report
 from gradspike.tools.compare.baselines import find_baseline
-from gradspike.tools.compare.columns import spread_of
 from gradspike.tools.compare.command import compare
 from gradspike.tools.compare.folder import read_run
 from gradspike.tools.compare.gather import gather
 from gradspike.tools.compare.groups import group_runs
-from gradspike.tools.compare.run import Run
 from gradspike.training import run as training
-from helpers.command import command, here
+from helpers.compared import copied, edit, folder_of, names_and_seeds
 from helpers.limits import no_file_can_be_opened, permissions_count
-
-
-@pytest.fixture
-def runs(compared_runs: Path, tmp_path: Path) -> Path:
-    """A copy of a run that the test may damage; without checkpoints, which no comparison reads."""
-    return Path(shutil.copytree(compared_runs, tmp_path / "runs", ignore=shutil.ignore_patterns("*.ckpt")))
-
-
-def folder_of(runs: Path, label: str, seed: int) -> Path:
-    (found,) = runs.glob(f"*_{label}_digits_spiking_cnn_s{seed}_*")
-    return found
-
-
-def edit(file: Path, change: Callable[[Any], Any]) -> None:
-    load, dump = (yaml.safe_load, yaml.safe_dump) if file.suffix == ".yaml" else (json.loads, json.dumps)
-    value = load(file.read_text())
-    change(value)
-    file.write_text(dump(value))
-
-
-def copied(runs: Path, label: str, seed: int, id_: str) -> Path:
-    source = folder_of(runs, label, seed)
-    return Path(shutil.copytree(source, source.with_name(source.name.rpartition("_")[0] + f"_{id_}")))
 
 
 def set_key(folder: Path, key: str, value: Any) -> None:
@@ -65,11 +35,6 @@ def set_key(folder: Path, key: str, value: Any) -> None:
         config[last] = value
 
     edit(folder / "config.yaml", change)
-
-
-def names_and_seeds(folder: Path, **options: Any) -> dict[str, list[int]]:
-    grouping = group_runs(gather([folder]).runs, **options)
-    return {group.name: [run.seed for run in group.runs] for group in grouping.groups}
 
 
 def test_methods_are_groups_of_seeds(compared_runs: Path) -> None:
@@ -126,79 +91,6 @@ def test_a_resumed_run_records_the_same(compared_runs: Path, tmp_path: Path) -> 
     training.train(run.config(), run, ["test"])
     for name in ("summary.json", "confusion.json", "layers.json", "metrics.jsonl"):
         assert (run.path / name).read_bytes() == (original / name).read_bytes(), name
-
-
-@pytest.mark.parametrize(
-    ("name", "keep"), [("summary.json", None), ("confusion.json", 0.0), ("layers.json", 0.5), ("metrics.jsonl", 0.5)]
-)
-def test_lost_results_of_a_finished_run_are_written_again(
-    compared_runs: Path, tmp_path: Path, name: str, keep: float | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file that is missing, empty or cut short. Of metrics.jsonl, only the checkpoint's part can be cut back to."""
-    original = folder_of(compared_runs, "mpd_agl", 0)
-    run = RunFolder(Path(shutil.copytree(original, tmp_path / original.name)))
-    words = ["train", f"resume={run.path}"]
-    assert "is finished; nothing to do" in here(words, capsys)[1]
-    file = run.path / name
-    whole = file.read_bytes()
-    file.unlink()
-    if keep is not None:
-        file.write_bytes(whole[: int(keep * len(whole))])
-    code, printed, error = here(words, capsys)
-    assert f"results are missing or damaged: {name}." in printed
-    if name == "metrics.jsonl":
-        assert code == 1, printed
-        assert "metrics.jsonl" in error
-        return
-    assert code == 0, error
-    for record in ("summary.json", "confusion.json", "layers.json", "metrics.jsonl"):
-        assert (run.path / record).read_bytes() == (original / record).read_bytes(), record
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{",
-        "[]",
-        "{}",
-        '{"last": null}',
-        '{"last": [{"macs": null}]}',
-        '{"last": [{"macs": 1, "input": "real", "nonzero": [null]}]}',
-    ],
-)
-def test_a_run_without_its_layers_is_named(compared_runs: Path, tmp_path: Path, content: str) -> None:
-    copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
-    lost = folder_of(copies, "mpd_agl", 1)
-    assert not any("energy" in note for note in report.compare(group_runs(gather([copies]).runs), (), ()).notes)
-    (lost / "layers.json").write_text(content)
-    notes = report.compare(group_runs(gather([copies]).runs), (), ()).notes
-    assert any("Without energy" in note and lost.name in note for note in notes)
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_a_run_without_all_its_times_is_named(compared_runs: Path, tmp_path: Path, keep: float) -> None:
-    copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
-    timing = folder_of(copies, "mpd_agl", 1) / "timing.jsonl"
-    assert not any("timing.jsonl" in note for note in report.compare(group_runs(gather([copies]).runs), (), ()).notes)
-    content = timing.read_bytes()
-    timing.write_bytes(content[: int(keep * len(content))])
-    notes = report.compare(group_runs(gather([copies]).runs), (), ()).notes
-    assert any("timing.jsonl" in note and timing.parent.name in note for note in notes)
-
-
-def test_lost_results_without_a_checkpoint(
-    compared_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    original = folder_of(compared_runs, "mpd_agl", 0)
-    run = RunFolder(Path(shutil.copytree(original, tmp_path / original.name)))
-    shutil.rmtree(run.checkpoints)
-    words = ["train", f"resume={run.path}"]
-    assert here(words, capsys)[0] == 0
-    (run.path / "layers.json").unlink()
-    code, _, error = here(words, capsys)
-    assert code == 1
-    assert "layers.json. Without a checkpoint, they cannot be written again." in error
-    assert run.state() == "finished"
 
 
 def not_a_number(folder: Path) -> None:
@@ -288,45 +180,6 @@ def test_a_running_run_is_distinguished_from_a_killed_one(runs: Path) -> None:
         run.unlock()
 
 
-def test_the_same_run_twice_counts_once(runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    original = folder_of(runs, "mpd_agl", 1)
-    shutil.copytree(original, tmp_path / "elsewhere" / original.name)
-    (runs / "loop").symlink_to(runs, target_is_directory=True)
-    found = gather([runs, tmp_path / "elsewhere", runs])
-    assert len(found.runs) == 7
-    (told,) = found.excluded
-    assert "is a copy of" in told.reason
-
-
-def test_a_repeated_seed_is_listed_and_the_newest_run_counts(runs: Path) -> None:
-    first = folder_of(runs, "mpd_agl", 1)
-    again = copied(runs, "mpd_agl", 1, "ffffffff")
-    edit(again / "environment.json", lambda sessions: sessions[0].update(started="2999-01-01T00:00:00+00:00"))
-    edit(again / "summary.json", lambda summary: summary["test"]["last"].update(accuracy=0.125))
-    grouping = group_runs(gather([runs]).runs)
-    chosen = next(group for group in grouping.groups if group.name == "mpd_agl").runs[1]
-    assert chosen.path == str(again)
-    (told,) = grouping.excluded
-    assert told.path == str(first)
-    assert f"{again} is a newer run of mpd_agl, seed 1" in told.reason
-    assert "DIFFERENT accuracy" in told.reason
-
-
-def test_the_newest_start_is_found_whatever_the_offset_of_the_clock(runs: Path) -> None:
-    """Summer time ends between the two starts."""
-    first, again = folder_of(runs, "mpd_agl", 1), copied(runs, "mpd_agl", 1, "ffffffff")
-    for folder, started in ((first, "2026-10-25T02:50:00+02:00"), (again, "2026-10-25T02:10:00+01:00")):
-        edit(folder / "environment.json", lambda sessions, text=started: sessions[0].update(started=text))
-    (told,) = group_runs(gather([runs]).runs).excluded
-    assert told.path == str(first)
-
-
-def test_a_damaged_record_of_sessions_is_not_read(runs: Path) -> None:
-    (folder_of(runs, "mpd_agl", 1) / "environment.json").write_text('[1, "started", null]')
-    assert len(gather([runs]).runs) == 7
-
-
 @pytest.mark.parametrize(
     ("key", "value", "kind"),
     [
@@ -409,76 +262,6 @@ def test_an_unknown_baseline_names_the_nearest(compared_runs: Path) -> None:
         report.compare(grouping, ["mpd_alg"], ())
 
 
-def test_tables_as_markdown_latex_and_csv(
-    compared_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outs = [tmp_path / f"table{suffix}" for suffix in (".md", ".tex", ".csv")]
-    words = [word for out in outs for word in ("--out", str(out))]
-    assert compare([str(compared_runs), *words]) == 0
-    printed = capsys.readouterr().out
-    comparison = report.compare(group_runs(gather([compared_runs]).runs), (), ())
-    row = next(row for row in comparison.rows if row.group.name == "mpd_agl")
-    shown = spread_of(row.final, 100)
-    markdown, latex, comma = (out.read_text() for out in outs)
-    assert shown in printed
-    assert f"| `mpd_agl` | {shown} |" not in markdown, "the ReLU twin has one seed, so n is no constant"
-    assert f"| `mpd_agl` | 3 | {shown} |" in markdown
-    assert r"mpd\_agl & " + shown.replace("±", r"$\pm$") in latex
-    assert latex.count(r"\\") == 1 + len(comparison.rows)
-    header, *lines = (line.split(",") for line in comma.splitlines())
-    values = dict(zip(header, next(line for line in lines if line[0] == "mpd_agl"), strict=True))
-    assert float(values["final_mean"]) == row.final.mean
-    assert values["seeds"] == "0 1 2"
-    assert "too few seeds" in " ".join(printed.split())
-
-
-def test_latex_escapes() -> None:
-    assert escape.latex("a_b & 5 % ± \\") == r"a\_b \& 5 \% $\pm$ \textbackslash{}"
-
-
-def test_published_numbers_stand_beside_equal_settings_only(compared_runs: Path) -> None:
-    def run_with(*words: str) -> Run:
-        config = load_config(["method=mpd_agl", "dataset=cifar10", *words]).plain()
-        base = gather([compared_runs]).runs[0]
-        return Run(base.id, base.path, "files", config, base.summary, base.epochs, sessions=base.sessions)
-
-    same, shorter = run_with("time_steps=2"), run_with("time_steps=2", "trainer.max_epochs=3")
-    (row,) = report.compare(group_runs([same]), (), ()).rows
-    assert row.published is not None
-    assert row.published.accuracy == 96.18
-    entries = published.published_rows([row.group])
-    assert {(entry["accuracy"], tuple(entry["groups"])) for entry in entries} == {(96.18, (0,)), (96.35, ())}
-    (row,) = report.compare(group_runs([shorter]), (), ()).rows
-    assert row.published is None
-    assert all(
-        "trainer.max_epochs=3 instead of 150" in entry["differs"] for entry in published.published_rows([row.group])
-    )
-
-
-def test_wandb_files_alone(
-    tiny_config: Callable[..., ExperimentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    run, summary = training.train(tiny_config("logger=wandb", "trainer.max_epochs=1"), None, ["test"])
-    beside = gather([run.path.parent])
-    assert [one.source for one in beside.runs] == ["files"], "its own folder knows more"
-    shutil.move(run.path / "wandb", tmp_path / "alone")
-    (read,) = gather([tmp_path / "alone"]).runs
-    assert (read.source, read.id, read.label, read.seed) == ("wandb", run.id, "mpd_agl", 0)
-    assert read.final("last") == pytest.approx(summary["test"]["last"]["accuracy"])
-    assert read.validates
-    assert [record["epoch"] for record in read.epochs] == [0]
-    assert {key: read.config[key] for key in ("dataset", "method")} == {
-        key: json.loads(json.dumps(run.config().plain()[key])) for key in ("dataset", "method")
-    }
-    both = gather([run.path.parent, tmp_path / "alone"])
-    assert len(both.runs) == 1
-    (file,) = (tmp_path / "alone").rglob("*.wandb")
-    file.write_bytes(file.read_bytes()[:200])
-    (told,) = gather([tmp_path / "alone"]).excluded
-    assert "W&B" in told.reason
-
-
 def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     (folder / "trials").mkdir(parents=True)
@@ -501,51 +284,6 @@ def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
     assert "not finished: it was killed" in reasons
     with pytest.raises(ConfigError, match=r"no sweep\.json"):
         gather_sweep(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        ([], 2, "Name at least one folder"),
-        (["nowhere"], 1, "unknown file or folder 'nowhere'"),
-        (["{empty}"], 1, "found no runs"),
-        (["{empty}", "--out", "x.pdf"], 2, ".html"),
-        (["{empty}", "--baselin", "x"], 2, "Did you mean '--baseline'?"),
-        (["{empty}", "--allow", "cod"], 2, "Did you mean 'code'?"),
-        (["{empty}", "--out", "nowhere/x.html"], 2, "unknown folder 'nowhere'"),
-    ],
-)
-def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str) -> None:
-    given = [word.replace("{empty}", str(tmp_path)) for word in words]
-    assert reporting_errors(lambda: compare(given)) == code
-    assert said in capsys.readouterr().err
-
-
-def test_the_command_itself() -> None:
-    assert "--baseline NAME" in command("compare", "--help").stdout
-    result = command("compare", "nowhere")
-    assert (result.returncode, result.stderr) == (1, "Error: unknown file or folder 'nowhere'.\n")
-
-
-def test_mistakes_in_where(compared_runs: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Did you mean 'dataset\.name'"):
-        compare([str(compared_runs), "--where", "dataset.nam=digits"])
-    with pytest.raises(ConfigError, match="The runs have method=fixed_sg, mpd_agl, relu"):
-        compare([str(compared_runs), "--where", "method=x"])
-    with pytest.raises(UserError, match="found no runs"):
-        compare([str(Path(__file__).parent)])
-
-
-def test_help_and_refusals_need_no_torch(compared_runs: Path) -> None:
-    script = (
-        "import sys\nfrom gradspike.cli.reporting import reporting_errors\n"
-        "from gradspike.tools.compare.command import compare\n"
-        f"code = reporting_errors(lambda: compare([{str(compared_runs)!r}]))\n"
-        "assert not {'torch', 'lightning', 'wandb', 'matplotlib', 'optuna'} & set(sys.modules), 'heavy'\n"
-        "sys.exit(code)"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_method_of_ones_own_has_a_version_too(runs: Path) -> None:
@@ -572,53 +310,6 @@ def test_the_digest_of_a_module_changes_with_it(tmp_path: Path, monkeypatch: pyt
     assert list(before) == ["lab_of_mine"]
     Path(lab_of_mine.__file__).write_text("x = 2\n")
     assert module_digests(["lab_of_mine"]) != before
-
-
-def renamed(runs: Path, label: str, seed: int, name: str) -> Path:
-    return folder_of(runs, label, seed).rename(runs / name)
-
-
-def test_folders_with_the_same_ending_are_different_runs(runs: Path) -> None:
-    """Folder names do not identify runs."""
-    for seed in (0, 1, 2):
-        renamed(runs, "fixed_sg", seed, f"sg_run{seed}")
-        renamed(runs, "mpd_agl", seed, f"mpd_run{seed}")
-    renamed(runs, "relu", 0, "run0")
-    found = gather([runs])
-    assert len(found.runs) == 7
-    assert found.excluded == ()
-    assert names_and_seeds(runs) == {"fixed_sg": [0, 1, 2], "mpd_agl": [0, 1, 2], "relu": [0]}
-
-
-def test_a_copy_is_recognised_by_its_content(runs: Path) -> None:
-    original = folder_of(runs, "mpd_agl", 1)
-    copy = Path(shutil.copytree(original, runs / "backup of the good one"))
-    found = gather([runs])
-    assert len(found.runs) == 7
-    (told,) = found.excluded
-    assert {told.path} | {run.path for run in found.runs} >= {str(copy), str(original)}
-    assert told.reason.endswith("; counted once")
-    edit(copy / "summary.json", lambda summary: summary["test"]["last"].update(accuracy=0.125))
-    (told,) = gather([runs]).excluded
-    assert "DIFFERENT test accuracy" in told.reason
-
-
-def test_a_run_trained_again_is_no_copy_of_the_first(runs: Path) -> None:
-    """Same settings, seed and numbers, but started at another time: two runs that reproduce each other."""
-    first = folder_of(runs, "mpd_agl", 1)
-    again = Path(shutil.copytree(first, runs / "again"))
-    edit(again / "environment.json", lambda sessions: sessions[0].update(started="2999-01-01T00:00:00+00:00"))
-    grouping = group_runs(gather([runs]).runs)
-    (told,) = grouping.excluded
-    assert "same accuracy" in told.reason
-    assert told.path == str(first)
-
-
-def test_a_link_to_a_run_is_the_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "linked").symlink_to(folder_of(runs, "mpd_agl", 1), target_is_directory=True)
-    assert len(gather([runs, tmp_path / "linked"]).runs) == 7
-    monkeypatch.chdir(folder_of(runs, "relu", 0))
-    assert len(gather([Path(), runs]).runs) == 7
 
 
 def test_without_locks_a_run_may_still_be_running(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

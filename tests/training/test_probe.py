@@ -3,127 +3,43 @@
 from __future__ import annotations
 
 import copy
-import json
-import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradspike.config.schema import ExperimentConfig, ProbeConfig
 from gradspike.errors import ConfigError
-from gradspike.loggers.jsonl import JsonLines
 from gradspike.loggers.wandb import WandbLogger
-from gradspike.methods.registry import METHODS
-from gradspike.models.spiking_layers import name_layers
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.probe_records import histogram_edges
-from gradspike.spiking_norm import LayerContext, LayerTrace, SpikingNorm
+from gradspike.spiking_norm import LayerTrace, SpikingNorm
 from gradspike.training import run as training
 from gradspike.training.callbacks.interrupt import Interrupted
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.module import SpikingClassifier
-from gradspike.training.probe.probe import Probe
 from gradspike.training.probe.quantities import distance_histogram, gradient_norms, layer_statistics
-from gradspike.training.probe.warnings import LayerWarnings
-from helpers.part_options import neuron_config, norm_config
+from helpers.probed import (
+    BATCH,
+    METHOD_OPTIONS,
+    STEPS,
+    TRAIN,
+    VAL,
+    Fit,
+    fit,
+    new_net,
+    read,
+)
 
 Compose = Callable[..., ExperimentConfig]
+
+
 Record = dict[str, Any]
-
-STEPS, BATCH, FEATURES = 2, 6, 5
-METHOD_OPTIONS: dict[str, dict[str, Any]] = {
-    "fixed_sg": {},
-    "mpd_agl": {},
-    "ds_atgo": {},
-    "psg": {"width_per": "channel"},
-}
-
-
-class Net(nn.Module):
-    """Two spiking layers of 4 and 3 neurons between linear ones; its intermediate tensors are kept."""
-
-    def __init__(self, method: str, neuron: str) -> None:
-        super().__init__()
-        config = METHODS.config_class(method)(name=method, **METHOD_OPTIONS[method])
-        context = LayerContext(STEPS, neuron_config(neuron), config, norm_config())  # type: ignore[arg-type]
-        self.inlet, self.first = nn.Linear(FEATURES, 4), context.layer(4)
-        self.middle, self.second = nn.Linear(4, 3), context.layer(3)
-        self.outlet = nn.Linear(3, 2)
-        self.kept: dict[str, tuple[Tensor, Tensor]] = {}
-        name_layers(self)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        y = self.inlet(frames.flatten(0, 1))
-        s = self.first(y)
-        self.kept["first"] = (y, s)
-        y = self.middle(s)
-        s = self.second(y)
-        self.kept["second"] = (y, s)
-        return self.outlet(s).unflatten(0, (STEPS, -1)).mean(0)
-
-
-class Fit(L.LightningModule):
-    """Trains Net on batches [B, T, F] towards zero, under plain SGD."""
-
-    def __init__(self, net: Net) -> None:
-        super().__init__()
-        self.net = net
-
-    def loss(self, batch: list[Tensor]) -> Tensor:
-        return self.net(batch[0].transpose(0, 1)).square().sum()
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return self.loss(batch)
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.loss(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def samples(count: int, seed: int) -> Tensor:
-    return torch.randn(count, STEPS, FEATURES, generator=torch.Generator().manual_seed(seed))
-
-
-def loader(data: Tensor) -> Any:
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data), batch_size=BATCH)
-
-
-TRAIN, VAL = samples(5 * BATCH, seed=1), samples(2 * BATCH + 3, seed=2)
-
-
-def fit(net: Net, folder: Path, epochs: int = 1, loggers: list[Any] | None = None, **options: Any) -> list[Record]:
-    """Records of a training with 5 steps per epoch; the last of three validation batches has half the size."""
-    metrics = JsonLines(folder / "metrics.jsonl")
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=[Probe(ProbeConfig(**options))],
-        logger=[metrics, *(loggers or [])],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(Fit(net), loader(TRAIN), loader(VAL))
-    return read(metrics.file)
-
-
-def read(file: Path) -> list[Record]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def new_net(method: str = "mpd_agl", neuron: str = "plif") -> Net:
-    torch.manual_seed(0)
-    return Net(method, neuron)
 
 
 def plain(layer: SpikingNorm, y: Tensor, count: int) -> dict[str, Any]:
@@ -377,102 +293,6 @@ def test_a_resumed_run_has_the_same_records(tiny_config: Compose, monkeypatch: p
     train(run.config(), run)
     assert run.metrics.read_bytes() == unbroken.metrics.read_bytes()
     assert same(*(load_checkpoint(each.last)["state_dict"] for each in (run, unbroken)))
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """The warnings."""
-    messages: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
-    log, handler = logging.getLogger("gradspike"), Keep(level=logging.WARNING)
-    log.addHandler(handler)
-    yield messages
-    log.removeHandler(handler)
-
-
-@pytest.mark.parametrize("method", METHOD_OPTIONS)
-def test_a_healthy_training_warns_of_nothing(method: str, tmp_path: Path, said: list[str]) -> None:
-    fit(new_net(method), tmp_path, epochs=2, every_n_steps=2)
-    assert said == []
-
-
-def test_a_layer_that_never_fires_is_named_once_an_epoch(tmp_path: Path, said: list[str]) -> None:
-    net = new_net("fixed_sg")
-    net.second.v_threshold = 1e6
-    fit(net, tmp_path, epochs=2)
-    assert [message.partition(". Try")[0] for message in said] == [
-        f"layer 'second' did not fire in epoch {epoch}, so later layers learn nothing from it" for epoch in (1, 2)
-    ]
-    assert "norm.alpha" in said[0]
-
-
-def test_a_layer_that_fires_once_an_epoch_is_not_silent(tmp_path: Path, said: list[str]) -> None:
-    """The one spike is in the fourth of five steps, which is not probed."""
-    net = new_net("fixed_sg")
-    steps = 0
-
-    def wake(layer: SpikingNorm, _inputs: Any) -> None:
-        nonlocal steps
-        steps += layer.training
-        layer.v_threshold = 0.1 if layer.training and steps % 5 == 4 else 1e6
-
-    net.second.register_forward_pre_hook(wake)
-    fit(net, tmp_path, epochs=2)
-    assert said == []
-
-
-@pytest.mark.parametrize("every", [1, 100])
-def test_a_clamped_width_gives_a_warning(tmp_path: Path, said: list[str], every: int) -> None:
-    net = new_net("mpd_agl")
-    nn.init.constant_(net.first.norm.weight, -1.0)
-    fit(net, tmp_path, epochs=2, every_n_steps=every)
-    assert len(said) == 2
-    assert all("layer 'first' had a surrogate width below 0.001" in message for message in said)
-
-
-@pytest.mark.parametrize("every", [1, 100])
-def test_a_negative_threshold_gives_a_warning(tmp_path: Path, said: list[str], every: int) -> None:
-    net = new_net("ds_atgo")
-    nn.init.constant_(net.second.norm.bias, -10.0)
-    net.second.method.running_threshold.fill_(-5.0)
-    fit(net, tmp_path, epochs=2, every_n_steps=every)
-    assert len(said) == 2
-    assert all("layer 'second' has a negative threshold (-" in message for message in said)
-
-
-def test_warnings_go_on_within_an_epoch(said: list[str]) -> None:
-    """Spikes and warnings from before an interruption still count after it."""
-
-    def forward(net: Net) -> None:
-        net(TRAIN[:BATCH].transpose(0, 1))
-
-    def watched(net: Net) -> LayerWarnings:
-        return LayerWarnings({name: getattr(net, name) for name in ("first", "second")})
-
-    net = new_net("fixed_sg")
-    before = watched(net)
-    before.start()
-    forward(net)
-    before.thresholds({"second": -1.0})
-    state = json.loads(json.dumps(before.state()))
-    before.stop()
-
-    resumed = new_net("fixed_sg")
-    resumed.first.v_threshold = resumed.second.v_threshold = 1e6
-    after = watched(resumed)
-    after.start(state)
-    forward(resumed)
-    after.thresholds({"second": -1.0})
-    after.end_epoch(0)
-    assert len(said) == 1
-    after.new_epoch()
-    forward(resumed)
-    after.end_epoch(1)
-    assert [message.split("'")[1] for message in said[1:]] == ["first", "second"]
 
 
 def test_wandb_gets_scalars_and_histograms(tiny_config: Compose, tmp_path: Path) -> None:

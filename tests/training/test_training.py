@@ -1,4 +1,4 @@
-"""Whole runs: what they write, that they are repeatable, that an interrupted run ends like an unbroken one."""
+"""Whole runs: what they write, that they are repeatable, and that they resume bit for bit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gradspike.cli import train as launch
 from gradspike.cli.evaluate import evaluate
 from gradspike.config.compose import CONF_DIR, load_config, options_of
 from gradspike.config.schema import ExperimentConfig
-from gradspike.errors import ConfigError, UserError
+from gradspike.errors import UserError
 from gradspike.methods.registry import METHODS
 from gradspike.runs.folder import RunFolder
-from gradspike.runs.resume import resumed_config
 from gradspike.training.checkpoint import AtomicFiles, load_checkpoint
-from gradspike.training.module import Diverged, SpikingClassifier
-from helpers.forks import Forked, fork_server
+from gradspike.training.module import SpikingClassifier
+from helpers.forks import fork_server
 from helpers.runs import assert_same_run, epoch_records, train
+from helpers.signalled import start
 
 Compose = Callable[..., ExperimentConfig]
 
@@ -122,89 +122,6 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(
     assert_same_run(unbroken, run)
 
 
-def start(words: list[str], **options: Any) -> Forked:
-    ranks = 1 + ("trainer.devices=2" in words)
-    return fork_server().start("train", *words, **{"ranks": ranks} | options)
-
-
-def signal_at(process: Forked, line: str, signum: signal.Signals, group: bool = False) -> str:
-    """Send a signal once a line that begins with `line` is printed. Returns all output."""
-    output = ""
-    for printed in process.stdout:
-        output += printed
-        if printed.startswith(line):
-            os.killpg(process.pid, signum) if group else process.send_signal(signum)
-            break
-    return output + process.communicate()[0]
-
-
-@pytest.mark.parametrize("line", ["run: ", "epoch 1/1"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_the_first_step_or_after_the_last(
-    tiny: Callable[..., list[str]], tmp_path: Path, signum: signal.Signals, line: str
-) -> None:
-    """While the trainer starts, at the last checkpoint, in the final test: exit code never 0, always resumable."""
-    process = start(tiny("trainer.max_epochs=1", "trainer.progress=lines"))
-    output = signal_at(process, line, signum)
-    run = RunFolder(next((tmp_path / "runs").glob("2*")))
-    assert (process.returncode, run.state()) == (128 + signum, "interrupted"), output
-    assert "Traceback" not in output
-    assert f"resume={run.path}" in output
-    assert launch.train(run.config(), [f"resume={run.path}"]) == 0
-
-
-def test_a_signal_ends_a_whole_multirun(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
-    process = start(["-m", "seed=0,1,2", *tiny("trainer.max_epochs=50", "trainer.progress=lines")])
-    output = signal_at(process, "epoch  1/50", signal.SIGINT)
-    assert process.returncode == 128 + signal.SIGINT, output
-    assert len(list((tmp_path / "runs").glob("2*"))) == 1
-    assert "Traceback" not in output
-
-
-@pytest.mark.parametrize("case", ["diverges", "ctrl-c"])
-def test_two_processes_end_as_one(tiny: Callable[..., list[str]], tmp_path: Path, case: str) -> None:
-    words = ["trainer.devices=2", "trainer.max_epochs=50", "trainer.progress=lines"]
-    process = start(tiny(*words, *(["optimizer.lr=1e30"] if case == "diverges" else [])), start_new_session=True)
-    if case == "diverges":
-        output, code, state = process.communicate(timeout=120)[0], 1, "failed"
-        assert output.count("Error: The loss became NaN or infinite") == 1, output
-    else:
-        output, code, state = signal_at(process, "epoch  1/50", signal.SIGINT, group=True), 130, "interrupted"
-        assert output.count("Stopped by SIGINT after saving its state.") == 1, output
-    run = RunFolder(next((tmp_path / "runs").glob("2*")))
-    assert (process.returncode, run.state()) == (code, state), output
-    assert "Traceback" not in output
-
-
-def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(
-    tiny: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    words = tiny("trainer.devices=2", "trainer.max_epochs=4", "trainer.progress=lines", "checkpoint.every_n_steps=1000")
-    unbroken = start([*words, f"runs_dir={tmp_path / 'unbroken'}"])
-    output = unbroken.communicate()[0]
-    assert unbroken.returncode == 0, output
-    process = start(words)
-    assert process.stdout is not None
-    output = next(line for line in process.stdout if line.startswith("epoch 1/4"))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    second = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "rank1\n"]
-    os.kill(second[0], signal.SIGTERM)
-    output += process.communicate()[0]
-    run = RunFolder(next((tmp_path / "runs").glob("2*")))
-    assert (process.returncode, run.state()) == (128 + signal.SIGTERM, "interrupted"), output
-    assert output.count("after saving its state") == 1, output
-    assert "Traceback" not in output
-    assert load_checkpoint(run.last)["epoch"] < 3
-    resumed = start([f"resume={run.path}"], ranks=2)
-    output = resumed.communicate()[0]
-    assert resumed.returncode == 0, output
-    states = [
-        load_checkpoint(RunFolder(next(tmp_path.glob(f"{name}/2*"))).last)["state_dict"]
-        for name in ("unbroken", "runs")
-    ]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-
-
 def killed(words: list[str], signum: signal.Signals) -> RunFolder:
     """Start a run as a process, end it once its first epoch is saved, and check the exit code."""
     folder = Path(next(word for word in reversed(words) if word.startswith("runs_dir=")).partition("=")[2])
@@ -256,56 +173,6 @@ def test_a_checkpoint_within_an_epoch_continues_with_the_next_batch(
     assert_same_run(unbroken, run)
 
 
-def test_a_finished_run_is_left_alone(tiny_config: Compose, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train(tiny_config())
-    before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*") if file.is_file()}
-    assert launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"]) == 0
-    assert "is finished" in capsys.readouterr().out
-    assert before == {file: file.stat().st_mtime_ns for file in run.path.rglob("*") if file.is_file()}
-
-
-def test_resume_refuses_another_configuration(tiny_config: Compose) -> None:
-    run = RunFolder.create(tiny_config())
-    words = [f"resume={run.path}", "optimizer.lr=0.3", "method=fixed_sg", "trainer.progress=lines"]
-    with pytest.raises(ConfigError, match="keeps its configuration") as error:
-        launch.train(tiny_config(*words), words)
-    assert "optimizer.lr: the run has 0.1, the command line 0.3" in str(error.value)
-    assert "method.name: the run has mpd_agl, the command line fixed_sg" in str(error.value)
-    assert "progress:" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("started_with", "typed"),
-    [
-        ("method=mpd_agl_no_gamma", "method=mpd_agl"),
-        ("method=mpd_agl", "method=mpd_agl_no_time"),
-        ("seed=0", "trainer=ddp4"),
-    ],
-)
-def test_resume_refuses_another_variant(tiny_config: Compose, started_with: str, typed: str) -> None:
-    run = RunFolder.create(tiny_config(started_with))
-    with pytest.raises(ConfigError, match="keeps its configuration"):
-        resumed_config(run, tiny_config(typed), [typed])
-    resumed_config(run, tiny_config(started_with), [started_with])
-
-
-def test_a_group_and_its_keys_typed_again_are_the_same_run(tiny_config: Compose) -> None:
-    words = ["dataset=digits", "dataset.batch_size=32", "dataset.workers=1"]
-    run = RunFolder.create(tiny_config("dataset=digits", "dataset.batch_size=32"))
-    assert resumed_config(run, tiny_config(*words), words).dataset.workers == 1
-
-
-def test_resume_refuses_other_samples(tiny_config: Compose) -> None:
-    """On resume, the data may have moved but must be the same."""
-    run = train(tiny_config("trainer.max_epochs=1"))
-    content = load_checkpoint(run.last)
-    assert len(content["data"]) == 64
-    torch.save({**content, "data": "another"}, run.last)
-    config = run.config()
-    with pytest.raises(UserError, match="the run was trained on samples with the digest"):
-        train(config, run)
-
-
 def test_a_home_folder_is_expanded(tiny_config: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     run = RunFolder.create(tiny_config("runs_dir='~/my runs'"))
@@ -329,71 +196,10 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_previous_one(
     assert target.read_bytes() == b"whole"
 
 
-def test_damaged_small_files_do_not_matter(tiny_config: Compose) -> None:
-    run = RunFolder.create(tiny_config("trainer.max_epochs=1"))
-    (run.path / "environment.json").write_text("{")
-    train(run.config(), run)
-    assert json.loads((run.path / "environment.json").read_text())[0] == {"damaged": "{"}
-
-
-def test_evaluate_of_another_network(tiny_config: Compose) -> None:
-    run = train(tiny_config("trainer.max_epochs=1"))
-    config = yaml.safe_load((run.path / "config.yaml").read_text())
-    config["model"]["width"] = 8
-    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match="does not fit the network"):
-        evaluate([f"run={run.path}"])
-
-
-def test_weights_that_blow_up_in_the_last_step_are_noticed(tiny_config: Compose) -> None:
-    with pytest.raises(Diverged):
-        train(tiny_config("dataset.batch_size=100000", "trainer.max_epochs=1", "optimizer.lr=1e38"))
-
-
 def test_resume_of_a_run_without_a_checkpoint_starts_it(tiny_config: Compose) -> None:
     run = RunFolder.create(tiny_config())
     launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
     assert run.state() == "finished"
-
-
-@pytest.mark.parametrize("damage", ["cut short", "empty", "another file"])
-def test_a_damaged_checkpoint_is_refused(tiny_config: Compose, damage: str) -> None:
-    run = train(tiny_config("trainer.max_epochs=1"))
-    whole = run.last.read_bytes()
-    if damage == "another file":
-        torch.save({"weights": torch.zeros(3)}, run.last)
-    else:
-        run.last.write_bytes(whole[: len(whole) // 2 if damage == "cut short" else 0])
-    run.set_status("interrupted")
-    with pytest.raises(UserError, match=r"last\.ckpt: is (damaged|not a checkpoint)"):
-        launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
-    assert run.state() == "interrupted"
-
-
-def test_a_damaged_config_is_refused(tiny_config: Compose) -> None:
-    run = RunFolder.create(tiny_config())
-    (run.path / "config.yaml").write_text("seed: [1")
-    with pytest.raises(ConfigError, match=r"config\.yaml: cannot be read"):
-        launch.train(tiny_config(f"resume={run.path}"), [f"resume={run.path}"])
-
-
-def test_a_run_in_use_is_refused(tiny_config: Compose) -> None:
-    run = RunFolder.create(tiny_config())
-    other = RunFolder(run.path)
-    other.lock()
-    with pytest.raises(UserError, match="another process"):
-        train(run.config(), run)
-    other.unlock()
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tiny_config: Compose) -> None:
-    config = tiny_config("optimizer.lr=1e30")
-    with pytest.raises(Diverged, match=r"epoch 1, batch 3.*optimizer\.lr \(now 1e\+30\)"):
-        train(config)
-    run = RunFolder(next(Path(config.runs_dir).glob("2*")))
-    assert run.state() == "failed"
-    assert (run.checkpoints / "diverged.ckpt").is_file()
-    assert not run.last.exists()
 
 
 def test_evaluate_repeats_the_summary_and_notes_a_read_only_folder(
@@ -419,28 +225,6 @@ def test_evaluate_repeats_the_summary_and_notes_a_read_only_folder(
     assert "accuracy" in printed.out
     assert "written:" not in printed.out
     assert printed.err.startswith("Note: the run folder is read-only, so the result is not recorded: ")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["run=no/such/run"], "is not a run folder"),
-        (["spit=test"], "Did you mean 'split'"),
-        (["run=x", "split=tset"], "split"),
-        (["split=test"], "run: "),
-    ],
-)
-def test_evaluate_refuses(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        evaluate(words)
-
-
-def test_evaluate_of_a_run_that_never_saved(tiny_config: Compose) -> None:
-    run = RunFolder.create(tiny_config())
-    with pytest.raises(
-        UserError, match=r"unknown checkpoint '.*last\.ckpt'\. The run is not finished: it was killed\."
-    ):
-        evaluate([f"run={run.path}"])
 
 
 def test_two_processes_train_as_one(tiny: Callable[..., list[str]], tmp_path: Path) -> None:
