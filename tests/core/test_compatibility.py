@@ -1,9 +1,13 @@
-"""The product of methods, neurons and norms: each is refused with a sentence, or trains alike on the engines."""
+"""The product of methods, neurons and norms: each is refused with a sentence, or trains alike on the engines.
+
+GRADSPIKE_NEURONS=my_file:MyNeuron (several with commas) runs the same tests on neurons of one's own.
+"""
 
 from __future__ import annotations
 
 import copy
 import itertools
+import os
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from gradspike.training.probe.quantities import layer_statistics
 from helpers.compatibility import PAGE, layer_of, page, refusal
 from helpers.engines import ENGINES, compiled_slowly
 
+USERS = [path.strip() for path in os.environ.get("GRADSPIKE_NEURONS", "").split(",") if path.strip()]
 PAIRS = list(itertools.product(METHODS.names(), NEURONS.names()))
 
 
@@ -38,7 +43,7 @@ def trained(layer: SpikingNorm, seed: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("norm", NORMS.names())
-@pytest.mark.parametrize("neuron", NEURONS.names())
+@pytest.mark.parametrize("neuron", [*NEURONS.names(), *USERS])
 def test_every_method_trains_or_is_refused(neuron: str, norm: str) -> None:
     """Eager and the formulas agree; a state dict restores the layer; inspecting it changes nothing."""
     refused = 0
