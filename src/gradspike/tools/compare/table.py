@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,8 @@ from gradspike.tools.compare.report import Comparison
 
 Cells = tuple[list[str], list[list[str]]]
 """Heading and rows."""
+FRAME = len("│  ")
+"""Around a column. A table has one more line."""
 
 
 def caption(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
@@ -142,12 +145,47 @@ def print_comparison(comparison: Comparison, out: Console, keys: Sequence[str] |
 
 
 def _print_table(out: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(head):
-        table.add_column(printable(name), justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    out.print(table)
+    first, *others = (_least_width(name, [row[place] for row in rows]) for place, name in enumerate(head))
+    first = min(first, out.width // 3)  # long names are folded, and texts that fill a line
+    least = [first, *(min(one, out.width - first - 2 * FRAME - 1) for one in others)]
+    for number, places in enumerate(fitting_parts(least, out.width)):
+        table = Table(title=title if number == 0 else f"{title}, continued", title_justify="left")
+        # Left to itself, rich narrows the widest columns, also below the width of their numbers.
+        fits = (
+            sum(max(cell_len(cell) for cell in (head[p], *(row[p] for row in rows))) + FRAME for p in places)
+            < out.width
+        )
+        for place in places:
+            table.add_column(
+                printable(head[place]),
+                justify="left" if place == 0 else "right",
+                overflow="fold",
+                width=None if fits else least[place],
+            )
+        for row in rows:
+            table.add_row(*(printable(row[place]) for place in places))
+        out.print(table)
+
+
+def _least_width(name: str, cells: Sequence[str]) -> int:
+    """Of a column that breaks no cell, and its heading only between words."""
+    return max(map(cell_len, [*name.split(), *cells]))
+
+
+def fitting_parts(least: Sequence[int], width: int) -> list[list[int]]:
+    """The columns, by number, of tables that are not wider than `width`. Each has the first column, of names.
+
+    least: the least width of each column.
+    """
+    first = least[0] + FRAME + 1
+    parts, used = [[0]], first
+    for place in range(1, len(least)):
+        if used + least[place] + FRAME > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = first
+        parts[-1].append(place)
+        used += least[place] + FRAME
+    return parts
 
 
 def markdown(comparison: Comparison, keys: Sequence[str] | None = None) -> str:
