@@ -68,7 +68,11 @@ def test_a_run_is_evaluated_without_the_file_it_began_with() -> None:
     config = load_config(["model=timm", "model.pretrained=gone.pt", "recipe=none"])
     assert isinstance(config.model, TimmConfig)
     assert config.model.pretrained == "gone.pt"
-    assert as_evaluated(config, None, "cpu").plain()["model"] == {**config.plain()["model"], "pretrained": None}
+    assert as_evaluated(config, None, "cpu").plain()["model"] == {
+        **config.plain()["model"],
+        "pretrained": None,
+        "residual": "as_is",
+    }
 
 
 def test_pretrained_files_that_do_not_fit(tmp_path: Path) -> None:

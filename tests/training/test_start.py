@@ -16,6 +16,8 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import ConfigError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.evaluate import as_evaluated
+from gradspike.training.module import SpikingClassifier
 from gradspike.training.start import started
 from helpers.command import TINY
 from helpers.data_samples import write_class_folders
@@ -131,6 +133,28 @@ def test_weights_of_a_hub_in_timms_names(tiny_config: Compose, tmp_path: Path) -
     assert module.config == config  # what the checkpoint records names no file, which may be gone later
     notes = "\n".join(module.model.report.lines())
     assert "fc.weight: [7" in notes
+
+
+@pytest.mark.parametrize("key", ["model.pretrained", "init_from"])
+def test_a_saved_timm_run_keeps_its_network_without_the_file_of_its_first_weights(key: str, tmp_path: Path) -> None:
+    """Trained weights leave residual blocks as in timm. The same state dict fits networks with another form."""
+    import timm
+
+    from gradspike import load_config
+
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(timm.create_model("test_resnet", num_classes=10, in_chans=3).state_dict(), file)
+    words = ["model=timm", "model.name=test_resnet", "dataset=cifar10", "recipe=none", "engine=eager", "time_steps=1"]
+    config = load_config([*words, f"{key}={file}"])
+    first = started(config, file if key == "init_from" else None).module
+    file.unlink()
+    resumed = started(config, None, saved=True).module
+    evaluated = SpikingClassifier(as_evaluated(config, None, "cpu"), "eager")
+    assert resumed.config == config
+    for one in (first, resumed, evaluated):
+        assert "residual blocks: as_is" in "\n".join(one.model.report.lines())  # type: ignore[operator, union-attr]
+    named = f"weights of {file}" if key == "model.pretrained" else "random weights"
+    assert named in resumed.model.report.lines()[0]  # type: ignore[operator, union-attr]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gradspike.training.callbacks.interrupt import KeepListening, SignalGuard
 from gradspike.training.checkpoint import load_checkpoint
 from gradspike.training.device import check_device, device_type
 from gradspike.training.engine_choice import first_engine, settle_engine
+from gradspike.training.first_weights import without_first_weights
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.trainer import build_trainer, quieten
 
@@ -80,14 +81,12 @@ def as_evaluated(
     Without `engine`, it is the run's own or one that runs on that device.
     source: where the data set's files are now. Raises ConfigError if it has no `dataset.source`.
     """
-    plain = config.plain()
+    plain = without_first_weights(config).plain()
     own = {"eval_batch_size": batch_size, "workers": workers}
     plain["dataset"] |= {key: value for key, value in own.items() if value is not None}
     plain["trainer"] |= {"accelerator": accelerator, "devices": 1, "num_nodes": 1}
     if config.model.activation == "spike":
         plain["engine"] = runnable_engine(config.engine, device_type(accelerator))
-    if plain["model"].get("pretrained") is not None:
-        plain["model"]["pretrained"] = None  # the weights come from a checkpoint
     if source is not None:
         plain["dataset"]["source"] = source
     return validate(

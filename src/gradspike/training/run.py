@@ -131,7 +131,7 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     # Before the data, so that an impossible network is reported at once.
-    start = started(config, start_file(config) if state is None else None)
+    start = started(config, start_file(config) if state is None else None, saved=state is not None)
     module = start.module
     check_deterministic(config, module.model, device_type(config.trainer.accelerator))
     if is_first_process():

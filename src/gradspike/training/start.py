@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from gradspike.shown import counted, listed, shown
 from gradspike.spiking_norm import SpikingNorm
 from gradspike.training.checkpoint import USABLE, load_checkpoint, state_hash
 from gradspike.training.engine_choice import first_engine
+from gradspike.training.first_weights import CHECKPOINT, without_first_weights
 from gradspike.training.module import SpikingClassifier
 
 SHOWN = 4
@@ -33,8 +34,10 @@ class Started:
     lines: tuple[str, ...] = ()
 
 
-def started(config: ExperimentConfig, file: Path | None) -> Started:
+def started(config: ExperimentConfig, file: Path | None, saved: bool = False) -> Started:
     """A new module with the weights of `file`, or with random ones.
+
+    saved: a checkpoint follows, so the file that `model.pretrained` names is not read; it may be gone.
 
     A checkpoint's weights must be those of this backbone. The head, the last linear layer, keeps its random weights if
     it has another size. So do values of neurons, methods and norms that the file does not have in this shape, because
@@ -43,10 +46,10 @@ def started(config: ExperimentConfig, file: Path | None) -> Started:
     as model.pretrained is.
     """
     if file is None:
-        return Started(SpikingClassifier(config, first_engine(config)))
+        return Started(_of_a_checkpoint(config) if saved else SpikingClassifier(config, first_engine(config)))
     library = getattr(config.model, "library", None)
     source = f"start: weights of {shown(file)}"
-    if file.suffix == ".ckpt":
+    if file.suffix == CHECKPOINT:
         content = load_checkpoint(file, USABLE)
         prefix = "model."
         found = content["state_dict"].items()
@@ -64,6 +67,16 @@ def started(config: ExperimentConfig, file: Path | None) -> Started:
     module = SpikingClassifier(config, first_engine(config))
     lines = load_weights(module.model, weights, f"{KEY}={file}")
     return Started(module, (f"{source}, sha256 {state_hash(weights)[:DIGITS]}", *lines))
+
+
+def _of_a_checkpoint(config: ExperimentConfig) -> SpikingClassifier:
+    """A module whose first weights do not matter. Its report names the file that the run started from."""
+    used = without_first_weights(config)
+    module = SpikingClassifier(used, first_engine(used))
+    module.config = config
+    if (pretrained := getattr(config.model, "pretrained", None)) is not None:
+        module.model.report = replace(module.model.report, pretrained=pretrained)  # type: ignore[assignment,type-var,arg-type]
+    return module
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> list[str]:
