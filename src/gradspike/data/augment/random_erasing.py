@@ -34,7 +34,10 @@ def random_erasing(values: Tensor, probability: float, fill: Fill, random: Count
     if fill == "zero":
         return values.masked_fill_(erased, 0.0)
     shape = values.shape[1:] if fill == "pixel" else (values.shape[1], 1, 1)
-    return values.copy_(torch.where(erased, _normal(random, shape).to(values.dtype), values))
+    rows = applied.nonzero()[:, 0]  # noise for the others would take most of the time
+    noise = _normal(CounterRandom(random.key[rows]), shape).to(values.dtype)
+    values[rows] = torch.where(erased[rows], noise, values[rows])
+    return values
 
 
 def rectangles(random: CounterRandom[Tensor], height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
