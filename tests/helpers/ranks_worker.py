@@ -20,6 +20,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import timm.data  # noqa: F401  takes seconds, and a case with mixup would import it on each rank
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
