@@ -16,7 +16,14 @@ from helpers.compared import folder_of
 
 
 @pytest.mark.parametrize(
-    ("name", "keep"), [("summary.json", None), ("confusion.json", 0.0), ("layers.json", 0.5), ("metrics.jsonl", 0.5)]
+    ("name", "keep"),
+    [
+        ("summary.json", None),
+        ("confusion.json", 0.0),
+        ("layers.json", 0.5),
+        ("neurobench.json", 0.5),
+        ("metrics.jsonl", 0.5),
+    ],
 )
 def test_lost_results_of_a_finished_run_are_written_again(
     compared_runs: Path, tmp_path: Path, name: str, keep: float | None, capsys: pytest.CaptureFixture[str]
@@ -38,8 +45,25 @@ def test_lost_results_of_a_finished_run_are_written_again(
         assert "metrics.jsonl" in error
         return
     assert code == 0, error
-    for record in ("summary.json", "confusion.json", "layers.json", "metrics.jsonl"):
+    for record in ("summary.json", "confusion.json", "layers.json", "neurobench.json", "metrics.jsonl"):
         assert (run.path / record).read_bytes() == (original / record).read_bytes(), record
+
+
+def test_a_run_without_neurobenchs_metrics_is_named(
+    compared_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of older versions have none, so their absence is no damage."""
+    copies = Path(shutil.copytree(compared_runs, tmp_path / "runs"))
+    lost = folder_of(copies, "mpd_agl", 1)
+    whole = report.compare(group_runs(gather([copies]).runs), (), ())
+    assert not any("NeuroBench" in note for note in whole.notes)
+    (lost / "neurobench.json").unlink()
+    notes = report.compare(group_runs(gather([copies]).runs), (), ()).notes
+    assert any("NeuroBench" in note and lost.name in note for note in notes)
+    code, printed, _ = here(["train", f"resume={lost}"], capsys)
+    assert code == 0
+    assert "is finished; nothing to do" in printed
+    assert "It has no neurobench.json; `gradspike describe run=" in printed
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from gradspike.data.presence import check_files
 from gradspike.data.sockets import check_socket_paths
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.files import check_writable
-from gradspike.runs.folder import RunFolder, Summary
+from gradspike.runs.folder import NEUROBENCH, RunFolder, Summary
 from gradspike.runs.newest import AUTO, newest_run
-from gradspike.runs.results import damaged_results
+from gradspike.runs.results import damaged_results, lacks_neurobench
 from gradspike.runs.resume import resumed_config
 from gradspike.runs.start import start_file
 from gradspike.runs.timing import training_seconds
@@ -48,6 +48,8 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         if resumed.state() == "finished" and not more:
             if not (damaged := damaged_results(resumed)):
                 print(f"{shown(resumed.path)} is finished; nothing to do.")
+                if lacks_neurobench(resumed):
+                    print(f"It has no {NEUROBENCH}; `gradspike describe run={resumed.path}` measures and writes it.")
                 return 0
             lost = f"{shown(resumed.path)} is finished, but results are missing or damaged: {listed(damaged)}."
             if not resumed.last_states():

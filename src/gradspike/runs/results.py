@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradspike.json_text import readable
-from gradspike.runs.folder import CONFUSION, LAYERS, RunFolder
+from gradspike.runs.folder import CONFUSION, LAYERS, NEUROBENCH, RunFolder
 
 
 def damaged_results(run: RunFolder) -> list[str]:
     """The names of the records of a finished run that are missing or damaged. Not its checkpoints, which people delete
-    to save space.
+    to save space; nor a missing neurobench.json, which runs of older versions do not have.
     """
-    damaged = [name for name in ("summary.json", CONFUSION, LAYERS) if readable(run.path / name) is None]
+    names = ["summary.json", CONFUSION, LAYERS, *([] if lacks_neurobench(run) else [NEUROBENCH])]
+    damaged = [name for name in names if readable(run.path / name) is None]
     return damaged if _ends_a_line(run.metrics) else [*damaged, run.metrics.name]
+
+
+def lacks_neurobench(run: RunFolder) -> bool:
+    """Whether the run has no record of NeuroBench's metrics."""
+    return not (run.path / NEUROBENCH).exists()
 
 
 def _ends_a_line(file: Path) -> bool:

@@ -202,6 +202,12 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     in_folders = [run for row in rows for run in row.group.runs if run.source == "files"]
     if without := [run.path for run in in_folders if run.layers is None]:
         notes.append(f"Without energy, because layers.json is missing or damaged: {listed(without)}.")
+    without = [run.path for run in in_folders if not run.neurobench]
+    if 0 < len(without) < len(in_folders):
+        notes.append(
+            "NeuroBench's metrics are those of the other runs, because neurobench.json is missing or damaged: "
+            f"{listed(without)}."
+        )
     if untimed := [run.path for run in in_folders if not series.all_timed(run)]:
         notes.append(f"Time and memory of some epochs are lost, because timing.jsonl is incomplete: {listed(untimed)}.")
     return notes
