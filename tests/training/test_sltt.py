@@ -144,6 +144,8 @@ def test_a_training_step_uses_it(tiny_config: Callable[..., ExperimentConfig], m
             ["neuron.gradient=sltt", "neuron.sltt_steps=9", "time_steps=4"],
             "neuron.sltt_steps=9: must be at most time_steps=4",
         ),
+        (["neuron=masked_psn", "neuron.k=9", "time_steps=4"], "neuron.k=9: must be at most time_steps=4"),
+        (["neuron=sliding_psn", "time_steps=1"], "neuron.k=2: must be at most time_steps=1"),
         (["neuron.gradient=sltt", "neuron.sltt_steps=0"], "neuron.sltt_steps=0: must be greater than 0"),
     ],
 )

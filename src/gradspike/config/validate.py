@@ -100,8 +100,10 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
             f"scheduler.warmup_epochs={config.scheduler.warmup_epochs}: must be less than trainer.max_epochs="
             f"{config.trainer.max_epochs}"
         )
-    if (config.neuron.sltt_steps or 0) > config.time_steps:
-        yield f"neuron.sltt_steps={config.neuron.sltt_steps}: must be at most time_steps={config.time_steps}"
+    try:
+        config.neuron.check_time_steps(config.time_steps)
+    except ValueError as error:
+        yield f"neuron.{error}"
     parts = config.trainer.world_size * config.trainer.accumulate
     if config.dataset.batch_size % parts:
         yield (

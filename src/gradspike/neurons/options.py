@@ -32,6 +32,11 @@ class NeuronConfig(Strict):
             raise ValueError(f"sltt_steps={self.sltt_steps}: needs gradient=sltt, which keeps the steps apart")
         return self
 
+    def check_time_steps(self, time_steps: int) -> None:
+        """Check the options that count steps against those of a sample. Raises ValueError."""
+        if (self.sltt_steps or 0) > time_steps:
+            raise ValueError(f"sltt_steps={self.sltt_steps}: must be at most time_steps={time_steps}")
+
 
 class LeakyConfig(NeuronConfig):
     """Options of neurons with a leak. `decay` is tau, the fraction of the potential that remains after one step.

@@ -31,17 +31,26 @@ class PsnConfig(NeuronConfig):
     threshold: float = Field(default=1.0, gt=0)
 
 
-class MaskedPsnConfig(PsnConfig):
-    """`k` steps count, the current one included. `mask` is lambda: 0 is a plain PSN, 1 masks all other steps."""
+class WindowedPsnConfig(PsnConfig):
+    """`k` steps count, the current one included."""
 
     k: int = Field(default=2, ge=1)
+
+    @override
+    def check_time_steps(self, time_steps: int) -> None:
+        super().check_time_steps(time_steps)
+        if self.k > time_steps:
+            raise ValueError(f"k={self.k}: must be at most time_steps={time_steps}")
+
+
+class MaskedPsnConfig(WindowedPsnConfig):
+    """`mask` is lambda: 0 is a plain PSN, 1 masks all other steps."""
+
     mask: float = Field(default=1.0, ge=0, le=1)
 
 
-class SlidingPsnConfig(PsnConfig):
-    """`k` steps count, the current one included; the weights start as 1, 1/2, 1/4, ... back in time."""
-
-    k: int = Field(default=2, ge=1)
+class SlidingPsnConfig(WindowedPsnConfig):
+    """The weights start as 1, 1/2, 1/4, ... back in time."""
 
 
 class ParallelNeuron(Neuron):
