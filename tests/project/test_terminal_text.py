@@ -29,12 +29,15 @@ def test_the_title_of_a_bar_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def calls(path: Path, name: str) -> list[dict[str | None, ast.expr]]:
+    """The named arguments of all calls of a class, or of one derived from it in the same file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    derived = {one.name for one in classes if any(isinstance(base, ast.Name) and base.id == name for base in one.bases)}
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [
         {keyword.arg: keyword.value for keyword in node.keywords}
         for node in found
-        if isinstance(node.func, ast.Name) and node.func.id == name
+        if isinstance(node.func, ast.Name) and node.func.id in {name, *derived}
     ]
 
 
