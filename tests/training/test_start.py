@@ -157,6 +157,15 @@ def test_a_saved_timm_run_keeps_its_network_without_the_file_of_its_first_weight
     assert named in resumed.model.report.lines()[0]  # type: ignore[operator, union-attr]
 
 
+def test_a_deleted_run_with_a_dot_in_its_name_was_no_file_of_weights(tmp_path: Path) -> None:
+    from gradspike import load_config
+
+    words = ["model=timm", "model.name=test_resnet", "dataset=cifar10", "recipe=none"]
+    config = load_config([*words, f"init_from={tmp_path / 'fixed_sg_width0.5_s0'}"])
+    assert as_evaluated(config, None, "cpu").model == config.model
+    assert config.model.residual == "auto"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [("nowhere", "init_from: unknown run, checkpoint or file of weights '.*nowhere'"), (".", "is not a run folder")],
