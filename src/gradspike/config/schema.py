@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -156,7 +156,10 @@ class LambConfig(OptimizerConfig):
     """Norm that the gradients of all parameters together are scaled down to; null: they stay as they are."""
 
 
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {"sgd": SgdConfig, "adamw": AdamWConfig, "lamb": LambConfig}
+AnyOptimizer = SgdConfig | AdamWConfig | LambConfig
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    get_args(kind.model_fields["name"].annotation)[0]: kind for kind in get_args(AnyOptimizer)
+}
 
 
 class SchedulerConfig(Strict):
@@ -279,7 +282,7 @@ class ExperimentConfig(Strict):
     neuron: NeuronConfig
     norm: NormConfig
     loss: LossConfig
-    optimizer: Annotated[SgdConfig | AdamWConfig | LambConfig, Field(discriminator="name")]
+    optimizer: Annotated[AnyOptimizer, Field(discriminator="name")]
     scheduler: SchedulerConfig
     trainer: TrainerConfig
     logger: LoggerConfig

@@ -121,9 +121,9 @@ class PictureOperations:
                 pictures[part] = _blend(pictures[part], _grey(pictures[part]), tables.factors[rows[part]])
             elif kind == Kind.SHARPNESS:
                 inner = pictures[part, :, 1:-1, 1:-1]
-                blurred = _blurred(pictures[part])
+                smooth = blurred(pictures[part])
                 # Here torchvision adds the difference instead of two products, which rounds differently.
-                change = tables.factors[rows[part], 1].double().view(-1, 1, 1, 1) * (blurred - inner)
+                change = tables.factors[rows[part], 1].double().view(-1, 1, 1, 1) * (smooth - inner)
                 inner.copy_((inner + change).float().clamp_(0, 255))
 
     def _for(self, pictures: Tensor) -> _Tables:
@@ -207,10 +207,10 @@ def _value_table(kind: Kind, pictures: Tensor, index: Tensor, rows: Tensor, tabl
         flat = high == low
         scale = torch.where(flat, 1.0, (high - low) * (1.0 / 255))
         return ((values - low.masked_fill(flat, 0.0)) / scale).clamp_(0, 255).to(torch.uint8)
-    return _equalizing(index)
+    return equalizing(index)
 
 
-def _equalizing(index: Tensor) -> Tensor:
+def equalizing(index: Tensor) -> Tensor:
     """The table that equalises each channel's histogram as in PIL and torchvision: uint8 [n, C, 256]."""
     count = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=index.device)
     count.scatter_add_(2, index, count.new_ones(1).expand_as(index))
@@ -240,7 +240,7 @@ def _blend(pictures: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     return blended.float().clamp_(0, 255).to(torch.uint8)
 
 
-def _blurred(pictures: Tensor) -> Tensor:
+def blurred(pictures: Tensor) -> Tensor:
     """Inner pixels, smoothed by [[1, 1, 1], [1, 5, 1], [1, 1, 1]] / 13 and rounded: float32 [n, C, H - 2, W - 2]."""
     values = pictures.float()
     rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]

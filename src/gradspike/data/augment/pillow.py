@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradspike.data.augment.picture_operations import blurred, equalizing
+
 
 def blend(pictures: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     """other + factors (pictures - other), as `Image.blend`: in float32, cut off towards zero. other: float32, integers.
@@ -51,9 +53,7 @@ def sharpness(pictures: Tensor, factors: Tensor) -> Tensor:
     """`ImageEnhance.Sharpness`: 0 is smoothed, 1 the image. Pixels at the edge are not smoothed."""
     smooth = pictures.float()
     if min(pictures.shape[-2:]) > 2:
-        rows = smooth[..., :-2, :] + smooth[..., 1:-1, :] + smooth[..., 2:, :]
-        sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * smooth[..., 1:-1, 1:-1]
-        smooth[..., 1:-1, 1:-1] = (sums / 13).round_()  # a multiple of 1/13 is never halfway between integers
+        smooth[..., 1:-1, 1:-1] = blurred(pictures)
     return blend(pictures, smooth, factors)
 
 
@@ -72,14 +72,7 @@ def autocontrast(pictures: Tensor) -> Tensor:
 def equalize(pictures: Tensor) -> Tensor:
     """`ImageOps.equalize`: each channel's histogram becomes flat. One of a few levels may stay as it is."""
     index = pictures.flatten(2).long()
-    count = torch.zeros(*index.shape[:2], 256, dtype=torch.int64, device=index.device)
-    count.scatter_add_(2, index, torch.ones_like(index))
-    below = count.cumsum(2) - count
-    brightest = count.gather(2, index.amax(2, keepdim=True))
-    step = (index.shape[2] - brightest) // 255
-    table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
-    table = torch.where(step > 0, table, torch.arange(256, device=index.device))
-    return table.gather(2, index).to(torch.uint8).view_as(pictures)
+    return equalizing(index).gather(2, index).view_as(pictures)
 
 
 def invert(pictures: Tensor) -> Tensor:
