@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from helpers.es_imagenet_samples import es_imagenet_source
 from helpers.event_samples import EVENT_SOURCES
 from helpers.spike_samples import spike_source
 
@@ -139,6 +140,7 @@ SOURCES: dict[str, Callable[[Path], Options]] = {
     "image_folder": _image_folder,
     "imagenet": _imagenet,
     **EVENT_SOURCES,
+    "es_imagenet": es_imagenet_source,
     "shd": spike_source("shd"),
     "ssc": spike_source("ssc"),
 }

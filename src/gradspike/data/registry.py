@@ -21,6 +21,7 @@ DATASETS: Registry[DatasetConfig] = Registry(
         "dvs_gesture": "gradspike.data.sets.dvs_gesture:DvsGesture",
         "nmnist": "gradspike.data.sets.nmnist:NMnist",
         "ncaltech101": "gradspike.data.sets.ncaltech101:NCaltech101",
+        "es_imagenet": "gradspike.data.sets.es_imagenet:ESImageNet",
         "shd": "gradspike.data.sets.shd:Shd",
         "ssc": "gradspike.data.sets.ssc:Ssc",
         "event_folder": "gradspike.data.sets.event_folder:EventFolder",

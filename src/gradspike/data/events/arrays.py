@@ -26,12 +26,7 @@ _STARTS = (b"\x93NUMPY", b"PK", b"\x80")
 
 def read_npz(data: bytes) -> Recording:
     """Read a .npz file with arrays t (microseconds), x, y, p, each [E], or with a single array as in `read_npy`."""
-    refuse_bomb_inside(data)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged file raises errors of zipfile, zlib, tokenize or numpy
-        raise _unreadable(error, ".npz", data) from error
+    arrays = load_npz(data)
     if len(arrays) == 1:
         return recording_in(next(iter(arrays.values())))
     return _from_columns(arrays)
@@ -40,6 +35,18 @@ def read_npz(data: bytes) -> Recording:
 def read_npy(data: bytes) -> Recording:
     """Read a .npy file: a structured array [E] with fields t, x, y, p, or a plain array [E, 4] in that order."""
     return recording_in(load_npy(data))
+
+
+def load_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name. Raises BadRecordingError."""
+    if not data:
+        raise BadRecordingError("is empty (0 bytes)")
+    refuse_bomb_inside(data)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # a damaged file raises errors of zipfile, zlib, tokenize or numpy
+        raise _unreadable(error, ".npz", data) from error
 
 
 def load_npy(data: bytes) -> NDArray[Any]:

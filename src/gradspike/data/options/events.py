@@ -192,6 +192,42 @@ class NMnistConfig(RecordingsConfig):
     augment: EventAugmentConfig = EventAugmentConfig(shift=2)
 
 
+class ESImageNetConfig(FilesConfig):
+    """ES-ImageNet (Lin et al., Front. Neurosci. 2021): about 1.3 million images of ImageNet as events in 8 time steps,
+    1,000 classes."""
+
+    kind: ClassVar[Literal["image", "frames"]] = "frames"
+    channels: ClassVar[int] = 2
+    max_time_steps: ClassVar[int] = 8
+
+    name: Literal["es_imagenet"] = "es_imagenet"
+    image_size: Literal[224] = 224
+    """Rows and columns 16 to 239 of the 256x256 pixels, as the authors' loader crops them."""
+    classes: PositiveInt = 1000
+    batch_size: PositiveInt = 256
+    val_fraction: Split[float] = Field(default=0.01, ge=0, lt=1)
+    augment: EventAugmentConfig = EventAugmentConfig(flip=True)
+
+    @property
+    @override
+    def divisor(self) -> float | None:
+        return 1.0
+
+    @override
+    def check_time_steps(self, time_steps: int) -> None:
+        super().check_time_steps(time_steps)
+        if self.max_time_steps % time_steps:
+            raise ValueError(
+                f"time_steps={time_steps}: the data set '{self.name}' has {self.max_time_steps} time steps, which can "
+                "be joined to 1, 2 or 4; choose 1, 2, 4 or 8"
+            )
+
+    @override
+    def time_steps_reason(self) -> str:
+        """Why there is an upper limit, as a sentence."""
+        return "its files have 8 time steps."
+
+
 class EventFolderConfig(RecordingsConfig):
     """Your own recordings: `split/class/*.{aedat4,aedat,bin,npz,npy,dat}` in a folder, zip or tar file."""
 
