@@ -21,6 +21,7 @@ from gradspike.config.compose import load_config
 from gradspike.config.schema import ExperimentConfig
 from helpers.command import ROOT, TINY
 from helpers.composed import compose_once
+from helpers.merged_files import merge_files_once
 
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 os.environ.pop("COLUMNS", None)  # of a terminal, or pytest-xdist's; commands print tables for a pipe
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gradspike-tests-")  # parts trained with; see config.trust
 
+merge_files_once()
 compose.compose_plain = compose_once(compose.compose_plain)
 
 # The files with the longest tests and groups come first, the longest of all at the head, so that no process waits long

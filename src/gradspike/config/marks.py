@@ -32,6 +32,7 @@ def touches(plain: Mapping[str, Any]) -> dict[str, Touches]:
     return found
 
 
+@cache
 def always_shown(key: str) -> bool:
     """Whether a key, or every key of a section, has the mark SHOWN in all data sets, models and methods."""
     marks = {
