@@ -80,6 +80,7 @@ class Training:
     def __init__(self, network: Network, candidate: Candidate, setting: Setting, device_name: str) -> None:
         import torch
 
+        from gradspike.training.kept_memory import keep_released_memory
         from gradspike.training.losses import build_loss
         from gradspike.training.optim import build_optimizer
 
@@ -90,6 +91,8 @@ class Training:
         supported = self.device.type == "cpu" or candidate.kind not in PEERS
         torch.use_deterministic_algorithms(setting.deterministic and supported)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in training
+        if self.device.type == "cpu":
+            keep_released_memory()  # as in training; for all candidates
         torch.manual_seed(0)
         model = build_network(config, candidate).to(self.device, memory_format=layout)
         # The same for all: the platform's optimiser, SGD with momentum.

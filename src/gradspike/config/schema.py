@@ -198,6 +198,8 @@ class TrainerConfig(Strict):
     gradient_clip: Result[PositiveFloat | None] = None
     pack_spikes: Speed[bool] = False
     """Whether spikes wait for the backward pass as bits; see `gradspike.packed_spikes`."""
+    keep_memory: Speed[bool] = True
+    """Whether memory that a step on a CPU releases stays with the process; see `gradspike.training.kept_memory`."""
     deterministic: Speed[bool] = True
     progress: Shown[Literal["auto", "bar", "lines", "none"]] = "auto"
 

@@ -6,12 +6,15 @@ import resource
 import sys
 from pathlib import Path
 
+from gradspike.training.kept_memory import release_kept_memory
+
 _PROCESS = Path("/proc/self")
 _KIB = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage
 
 
 def reset_peak() -> None:
     """Reset the peak to the current memory, for a second training in the same process. Works only on Linux."""
+    release_kept_memory()
     try:
         (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -18,6 +18,8 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.loggers.base import RunLogger
 from gradspike.terminal.printer import speak
 from gradspike.training.checkpoint import AtomicFiles
+from gradspike.training.device import device_type
+from gradspike.training.kept_memory import keep_released_memory
 from gradspike.training.place import ALONE, Place
 from gradspike.training.processes import PatientDDP, Processes, is_first_process, take_place
 from gradspike.training.watch import Watch
@@ -49,6 +51,8 @@ def build_trainer(
     # In deterministic mode, torch fills each new tensor with NaN, which costs one more pass over memory. It makes reads
     # of uninitialised memory visible and changes no other result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if options.keep_memory and device_type(options.accelerator) == "cpu":
+        keep_released_memory()
     return L.Trainer(
         # In a Slurm job, Lightning resumes from hpc_ckpt_*.ckpt in this folder. It writes nothing there.
         default_root_dir=os.devnull,
