@@ -262,30 +262,6 @@ def test_an_unknown_baseline_names_the_nearest(compared_runs: Path) -> None:
         report.compare(grouping, ["mpd_alg"], ())
 
 
-def test_a_sweep_counts_its_trials_alone(runs: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "sweep"
-    (folder / "trials").mkdir(parents=True)
-    (folder / "sweep.json").write_text("{}")
-    shutil.move(runs, folder / "runs")
-    kept = sorted((folder / "runs").glob("*_fixed_sg_*"))
-    trials: list[dict[str, Any]] = [{"state": "finished", "run": f"runs/{run.name}"} for run in kept]
-    trials.append({"state": "failed", "run": None, "reason": "no memory"})
-    trials.append({"state": "running", "run": None})  # its process and its runner were killed
-    for number, trial in enumerate(trials):
-        (folder / "trials" / str(number)).mkdir()
-        (folder / "trials" / str(number) / "trial.json").write_text(json.dumps(trial))
-    from gradspike.tools.compare.sweeps import gather_sweep
-
-    found = gather_sweep(folder)
-    assert {run.label for run in found.runs} == {"fixed_sg"}
-    reasons = [one.reason for one in found.excluded]
-    assert reasons.count("belongs to no trial of the sweep") == 4
-    assert "failed: no memory" in reasons
-    assert "not finished: it was killed" in reasons
-    with pytest.raises(ConfigError, match=r"no sweep\.json"):
-        gather_sweep(tmp_path)
-
-
 def test_a_method_of_ones_own_has_a_version_too(runs: Path) -> None:
     def version(label: str, seed: int, digest: str) -> None:
         file = folder_of(runs, label, seed) / "environment.json"

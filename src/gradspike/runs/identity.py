@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from gradspike.errors import UserError
 from gradspike.runs.files import write_json
@@ -58,3 +59,17 @@ def has_id(folder: Path, run_id: str | None) -> bool:
         return run_id is not None and id_of(folder) == run_id
     except UserError:
         return False
+
+
+def written_by(folder: Path, process: tuple[Any, Any], since: float) -> bool:
+    """Whether a process, given by host and pid, wrote a run's status since a time in seconds since 1970.
+
+    Pids are reused: a run older than the process (a minute is allowed for the clocks of two machines) is another's.
+    """
+    try:
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        written = (folder / "status.json").stat().st_mtime
+        ours = (status["host"], status["pid"]) == process
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return None not in process and ours and written >= since - 60

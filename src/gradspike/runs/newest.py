@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from gradspike.runs.identity import has_id
 from gradspike.shown import listed, shown
 from gradspike.touches import Touches
 
+log = logging.getLogger("gradspike")
+
 AUTO = "auto"
 FREE = (Touches.SHOWN, Touches.START)
 """What may differ between a run and the configuration that continues it."""
@@ -34,9 +36,7 @@ def newest_run(config: ExperimentConfig) -> RunFolder | None:
     """
     plain = config.plain()
     newest = None
-    with suppress(FileNotFoundError):
-        os.listdir(config.runs_dir)  # raises PermissionError, for which `glob` finds nothing
-    every = [RunFolder(file.parent) for file in Path(config.runs_dir).glob("*/config.yaml")]
+    every = [RunFolder(folder) for folder in _folders(Path(config.runs_dir))]
     starts = {run.path: start_time(run.sessions()) for run in every}
     for run in sorted(every, key=lambda run: (starts[run.path], run.path.name), reverse=True):
         # The state first: reading it is fast, and of the finished runs only the newest of this configuration counts.
@@ -47,6 +47,25 @@ def newest_run(config: ExperimentConfig) -> RunFolder | None:
                 return run
             newest = run
     return newest
+
+
+def _folders(runs: Path) -> list[Path]:
+    """The run folders in `runs`. Warns of those that may not be read, such as another person's."""
+    try:
+        names = os.listdir(runs)
+    except FileNotFoundError:
+        return []
+    found = []
+    for folder in (runs / name for name in sorted(names)):
+        try:
+            os.stat(folder / "config.yaml")
+        except PermissionError:
+            log.warning("resume=auto: %s cannot be read (Permission denied), so it is not continued.", shown(folder))
+        except OSError:
+            continue  # no run, or a link to one that is gone
+        else:
+            found.append(folder)
+    return found
 
 
 def _refuse_copies(run: RunFolder, started_then: Sequence[RunFolder]) -> None:
@@ -61,15 +80,16 @@ def _refuse_copies(run: RunFolder, started_then: Sequence[RunFolder]) -> None:
 
 
 def _same(plain: dict[str, Any], file: Path) -> bool:
-    """Whether a run's file has this configuration; no for a file that cannot be read."""
+    """Whether a run's file has this configuration. Warns of a file that cannot be read."""
     try:
-        text = file.read_text(encoding="utf-8")
-        if f"\nseed: {plain['seed']}\n" not in f"\n{text}":
+        text = "\n" + file.read_text(encoding="utf-8")
+        if "\nseed: " in text and f"\nseed: {plain['seed']}\n" not in text:
             return False  # without the time that YAML takes
-        theirs = fast_yaml(text)
+        theirs = fast_yaml(text) if "\nseed: " in text else None
     except (OSError, ValueError, yaml.YAMLError):
-        return False
+        theirs = None
     if not isinstance(theirs, dict):
+        log.warning("resume=auto: %s is damaged or cannot be read, so this run is not continued.", shown(file))
         return False
     ours_flat, theirs_flat = dict(flat(plain)), dict(flat(theirs))
     marks = touches(plain) | touches(theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -14,7 +16,7 @@ from gradspike.errors import ConfigError, UserError
 from gradspike.json_text import readable
 from gradspike.runs.alive import running_or_killed
 from gradspike.runs.files import fast_yaml
-from gradspike.runs.identity import has_id, id_of
+from gradspike.runs.identity import has_id, id_of, written_by
 from gradspike.shown import shown
 from gradspike.tools.compare.gather import Gathered, gather, merged
 from gradspike.tools.compare.run import Excluded
@@ -49,7 +51,8 @@ def gather_sweep(folder: Path) -> Gathered:
             continue
         reason = str(record.get("reason") or "")
         if record.get("state") == "finished":
-            reason = f"its run {record.get('run')} is missing"
+            lost = "cannot be read" if (folder / str(record.get("run"))).exists() else "is missing"
+            reason = f"its run {record.get('run')} {lost}"
         state = str(record.get("state"))
         if state in UNFINISHED:
             state = running_or_killed(folder / "trials" / str(number), record.get("host"))
@@ -89,8 +92,10 @@ class _Places:
         if record.get("run") and (run_id is None or has_id(recorded, run_id)) and _is_run(recorded):
             return recorded.resolve()
         process = (record.get("host"), record.get("pid"))
-        found = self._by_id.get(run_id) if run_id is not None else None
-        return found or (self._by_process.get(process) if None not in process else None)
+        if run_id is not None and run_id in self._by_id:
+            return self._by_id[run_id]
+        since = float(record.get("started") or 0.0)
+        return next((run for run in self._by_process.get(process, ()) if written_by(run, process, since)), None)
 
     @cached_property
     def _all(self) -> list[Path]:
@@ -101,13 +106,16 @@ class _Places:
         return {run_id: place for place in reversed(self._all) if _is_run(place) and (run_id := _id(place)) is not None}
 
     @cached_property
-    def _by_process(self) -> dict[tuple[Any, Any], Path]:
-        statuses = ((place, readable(place / "status.json") or {}) for place in reversed(self._all))
-        return {(status.get("host"), status.get("pid")): place for place, status in statuses}
+    def _by_process(self) -> dict[tuple[Any, Any], list[Path]]:
+        found: dict[tuple[Any, Any], list[Path]] = {}
+        for place in self._all:
+            status = readable(place / "status.json") or {}
+            found.setdefault((status.get("host"), status.get("pid")), []).append(place)
+        return found
 
 
 def _is_run(place: Path) -> bool:
-    return (place / "config.yaml").is_file()
+    return os.path.isfile(place / "config.yaml")  # Path.is_file raises for a folder that may not be read
 
 
 def _id(place: Path) -> str | None:
@@ -118,7 +126,18 @@ def _id(place: Path) -> str | None:
 
 
 def _records(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The record of each trial by its number; for a damaged file, a record that states this."""
-    for file in sorted((folder / "trials").glob("*/trial.json")):
-        if file.parent.name.isdecimal():
-            yield int(file.parent.name), readable(file) or {"state": "unknown", "reason": "its trial.json is damaged"}
+    """The record of each trial by its number; for a file that is damaged or closed, a record that states this."""
+    for name in os.listdir(folder / "trials"):
+        if name.isdecimal():
+            file = folder / "trials" / name / "trial.json"
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                continue  # claimed, and not begun
+            except OSError as error:
+                yield int(name), {"state": "unknown", "reason": f"its trial.json cannot be read ({error.strerror})"}
+                continue
+            except ValueError:
+                content = None
+            damaged = {"state": "unknown", "reason": "its trial.json is damaged"}
+            yield int(name), content if isinstance(content, dict) else damaged

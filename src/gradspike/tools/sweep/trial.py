@@ -15,7 +15,7 @@ from typing import IO
 from gradspike.config.overrides import override
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
-from gradspike.runs.identity import has_id
+from gradspike.runs.identity import has_id, written_by
 from gradspike.shown import relative
 from gradspike.started import child_environment
 from gradspike.tools.sweep.file import ENERGY, Metric
@@ -98,21 +98,10 @@ def find_run(folder: SweepFolder, record: Record) -> RunFolder | None:
         recorded = folder.path / record.run
         if record.run_id is None or has_id(recorded, record.run_id):
             return RunFolder(recorded)
-    by_process = (place for place in folder.index.of_process(record.host, record.pid) if _written_by(place, record))
+    process = (record.host, record.pid)
+    by_process = (place for place in folder.index.of_process(*process) if written_by(place, process, record.started))
     found = folder.index.with_id(record.run_id) or next(by_process, None)
     return RunFolder(found) if found is not None else None
-
-
-def _written_by(place: Path, record: Record) -> bool:
-    """Whether the recorded process wrote a run."""
-    try:
-        status = json.loads((place / "status.json").read_text(encoding="utf-8"))
-        written = (place / "status.json").stat().st_mtime
-    except (OSError, ValueError):
-        return False
-    ours = record.pid is not None and (status.get("pid"), status.get("host")) == (record.pid, record.host)
-    # Pids are reused: a run older than the attempt (allowing for clocks of two machines) is another's.
-    return ours and written >= record.started - 60
 
 
 def place_of(folder: SweepFolder, run: RunFolder | None) -> dict[str, str | None]:
