@@ -23,6 +23,7 @@ from gradspike.engine.streamed import StreamPass, current_pass
 from gradspike.methods.base import LayerFacts, build_method
 from gradspike.methods.options import MethodConfig
 from gradspike.neurons.base import build_neuron
+from gradspike.neurons.feedback import Feedback
 from gradspike.neurons.options import NeuronConfig
 from gradspike.norms.base import ChannelNorm, build_norm, build_potential_norm
 from gradspike.norms.options import NormConfig
@@ -45,11 +46,12 @@ class LayerContext:
     engine: str = "eager"
     activation: Literal["spike", "relu"] = "spike"
 
-    def layer(self, channels: int, bias: float = 0.0) -> SpikingNorm | NormReLU:
+    def layer(self, channels: int, bias: float = 0.0, recurrent: bool = False) -> SpikingNorm | NormReLU:
         """A new layer for `channels` channels, with its own norm, neuron and method. `bias` shifts the initial mean of
-        the current, in units of V_th (of 1 in the ANN twin).
+        the current, in units of V_th (of 1 in the ANN twin). `recurrent`: the layer's output reaches its own currents
+        one step later, through weights of its own (`Feedback`).
         """
-        layer = self._layer(channels, norm=True)
+        layer = self._layer(channels, norm=True, recurrent=recurrent)
         assert layer.norm is not None
         with torch.no_grad():
             layer.norm.bias.add_(bias * (1.0 if self.activation == "relu" else self.method.v_threshold))
@@ -76,10 +78,9 @@ class LayerContext:
             return ChannelNorm(self.norm, channels)
         return build_norm(self.norm, channels, self.method.v_threshold, branches, self.time_steps)
 
-    def _layer(self, channels: int, norm: bool) -> SpikingNorm | NormReLU:
-        if self.activation == "relu":
-            return NormReLU(channels, self, norm=norm)
-        return SpikingNorm(channels, self, norm=norm)
+    def _layer(self, channels: int, norm: bool, recurrent: bool = False) -> SpikingNorm | NormReLU:
+        kind = NormReLU if self.activation == "relu" else SpikingNorm
+        return kind(channels, self, norm=norm, recurrent=recurrent)
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,25 @@ class ActivationLayer(nn.Module):
     """A layer of `LayerContext`: a norm, if there is one, and an activation over T steps; one layer for all tools."""
 
     norm: ChannelNorm | None
+    feedback: Feedback | None
 
-    def __init__(self, channels: int, context: LayerContext, norm: bool) -> None:
+    def __init__(self, channels: int, context: LayerContext, norm: bool, recurrent: bool) -> None:
         super().__init__()
         self.time_steps = context.time_steps
         self.norm = context.channel_norm(channels) if norm else None
+        scale = 1.0 if context.activation == "relu" else context.method.v_threshold
+        self.feedback = Feedback(channels, scale) if recurrent else None
 
 
 class SpikingNorm(ActivationLayer):
     """Norm, then the neuron over T steps with its method's thresholds and widths; returns spikes.
 
-    Time is folded into the batch, time-major: index t * B + b. Without `norm` the input is the current.
+    Time is folded into the batch, time-major: index t * B + b. Without `norm` the input is the current. With
+    `recurrent`, the current of a step is the norm's result plus `feedback` of the spikes of the step before.
     """
 
-    def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
-        super().__init__(channels, context, norm)
+    def __init__(self, channels: int, context: LayerContext, norm: bool = True, recurrent: bool = False) -> None:
+        super().__init__(channels, context, norm, recurrent)
         self.channels = channels
         self.v_threshold = context.method.v_threshold
         self.potential_norm = build_potential_norm(context.norm, channels)
@@ -154,11 +159,12 @@ class SpikingNorm(ActivationLayer):
         collects = collector is not None and self.training
         facts = self.facts(y, gradients=torch.is_grad_enabled())
         steps, norm = self._steps(y, static), self.norm
-        if collects and collector is not None and self.method.has_current_loss:
-            if norm is not None:
-                steps, norm = normalised(steps, norm, facts), None
-            collector.losses.append(self.method.current_loss(facts, self._mean(steps)))
+        of_current = collects and self.method.has_current_loss
+        if of_current and norm is not None:
+            steps, norm = normalised(steps, norm, facts), None
         output = self._fire(steps, facts, norm, moments=collects and self.method.has_membrane_loss)
+        if of_current and collector is not None:
+            collector.losses.append(self.method.current_loss(facts, self._mean(steps, output.fed_back)))
         watch = FIRST_LAYER.get()
         if watch is not None:
             watch.see(y, steps=1 if static else self.time_steps)
@@ -175,12 +181,13 @@ class SpikingNorm(ActivationLayer):
         """Trace what `forward(y, static)` would do in the layer's current mode. Changes no buffer."""
         facts = self.facts(y, gradients=True, updates=False)
         steps, norm, own = self._steps(y, static), self.norm, self.method.quantities()
-        if self.method.has_current_loss:
-            if norm is not None:
-                steps, norm = normalised(steps, norm, facts), None
-            own["current_mean"] = steps.mean(dtype=facts.dtype)  # this rank's: the probe may measure on some ranks only
+        if self.method.has_current_loss and norm is not None:
+            steps, norm = normalised(steps, norm, facts), None
         output = self._fire(steps, facts, norm, keep_membrane=True)
         assert output.membrane is not None
+        if self.method.has_current_loss:
+            mean = steps.mean(dtype=facts.dtype)  # this rank's: the probe may measure on some ranks only
+            own["current_mean"] = mean if output.fed_back is None else mean + output.fed_back
         spikes = output.spikes
         if self.method.scales_spikes:
             spikes = (spikes != 0).to(spikes.dtype)
@@ -211,7 +218,7 @@ class SpikingNorm(ActivationLayer):
     def _advance(self, y: Tensor, step: StreamPass) -> Tensor:
         self._check_channels(y)
         facts = self.facts(y, gradients=False, updates=False)
-        options = EngineOptions(self.surrogate, potential_norm=self.potential_norm)
+        options = EngineOptions(self.surrogate, potential_norm=self.potential_norm, feedback=self.feedback)
         return step.advance(self.layer_name, y, self.neuron, self.method, facts, options, self.norm)
 
     def _check_channels(self, y: Tensor) -> None:
@@ -227,9 +234,13 @@ class SpikingNorm(ActivationLayer):
             )
         return y.unsqueeze(0) if static else torch.unflatten(y, 0, (self.time_steps, -1))
 
-    def _mean(self, current: Tensor) -> Tensor:
-        """The mean of the current over all elements and steps, and over all ranks if the method's statistics are."""
+    def _mean(self, current: Tensor, fed_back: Tensor | None) -> Tensor:
+        """The mean of the current over all elements and steps, and over all ranks if the method's statistics are.
+
+        fed_back: the mean of what the feedback adds to it.
+        """
         mean = current.mean(dtype=recursion_dtype(current.dtype))
+        mean = mean if fed_back is None else mean + fed_back
         if self.method.sync_stats and ranks.world_size() > 1:
             mean = ranks.pooled_moments(mean, torch.zeros_like(mean))[0]
         return mean
@@ -244,7 +255,11 @@ class SpikingNorm(ActivationLayer):
         keep_membrane: bool = False,
     ) -> EngineOutput:
         options = EngineOptions(
-            self.surrogate, moments=moments, keep_membrane=keep_membrane, potential_norm=self.potential_norm
+            self.surrogate,
+            moments=moments,
+            keep_membrane=keep_membrane,
+            potential_norm=self.potential_norm,
+            feedback=self.feedback,
         )
         return self._run(steps, self.neuron, self.method, facts, options, norm)
 
@@ -252,15 +267,32 @@ class SpikingNorm(ActivationLayer):
 class NormReLU(ActivationLayer):
     """Plain batch norm (none without `norm`) and ReLU: the ANN twin's layer, with the same folded time."""
 
-    def __init__(self, channels: int, context: LayerContext, norm: bool = True) -> None:
-        super().__init__(channels, context, norm)
+    layer_name = ""
+
+    def __init__(self, channels: int, context: LayerContext, norm: bool = True, recurrent: bool = False) -> None:
+        super().__init__(channels, context, norm, recurrent)
 
     def forward(self, y: Tensor, static: bool = False) -> Tensor:
         """y [T*B, C, *space], or [B, C, *space] if `static`; always gives [T*B, C, *space]."""
         if self.norm is not None:
             y = self.norm(y, repeats=self.time_steps if static else 1)
+        if self.feedback is not None:
+            return self._step_by_step(y, static, self.feedback)
         activation = F.relu(y)
         return repeat_in_time(activation, self.time_steps) if static else activation
+
+    def _step_by_step(self, current: Tensor, static: bool, feedback: Feedback) -> Tensor:
+        """The activations [T*B, ...] with feedback; of one step, [B, ...], in a pass over one."""
+        if (step := current_pass()) is not None:
+            before = step.recall(self.layer_name, current)
+            activation = F.relu(current if before is None else current + feedback(*before))
+            step.keep(self.layer_name, (activation,))
+            return activation
+        steps = [current] * self.time_steps if static else torch.unflatten(current, 0, (self.time_steps, -1)).unbind()
+        activations = [F.relu(steps[0])]
+        for one in steps[1:]:
+            activations.append(F.relu(one + feedback(activations[-1])))
+        return torch.cat(activations)
 
 
 def repeat_in_time(x: Tensor, time_steps: int) -> Tensor:

@@ -18,6 +18,7 @@ from gradspike.training.losses import TimeMeanCrossEntropy
 SMALL = {
     "spiking_cnn": ["model.width=4", "model.depth=2", "dataset.image_size=8"],
     "spiking_mlp": ["model.hidden=[16,12]", "dataset.image_size=8"],
+    "spiking_rnn": ["model.hidden=[16,12]", "dataset.image_size=8"],
     "resnet19": ["model.width=0.04", "dataset.image_size=8"],
     "sew_resnet18": ["model.width=0.07", "dataset.image_size=8"],
     "sew_resnet34": ["model.width=0.07", "dataset.image_size=8"],

@@ -35,12 +35,12 @@ class NirNetwork:
         return {name: torch.stack(values) for name, values in outputs.items()}
 
     def _ordered(self) -> list[str]:
-        """Nodes after those that they read, where edges into an integrator from a Scale may come later."""
+        """Nodes after those that they read, where edges from a reset or a feedback to the neuron may come later."""
         nodes, order = self.graph.nodes, []
         late = {
             (a, b)
             for a, b in self.graph.edges
-            if isinstance(nodes[a], nir.Scale) and isinstance(nodes[b], nir.LI | nir.I)
+            if (isinstance(nodes[a], nir.Scale) and isinstance(nodes[b], nir.LI | nir.I)) or a == f"{b}.feedback"
         }
         while len(order) < len(nodes):
             ready = [

@@ -111,6 +111,8 @@ def trained_by_chance(model: nn.Module) -> nn.Module:
         [*SMALL, "method=diet_snn"],
         RESNET,
         [*RESNET, "model.residual=basic", "dataset=digits_events"],
+        ["engine=eager", "model=spiking_mlp", "model.hidden=[24,16]"],
+        ["engine=eager", "model=spiking_rnn", "model.hidden=[24,16]", "dataset=digits_events", "neuron.reset=soft"],
         ["engine=eager", "recipe=none", "model=vgg9", "model.width=0.0625", "model.hidden=64", "model.pool=avg"],
     ],
     ids=lambda words: ",".join(word.partition("=")[2] for word in words[2:]),
@@ -132,9 +134,17 @@ def test_a_nir_graph_computes_the_spikes_of_the_network(words: list[str], tmp_pa
         torch.testing.assert_close(seen[node_of(name, seen)], spikes, msg=name)
 
 
-@pytest.mark.parametrize("neuron", ["plif", "if"])
-def test_nirtorch_wires_the_soft_reset_as_it_is_meant(neuron: str) -> None:
-    config = gradspike.load_config([*SMALL, f"neuron={neuron}", "neuron.reset=soft"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*SMALL, "neuron=plif", "neuron.reset=soft"],
+        [*SMALL, "neuron=if", "neuron.reset=soft"],
+        ["engine=eager", "model=spiking_rnn", "model.hidden=[24,16]", "neuron=plif", "neuron.reset=soft"],
+    ],
+    ids=lambda words: ",".join(word.partition("=")[2] for word in words[1:]),
+)
+def test_nirtorch_wires_the_soft_reset_and_the_feedback_as_they_are_meant(words: list[str]) -> None:
+    config = gradspike.load_config(words)
     model = trained_by_chance(build_model(config))
     inputs = torch.randn(20, 1, 8, 8, dtype=torch.float64)
     theirs = nirtorch.nir_to_torch(nir_graph(model, inputs[:1], {}), NODES, dtype=torch.float64)

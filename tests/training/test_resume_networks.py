@@ -1,4 +1,4 @@
-"""Runs of transformers and residual networks of currents: stopped, resumed and probed as an unbroken run."""
+"""Runs of transformers, networks of currents and recurrent layers: stopped, resumed and probed as an unbroken run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.runs import assert_same_run, train
 STEPS = 2  # of an epoch
 
 
-@pytest.mark.parametrize("model", ["ms_resnet18", "spikformer", "sdt", "qkformer"])
+@pytest.mark.parametrize("model", ["ms_resnet18", "spikformer", "sdt", "qkformer", "spiking_rnn"])
 def test_a_crashed_run_resumes_bit_for_bit(
     model: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

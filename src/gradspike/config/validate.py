@@ -89,7 +89,17 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
     if config.model.needs_space and not config.dataset.has_space:
         yield (
             f"model={config.model.name} with dataset={config.dataset.name}: the network needs rows and columns, but "
-            "the data set has only channels. Use model=spiking_mlp"
+            "the data set has only channels. Use model=spiking_mlp or spiking_rnn"
+        )
+    if config.model.feeds_back and config.time_steps < 2:
+        yield (
+            f"time_steps={config.time_steps}: model={config.model.name} feeds the spikes of one step back to the next. "
+            "Use 2 or more, or model=spiking_mlp"
+        )
+    if config.model.feeds_back and config.engine in ("compiled", "triton"):
+        yield (
+            f"engine={config.engine}: has no kernels for model={config.model.name}, whose steps need the spikes of the "
+            "step before. Use engine=eager, or engine=auto, which chooses it"
         )
     try:
         config.model.check_image_size(config.dataset.image_size)

@@ -114,9 +114,11 @@ def _following(model: nn.Module, found: _Pass, book: Any = lambda: None) -> Iter
 
 
 def layers_of(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules below `model` by name; a norm with its neuron and method is one layer."""
+    """Modules below `model` by name; a norm with its neuron and method is one layer, its feedback another before it."""
     for child_name, child in model.named_children():
         full = f"{name}.{child_name}" if name else child_name
+        if isinstance(child, ActivationLayer) and child.feedback is not None:
+            yield f"{full}.feedback", child.feedback
         yield full, child
         if not isinstance(child, ActivationLayer):
             yield from layers_of(child, full)

@@ -3,7 +3,7 @@
     integer inputs (spikes, spike counts)     mean |input| x MACs accumulates (AC), 0.9 pJ each
     real inputs, and every layer of an ANN    MACs multiply-accumulates, dense, 4.6 pJ each
 
-For a still image, an ANN computes the same at every time step, so it counts once.
+For a still image, an ANN without feedback computes the same at every time step, so it counts once.
 
 32-bit floating point in 45 nm (Horowitz, ISSCC 2014). An input of n is n spikes and counts as n accumulates. The mean
 input is used for all synapses of a layer, including borders. Memory access, neurons and norms are not counted, as is
@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FEEDBACK = "Feedback"
+"""The kind of the layers by which one step changes the next."""
 PJ_MAC = 4.6
 PJ_AC = 0.9
 
@@ -71,7 +73,11 @@ class Energy:
 def energy_of(layers: Sequence[Mapping[str, Any]], is_ann: bool) -> Energy:
     """Energy from the records of `cost.synapses`; NaN for layers with inputs that are not finite."""
     still = is_ann and bool(layers) and layers[0].get("steps") == 1
-    return Energy(tuple(_layer(layer, is_ann, int(layer["steps"]) if still else 1) for layer in layers))
+    energies = []
+    for layer in layers:  # in the order of computation
+        still = still and layer.get("kind") != FEEDBACK  # behind it, steps differ
+        energies.append(_layer(layer, is_ann, int(layer["steps"]) if still else 1))
+    return Energy(tuple(energies))
 
 
 def _layer(layer: Mapping[str, Any], is_ann: bool, repeats: int) -> LayerEnergy:

@@ -120,7 +120,12 @@ class _Counts:
         self.zeros += int((y == 0).sum())
         self.activations += y.numel()
         if isinstance(layer, SpikingNorm):
-            self.updates += _updates(layer, layer.inspect(*arguments, **named))
+            self._counting = True  # a feedback runs again, and has been counted
+            try:
+                trace = layer.inspect(*arguments, **named)
+            finally:
+                self._counting = False
+            self.updates += _updates(layer, trace)
 
 
 def _operations(layer: nn.Module, x: Tensor, *, every_weight: bool) -> float:

@@ -25,25 +25,28 @@ _MULTIPLIES = (nn.modules.conv._ConvNd, nn.Linear, SpikeProduct)
 
 @dataclass
 class _Inputs:
-    """Sums over the elements of a layer's inputs, per time step."""
+    """Sums over the elements of a layer's inputs, [passes][steps]. A feedback is called once for each step."""
 
-    elements: int = 0
     whole: bool = True
-    nonzero: list[Tensor] = field(default_factory=list)
-    magnitude: list[Tensor] = field(default_factory=list)
+    elements: list[list[float]] = field(default_factory=list)
+    nonzero: list[list[float]] = field(default_factory=list)
+    magnitude: list[list[float]] = field(default_factory=list)
 
-    def add(self, x: Tensor, samples: int) -> None:
-        """Count inputs [steps * samples, ...]."""
+    def add(self, x: Tensor, samples: int, number: int) -> None:
+        """Count inputs [steps * samples, ...] of the pass `number`, from 0."""
         steps = torch.unflatten(x.detach(), 0, (-1, samples)).flatten(1)
-        self.elements += steps.shape[1]
         self.whole = self.whole and bool((steps == steps.round()).all())
-        self.nonzero.append((steps != 0).sum(1, dtype=torch.float64))
-        self.magnitude.append(steps.abs().sum(1, dtype=torch.float64))
+        counts = (steps != 0).sum(1, dtype=torch.float64), steps.abs().sum(1, dtype=torch.float64)
+        for sums, added in ((self.nonzero, counts[0]), (self.magnitude, counts[1])):
+            sums.extend([] for _ in range(number + 1 - len(sums)))
+            sums[number] += added.tolist()
+        self.elements.extend([] for _ in range(number + 1 - len(self.elements)))
+        self.elements[number] += [float(steps.shape[1])] * len(steps)
 
-    def mean(self, sums: list[Tensor]) -> list[float]:
+    def mean(self, sums: list[list[float]]) -> list[float]:
         """Mean over all elements, per time step."""
-        total = torch.stack(sums).sum(0) / self.elements
-        return [float(f"{value:.{DIGITS}g}") for value in total.tolist()]
+        total, elements = (torch.tensor(rows, dtype=torch.float64).sum(0) for rows in (sums, self.elements))
+        return [float(f"{value:.{DIGITS}g}") for value in (total / elements).tolist()]
 
 
 @torch.no_grad()
@@ -65,16 +68,16 @@ def measure_synapses(model: nn.Module, inputs: Tensor) -> list[dict[str, Any]]:
     flops = count_flops(model, inputs.narrow(batch_axis, 0, 1))
     found: dict[str, _Inputs] = {}
     handles = []
-    samples = 0
+    samples = number = 0
 
     def count(name: str, _layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, _Inputs()).add(arguments[0], samples)
+        found.setdefault(name, _Inputs()).add(arguments[0], samples, number)
 
     for name, layer in model.named_modules():
         if isinstance(layer, _MULTIPLIES):
             handles.append(layer.register_forward_pre_hook(partial(count, name)))
     try:
-        for chunk in torch.split(inputs, CHUNK, batch_axis):
+        for number, chunk in enumerate(torch.split(inputs, CHUNK, batch_axis)):  # noqa: B007  # for `count`
             samples = chunk.shape[batch_axis]
             model(chunk)
     finally:

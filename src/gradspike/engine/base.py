@@ -13,6 +13,7 @@ from gradspike.engine.noise import new_seed
 from gradspike.engine.steps import Noise, Rules
 from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron
+from gradspike.neurons.feedback import Feedback
 from gradspike.norms.base import ChannelNorm
 from gradspike.surrogate import Surrogate
 
@@ -24,7 +25,8 @@ class EngineOptions:
     `smooth` emits the surrogate's primitive instead of spikes; the backward pass is the exact gradient of that network
     (for gradcheck). `moments` adds differentiable mean and variance of u to the output, `keep_membrane` u itself.
     `potential_norm` normalises the charged potential of each step; u is then its result, which meets the threshold, and
-    the reset acts on the charged potential.
+    the reset acts on the charged potential. `feedback` adds to the current of each step what it gives for the values
+    that the step before emitted.
     """
 
     surrogate: Surrogate
@@ -32,6 +34,7 @@ class EngineOptions:
     moments: bool = False
     keep_membrane: bool = False
     potential_norm: ChannelNorm | None = None
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class EngineOutput:
     `spikes` [T, B, C, ...] in dtype and layout of the current, times their thresholds if the method scales them;
     `thresholds`, `widths` [T], [T, C] or, if the method is `per_neuron`, [T, C, *space], as used;
     `mean` and (biased) `variance` [T] of u over all elements of a step, with gradient, if `moments`;
-    `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`.
+    `membrane` [T, B, C, ...] without gradient, in the recursion's dtype, if `keep_membrane`;
+    `fed_back`: the mean over all elements and steps of what the feedback adds to the currents, with gradient, if there
+    is one.
     """
 
     spikes: Tensor
@@ -50,6 +55,7 @@ class EngineOutput:
     mean: Tensor | None = None
     variance: Tensor | None = None
     membrane: Tensor | None = None
+    fed_back: Tensor | None = None
 
 
 class Engine(Protocol):

@@ -43,7 +43,8 @@ def run(
         x = normalised(x, norm, facts)
     if len(x) < facts.time_steps:
         x = x.expand(facts.time_steps, *x.shape[1:])
-    if options.potential_norm is not None or not has_standard_formulas(neuron, method, facts):
+    by_steps = options.potential_norm is not None or options.feedback is not None
+    if by_steps or not has_standard_formulas(neuron, method, facts):
         return stepwise.run(x, neuron, method, facts, options)
     decay = neuron.decay
     assert decay is not None

@@ -86,12 +86,14 @@ class FusedEngine:
         measures = method.measures(facts)
         unsplit = measures and (neuron.charges_at_once or neuron.follows_end or method.draws_noise(facts))
         rare = options.keep_membrane or options.potential_norm is not None or single or unsplit or not x.numel()
-        rare = rare or method.per_neuron
+        rare = rare or method.per_neuron or options.feedback is not None
         if neuron.charges_at_once and facts.time_steps > self.most_at_once:
             _tell_of_many_steps(neuron.config.name, facts.time_steps, self.most_at_once)
             rare = True
         if options.potential_norm is not None and not options.keep_membrane:
             _tell_of_potential_norm()
+        if options.feedback is not None and not options.keep_membrane:
+            _tell_of_feedback()
         if rare or torch.compiler.is_compiling() or is_watched():
             return eager.run(x, neuron, method, facts, options, norm)
         if norm is not None and not norm.fusible:
@@ -146,6 +148,14 @@ def _tell_of_many_steps(neuron: str, time_steps: int, most: int) -> None:
 @functools.cache
 def _tell_of_potential_norm() -> None:
     log.warning("The norm of the potential has no kernels. Layers run on the reference engine, as with engine=eager.")
+
+
+@functools.cache
+def _tell_of_feedback() -> None:
+    log.warning(
+        "Layers that feed their spikes back compute one step after the other, on the reference engine, as with "
+        "engine=eager."
+    )
 
 
 @functools.cache

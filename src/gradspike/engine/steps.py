@@ -82,6 +82,7 @@ def walk(
     normalise: Callable[[Tensor], Tensor] | None = None,
     decide: Callable[[int, Tensor], tuple[Tensor, Tensor]] | None = None,
     state: State | None = None,
+    feedback: Callable[[Tensor], Tensor] | None = None,
 ) -> Walked:
     """All steps.
 
@@ -94,6 +95,8 @@ def walk(
         normalise: gives the potential that meets the threshold; the reset acts on the charged one.
         decide: threshold and width of a step from its number and potential, in place of those of `driven`.
         state: before the first of these steps, if they continue others.
+        feedback: what a step's current gains from the values that the step before emitted; nothing at the first step.
+            Not for a neuron that `charges_at_once`.
     """
     emitted: list[Tensor] = []
     potentials: list[Tensor] = []
@@ -101,6 +104,8 @@ def walk(
     if state is None:
         state = start(currents[0], pick(driven.values, 0, rules), rules, spread)
     for t, x in enumerate(currents):
+        if feedback is not None and emitted:
+            x = x + feedback(before(emitted[-1], rules)).to(x.dtype)
         values = pick(driven.values, t, rules)
         charged = charge(x, state, values, rules, spread) if ahead is None else ahead[t]
         u = charged if normalise is None else normalise(charged)
@@ -130,10 +135,14 @@ def charge_all(currents: Sequence[Tensor], values: Sequence[Tensor], rules: Rule
     return rules.neuron.charge_all(currents, _named(values, rules, spread, ("", "C")), rules.options)
 
 
+def before(value: Tensor, rules: Rules) -> Tensor:
+    """A value of the step before, without gradient if the neuron's gradient does not go through time (SLTT)."""
+    return value.detach() if rules.options.gradient == "sltt" else value
+
+
 def charge(x: Tensor, state: State, values: Sequence[Tensor], rules: Rules, spread: Spread) -> Tensor:
     """The potential of a step, from the values of that step."""
-    if rules.options.gradient == "sltt":
-        state = tuple(value.detach() for value in state)
+    state = tuple(before(value, rules) for value in state)
     return rules.neuron.charge(x, state, _named(values, rules, spread), rules.options)
 
 

@@ -41,6 +41,14 @@ def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: E
         used.append((theta if plan is None else plan[t], kappa))
         return used[-1]
 
+    fed: list[Tensor] = []
+
+    def feed(emitted: Tensor) -> Tensor:
+        assert options.feedback is not None
+        current: Tensor = options.feedback(emitted)
+        fed.append(current.mean(dtype=dtype))
+        return current
+
     norm, noise = options.potential_norm, new_noise(method, facts)
     emitted, membrane, state = steps.walk(
         [step.to(dtype) for step in x.unbind(0)],
@@ -50,6 +58,7 @@ def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: E
         gradient=facts.gradients,
         normalise=None if norm is None else functools.partial(norm, update=facts.updates),
         decide=decide,
+        feedback=None if options.feedback is None else feed,
     )
     if follows_end(neuron, facts):
         with torch.no_grad():
@@ -66,6 +75,7 @@ def run(x: Tensor, neuron: Neuron, method: Method, facts: LayerFacts, options: E
         mean=mean_steps,
         variance=variance_steps,
         membrane=torch.stack(membrane).detach() if options.keep_membrane else None,
+        fed_back=torch.stack(fed).sum() / len(x) if fed else None,
     )
 
 

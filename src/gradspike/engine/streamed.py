@@ -30,6 +30,9 @@ from gradspike.methods.base import LayerFacts, Method
 from gradspike.neurons.base import Neuron, State
 from gradspike.norms.base import ChannelNorm
 
+EMITTED = ".emitted"
+"""Behind a layer's name: what it emitted, if it feeds that back."""
+
 
 @dataclass
 class StreamPass:
@@ -74,6 +77,8 @@ class StreamPass:
         rules = layer_rules(neuron, method, options)
         spread = functools.partial(over_channels, step=x)
         values = steps.pick(neuron_values(neuron, dtype), t, rules)
+        if options.feedback is not None and (emitted_before := self.recall(f"{name}{EMITTED}", x)):
+            x = x + options.feedback(*emitted_before).to(dtype)
         state = self.recall(name, x) or steps.start(x, values, rules, spread)
         charged = steps.charge(x, state, values, rules, spread)
         u = charged if options.potential_norm is None else options.potential_norm(charged, update=False)
@@ -84,6 +89,8 @@ class StreamPass:
         else:
             theta, kappa = thresholds[t], widths[t]
         emitted, after = steps.fire(u, state, values, theta, kappa, rules, spread, gradient=False, charged=charged)
+        if options.feedback is not None:
+            self.keep(f"{name}{EMITTED}", (emitted,))
         self.keep(name, after)
         return emitted.to(y.dtype)
 

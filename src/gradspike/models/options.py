@@ -22,6 +22,8 @@ class ModelConfig(Strict):
     touches: ClassVar[Touches] = Touches.RESULT
     needs_space: ClassVar[bool] = False
     """Whether the network needs inputs with rows and columns, as convolutions do."""
+    feeds_back: ClassVar[bool] = False
+    """Whether spikes of one time step reach the layer that emitted them at the next."""
 
     name: str
     activation: Literal["spike", "relu"] = "spike"

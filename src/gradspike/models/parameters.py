@@ -35,10 +35,14 @@ NORMALISING = (ActivationLayer, ChannelNorm, nn.modules.batchnorm._NormBase, nn.
 
 
 def undecayed_parameters(model: nn.Module) -> set[str]:
-    """Full names of all parameters of norms, neurons and methods, which usually have no weight decay."""
+    """Full names of all parameters of norms, neurons and methods, which usually have no weight decay.
+
+    The weights of a layer's feedback have it, like those of other linear layers.
+    """
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         if isinstance(module, NORMALISING)
         for name, _ in module.named_parameters()
+        if not (isinstance(module, ActivationLayer) and name.startswith("feedback."))
     }

@@ -11,6 +11,7 @@ MODELS: Registry[ModelConfig] = Registry(
     {
         "spiking_cnn": "gradspike.models.spiking_cnn:SpikingCnn",
         "spiking_mlp": "gradspike.models.spiking_mlp:SpikingMlp",
+        "spiking_rnn": "gradspike.models.spiking_rnn:SpikingRnn",
         "resnet19": "gradspike.models.resnet19:ResNet19",
         "sew_resnet18": "gradspike.models.sew_resnet:SewResNet18",
         "sew_resnet34": "gradspike.models.sew_resnet:SewResNet34",

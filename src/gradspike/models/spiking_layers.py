@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from gradspike.errors import ConfigError
 from gradspike.methods.base import LayerFacts, Method, check_method
 from gradspike.neurons.base import Neuron
-from gradspike.spiking_norm import SpikingNorm
+from gradspike.spiking_norm import NormReLU, SpikingNorm
 
 
 def name_layers(model: nn.Module) -> None:
@@ -21,8 +22,15 @@ def name_layers(model: nn.Module) -> None:
         if isinstance(layer, SpikingNorm):
             layer.layer_name = name
             facts = layer.facts_when_built()
+            if layer.feedback is not None and layer.neuron.charges_at_once:
+                raise ConfigError(
+                    f"layer '{name}': neuron '{layer.neuron.config.name}' computes all time steps at once, so the "
+                    "spikes of one cannot reach the next. Choose another neuron, or a network without feedback."
+                )
             check_pairing(layer.method, layer.neuron, facts)
             check_method(layer.method, facts)
+        elif isinstance(layer, NormReLU):
+            layer.layer_name = name
 
 
 def layer_shapes(layers: Iterable[SpikingNorm], model: nn.Module, inputs: Tensor) -> dict[SpikingNorm, tuple[int, ...]]:

@@ -42,8 +42,8 @@ def build_model(config: ExperimentConfig, engine: str | None = None) -> nn.Modul
 
     engine: of the layers; None for that of the configuration.
     """
-    if config.model.activation == "relu":
-        engine = "eager"  # the ANN twin has no neurons to compute
+    if config.model.activation == "relu" or config.model.feeds_back:
+        engine = "eager"  # the ANN twin has no neurons to compute, and feedback has no kernels
     elif engine is None:
         engine = choose_engine(config.engine, device_type(config.trainer.accelerator))
     context = LayerContext(

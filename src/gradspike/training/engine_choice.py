@@ -31,6 +31,8 @@ def settle_engine(model: nn.Module, config: ExperimentConfig, samples: int) -> s
     Depends on the configuration and the number of training samples alone, so a resumed run, and an evaluation, compute
     as the run did. Raises UserError as `choose_engine` does.
     """
+    if config.model.feeds_back and config.engine == "auto" and config.model.activation != "relu":
+        return "engine: eager; feedback has no compiled kernels, because each step needs the spikes of the step before"
     if not _open(config):
         return None
     layers = [one for one in model.modules() if isinstance(one, SpikingNorm)]

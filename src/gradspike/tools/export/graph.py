@@ -102,6 +102,10 @@ class _Builder:
             self.nodes |= nodes
             self.edges += edges
             self._connect(given, call.name)
+            if layer.feedback is not None:
+                back = f"{call.name}.feedback"
+                self.nodes[back] = _at_each_position(layer.feedback, call.shape)
+                self.edges += [(last, back), (back, call.name)]
             self._sources[call.name] = [last]
         else:
             self._sources[call.name] = self._sources[given]
@@ -170,6 +174,15 @@ def _linear(layer: nn.Conv2d | nn.Linear, weights: Weights, shape: tuple[int, ..
         padding = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
         return nir.Conv2d(shape[1:], weight, layer.stride, padding, layer.dilation, layer.groups, bias)
     return nir.Affine(weight, bias)
+
+
+@torch.no_grad()
+def _at_each_position(layer: nn.Linear, shape: tuple[int, ...]) -> Any:
+    """The node of a layer without bias that maps the channels of each position; shape: [C] or [C, H, W]."""
+    weight = layer.weight.cpu().numpy().copy()
+    if len(shape) == 1:
+        return nir.Linear(weight)
+    return nir.Conv2d(shape[1:], weight[:, :, None, None], 1, 0, 1, 1, np.zeros(len(weight), weight.dtype))
 
 
 def _average(kernel: Any, stride: Any, padding: Any) -> Any:
