@@ -204,56 +204,58 @@ def test_packed_downloads_are_pointed_out(tmp_path: Path) -> None:
 
 PREPARE = """
 import sys
+import time
 from pathlib import Path
 from gradspike.data.options.events import ESImageNetConfig
 from gradspike.data.sets import es_imagenet
 
 es_imagenet.PART_SIZE = 2
+original, calls = es_imagenet.read_listed, []
+
+def hanging(items, *, files):
+    calls.append(1)
+    if len(calls) > 3:
+        time.sleep(600)
+    return original(items, files=files)
+
+es_imagenet.read_listed = hanging
 source = es_imagenet.ESImageNet(ESImageNetConfig(source=sys.argv[1], classes=3), 8, Path(sys.argv[2]))
 source.prepare_workers = 1
 source.load()
 """
 
 
-def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path) -> None:
-    made.write_es_imagenet(tmp_path / "files", train=30, val=4)
-    data_dir = tmp_path / "killed"
-    data_dir.mkdir()
-    command = [sys.executable, "-c", PREPARE, str(tmp_path / "files"), str(data_dir)]
-    process = subprocess.Popen(command)
+def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradspike.data.sets import es_imagenet
+
+    made.write_es_imagenet(tmp_path / "files", train=3, val=1)
+    for folder in ("killed", "whole"):
+        (tmp_path / folder).mkdir()
+    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path / "files"), str(tmp_path / "killed")])
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(finished := list(data_dir.glob("prepared/.es_imagenet-*/parts/[0-9]*/part.json"))) >= 2:
-            break
-        time.sleep(0.002)
+    finished: list[Path] = []
+    while len(finished) < 3 and process.poll() is None and time.monotonic() < deadline:
+        finished = list((tmp_path / "killed").glob("prepared/.es_imagenet-*/parts/[0-9]*/part.json"))
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
-    assert 2 <= len(finished) < 51, "it was not killed in its midst"
-    made_at = {path: path.stat().st_mtime_ns for path in finished}
-    (partial,) = {path.parents[2] for path in finished}
-    assert not list(data_dir.glob("prepared/es_imagenet-*/meta.json"))
-    times: dict[Path, int] = {}
-
-    from gradspike.data.prepared import parts
-
-    original = parts._join
-
-    def noting(folder: Path, made_parts: list[Path]) -> None:
-        times.update({path: path.stat().st_mtime_ns for path in made_at})
-        original(folder, made_parts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "_join", noting)
-        patch.setattr("gradspike.data.sets.es_imagenet.PART_SIZE", 2)
-        again = load(data_dir, tmp_path / "files", val_fraction=0.01)
-    assert times == made_at, "finished parts were made again"
-    assert not partial.exists()
-    (tmp_path / "whole").mkdir()
-    whole = load(tmp_path / "whole", tmp_path / "files", val_fraction=0.01)
-    assert whole.folder is not None
+    assert process.returncode == -signal.SIGKILL
+    assert len(finished) == 3
+    assert not list((tmp_path / "killed").glob("prepared/es_imagenet-????????????????"))
+    calls: list[int] = []
+    original = es_imagenet.read_listed
+    monkeypatch.setattr(es_imagenet, "PART_SIZE", 2)
+    monkeypatch.setattr(
+        es_imagenet, "read_listed", lambda items, files: (calls.append(1), original(items, files=files))[1]
+    )
+    again = load(tmp_path / "killed", tmp_path / "files")
+    assert len(calls) == 6 - 3, "finished parts were made again"
+    whole = load(tmp_path / "whole", tmp_path / "files")
     assert again.folder is not None
-    for array in ("bits", "labels", "splits", "names"):
-        assert (again.folder / f"{array}.npy").read_bytes() == (whole.folder / f"{array}.npy").read_bytes()
+    assert whole.folder is not None
+    for array in whole.folder.glob("*.npy"):
+        assert (again.folder / array.name).read_bytes() == array.read_bytes(), array.name
+    assert not list((tmp_path / "killed/prepared").glob(".es_imagenet-*.partial"))
 
 
 def test_the_loader_unpacks_on_its_way_and_the_command_prepares(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from gradspike.data.options.spikes import ShdConfig, SpikeTrainAugmentConfig
 from gradspike.data.preview import draw_preview
 from gradspike.data.registry import DATASETS
 from gradspike.data.source import SPLITS, Samples
+from gradspike.data.spikes.counts import SpikeCounts
 from gradspike.errors import ConfigError, UserError
 from helpers import spike_samples as made
 from helpers.data_samples import pack
@@ -34,9 +39,9 @@ def load(name: str, data_dir: Path, source: Path, time_steps: int = 5, **options
 def slow_counts(spikes: made.Train, time_steps: int, window: float, pool: int) -> np.ndarray:
     """Spike by spike."""
     counts = np.zeros((time_steps, 700 // pool, 1, 1), dtype=int)
-    for time, unit in zip(*spikes, strict=True):
-        if float(time) < window:
-            counts[math.floor(float(time) * time_steps / window), int(unit) // pool] += 1
+    for second, unit in zip(*spikes, strict=True):
+        if float(second) < window:
+            counts[math.floor(float(second) * time_steps / window), int(unit) // pool] += 1
     return counts
 
 
@@ -254,7 +259,6 @@ def test_a_stopped_preparation_goes_on_and_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gradspike.data.spikes import source as spike_source
-    from gradspike.data.spikes.counts import SpikeCounts
 
     monkeypatch.setattr(spike_source, "PART", 5)
     made.write_spikes(tmp_path / "files")
@@ -278,6 +282,64 @@ def test_a_stopped_preparation_goes_on_and_gives_the_same_bytes(
     assert whole is not None
     assert (np.asarray(again.inputs) == np.asarray(whole.inputs)).all()
     assert again.digest() == whole.digest()
+
+
+PREPARE = """
+import sys
+import time
+from pathlib import Path
+from gradspike.data.options.spikes import ShdConfig
+from gradspike.data.sets.shd import Shd
+from gradspike.data.spikes import source
+from gradspike.data.spikes.counts import SpikeCounts
+
+source.PART = 5
+original, calls = SpikeCounts.__call__, []
+
+def hanging(self, trains):
+    calls.append(1)
+    if len(calls) > 3:
+        time.sleep(600)
+    return original(self, trains)
+
+SpikeCounts.__call__ = hanging
+opened = Shd(ShdConfig(source=sys.argv[1], classes=3), 5, Path(sys.argv[2]))
+opened.prepare_workers = 1
+opened.load()
+"""
+
+
+def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the files are in an archive, from which they are unpacked beside the parts."""
+    from gradspike.data.spikes import source as spike_source
+
+    made.write_spikes(tmp_path / "files")
+    pack(tmp_path / "files", tmp_path / "SHD.zip")
+    for folder in ("killed", "whole"):
+        (tmp_path / folder).mkdir()
+    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path / "SHD.zip"), str(tmp_path / "killed")])
+    deadline = time.monotonic() + 120
+    finished: list[Path] = []
+    while len(finished) < 3 and process.poll() is None and time.monotonic() < deadline:
+        finished = list((tmp_path / "killed").glob("prepared/.shd-*/parts/[0-9]*/part.json"))
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(finished) == 3
+    assert not list((tmp_path / "killed").glob("prepared/shd-????????????????"))
+    calls: list[int] = []
+    original = SpikeCounts.__call__
+    monkeypatch.setattr(spike_source, "PART", 5)
+    monkeypatch.setattr(SpikeCounts, "__call__", lambda self, trains: (calls.append(1), original(self, trains))[1])
+    again = load("shd", tmp_path / "killed", tmp_path / "SHD.zip")
+    assert len(calls) == 5 - 3, "finished parts were made again"
+    whole = load("shd", tmp_path / "whole", tmp_path / "SHD.zip")
+    assert again.folder is not None
+    assert whole.folder is not None
+    for array in whole.folder.glob("*.npy"):
+        assert (again.folder / array.name).read_bytes() == array.read_bytes(), array.name
+    assert not list((tmp_path / "killed/prepared").glob(".shd-*.partial"))
 
 
 @pytest.mark.parametrize(
