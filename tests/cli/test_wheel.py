@@ -16,6 +16,7 @@ import pytest
 
 from gradspike import __version__
 from helpers.command import ROOT, TINY
+from helpers.warm import warm_python
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("pip", "setuptools"))), reason="building a wheel needs pip and setuptools"
@@ -77,6 +78,8 @@ class Installed:
             "NETRC": os.devnull,
             "OMP_NUM_THREADS": "1",
         }
+        # A function in the place of the script on the PATH, which it runs; `command gradspike` is the script itself.
+        line = f'gradspike() {{ {shlex.join([*warm_python(), str(self.place / "bin" / "gradspike")])} "$@"; }}\n{line}'
         return subprocess.run(
             ["bash", "-c", line], cwd=self.home, env=environment, capture_output=True, text=True, timeout=600
         )
@@ -116,7 +119,7 @@ def trained(installed: Installed) -> str:
 def test_it_evaluates_sweeps_and_compares(installed: Installed, trained: str) -> None:
     code = "import gradspike, pathlib; print(pathlib.Path(gradspike.__file__).parents[1])"
     assert installed.types(f"python -c '{code}'").strip() == str(installed.place)
-    assert installed.types("gradspike --version") == f"gradspike {__version__}\n"
+    assert installed.types("command gradspike --version") == f"gradspike {__version__}\n"
 
     following = re.search(r"^next: (.*)$", trained, flags=re.MULTILINE)
     assert following

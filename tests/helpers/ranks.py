@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from helpers.command import ROOT, TINY, execute
+from helpers.warm import warm_python
 
 States = dict[str, dict[str, Tensor]]
 WORKER = ROOT / "tests" / "helpers" / "ranks_worker.py"
@@ -29,7 +29,7 @@ def train_entries(folder: Path, data_dir: Path, entries: Mapping[str, Mapping[st
         plan.append({"name": name, **entry, "cases": words})
     (folder / "plan.json").write_text(json.dumps(plan))
     done = execute(
-        sys.executable, str(WORKER), str(folder / "plan.json"), str(folder),
+        *warm_python(), str(WORKER), str(folder / "plan.json"), str(folder),
         timeout=3600, PYTHONPATH=str(ROOT / "tests"), OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 from gradspike.surrogate import SURROGATES
 from helpers.command import ROOT
 from helpers.pages import DOCS, blocks
+from helpers.warm import warm_python
 
 GUIDE = (DOCS / "add_a_method.md").read_text(encoding="utf-8")
 
@@ -39,7 +40,7 @@ class Reader:
     def __init__(self, folder: Path, shrunk: list[str]) -> None:
         self.root = folder / "gradspike"
         self.shrunk = shrunk
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        ignore = shutil.ignore_patterns("*.egg-info")
         for part in ("src", "conf", "tests"):
             shutil.copytree(ROOT / part, self.root / part, ignore=ignore, symlinks=True)
         shutil.copy(ROOT / "pyproject.toml", self.root)
@@ -63,7 +64,7 @@ class Reader:
         lines = commands.replace("\\\n", " ").splitlines()
         lines = [" ".join([line, *self.shrunk]) if "gradspike train" in line else line for line in lines]
         # Functions, since what is on the PATH need not be of the Python and the checkout that are tested.
-        python = 'python() { PYTHONPATH="$THIS_SOURCE:$PYTHONPATH" "$THIS_PYTHON" "$@"; }'
+        python = f'python() {{ PYTHONPATH="$THIS_SOURCE:$PYTHONPATH" {shlex.join(warm_python())} "$@"; }}'
         script = "\n".join(["set -e", python, 'gradspike() { python -m gradspike "$@"; }', *lines])
         result = subprocess.run(
             ["bash", "-c", script],
@@ -74,7 +75,6 @@ class Reader:
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                "THIS_PYTHON": sys.executable,
                 "THIS_SOURCE": str(self.root / "src"),
             },
         )

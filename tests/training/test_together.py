@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from gradspike.runs.folder import RunFolder
 from gradspike.training.checkpoint import load_checkpoint
 from helpers.command import ROOT, execute
 from helpers.runs import assert_same_run
+from helpers.warm import warm_python
 
 WORKER = ROOT / "tests" / "helpers" / "together.py"
 
@@ -41,7 +41,7 @@ def together(tiny: Callable[..., list[str]], tmp_path: Path) -> Callable[..., tu
         ]
         (tmp_path / "plan.json").write_text(json.dumps(plan))
         done = execute(
-            sys.executable,
+            *warm_python(),
             str(WORKER),
             str(tmp_path / "plan.json"),
             PYTHONPATH=str(ROOT / "tests"),
