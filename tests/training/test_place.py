@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,11 @@ from gradspike.config.schema import ExperimentConfig, TrainerConfig
 from gradspike.errors import ConfigError, UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.place import ALONE, MPI, PARENT, Place, find_place, first_node
-from gradspike.training.processes import meet
+from gradspike.training.processes import _listens, meet
 from helpers.command import command, execute, here
 from helpers.forks import fork_server
 from helpers.runs import train
+from helpers.warm import warm_python
 
 COMMAND = ["gradspike", "train", "seed=1", "runs_dir=my runs"]
 SLURM = {"SLURM_JOB_ID": "912345", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
@@ -231,7 +231,7 @@ import os
 import sys
 import time
 from gradspike.training.place import Place
-from gradspike.training.processes import meet
+from gradspike.training.processes import _listens, meet
 import torch.distributed as dist
 
 def rank(number):
@@ -253,44 +253,43 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(late, 0)[1]))
 
 
 def test_two_ranks_meet_whichever_comes_first() -> None:
-    done = execute(sys.executable, "-c", MEET, str(free_port()))
+    done = execute(*warm_python(), "-c", MEET, str(free_port()))
     assert (done.returncode, done.stdout) == (0, "met\nmet\n"), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("rank", "signum", "code"),
+    ("rank", "codes"),
     [
-        ("0", signal.SIGTERM, 128 + signal.SIGTERM),
-        ("0", signal.SIGINT, 128 + signal.SIGINT),
-        ("0", signal.SIGUSR1, 128 + signal.SIGUSR1),
-        ("1", signal.SIGTERM, -signal.SIGTERM),
-        ("1", signal.SIGINT, -signal.SIGINT),
+        ("0", {signum: 128 + signum for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}),
+        ("1", {signum: -signum for signum in (signal.SIGTERM, signal.SIGINT)}),
     ],
 )
 def test_a_waiting_rank_dies_of_a_signal(
-    tiny: Callable[..., list[str]],
-    tmp_path: Path,
-    rank: str,
-    signum: signal.Signals,
-    code: int,
+    tiny: Callable[..., list[str]], tmp_path: Path, rank: str, codes: dict[signal.Signals, int]
 ) -> None:
-    """One of two tasks; the other never starts."""
+    """One of two tasks; the other never starts. One such task for each signal, which wait side by side."""
     variables = SLURM | {"SLURM_NTASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank, "MASTER_ADDR": "127.0.0.1"}
-    process = fork_server(**variables).start("train", *tiny("trainer.devices=2"), MASTER_PORT=str(free_port()))
+    processes = {}
+    for signum in codes:
+        words, port = tiny("trainer.devices=2", f"runs_dir={tmp_path / signum.name}"), free_port()
+        processes[signum] = port, fork_server(**variables).start("train", *words, MASTER_PORT=str(port))
     deadline = time.monotonic() + 60
-    # The first rank creates its folder before it waits; the other leaves no trace.
-    while rank == "0" and not list((tmp_path / "runs").glob("2*/run.log")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(2 if rank == "0" else 4)
-    process.send_signal(signum)
-    output = process.communicate(timeout=20)[0]
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    if rank == "0":
-        run = RunFolder(next((tmp_path / "runs").glob("2*")))
-        assert run.state() == "interrupted"
+    for port, process in processes.values():
+        # The first rank listens when it begins to wait; the other leaves no trace.
+        while rank == "0" and not _listens("127.0.0.1", port):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    time.sleep(0.3 if rank == "0" else 4)
+    for signum, code in codes.items():
+        process = processes[signum][1]
+        process.send_signal(signum)
+        output = process.communicate(timeout=20)[0]
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        if rank == "0":
+            run = RunFolder(next((tmp_path / signum.name).glob("2*")))
+            assert run.state() == "interrupted"
 
 
 def test_hpc_checkpoints_are_not_loaded(
