@@ -4,7 +4,8 @@ Same layers, same weights, time folded into the batch, torch's batch norm. Each 
 own way. Differences from ours (method=fixed_sg, neuron=lif):
 
 - SpikingJelly: its multi-step operator has no rectangular surrogate, so the triangular one is used (ours:
-  method.surrogate=triangular). Decay is computed as v - v / tau.
+  method.surrogate=triangular), or the sigmoid (method.surrogate=sigmoid). Decay is computed as v - v / tau. Pooling is
+  torch's, and the products of attention are in the order of the released codes.
 - snnTorch: fires above the threshold, not at it; has no gradient through the reset (ours: neuron.detach_reset=true);
   and returns fp32 spikes also under autocast.
 """
@@ -19,8 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradspike.models.attention import HeadProduct
+from gradspike.models.pooling import MaxPool2d
+from gradspike.models.spikformer import Spikformer
 from gradspike.spiking_norm import SpikingNorm
-from research_code import replace_spiking_layers
+from research_code import replace, replace_spiking_layers
 
 # Backends of the multi-step operator by device; the variable SJ_LIF_CUDA_IMPLEMENTATION selects one.
 SPIKINGJELLY_BACKENDS = {"cpu": ("torch",), "cuda": ("cuda", "triton", "torch")}
@@ -41,7 +45,8 @@ class _SpikingJellyLayer(nn.Module):
 
         self.norm = norm
         self.time_steps = layer.time_steps
-        shape = surrogate.PiecewiseQuadratic(alpha=1 / width)
+        sigmoid = layer.surrogate.name == "sigmoid"
+        shape = surrogate.Sigmoid(alpha=4 / width) if sigmoid else surrogate.PiecewiseQuadratic(alpha=1 / width)
         self.node = SPIKINGJELLY_NEURONS[layer.neuron.config.name](layer, shape)
 
     def forward(self, y: Tensor, static: bool = False) -> Tensor:
@@ -49,6 +54,23 @@ class _SpikingJellyLayer(nn.Module):
         if hasattr(self.node, "reset"):
             self.node.reset()
         return self.node(self.norm(y).unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+
+
+class SpikformerProduct(nn.Module):
+    """(q k^T) v of each head: the order of Spikformer's released code.
+
+    QKFormer's computes q (k^T v), as ours does where a head has fewer channels than there are tokens.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Spikes [T*B, C, H, W] -> counts [T*B, C, H, W]."""
+        shape = q.shape
+        q, k, v = (x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for x in (q, k, v))
+        return ((q @ k.transpose(2, 3)) @ v).transpose(2, 3).reshape(shape)
 
 
 class _WithSpace(nn.Module):
@@ -71,13 +93,16 @@ def _leaky(name: str, time_constant: str = "tau", **options: Any) -> Callable[[S
     def make(layer: SpikingNorm, shape: Any) -> nn.Module:
         from spikingjelly.activation_based import neuron
 
-        leak = {time_constant: 1 / (1 - float(layer.neuron.decay))} if time_constant else {}
+        leak: dict[str, Any] = {time_constant: 1 / (1 - float(layer.neuron.decay))} if time_constant else {}
+        config: Any = layer.neuron.config
+        if name in ("LIFNode", "ParametricLIFNode"):
+            leak["decay_input"] = config.decay_input
         return getattr(neuron, name)(
             **leak,
             **options,
             v_threshold=layer.v_threshold,
             surrogate_function=shape,
-            detach_reset=layer.neuron.config.detach_reset,
+            detach_reset=config.detach_reset,
             step_mode="m",
         )
 
@@ -128,8 +153,8 @@ def _sliding_psn(layer: SpikingNorm, shape: Any) -> nn.Module:
 
 SPIKINGJELLY_NEURONS: dict[str, Callable[[SpikingNorm, Any], nn.Module]] = {
     "if": _leaky("IFNode", "", v_reset=0.0),
-    "lif": _leaky("LIFNode", decay_input=False, v_reset=0.0),
-    "plif": _leaky("ParametricLIFNode", "init_tau", decay_input=False, v_reset=0.0),
+    "lif": _leaky("LIFNode", v_reset=0.0),
+    "plif": _leaky("ParametricLIFNode", "init_tau", v_reset=0.0),
     "klif": _leaky("KLIFNode", decay_input=True, v_reset=0.0),
     "clif": _clif,
     "glif": _glif,
@@ -173,6 +198,11 @@ class _SnnTorchLayer(nn.Module):
 def spikingjelly_network(network: nn.Module, width: float, backend: str) -> nn.Module:
     """SpikingJelly's neurons. `backend`: one of SPIKINGJELLY_BACKENDS, set before the library is imported."""
     os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = backend
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, MaxPool2d):
+            replace(network, name, nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding))
+        elif isinstance(layer, HeadProduct) and type(network) is Spikformer:
+            replace(network, name, SpikformerProduct(layer.heads))
     return replace_spiking_layers(network, lambda norm, layer: _SpikingJellyLayer(norm, layer, width))
 
 

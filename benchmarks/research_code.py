@@ -13,27 +13,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradspike.norms.base import ChannelNorm
 from gradspike.spiking_norm import SpikingNorm
 
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """torch's batch norm for both [N, C] and [N, C, H, W]."""
 
+    per_step = False
+
+    @classmethod
+    def like(cls, norm: ChannelNorm) -> BatchNorm:
+        """One with the values of ours."""
+        assert norm.scale == 1, "torch's batch norm has no scale besides its gain: V_th must be 1"
+        own = cls(len(norm.weight), eps=norm.eps, momentum=norm.momentum)
+        own.load_state_dict(norm.state_dict())
+        return own
+
+    def forward(self, input: Tensor, repeats: int = 1) -> Tensor:
+        assert repeats == 1
+        return super().forward(input)
+
     def _check_input_dim(self, input: Tensor) -> None:
         assert input.ndim >= 2
 
 
-def replace_spiking_layers(model: nn.Module, build: Callable[[BatchNorm, SpikingNorm], nn.Module]) -> nn.Module:
-    """Replace each SpikingNorm by `build(batch norm, layer)`; weights and all other layers stay the same."""
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, SpikingNorm)]
-    for name, layer in layers:
-        assert layer.norm is not None
-        assert layer.norm.scale == 1, "torch's batch norm has no scale besides its gain: V_th must be 1"
-        norm = BatchNorm(layer.channels, eps=layer.norm.eps, momentum=layer.norm.momentum)
-        norm.load_state_dict(layer.norm.state_dict())
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, build(norm, layer))
+def replace_spiking_layers(model: nn.Module, build: Callable[[nn.Module, SpikingNorm], nn.Module]) -> nn.Module:
+    """Replace each SpikingNorm by `build(batch norm, layer)`; weights and all other layers stay the same.
+
+    A layer without a norm has an identity for it. Norms outside of spiking layers become torch's.
+    """
+    inner = {layer.norm for layer in model.modules() if isinstance(layer, SpikingNorm)}
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, SpikingNorm):
+            norm = nn.Identity() if layer.norm is None else BatchNorm.like(layer.norm)
+            replace(model, name, build(norm, layer))
+        elif isinstance(layer, ChannelNorm) and layer not in inner:
+            replace(model, name, BatchNorm.like(layer))
     return model
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of this name."""
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, module)
 
 
 class _Spike(torch.autograd.Function):

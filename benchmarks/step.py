@@ -219,6 +219,7 @@ def measure(network: Network, setting: Setting, workers: list[Worker], rounds: i
         answer = worker.ask(prepare=asdict(setting))
         result = results[worker.candidate.name]
         result.failure, result.peak_bytes = answer.get("error"), answer.get("peak_bytes", 0)
+        result.loss = answer.get("loss", result.loss)
         print(
             f"  {worker.candidate.name}: {result.failure or 'ready'}, {time.perf_counter() - began:.0f} s", flush=True
         )

@@ -19,11 +19,13 @@ TABLES_END = "<!-- step tables end: new ones go above this line -->"
 
 @dataclass
 class Measured:
-    """Results of one candidate in one setting: seconds per step, one number per round; peak bytes of a step."""
+    """Results of one candidate in one setting: seconds per step, one number per round; peak bytes and loss of the first
+    step."""
 
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     failure: str | None = None
+    loss: float = float("nan")
 
 
 Results = Mapping[str, Mapping[str, Measured]]

@@ -29,16 +29,18 @@ PEERS = ("spikingjelly", "snntorch")
 
 @dataclass(frozen=True)
 class Network:
-    """The network to train: overrides of the configuration, time steps and samples. `width` is model.width."""
+    """The network to train: overrides of the configuration, time steps and samples. `width` is model.width, None for
+    networks without one."""
 
     title: str
     words: tuple[str, ...]
     time_steps: int
     batch: int
-    width: float
+    width: float | None = None
 
     def described(self) -> str:
-        return f"{self.title}, T = {self.time_steps}, batch {self.batch}, width {self.width:g}"
+        width = "" if self.width is None else f", width {self.width:g}"
+        return f"{self.title}, T = {self.time_steps}, batch {self.batch}{width}"
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ def configuration(network: Network, candidate: Candidate) -> Any:
     """
     from gradspike.config.compose import load_config
 
-    words = [*network.words, f"model.width={network.width}", f"time_steps={network.time_steps}", "recipe=none"]
+    words = [*network.words, f"time_steps={network.time_steps}", "recipe=none"]
+    words += [] if network.width is None else [f"model.width={network.width}"]
     words += [f"method={candidate.method}", f"engine={candidate.engine}", "optimizer=sgd", "optimizer.lr=0.01"]
     neuron = candidate.neuron or ("lif" if candidate.method == "fixed_sg" else "")
     words += [f"neuron={neuron}"] if neuron else []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import backbones
 import peers
 from gradspike.errors import UserError
 from helpers.command import ROOT, execute
@@ -58,6 +59,28 @@ def test_spikingjelly_computes_what_ours_computes_with_its_surrogate() -> None:
     ours = Training(triangular, OURS, FP32, "cpu")
     theirs = Training(TINY, Candidate("peer", "spikingjelly", backend="torch"), FP32, "cpu")
     assert_close_steps(ours, theirs)
+
+
+TINY_BACKBONES = {
+    "spikformer": ("model.dim=32", "model.depth=1", "model.heads=2"),
+    "sdt": ("model.dim=32", "model.depth=1", "model.heads=2"),
+    "qkformer": ("model.dim=64", "model.depth=3", "model.heads=4"),
+    "ms_resnet18": ("model.width=0.06", "model.zero_gain=false"),
+    "vgg9": ("model.width=0.06",),
+}
+
+
+@pytest.mark.parametrize("name", backbones.NETWORKS)
+def test_backbones_in_spikingjelly_compute_what_ours_compute(name: str) -> None:
+    pytest.importorskip("spikingjelly")
+    words = (*backbones.RELEASED, f"model={name}", *TINY_BACKBONES[name], "dataset.image_size=8")
+    network = Network(name, words, 3, 2)
+    both = [Training(network, one, FP32, "cpu") for one in (replace(backbones.OURS, engine="eager"), backbones.PEER)]
+    for training in both:
+        for key, parameter in training.plain.named_parameters():
+            if key.endswith("norm.bias"):
+                parameter.data += 1.2  # every layer fires
+    assert_close_steps(*both)
 
 
 def test_snntorch_computes_what_ours_computes_without_gradient_through_the_reset() -> None:
