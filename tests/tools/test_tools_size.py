@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from optuna.storages import RDBStorage
 
 from gradspike.config.compose import load_config
@@ -124,6 +125,7 @@ def test_resume_auto_reads_one_finished_configuration(tmp_path: Path, monkeypatc
 
 
 def study_of(folder: Path, count: int) -> Study:
+    folder.mkdir(exist_ok=True)
     study = Study(folder / f"{count}.db", "s", METRIC, build_pruner("median", None, 9), seed=0)
     study.fill([Proposal(str(number), {"seed": number}) for number in range(count)], {})
     return study
@@ -159,6 +161,36 @@ def test_a_look_at_a_study_reads_what_has_changed(tmp_path: Path, monkeypatch: p
     assert [trial.state.name for trial in other.trials()] == states
     study._study.add_trials([other.trials()[5]])
     assert len(other._study.get_trials()) == 13, "a trial that was added later is seen"
+
+
+def test_trials_are_added_by_the_hundred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each commit waits for the disk."""
+    study = study_of(tmp_path, 0)
+    commits: list[object] = []
+    sqlalchemy.event.listen(study.storage.engine, "commit", commits.append)
+    proposals = [Proposal(str(number), {"seed": number}) for number in range(230)]
+    assert study.fill(proposals, {}) == 230
+    assert len(commits) < 10
+
+    # An error in the second hundred leaves the first; the next start adds the rest.
+    other = study_of(tmp_path / "other", 0)
+    original = RDBStorage._get_prepared_new_trial
+
+    def fails(self: RDBStorage, study_id: int, template: Any, session: Any) -> Any:
+        if template.user_attrs["key"] == "150":
+            raise KeyboardInterrupt
+        return original(self, study_id, template, session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RDBStorage, "_get_prepared_new_trial", fails)
+        with pytest.raises(KeyboardInterrupt):
+            other.fill(proposals, {})
+    again = study_of(tmp_path / "other", 0)
+    assert [trial.number for trial in again.trials()] == list(range(100))
+    assert again.fill(proposals, {}) == 230
+    assert [(trial.number, trial.user_attrs["key"]) for trial in again.trials()] == [
+        (number, str(number)) for number in range(230)
+    ]
 
 
 def sweep_of(place: Path, run: Path, count: int) -> tuple[SweepFolder, list[Record]]:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from optuna.storages import RDBStorage
-
 from gradspike.errors import ConfigError
 from gradspike.tools.sweep.sparing import SparingStorage
 
@@ -23,7 +21,7 @@ SQLITE_OPTIONS = {
 }
 
 
-def connect(place: str | Path) -> RDBStorage:
+def connect(place: str | Path) -> SparingStorage:
     """Open the storage and create its tables. If several runners create them at the same moment, all but one retry.
 
     Raises ConfigError for a URL that would be misread, else the errors of the database driver.

@@ -33,6 +33,8 @@ from gradspike.tools.sweep.storage import connect, hidden
 # A runner signs a trial milliseconds after taking it. If a trial stays unsigned longer, its runner was killed.
 SECONDS_TO_SIGN = 60
 STARTUP_TRIALS = 10
+TRIALS_PER_COMMIT = 100
+"""About a second's work, for which other runners wait."""
 
 
 class Study:
@@ -80,7 +82,9 @@ class Study:
             for proposal in listed
             if proposal.key not in there
         ]
-        self._study.add_trials(new)
+        for start in range(0, len(new), TRIALS_PER_COMMIT):
+            with self.storage.one_commit():
+                self._study.add_trials(new[start : start + TRIALS_PER_COMMIT])
         self._study.set_user_attr("sweep", to_json(definition))
         return len(there) + len(new)
 
