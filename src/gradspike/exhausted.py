@@ -101,6 +101,14 @@ def is_full(error: OSError) -> bool:
     return error.errno in FULL or (error.errno is None and "requested and" in str(error))
 
 
+def means_full_disk(error: BaseException) -> bool:
+    """Whether an error means a full disk, also that of a program whose output it holds, such as a compiler."""
+    texts = [os.strerror(code) for code in FULL]
+    return any(
+        (isinstance(one, OSError) and is_full(one)) or any(text in str(one) for text in texts) for one in causes(error)
+    )
+
+
 def raise_if_exhausted(error: BaseException) -> None:
     """Raise the error behind `error` that means a limit of this process, such as too many open files.
 

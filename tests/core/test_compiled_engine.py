@@ -77,8 +77,8 @@ def test_a_threshold_of_the_neurons_own_compiles_each_kernel_once(
 
 
 @contextmanager
-def no_compiler() -> Iterator[None]:
-    missing = {"cpp.cxx": (None, "/no/such/compiler"), "force_disable_caches": True}
+def no_compiler(found: str = "/no/such/compiler") -> Iterator[None]:
+    missing = {"cpp.cxx": (None, found), "force_disable_caches": True}
     compiled.compiler_problem.cache_clear()
     try:
         with torch._inductor.config.patch(missing):
@@ -101,6 +101,18 @@ def test_without_a_compiler_auto_falls_back_and_says_why(
     (warning,) = [record for record in caplog.records if "engine=auto" in record.message]
     assert "/no/such/compiler" in warning.getMessage()
     assert registry.choose_engine("auto", "cpu") == "compiled"
+
+
+def test_a_compiler_whose_disk_is_full_is_there(tmp_path: Path) -> None:
+    """Its output names the disk, the error does not."""
+    compiler = tmp_path / "g++"
+    says = "echo 'g++ 12.2.0'\n[ \"$1\" = --version ] && exit\necho '/tmp/cc.s: No space left on device' >&2\nexit 1\n"
+    compiler.write_text(f"#!/bin/sh\n{says}")
+    compiler.chmod(0o700)
+    with no_compiler(str(compiler)), pytest.raises(UserError) as error:
+        registry.choose_engine("compiled", "cpu")
+    assert "(no space left: free some in " in str(error.value)
+    assert "C++" not in str(error.value)
 
 
 def test_a_kernel_that_cannot_be_compiled_later_is_an_error() -> None:

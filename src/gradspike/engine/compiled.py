@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -25,8 +26,10 @@ from gradspike.engine import formulas
 from gradspike.engine.fused import FusedEngine
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
+from gradspike.exhausted import means_full_disk
 from gradspike.neurons.base import State
 from gradspike.private_names import found
+from gradspike.shown import listed
 from gradspike.variables import whole_number
 
 log = logging.getLogger(__name__)
@@ -160,8 +163,17 @@ def compiler_problem(device: str) -> str | None:
         with _whichever_libdevice():
             trial(torch.ones(64, device=place))
     except Exception as error:
-        return first_line(error)
+        return why_not_compiled(error, device)
     return None
+
+
+def why_not_compiled(error: BaseException, device: str = "") -> str:
+    """Why torch.compile failed, as part of a sentence; with what it needs on a device, unless the disk is full."""
+    if means_full_disk(error):
+        places = listed(dict.fromkeys((cache_dir(), os.environ.get("TMPDIR") or tempfile.gettempdir())))
+        return f"no space left: free some in {places}, or set TORCHINDUCTOR_CACHE_DIR and TMPDIR to other folders"
+    needed = {"cpu": "; it needs a C++ compiler", "cuda": "; it needs Triton"}.get(device, "")
+    return f"{first_line(error)}{needed}"
 
 
 def _own_gpu() -> int:
@@ -341,6 +353,6 @@ def _described(formula: str, spec: Spec, values: list[Any]) -> str:
 def _failure(formula: str, spec: Spec, values: list[Any], error: Exception) -> UserError:
     what = _described(formula, spec, values)
     return UserError(
-        f"torch.compile cannot compile '{what}' on this machine ({first_line(error)}). Use engine=eager, which needs "
-        "no compiler."
+        f"torch.compile cannot compile '{what}' on this machine ({why_not_compiled(error)}). Use engine=eager, which "
+        "needs no compiler."
     )

@@ -51,8 +51,7 @@ def choose_engine(name: EngineName, device: str) -> str:
     problem = compiler_problem(device)
     if problem is None:
         return "compiled" if name == "auto" else name
-    needed = {"cpu": "; it needs a C++ compiler", "cuda": "; it needs Triton"}.get(device, "")
-    message = f"torch.compile does not work for {device} on this machine ({problem}){needed}"
+    message = f"torch.compile does not work for {device} on this machine ({problem})"
     if name != "auto":
         raise UserError(f"engine={name}: {message}. Use engine=eager, which needs no compiler.")
     _warn_once(f"engine=auto: {message}. Using engine=eager, which is slower.")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradspike.engine.compiled import TorchDynamoException, compile_options
-from gradspike.errors import UserError, first_line
+from gradspike.engine.compiled import TorchDynamoException, compile_options, why_not_compiled
+from gradspike.errors import UserError
 from gradspike.spiking_norm import SpikingNorm
 
 
@@ -37,8 +37,8 @@ class CompiledNetwork:
         try:
             return self._compiled(inputs)  # type: ignore[no-any-return]
         except TorchDynamoException as error:
-            reason = first_line(error)
+            reason = why_not_compiled(error, inputs.device.type)
             raise UserError(
-                f"trainer.compile=true: torch.compile cannot compile this network on this machine ({reason}). It needs "
-                "a C++ compiler on a CPU, and Triton on a GPU. Otherwise use trainer.compile=false."
+                f"trainer.compile=true: torch.compile cannot compile this network on this machine ({reason}). "
+                "Otherwise use trainer.compile=false."
             ) from error
