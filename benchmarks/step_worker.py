@@ -1,8 +1,9 @@
 """One candidate of benchmarks/step.py in its own process. It sleeps between requests.
 
 Reads requests from standard input, one JSON object per line, and answers each with a JSON object. {"prepare": setting}
-builds network, optimiser and batch, warms up and measures a step's memory. {"run": steps} trains that many steps, and
-{"look": steps} measures host and device in as many. The process ends at the end of its input.
+builds network, optimiser and batch, warms up and measures a step's memory; `first` is the processor time of the first
+step with what it compiles. {"run": steps} trains that many steps, and {"look": steps} measures host and device in as
+many. The process ends at the end of its input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from gradspike.errors import first_line
 from step_profile import MEASURED, allocations, covered, highest_sum
 
-WARM_UP = 1
 FIXED_SG_WIDTH = 1.0
 PEERS = ("spikingjelly", "snntorch")
 
@@ -301,14 +301,17 @@ def serve(network: Network, candidate: Candidate, device: str, threads: int | No
         training = None
         began = time.perf_counter()
         training = Training(network, candidate, setting, device)
-        for _ in range(WARM_UP):
-            loss = training.step()
+        used = processor_seconds()
+        loss = training.step()
+        first = processor_seconds() - used
         peak = training.peak_bytes()
-        return {"peak_bytes": peak, "seconds": time.perf_counter() - began, "loss": float(loss)}
+        return {"peak_bytes": peak, "seconds": time.perf_counter() - began, "first": first, "loss": float(loss)}
 
     def run(steps: int) -> dict[str, Any]:
         assert training is not None
-        return {"seconds": training.seconds(steps)}
+        used = processor_seconds()
+        seconds = training.seconds(steps)
+        return {"seconds": seconds, "processor": (processor_seconds() - used) / steps}
 
     def look(steps: int) -> dict[str, Any]:
         assert training is not None
@@ -324,6 +327,11 @@ def serve(network: Network, candidate: Candidate, device: str, threads: int | No
             answer(lambda steps=request["look"]: look(steps))
         else:
             answer(lambda steps=request["run"]: run(steps))
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of its ended children, such as compilers."""
+    return sum(os.times()[:4])
 
 
 def reason(error: Exception) -> str:
