@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# Number of test processes, one thread each.
+# Number of test processes, one thread each. They start a hundred others, which share compiled modules.
 JOBS ?= 2
 # Kills of `make storm`, and the seed that draws them.
 KILLS ?= 40
@@ -28,7 +28,7 @@ train: $(READY)  ## train MPD-AGL on the embedded digits and print the result
 	@$(PY) -m gradspike train method=mpd_agl dataset=digits model=spiking_cnn
 
 test: lint  ## linters, type checker and all tests that need neither a GPU nor several minutes
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --no-loadscope-reorder --durations=10
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --no-loadscope-reorder --durations=10
 
 lint: $(READY)  ## check style, spelling, layers and types: ruff, codespell, import-linter, mypy
 	@$(PY) -m ruff check .
