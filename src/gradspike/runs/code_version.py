@@ -37,8 +37,9 @@ def meaning(source: str) -> str:
 
 def _canonical(node: Any, wording: bool = False) -> str:
     """A syntax tree as text. With `wording`, without strings, which are the text of an error."""
-    if isinstance(node, list):
-        return f"[{','.join(filter(None, (_canonical(one, wording) for one in node)))}]"
+    kind = type(node)  # of hundreds of thousands of nodes; generators would take twice as long
+    if kind is list:
+        return f"[{','.join(filter(None, [_canonical(one, wording) for one in node]))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     if wording and (
@@ -47,9 +48,13 @@ def _canonical(node: Any, wording: bool = False) -> str:
         return "text"
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return ""  # the docstring of a module, class, function or attribute
-    wording = wording or isinstance(node, ast.Raise)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name != "kind"]
-    return f"{type(node).__name__}({','.join(f'{name}={_canonical(value, wording)}' for name, value in fields)})"
+    wording = wording or kind is ast.Raise
+    fields = []
+    for name in kind._fields:
+        value = getattr(node, name, None)
+        if value is not None and value != [] and name != "kind":
+            fields.append(f"{name}={_canonical(value, wording)}")
+    return f"{kind.__name__}({','.join(fields)})"
 
 
 def module_digests(modules: Iterable[str]) -> dict[str, str]:
