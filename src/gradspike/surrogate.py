@@ -67,7 +67,8 @@ class Surrogate:
 
 
 def _rectangular(v: Tensor, kappa: Tensor) -> Tensor:
-    return (v.abs() < kappa / 2) / kappa
+    # One division for each kappa, where (v.abs() < kappa / 2) / kappa, of the same value, divides for each v.
+    return (1 / kappa).where(v.abs() < kappa / 2, 0.0)
 
 
 def _rectangular_primitive(v: Tensor, kappa: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ def surrogate_of(name: str) -> Surrogate:
 def _check(shape: Surrogate, name: str) -> None:
     """Raise ConfigError unless `derivative` and `width_derivative` are those of the primitive.
 
-    Engines with hand-written formulas use them, all others differentiate the primitive.
+    Compiled kernels use them, and the reference engine differentiates the primitive of most neurons.
     """
     import torch
 

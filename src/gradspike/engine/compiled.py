@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
@@ -52,7 +52,8 @@ RECOMPUTING: dict[str, Any] = {
 stores them in new tensors, whose page faults take longer than the arithmetic."""
 
 MOST_RECOMPUTED = 2
-"""Time steps up to which it does, for neurons that charge all steps at once: with more, tracing takes too long."""
+"""Time steps up to which it does, except for the standard neuron, which has few intermediate values: with more, tracing
+takes too long."""
 
 
 class CompiledKernels:
@@ -135,8 +136,8 @@ class CompiledKernels:
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
-        options = kernel_options(device)
-        if formula is formulas.backward and _recomputes(spec, device):
+        options = kernel_options(device) | {"guard_filter_fn": _of_arguments}
+        if formula in (formulas.forward, formulas.backward) and _recomputes(spec, device):
             options |= RECOMPUTING
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
         try:
@@ -202,6 +203,14 @@ def compile_options(device: str) -> dict[str, Any]:
     return options
 
 
+def _of_arguments(guards: Sequence[Any]) -> list[bool]:
+    """Which of torch's guards a call of a kernel checks: those of its tensors and of global state.
+
+    The others, up to 300, compare code and constants, which the key of a kernel determines.
+    """
+    return [guard.name.startswith("values") or not guard.name for guard in guards]
+
+
 def kernel_options(device: str) -> dict[str, Any]:
     """Options of torch.compile for the kernels of a layer.
 
@@ -217,8 +226,7 @@ def kernel_options(device: str) -> dict[str, Any]:
 
 
 def _recomputes(spec: Spec, device: str) -> bool:
-    at_once = spec.rules is not None and spec.rules.neuron.charges_at_once
-    return device == "cpu" and at_once and spec.time_steps <= MOST_RECOMPUTED
+    return device == "cpu" and spec.rules is not None and spec.time_steps <= MOST_RECOMPUTED
 
 
 @contextmanager

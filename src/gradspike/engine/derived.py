@@ -21,6 +21,7 @@ from gradspike.engine.norm_formulas import (
     moments_of,
     norm_backward,
     step_count,
+    stored,
     sum_of,
 )
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
@@ -45,7 +46,7 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> 
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, thresholds.dtype, spec)
-        affine = affine._replace(mean=mean, inverse=inverse_std(variance, spec))
+        affine = affine._replace(mean=mean, inverse=stored(inverse_std(variance, spec)))
     walked = steps.walk(
         _currents(y, affine, spec, thresholds), _driven(inputs, spec), rules, spec.spread, gradient=False
     )
@@ -120,6 +121,8 @@ def _backward(
     dtype = thresholds.dtype
     driven = _driven(inputs, spec)
     moments = arriving.u_mean is not None or arriving.u_variance is not None
+    if not wanted.widths and inputs.noise is None:
+        rules = steps.tangent(rules)
 
     # Steps are separate tensors: the gradient of an index into one tensor is a tensor of zeros for each step.
     def run(

@@ -24,6 +24,7 @@ from gradspike.engine.norm_formulas import (
     moments_of,
     norm_backward,
     step_count,
+    stored,
     sum_like,
     sum_of,
 )
@@ -76,7 +77,7 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, decay.dtype, spec)
-        affine = affine._replace(mean=mean, inverse=inverse_std(variance, spec))
+        affine = affine._replace(mean=mean, inverse=stored(inverse_std(variance, spec)))
     spikes: list[Tensor] = []
     moments: list[tuple[Tensor, Tensor]] = []
     u: Tensor | None = None

@@ -25,6 +25,15 @@ def inverse_std(variance: Tensor, spec: Spec) -> Tensor:
     return torch.rsqrt(variance + spec.eps)
 
 
+def stored(value: Tensor) -> Tensor:
+    """The same [C] tensor, which a compiled kernel then computes once for each channel.
+
+    For a CPU, Inductor otherwise inlines it: a division or square root of every element of a layer. `as_strided` needs
+    memory of its own.
+    """
+    return value.as_strided(value.shape, value.stride()) if value.device.type == "cpu" else value
+
+
 def norm_backward(
     grad_current: list[Tensor], y: Tensor, affine: Affine, spec: Spec, wanted: bool
 ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
@@ -47,8 +56,8 @@ def norm_backward(
     else:
         # dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r))
         count = spec.count(y)
-        offset = spec.spread(gain * grad_bias / count)
-        slope = spec.spread(gain * affine.inverse * grad_gain / count)
+        offset = spec.spread(stored(gain * grad_bias / count))
+        slope = spec.spread(stored(gain * affine.inverse * grad_gain / count))
         grad_y = [spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)]
     return grad_y, grad_gain, grad_bias
 

@@ -7,7 +7,7 @@ compile them with `torch.func.vjp` inside.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -70,6 +70,23 @@ class Walked(NamedTuple):
     emitted: list[Tensor]
     potentials: list[Tensor]
     state: State
+
+
+def tangent(rules: Rules) -> Rules:
+    """Rules whose gradient through the spikes is the surrogate's derivative, computed as such.
+
+    torch differentiates the primitive to the same values with more arithmetic, such as two divisions for each element.
+    Unchanged where the primitive itself counts, or a neuron's own `fire` may use it. The width gets no gradient.
+    """
+    if rules.smooth or rules.neuron.fire is not Neuron.fire:
+        return rules
+    derivative = rules.surrogate.derivative
+
+    def primitive(v: Tensor, kappa: Tensor) -> Tensor:
+        # Of value 0, because only the gradient counts: v minus itself.
+        return derivative(v.detach(), kappa.detach()) * (v - v.detach())
+
+    return replace(rules, surrogate=replace(rules.surrogate, primitive=primitive))
 
 
 def walk(
