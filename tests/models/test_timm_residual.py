@@ -196,3 +196,44 @@ def test_a_run_recorded_without_the_option_keeps_its_network() -> None:
     """Names and shapes of its weights fit every form."""
     assert TimmConfig.model_validate({"name": "resnet18"}).residual == "as_is"
     assert load_config(["model=timm", "recipe=none"]).model.model_dump()["residual"] == "auto"
+
+
+def test_shortcuts_that_read_some_positions_alone_are_reported_with_the_option_that_helps() -> None:
+    """With its branches off, such a network sees a corner of the image, and averaging shortcuts all of it."""
+
+    def seen(model: TimmNetwork) -> float:
+        """Share of the positions of the first layer's output on which the last sum depends by the shortcuts alone."""
+        network = model.network
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.endswith("bn2.weight"):
+                    parameter.zero_()
+        kept: list[Tensor] = []
+        first, last = network.get_submodule("maxpool"), network.get_submodule("layer4.0.act2")
+
+        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+            output.retain_grad()
+            kept.append(output)
+
+        first.register_forward_hook(keep)
+        last.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        model.eval()(images())
+        kept[1].sum().backward()
+        gradient = kept[0].grad
+        assert gradient is not None
+        return (gradient != 0).any(1).float().mean().item()
+
+    options = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
+    plain = build("resnet18", residual="membrane", options=options)
+    averaging = build("resnet18", residual="membrane", options={**options, "avg_down": True})
+    names = [f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)]
+    assert conversion(plain).skipping == tuple(names)
+    assert any(
+        line.startswith(f"shortcuts read some positions alone: {', '.join(names)}") for line in plain.report.lines()
+    )
+    assert not conversion(averaging).skipping
+    assert not any("positions alone" in line for line in averaging.report.lines())
+    unchanged = build("resnet18", residual="as_is", options=options)
+    assert not any("positions alone" in line for line in unchanged.report.lines())
+    assert seen(plain) == 1 / 64
+    assert seen(averaging) == 1

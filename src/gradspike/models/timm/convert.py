@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gradspike.models.timm import kinds
-from gradspike.models.timm.residual import Form, check_form, find_blocks, reshape
+from gradspike.models.timm.residual import Form, check_form, find_blocks, reshape, skipping_shortcuts
 from gradspike.models.timm.sites import Site, check_graph, find_sites
 from gradspike.models.timm.time import begin_time
 from gradspike.spiking_norm import LayerContext, SpikingNorm
@@ -36,6 +36,7 @@ class Conversion:
         form: of the residual blocks.
         blocks: number of residual blocks with an activation after their sum.
         others: classes of timm with such a sum that belongs to no residual block.
+        skipping: convolutions in shortcuts that read only some of the positions.
     """
 
     pairs: tuple[str, ...]
@@ -50,6 +51,7 @@ class Conversion:
     form: Form
     blocks: int
     others: tuple[str, ...]
+    skipping: tuple[str, ...]
 
 
 def convert(
@@ -66,6 +68,7 @@ def convert(
     blocks, others = find_blocks(module, [site.activation for site in sites])
     form = residual if residual != "auto" else "as_is" if trained or others or not blocks else DEFAULT_FORM
     check_form(form, blocks, others)
+    skipping = skipping_shortcuts(module, blocks)
     if form != "as_is":
         reshape(module, blocks, form)
         sites, gates = find_sites(module, spiking_gates)
@@ -103,6 +106,7 @@ def convert(
         form=form,
         blocks=len(blocks),
         others=tuple(others),
+        skipping=tuple(skipping),
     )
 
 

@@ -79,6 +79,11 @@ class TimmReport:
             f"{counted(len(done.gates), 'activation')} of gates",
         ]
         lines.append(self._residual(done))
+        if done.skipping and done.form != "as_is":
+            lines.append(
+                f"shortcuts read some positions alone: {listed(done.skipping, SHOWN)}. Where timm's network has an "
+                "option for it, let them average: +model.options.avg_down=true (ResNet) or downsample=avg (RegNet)"
+            )
         if not done.pairs and not done.norms:
             lines.append("warning: no batch norm, so nothing keeps the currents near the threshold")
         if done.woken:

@@ -102,6 +102,20 @@ def _chain(block: Block) -> list[fx.Node]:
     return chain
 
 
+def skipping_shortcuts(module: fx.GraphModule, blocks: Sequence[Block]) -> list[str]:
+    """Names of the convolutions in shortcuts that read only some of the positions, such as 1x1 with stride 2.
+
+    The stream then carries these positions alone to the end of the network.
+    """
+    calls = ((node, kinds.called_module(module, node)) for block in blocks for node in _chain(block))
+    return [
+        str(node.target)
+        for node, layer in calls
+        if isinstance(layer, nn.Conv2d)
+        and any(step > kernel for step, kernel in zip(layer.stride, layer.kernel_size, strict=True))
+    ]
+
+
 def _is_branch(end: fx.Node, source: fx.Node, activations: Collection[fx.Node]) -> bool:
     """Whether everything that a node is computed from comes from `source`, some of it through an activation."""
     waiting, seen, active = [end], {source}, False
