@@ -20,6 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,8 +42,7 @@ def main() -> None:
         if os.fork() == 0:
             listener.close()
             os.close(lifeline)
-            serve(connection, installed)
-            return
+            end_with(partial(serve, connection, installed))
         connection.close()
         while _ended():
             pass
