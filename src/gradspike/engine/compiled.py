@@ -141,7 +141,7 @@ class CompiledKernels:
             options |= RECOMPUTING
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
         try:
-            with torch.no_grad(), _whichever_libdevice(), without_autocast(device), _independent_sizes():
+            with torch.no_grad(), _whichever_libdevice(), without_autocast(device), _independent_sizes(), _constants():
                 function(*examples)
         except Exception as error:
             raise _failure(formula.__name__, spec, examples, error) from error
@@ -240,6 +240,11 @@ def _whichever_libdevice() -> Iterator[None]:
 def _independent_sizes() -> AbstractContextManager[None]:
     """Sizes that are equal in an example stay independent; without this option, other sizes may compile again."""
     return found("torch.fx.experimental._config.patch", _without_option)(use_duck_shape=False)
+
+
+def _constants() -> AbstractContextManager[None]:
+    """Numbers of a spec, such as eps, are constants of its kernel; as variables, torch traces the kernel twice."""
+    return found("torch._dynamo.config.patch", _without_option)(specialize_float=True)
 
 
 def _without_option(**options: bool) -> AbstractContextManager[None]:
