@@ -40,6 +40,7 @@ USED = {
     "timm.layers.create_act._ACT_LAYER_ME": "which modules are activations",
     "timm.models._manipulate.adapt_input_conv": "weights for another number of channels",
     "torch._C._len_torch_dispatch_stack": "no compiled kernels while operations are counted",
+    "torch._dynamo.config.patch": "numbers of a kernel that are constants",
     "torch._dynamo.exc.TorchDynamoException": "errors of torch.compile as one sentence",
     "torch._inductor.list_options": "spikes written as they fire on CUDA",
     "torch._inductor.runtime.cache_dir_utils.cache_dir": "where compiled code is cached",
