@@ -50,6 +50,15 @@ LEFT = [
     "train/ant/@SynoResource",
     "train/Desktop DB",
     "test/cat/pspbrwse.jbf",
+    "val/bee/SYNOPHOTO_THUMB_M.jpg",
+    "train/cat/synofile_thumb_xl.png",
+    "train/ant/Network Recycle Bin 1/000.png",
+    "train/ant/@sharesnap/GMT-2026/000.png",
+    "train/ant/@img_bkp_cache/000.png",
+    "train/bee/_vti_cnf/000.png",
+    "test/bee/DfsrPrivate/000.png",
+    "train/cat/_gsdata_/000.png",
+    "train/bee/Icon\uf00d",
 ]
 
 
@@ -95,6 +104,8 @@ def top(name: str) -> str:
 
 def test_names_of_classes_are_not_taken_for_leavings() -> None:
     for name in ("ant", "recycled", "trash", "thumbs", "icon", "lost", "found", "_x", "#1", "@home", "$", "git", "tmp"):
+        assert not is_leaving(name)
+    for name in ("syno", "synophoto", "recycle bin", "network", "index_thumb_1"):
         assert not is_leaving(name)
 
 

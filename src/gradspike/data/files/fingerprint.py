@@ -16,7 +16,7 @@ from pathlib import Path
 from gradspike.data.files.files import Files
 from gradspike.json_text import to_json
 
-LISTING_VERSION = 5
+LISTING_VERSION = 6
 """Increase when the listing of files or their naming changes, to invalidate cached fingerprints."""
 FEW = 20_000
 """Folders with up to this many files are always read in full (about 0.1 s)."""

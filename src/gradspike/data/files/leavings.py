@@ -21,11 +21,13 @@ _NAMES = {
     "$extend",
     "~snapshot",
     "msdownld.tmp",
+    "dfsrprivate",
     "system volume information",
     "indexervolumeguid",
     # macOS; all its other names start with a dot
     "__macosx",
     "icon\r",
+    "icon\uf00d",  # the same over SMB
     "network trash folder",
     "temporary items",
     "thevolumesettingsfolder",
@@ -40,12 +42,16 @@ _NAMES = {
     "#snapshot",
     "@tmp",
     "@sharebin",
+    "@sharesnap",
+    "@img_bkp_cache",
     "@recycle",
     "@recently-snapshot",
     "@__thumb",
     "@transcode",
     # programs
     "__pycache__",
+    "_vti_cnf",
+    "_gsdata_",
     "picasa.ini",
     "zbthumbnail.info",
     "pspbrwse.jbf",
@@ -53,6 +59,8 @@ _NAMES = {
 _PATTERNS = re.compile(
     r"found\.\d{3}"  # of chkdsk
     r"|.*:?zone\.identifier|.*:(com\.apple\..*|afp_afpinfo|afp_resource|encryptable)"  # streams of NTFS and AFP
+    r"|network recycle bin( \d+)?"  # of QNAP
+    r"|syno(photo|file|index)_(thumb|media)_.*"  # of @eaDir, moved out of it
     r"|@syno.*|.*@syno(eastream|resource)"
     r"|~\$.*"  # locks of Office
 )
