@@ -59,6 +59,8 @@ LEFT = [
     "test/bee/DfsrPrivate/000.png",
     "train/cat/_gsdata_/000.png",
     "train/bee/Icon\uf00d",
+    "train/ant/AlbumArtSmall.jpg",
+    "test/ant/AlbumArt_{5FA05D35-A682-4AF6-96F7-0773E42D4D16}_Large.jpg",
 ]
 
 
@@ -105,7 +107,7 @@ def top(name: str) -> str:
 def test_names_of_classes_are_not_taken_for_leavings() -> None:
     for name in ("ant", "recycled", "trash", "thumbs", "icon", "lost", "found", "_x", "#1", "@home", "$", "git", "tmp"):
         assert not is_leaving(name)
-    for name in ("syno", "synophoto", "recycle bin", "network", "index_thumb_1"):
+    for name in ("syno", "synophoto", "recycle bin", "network", "index_thumb_1", "albumart"):
         assert not is_leaving(name)
 
 

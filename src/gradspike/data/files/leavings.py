@@ -59,6 +59,7 @@ _NAMES = {
 _PATTERNS = re.compile(
     r"found\.\d{3}"  # of chkdsk
     r"|.*:?zone\.identifier|.*:(com\.apple\..*|afp_afpinfo|afp_resource|encryptable)"  # streams of NTFS and AFP
+    r"|albumart(small|_\{.*\}_(small|large))\.jpg"  # covers of Windows Media Player
     r"|network recycle bin( \d+)?"  # of QNAP
     r"|syno(photo|file|index)_(thumb|media)_.*"  # of @eaDir, moved out of it
     r"|@syno.*|.*@syno(eastream|resource)"
