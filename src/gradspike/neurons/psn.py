@@ -106,14 +106,15 @@ class MaskedPSN(PSN):
     """PSN with a window of k steps."""
 
     Config: ClassVar[type[MaskedPsnConfig]] = MaskedPsnConfig
-    config: MaskedPsnConfig
+
+    def __init__(self, config: MaskedPsnConfig, time_steps: int, channels: int, v_threshold: float) -> None:
+        super().__init__(config, time_steps, channels, v_threshold)
+        window = torch.ones(time_steps, time_steps).tril().triu(1 - config.k)
+        self.register_buffer("share", config.mask * window + (1 - config.mask), persistent=False)
 
     @override
     def values(self) -> dict[str, Tensor]:
-        ones = torch.ones_like(self.weight, requires_grad=False)
-        window = ones.tril().triu(1 - self.config.k)
-        mask = self.config.mask
-        return {"weight": self.weight * (mask * window + (1 - mask)), "bias": self.bias}
+        return {"weight": self.weight * self.get_buffer("share"), "bias": self.bias}
 
 
 class SlidingPSN(ParallelNeuron):
