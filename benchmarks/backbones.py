@@ -25,14 +25,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from rich.table import Table
-
 import peers
 from gradspike.cli.reporting import reporting_errors
 from gradspike.errors import ConfigError, UserError
+from gradspike.shown import counted
 from gradspike.terminal.tables import console
 from step import SETTINGS, Worker, chosen, measure
-from step_table import Measured, check_page, cpu_name, markdown, setting_named, spread, write_page
+from step_table import Measured, check_page, cpu_name, markdown, setting_named, shown, spread, write_page
 from step_worker import Candidate, Network
 
 RELEASED = (
@@ -130,17 +129,12 @@ def run(options: argparse.Namespace) -> int:
         print(network.described(), flush=True)
         ours, theirs, threads = compared(network, options)
         rows.append(row(network, ours, theirs))
-    shown = Table(title=options.setting, title_justify="left")
-    for index, word in enumerate(head):
-        shown.add_column(word, justify="right" if index else "left")
-    for cells in rows:
-        shown.add_row(*cells)
     out = console()
-    out.print(shown)
-    machine = f"{cpu_name()}, {threads} {'thread' if threads == 1 else 'threads'}"
+    out.print(shown(options.setting, head, rows))
+    machine = f"{cpu_name()}, {counted(threads, 'thread')}"
     about = (
         f"{options.setting}; {machine}; torch {torch.__version__}, spikingjelly {peers.version('spikingjelly')}; "
-        f"{options.rounds} {'round' if options.rounds == 1 else 'rounds'} of 1 step, {time.strftime('%Y-%m-%d')}."
+        f"{counted(options.rounds, 'round')} of 1 step, {time.strftime('%Y-%m-%d')}."
     )
     out.print(about, highlight=False, markup=False)
     if options.write is not None:

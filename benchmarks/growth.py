@@ -37,7 +37,7 @@ from gradspike.runs.files import write_atomically
 from gradspike.shown import counted
 from gradspike.terminal.tables import console
 from step import NETWORKS, Worker, chosen
-from step_table import cpu_name, setting_named
+from step_table import cpu_name, setting_named, shown
 from step_worker import Candidate, Network
 
 AXES: dict[str, tuple[float, ...]] = {
@@ -112,27 +112,16 @@ def checked(worker: Worker, answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def table(points: Sequence[Point]) -> Table:
     """Ratios to the plain twin at the same place, and seconds of compilation."""
-    found = Table(title="ours, relative to the plain ReLU twin", title_justify="left")
-    for head in (
-        "",
-        "twin: s",
-        "MiB",
-        "compiled: time",
-        "memory",
-        "eager: time",
-        "memory",
-        "compile: ours, s",
-        "twin, s",
-    ):
-        found.add_column(head, justify="right" if head else "left")
+    heads = ["twin: s", "MiB", "compiled: time", "memory", "eager: time", "memory", "compile: ours, s", "twin, s"]
+    rows = []
     for axis, value in dict.fromkeys((one.axis, one.value) for one in points):
         here = {one.candidate: one for one in points if (one.axis, one.value) == (axis, value)}
         twin, compiled_twin, ours, eager = (here[candidate.name] for candidate in CANDIDATES)
         cells = [f"{twin.time:.3f}", f"{twin.memory:.0f}"]
         for one in (ours, eager):
             cells += [f"{one.time / twin.time:.2f}", f"{one.memory / twin.memory:.2f}"]
-        found.add_row(f"{axis} = {value:g}", *cells, f"{ours.compile:.1f}", f"{compiled_twin.compile:.1f}")
-    return found
+        rows.append([f"{axis} = {value:g}", *cells, f"{ours.compile:.1f}", f"{compiled_twin.compile:.1f}"])
+    return shown("ours, relative to the plain ReLU twin", ["", *heads], rows)
 
 
 def draw(points: Sequence[Point], path: Path) -> None:

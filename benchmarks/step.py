@@ -32,8 +32,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from rich.table import Table
-
 import peers
 import step_worker
 from gradspike.cli.reporting import reporting_errors
@@ -41,8 +39,9 @@ from gradspike.engine.registry import ENGINES, triton_problem
 from gradspike.errors import ConfigError, UserError, did_you_mean
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.registry import NEURONS
+from gradspike.shown import counted
 from gradspike.terminal.tables import console
-from step_table import Measured, check_page, cpu_name, markdown, setting_named, table, write_page
+from step_table import Measured, check_page, cpu_name, markdown, setting_named, shown, table, write_page
 from step_worker import PEERS, Candidate, Network, Setting
 
 NETWORKS = {
@@ -290,21 +289,15 @@ def report(
     import torch
 
     head, rows, notes = table(results, [name for name in TWINS if name == TWINS[0] or options.twin_compile])
-    shown = Table(title=network.described(), title_justify="left")
-    for index, word in enumerate(head):
-        shown.add_column(word, justify="right" if index else "left")
-    for row in rows:
-        shown.add_row(*row)
     out = console()
-    out.print(shown)
+    out.print(shown(network.described(), head, rows))
     for note in notes:
         out.print(note, highlight=False, markup=False)
     machine = cpu_name() if device == "cpu" else torch.cuda.get_device_name()
-    machine += f", {threads} {'thread' if threads == 1 else 'threads'}" if device == "cpu" else ""
+    machine += f", {counted(threads, 'thread')}" if device == "cpu" else ""
     versions = [f"torch {torch.__version__}"]
     versions += [f"{package} {peers.version(package)}" for package in PEERS if options.peers and peers.version(package)]
-    turns = f"{options.rounds} {'round' if options.rounds == 1 else 'rounds'}"
-    made = f"{turns} of {steps} {'step' if steps == 1 else 'steps'}, {time.strftime('%Y-%m-%d')}"
+    made = f"{counted(options.rounds, 'round')} of {counted(steps, 'step')}, {time.strftime('%Y-%m-%d')}"
     about = f"{machine}; {', '.join(versions)}; {made}."
     out.print(about, highlight=False, markup=False)
     if options.write is not None:

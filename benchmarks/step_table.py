@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 
 from gradspike.errors import UserError
 from step_worker import Setting
@@ -81,6 +82,16 @@ def table(results: Results, twins: Sequence[str]) -> tuple[list[str], list[list[
     names = dict.fromkeys(name for row in results.values() for name in row)
     rows = [[name, *(cell for column in columns for cell in column.get(name, ("-", "-")))] for name in names]
     return head, rows, notes
+
+
+def shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table for the terminal, with numbers aligned right."""
+    found = Table(title=title, title_justify="left")
+    for index, word in enumerate(head):
+        found.add_column(word, justify="right" if index else "left")
+    for row in rows:
+        found.add_row(*row)
+    return found
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
