@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from gradspike.data.source import SPLITS, Samples
 from gradspike.errors import UserError
 from helpers import es_imagenet_samples as made
 from helpers.data_samples import pack
+from helpers.killed_preparation import FINISHED, kill_preparation
 
 
 def load(data_dir: Path, source: Path, time_steps: int = 8, **options: Any) -> Samples:
@@ -231,17 +228,7 @@ def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path, monk
     made.write_es_imagenet(tmp_path / "files", train=3, val=1)
     for folder in ("killed", "whole"):
         (tmp_path / folder).mkdir()
-    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path / "files"), str(tmp_path / "killed")])
-    deadline = time.monotonic() + 120
-    finished: list[Path] = []
-    while len(finished) < 3 and process.poll() is None and time.monotonic() < deadline:
-        finished = list((tmp_path / "killed").glob("prepared/.es_imagenet-*/parts/[0-9]*/part.json"))
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert len(finished) == 3
-    assert not list((tmp_path / "killed").glob("prepared/es_imagenet-????????????????"))
+    kill_preparation(PREPARE, tmp_path / "files", tmp_path / "killed", "es_imagenet")
     calls: list[int] = []
     original = es_imagenet.read_listed
     monkeypatch.setattr(es_imagenet, "PART_SIZE", 2)
@@ -249,7 +236,7 @@ def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path, monk
         es_imagenet, "read_listed", lambda items, files: (calls.append(1), original(items, files=files))[1]
     )
     again = load(tmp_path / "killed", tmp_path / "files")
-    assert len(calls) == 6 - 3, "finished parts were made again"
+    assert len(calls) == 6 - FINISHED, "finished parts were made again"
     whole = load(tmp_path / "whole", tmp_path / "files")
     assert again.folder is not None
     assert whole.folder is not None

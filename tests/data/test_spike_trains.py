@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from gradspike.data.spikes.counts import SpikeCounts
 from gradspike.errors import ConfigError, UserError
 from helpers import spike_samples as made
 from helpers.data_samples import pack
+from helpers.killed_preparation import FINISHED, kill_preparation
 
 
 def load(name: str, data_dir: Path, source: Path, time_steps: int = 5, **options: Any) -> Samples:
@@ -317,23 +314,13 @@ def test_a_killed_preparation_continues_with_the_same_bytes(tmp_path: Path, monk
     pack(tmp_path / "files", tmp_path / "SHD.zip")
     for folder in ("killed", "whole"):
         (tmp_path / folder).mkdir()
-    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(tmp_path / "SHD.zip"), str(tmp_path / "killed")])
-    deadline = time.monotonic() + 120
-    finished: list[Path] = []
-    while len(finished) < 3 and process.poll() is None and time.monotonic() < deadline:
-        finished = list((tmp_path / "killed").glob("prepared/.shd-*/parts/[0-9]*/part.json"))
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert len(finished) == 3
-    assert not list((tmp_path / "killed").glob("prepared/shd-????????????????"))
+    kill_preparation(PREPARE, tmp_path / "SHD.zip", tmp_path / "killed", "shd")
     calls: list[int] = []
     original = SpikeCounts.__call__
     monkeypatch.setattr(spike_source, "PART", 5)
     monkeypatch.setattr(SpikeCounts, "__call__", lambda self, trains: (calls.append(1), original(self, trains))[1])
     again = load("shd", tmp_path / "killed", tmp_path / "SHD.zip")
-    assert len(calls) == 5 - 3, "finished parts were made again"
+    assert len(calls) == 5 - FINISHED, "finished parts were made again"
     whole = load("shd", tmp_path / "whole", tmp_path / "SHD.zip")
     assert again.folder is not None
     assert whole.folder is not None
