@@ -8,12 +8,17 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from gradspike.collected import collect_losses
+from gradspike.engine import formulas
+from gradspike.engine.fused import FusedEngine
 from gradspike.methods.registry import METHODS
 from gradspike.neurons.klif import KLIF
 from gradspike.neurons.registry import NEURONS
@@ -132,3 +137,28 @@ def test_values_are_taken_by_name() -> None:
     for run in (ENGINES["eager"], ENGINES["formulas"]):
         layer._run = other._run = run
         assert torch.equal(trained(layer, 0)["spikes"], trained(other, 0)["spikes"])
+
+
+class Watched:
+    """The formulas, which notes those that were called with a tensor that requires grad."""
+
+    def __init__(self) -> None:
+        self.called: dict[str, bool] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def formula(*arguments: object, **options: object) -> object:
+            found = any(isinstance(one, Tensor) and one.requires_grad for one in tree_leaves(arguments))
+            self.called[name] = self.called.get(name, False) or found
+            return getattr(formulas, name)(*arguments, **options)
+
+        return formula
+
+
+def test_no_tensor_of_a_kernel_requires_grad() -> None:
+    """torch.compile would compile the kernel a second time for it."""
+    kernels: Any = Watched()
+    for method in METHODS.names():
+        layer = layer_of(method, "lif", "tdbn").double()
+        layer._run = FusedEngine(kernels)
+        trained(layer, 0)
+    assert kernels.called == dict.fromkeys(["advance", "backward", "batch_statistics", "finish", "forward"], False)

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -42,6 +43,8 @@ that `SIZES` lacks keep their sizes."""
 
 SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
 """Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
+
+_one_at_a_time = threading.RLock()  # a pass of one thread, and the backward pass of another
 
 RECOMPUTING: dict[str, Any] = {
     "realize_opcount_threshold": 300,
@@ -141,7 +144,14 @@ class CompiledKernels:
             options |= RECOMPUTING
         function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
         try:
-            with torch.no_grad(), _whichever_libdevice(), without_autocast(device), _independent_sizes(), _constants():
+            with (
+                torch.no_grad(),
+                _whichever_libdevice(),
+                without_autocast(device),
+                _independent_sizes(),
+                _constants(),
+                _rules_made_once(),
+            ):
                 function(*examples)
         except Exception as error:
             raise _failure(formula.__name__, spec, examples, error) from error
@@ -245,6 +255,32 @@ def _independent_sizes() -> AbstractContextManager[None]:
 def _constants() -> AbstractContextManager[None]:
     """Numbers of a spec, such as eps, are constants of its kernel; as variables, torch traces the kernel twice."""
     return found("torch._dynamo.config.patch", _without_option)(specialize_float=True)
+
+
+@contextmanager
+def _rules_made_once() -> Iterator[None]:
+    """Inductor's table of result dtypes is filled once for a kernel, not again for each of its thousands of operations.
+
+    That takes up to a sixth of the processor time of a compilation.
+    """
+    table: Any = found("torch._inductor.dtype_propagation.DtypePropagationOpsHandler", None)
+    if table is None:
+        yield
+        return
+    with _one_at_a_time:
+        fill, filled = table.__init__, False
+
+        def once(self: object) -> None:  # of the only object of this class
+            nonlocal filled
+            if not filled:
+                fill(self)
+                filled = True
+
+        table.__init__ = once
+        try:
+            yield
+        finally:
+            table.__init__ = fill
 
 
 def _without_option(**options: bool) -> AbstractContextManager[None]:

@@ -150,6 +150,8 @@ class FusedLayer(torch.autograd.Function):
             spec = replace(spec, norm="given")
         inputs = inputs._replace(y=arranged(x, spec.arrangement))
         grad_mean, grad_variance = moments or (None, None)
+        # An output of this layer, so it requires grad; torch would compile the kernel a second time for that.
+        u_mean = None if u_mean is None else u_mean.detach()
         arriving = Arriving(arranged(grad_spikes, spec.arrangement), grad_mean, grad_variance, u_mean)
         _, needs_gain, needs_bias, needs_thresholds, needs_widths, _, *needs_values = ctx.needs_input_grad
         wanted = Wanted(needs_gain or needs_bias or ctx.synced, needs_thresholds, needs_widths, tuple(needs_values))
