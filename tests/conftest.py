@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from helpers.merged_files import merge_files_once
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
 
+gc.disable()  # until all tests are collected; what is imported for them stays
 os.environ.pop("COLUMNS", None)  # of a terminal, or pytest-xdist's; commands print tables for a pipe
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gradspike-tests-")  # parts trained with; see config.trust
 
@@ -47,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 + (LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at modules and tests again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -8,6 +8,7 @@ forks too. {"poll": id} is answered with its exit code, or null while it runs, n
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import json
@@ -34,8 +35,11 @@ HEADER = struct.Struct("!I")
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     sys.path.remove(TESTS)  # commands do not have it
+    gc.disable()
     for module in MODULES:
         importlib.import_module(module)
+    gc.freeze()  # forks share what they do not touch
+    gc.enable()
     source_digest()  # takes a second, and is kept
     while True:
         head, files, _, _ = socket.recv_fds(channel, HEADER.size, 3)

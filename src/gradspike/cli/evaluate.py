@@ -9,6 +9,7 @@ import sys
 
 from gradspike.cli.arguments import Command
 from gradspike.cli.evaluate_keys import EvaluateConfig
+from gradspike.cli.importing import uncollected
 from gradspike.cli.robustness import evaluate_robustness
 from gradspike.config.trust import TRUST, trust_all
 from gradspike.errors import ConfigError, UserError
@@ -79,8 +80,9 @@ def evaluate(words: list[str]) -> int:
     if arguments.kind is not None:
         return evaluate_robustness(run, config, paths, arguments)
 
-    from gradspike.terminal.tables import print_evaluation
-    from gradspike.training import evaluate as evaluation
+    with uncollected():
+        from gradspike.terminal.tables import print_evaluation
+        from gradspike.training import evaluate as evaluation
 
     size = arguments.batch_size or config.dataset.eval_batch_size
     with one_sentence(lambda: f"lower batch_size={size}", keys=""):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradspike.cli.evaluate_keys import EvaluateConfig
+from gradspike.cli.importing import uncollected
 from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import UserError
 from gradspike.exhausted import one_sentence
@@ -26,10 +27,11 @@ def evaluate_robustness(
 
     config: of the run, with which the arguments have been checked.
     """
-    from gradspike.robustness.measure import measure
-    from gradspike.robustness.report import print_robustness
-    from gradspike.terminal.tables import console
-    from gradspike.training.evaluate import as_evaluated
+    with uncollected():
+        from gradspike.robustness.measure import measure
+        from gradspike.robustness.report import print_robustness
+        from gradspike.terminal.tables import console
+        from gradspike.training.evaluate import as_evaluated
 
     evaluated = as_evaluated(
         config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradspike.cli.hydra import run
+from gradspike.cli.importing import uncollected
 from gradspike.config.overrides import override
 from gradspike.config.schema import ExperimentConfig
 from gradspike.config.wandb_options import chosen_folder
@@ -70,9 +71,10 @@ def train(config: ExperimentConfig, typed: list[str], command: list[str] | None 
         check_settings_file(config.logger)
         check_environment()
 
-    from gradspike.terminal.tables import print_result
-    from gradspike.training import run as training
-    from gradspike.training.processes import is_first_process
+    with uncollected():
+        from gradspike.terminal.tables import print_result
+        from gradspike.training import run as training
+        from gradspike.training.processes import is_first_process
 
     folder, summary = training.train(config, resumed, words)
     _trials[-1] = (_trials[-1][0], summary)
