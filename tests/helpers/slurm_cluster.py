@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
@@ -91,6 +93,7 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
     commands = [["munged", "--foreground", "--force", *(f"--{name}={file}" for name, file in files.items())]]
     commands += [["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]]
     started: list[subprocess.Popen[bytes]] = []
+    adopt_orphans(True)
     try:
         for words in commands:
             with (folder / f"{words[0]}.out").open("ab") as out:
@@ -107,6 +110,27 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
         for process in reversed(started):
             process.terminate()
             process.wait(timeout=30)
+        adopt_orphans(False)
+        end_steps()
+
+
+def adopt_orphans(on: bool) -> None:
+    """Whether a process whose parent has ended becomes a child of this one.
+
+    slurmd's `slurmstepd` leaves its parent, and PID 1 of a container may never wait for the ended ones.
+    """
+    set_child_subreaper = 36
+    assert ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, int(on), 0, 0, 0) == 0
+
+
+def end_steps() -> None:
+    """End each `slurmstepd` that this process has adopted, and wait for it."""
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            name, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rsplit(")", 1)
+            if name == "slurmstepd" and int(rest.split()[1]) == os.getpid():
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def _idle_nodes(cluster: Cluster) -> int:
