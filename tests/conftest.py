@@ -86,7 +86,7 @@ def group_of(nodeid: str) -> str:
     text = text_of(file)
     if 'scope="module"' in text or "fork_server(**" in text:  # a server of its own takes seconds to start
         return file
-    if re.search(r"[\[-]compiled[\]-]", nodeid):
+    if re.search(r"[\[-]compiled[\]-]|/test_(compiled_)?engines?\.py", nodeid):
         return "compiled"
     return "compared_runs" if "compared_runs" in text or "helpers.compared" in text else nodeid
 

@@ -80,7 +80,7 @@ def test_statistics_are_safe_beside_a_large_mean(engine: Engine) -> None:
     """In float32, standard deviation 1 next to a mean of 3000: the current is still normalised, and DS-ATGO still
     measures the standard deviation.
     """
-    y = make_input(batch=32)
+    y = make_input(batch=32).contiguous(memory_format=torch.channels_last)
     near, far = (make_layer(method_config("ds_atgo")) for _ in range(2))
     expected, actual = near(y), far(y + 3000)
     assert (expected != actual).float().mean() < 2e-3
@@ -123,10 +123,11 @@ def test_under_autocast_the_recursion_is_float32() -> None:
 @pytest.mark.parametrize("engine", ["eager", "compiled"], indirect=True)
 def test_a_layer_that_has_run_can_be_copied_and_pickled(engine: Engine) -> None:
     layer = make_layer(method_config("mpd_agl"))
-    layer(make_input())
+    y = make_input().contiguous(memory_format=torch.channels_last)
+    layer(y)
     layer.eval()
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert torch.equal(twin(make_input()), layer(make_input()))
+        assert torch.equal(twin(y), layer(y))
 
 
 @pytest.mark.parametrize("engine", ["eager", "formulas"], indirect=True)

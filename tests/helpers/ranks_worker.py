@@ -39,7 +39,7 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.optim import parameter_groups
 from helpers.engines import ENGINES
 
-STEPS = 7
+STEPS = 4
 
 
 @functools.cache

@@ -19,10 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import timm.utils  # noqa: F401  takes seconds, and trainer.ema would import it on each rank
 import torch
 
 from gradspike.cli.reporting import reporting_errors
 from gradspike.config.compose import load_config
+from gradspike.runs.code_version import source_digest
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.resume import resumed_config
 from gradspike.training import run as training
@@ -71,6 +73,7 @@ def _fail_at(number: int, how: str) -> None:
 
 
 def main() -> None:
+    source_digest()  # takes half a second, and is kept
     context = multiprocessing.get_context("fork")
     ended = []
     for entry in json.loads(Path(sys.argv[1]).read_text()):

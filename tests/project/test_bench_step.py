@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,11 @@ from torch import Tensor
 
 import backbones
 import peers
+import step
+import step_worker
 from gradspike.errors import UserError
-from helpers.command import ROOT, execute
+from helpers.command import ROOT
+from helpers.warm import warm_python
 from step_profile import MEASURED, allocations, highest_sum
 from step_table import TABLES_END, Measured, best_twin, markdown, spread, table, updated, write_page
 from step_worker import Candidate, Network, Setting, Training, configuration
@@ -214,13 +216,16 @@ def test_page_keeps_what_is_not_its_own(tmp_path: Path) -> None:
         updated("nothing", "x", "body")
 
 
-def test_whole_command(tmp_path: Path) -> None:
+def test_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its processes are forks that need not import everything."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = step_worker.command
+    monkeypatch.setattr(step_worker, "command", lambda *words: command(*words[:4], warm_python()))
     page = tmp_path / "performance.md"
     page.write_text(f"by hand\n{TABLES_END}\n")
     words = "--networks resnet19 --methods fixed_sg --engines eager --settings fp32-channels_last --rounds 2 --steps 1"
     words += f" --width 0.02 --batch 2 --threads 1 --device cpu --no-twin-compile --write {page}"
-    result = execute(sys.executable, "benchmarks/step.py", *words.split(), OMP_NUM_THREADS="1")
-    assert result.returncode == 0, result.stderr
+    assert step.run(step.options_of(words.split())) == 0
     text = page.read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows] == [
@@ -244,7 +249,7 @@ def test_whole_command(tmp_path: Path) -> None:
             assert re.fullmatch(rf"\| .* \| {number} \({number} to {number}\) \| {number} \|", row), row
     assert f"torch {torch.__version__}" in text
     assert "1 thread; " in text
-    assert "still image" in result.stdout
+    assert "still image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -267,10 +272,9 @@ def test_mistakes_are_reported_before_any_measurement(
     words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gradspike.cli.reporting import reporting_errors
-    from step import options_of, run
 
     try:
-        code = reporting_errors(lambda: run(options_of(words.split())))
+        code = reporting_errors(lambda: step.run(step.options_of(words.split())))
     except SystemExit as stop:
         code = int(str(stop.code))
     out, err = capsys.readouterr()

@@ -272,7 +272,7 @@ def test_a_waiting_rank_dies_of_a_signal(
     processes = {}
     for signum in codes:
         words, port = tiny("trainer.devices=2", f"runs_dir={tmp_path / signum.name}"), free_port()
-        processes[signum] = port, fork_server(**variables).start("train", *words, MASTER_PORT=str(port))
+        processes[signum] = port, fork_server().start("train", *words, MASTER_PORT=str(port), **variables)
     deadline = time.monotonic() + 60
     for port, process in processes.values():
         # The first rank listens when it begins to wait; the other leaves no trace.
