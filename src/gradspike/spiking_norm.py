@@ -7,6 +7,7 @@ the time steps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
@@ -198,13 +199,12 @@ class SpikingNorm(ActivationLayer):
         """What the method may know about a pass. Only the dtype of y matters."""
         dtype = recursion_dtype(y.dtype)
         last = self.norm if self.potential_norm is None else self.potential_norm
-        gain = None if last is None else last.mean_gain(dtype)
         decay = self.neuron.decay
         return LayerFacts(
             time_steps=self.time_steps,
             v_threshold=self.v_threshold,
             scalar=torch.zeros((), dtype=dtype, device=y.device) if decay is None else decay.detach().to(dtype),
-            gamma_mean=gain,
+            gamma_mean=None if last is None else functools.partial(last.mean_gain, dtype),
             training=self.training,
             gradients=gradients,
             updates=updates,

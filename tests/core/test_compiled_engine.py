@@ -140,7 +140,7 @@ def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> 
         with pytest.raises(OSError, match="the disk is gone"):
             train(tiny_config(*words, f"runs_dir={unbroken.path.parent / 'crashed'}"))
     run = RunFolder(next((unbroken.path.parent / "crashed").glob("2*")))
-    compiled.run.kernels._compiled.clear()
+    compiled.run.kernels.forget()
     torch._dynamo.reset()
     train(run.config(), run)
     assert_same_run(unbroken, run)

@@ -118,6 +118,8 @@ def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor |
     if method.measures(facts):
         return own, None
     plan = method.planned(facts)
+    if plan.constant:
+        return plan.thresholds if own is None else own, plan.widths
     thresholds = plan.thresholds.to(facts.dtype) if own is None else own
     return thresholds.contiguous(), plan.widths.to(facts.dtype).contiguous()
 

@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from gradspike.engine import formulas
+from gradspike.engine.direct import DirectCall, Recorder, alike, leaves
+from gradspike.engine.examples import examples, tensors_of
 from gradspike.engine.fused import FusedEngine
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
 from gradspike.exhausted import means_full_disk
-from gradspike.neurons.base import State
+from gradspike.neurons.base import State, is_mixture
 from gradspike.private_names import found
 from gradspike.shown import listed
 from gradspike.variables import whole_number
@@ -36,13 +38,6 @@ from gradspike.variables import whole_number
 log = logging.getLogger(__name__)
 
 TorchDynamoException: type[Exception] = found("torch._dynamo.exc.TorchDynamoException", RuntimeError)
-
-Axes = str | tuple[Any, ...]
-"""Names of a tensor's axes, one letter each; for a record, those of each part, or one for all parts. Axes with names
-that `SIZES` lacks keep their sizes."""
-
-SIZES = {"P": 8, "Q": 24, "S": 24, "C": 32}
-"""Sizes used to compile kernels. None is 1, which torch.compile would treat as a constant."""
 
 _one_at_a_time = threading.RLock()  # a pass of one thread, and the backward pass of another
 
@@ -59,6 +54,10 @@ MOST_RECOMPUTED = 2
 takes too long."""
 
 
+MOST_DIRECT = 1000
+"""Kinds of calls to keep; images of ever new sizes would add one each."""
+
+
 class CompiledKernels:
     """The functions of `formulas`, each compiled when first needed."""
 
@@ -67,82 +66,103 @@ class CompiledKernels:
         return "KERNELS"
 
     def __init__(self) -> None:
-        self._compiled: dict[Hashable, Callable[..., Any]] = {}
+        self._compiled: dict[Hashable, tuple[Callable[..., Any], Recorder]] = {}
+        self._direct: dict[Hashable, DirectCall] = {}
+
+    def forget(self) -> None:
+        """Compile every kernel again when it is needed."""
+        self._compiled.clear()
+        self._direct.clear()
 
     def batch_statistics(self, y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
         """See `formulas.batch_statistics`."""
-        return self._call(formulas.batch_statistics, spec, (y, axes(spec)), dtype=dtype)  # type: ignore[no-any-return]
+        return self._call(formulas.batch_statistics, spec, y, dtype=dtype)  # type: ignore[no-any-return]
 
     def forward(self, inputs: Inputs, shifts: Tensor | None, spec: Spec) -> Fired:
         """See `formulas.forward`."""
-        return self._call(formulas.forward, spec, (inputs, input_axes(spec)), (shifts, "TC"))  # type: ignore[no-any-return]
+        return self._call(formulas.forward, spec, inputs, shifts)  # type: ignore[no-any-return]
 
     def forward_part(
         self, inputs: Inputs, shifts: Tensor | None, part: Part, spec: Spec
     ) -> tuple[State, Tensor | None, Tensor | None]:
         """See `formulas.forward_part`."""
-        arguments = (inputs, input_axes(spec)), (shifts, "TC"), (part, axes(spec)[1:])
-        return self._call(formulas.forward_part, spec, *arguments)  # type: ignore[no-any-return]
+        return self._call(formulas.forward_part, spec, inputs, shifts, part)  # type: ignore[no-any-return]
 
     def advance(
         self, y: Tensor, previous: Step | None, affine: Affine, values: tuple[Tensor, ...], spec: Spec
     ) -> tuple[Tensor, Tensor, Tensor, State]:
         """See `formulas.advance`."""
-        arguments = (y, axes(spec)), (previous, step_axes(spec)), (affine, "C"), (values, value_axes(spec, picked=True))
-        return self._call(formulas.advance, spec, *arguments)  # type: ignore[no-any-return]
+        return self._call(formulas.advance, spec, y, previous, affine, values)  # type: ignore[no-any-return]
 
     def finish(self, last: Step, spec: Spec) -> None:
         """See `formulas.finish`."""
-        self._call(formulas.finish, spec, (last, step_axes(spec)))
+        self._call(formulas.finish, spec, last)
 
     def backward(self, inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> Gradients:
         """See `formulas.backward`."""
-        arriving_axes = (axes(spec), "T", "T", "T")
-        return self._call(  # type: ignore[no-any-return]
-            formulas.backward, spec, (inputs, input_axes(spec)), (arriving, arriving_axes), wanted=wanted
-        )
+        return self._call(formulas.backward, spec, inputs, arriving, wanted=wanted)  # type: ignore[no-any-return]
 
     def backward_part(
         self, inputs: Inputs, arriving: Arriving, part: Part, spec: Spec, wanted: Wanted
     ) -> tuple[Gradients, State]:
         """See `formulas.backward_part`."""
-        arguments = (inputs, input_axes(spec)), (arriving, (axes(spec), "T", "T", "T")), (part, axes(spec)[1:])
-        return self._call(formulas.backward_part, spec, *arguments, wanted=wanted)  # type: ignore[no-any-return]
+        return self._call(formulas.backward_part, spec, inputs, arriving, part, wanted=wanted)  # type: ignore[no-any-return]
 
     def add_through_statistics(self, grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor, spec: Spec) -> None:
         """See `formulas.add_through_statistics`."""
-        arguments = (grad_y, axes(spec)), (y, axes(spec)), (slope, "C"), (offset, "C")
-        self._call(formulas.add_through_statistics, spec, *arguments)
+        self._call(formulas.add_through_statistics, spec, grad_y, y, slope, offset)
 
-    def _call(self, formula: Any, spec: Spec, *arguments: tuple[Any, Axes], **constants: Hashable) -> Any:
-        """Apply a formula to tensors, or records of tensors, each with its axes. `constants` are compiled in."""
-        values = [value for value, _ in arguments]
-        device = next(_tensors(values)).device.type
+    def _call(self, formula: Any, spec: Spec, *values: Any, **constants: Hashable) -> Any:
+        """Apply a formula to tensors, or records of tensors. `constants` are compiled in."""
+        tensors = leaves(values)
+        assert tensors[0] is not None
         # Global state that would make torch.compile recompile, at the current sizes.
         state = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.get_default_dtype())
-        key = (formula.__name__, spec, *state, *constants.values(), *(_kind(value) for value in values))
-        function = self._compiled.get(key)
-        if function is None:
-            function = self._compile(formula, spec, arguments, constants)
-            self._compiled[key] = function
-        with without_autocast(device):
+        key = (formula.__name__, spec, *state, *constants.values())
+        direct = formula in PURE and not torch.is_grad_enabled()
+        exact = (key, alike(tensors)) if direct else None
+        if direct and (known := self._direct.get(exact)) is not None:
+            return known(tensors)
+        key += tuple(_kind(value) for value in values)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = self._compile(formula, spec, values, constants)
+        function, recorder = compiled
+        recorder.take()
+        with without_autocast(tensors[0].device.type):
             try:
-                return function(*values)
+                result = function(*values)
             except TorchDynamoException as error:
-                raise _failure(formula.__name__, spec, values, error) from error
+                raise _failure(formula.__name__, spec, list(values), error) from error
+        last = recorder.take()
+        if direct and last is not None and (call := DirectCall.of(last, tensors, result)) is not None:
+            if len(self._direct) >= MOST_DIRECT:
+                self._direct.clear()
+            self._direct[exact] = call
+        return result
 
     def _compile(
-        self, formula: Any, spec: Spec, arguments: tuple[tuple[Any, Axes], ...], constants: dict[str, Any]
-    ) -> Callable[..., Any]:
-        examples = [_example(value, names, spec.time_steps) for value, names in arguments]
-        device = next(_tensors(examples)).device.type
+        self, formula: Any, spec: Spec, values: tuple[Any, ...], constants: dict[str, Any]
+    ) -> tuple[Callable[..., Any], Recorder]:
+        small = examples(formula, values, spec)
+        device = next(tensors_of(small)).device.type
         if not self._compiled:
             log.info("Compiling norms and neurons for this machine; later runs find most of it in %s", cache_dir())
         start = time.perf_counter()
-        options = kernel_options(device) | {"guard_filter_fn": _of_arguments}
+        options = kernel_options(device)
         if formula in (formulas.forward, formulas.backward) and _recomputes(spec, device):
             options |= RECOMPUTING
-        function = torch.compile(_fixed(formula, spec, constants), fullgraph=True, dynamic=True, options=options)
+        if spec.rules is not None and is_mixture(spec.rules.neuron):
+            # Without a reset, the spikes of one pass do not enter the potentials of the other.
+            options["cpp.enable_floating_point_contract_flag"] = "fast"
+        recorder = Recorder(options)
+        function: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]
+            _fixed(formula, spec, constants),
+            fullgraph=True,
+            dynamic=True,
+            backend=recorder,
+            options={"guard_filter_fn": _of_arguments},
+        )
         try:
             with (
                 torch.no_grad(),
@@ -152,12 +172,12 @@ class CompiledKernels:
                 _constants(),
                 _rules_made_once(),
             ):
-                function(*examples)
+                function(*small)
         except Exception as error:
-            raise _failure(formula.__name__, spec, examples, error) from error
-        what = _described(formula.__name__, spec, examples)
+            raise _failure(formula.__name__, spec, small, error) from error
+        what = _described(formula.__name__, spec, small)
         log.debug("compiled in %.1f s: %s", time.perf_counter() - start, what)
-        return function
+        return function, recorder
 
 
 KERNELS = CompiledKernels()
@@ -296,26 +316,8 @@ def _named_cache_dir() -> str:
     return os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torch's cache folder")
 
 
-def axes(spec: Spec) -> str:
-    """Names of the axes of a layer's values."""
-    return "TPQC" if spec.arrangement == "rows" else "TPCS"
-
-
-def input_axes(spec: Spec) -> Axes:
-    """Names of the axes of `Inputs`."""
-    return axes(spec), "C", "TC", "TC", value_axes(spec), "", ()
-
-
-def step_axes(spec: Spec) -> Axes:
-    """Names of the axes of `Step`."""
-    step = axes(spec)[1:]
-    return step, "C", "C", step, step, value_axes(spec, picked=True)
-
-
-def value_axes(spec: Spec, picked: bool = False) -> Axes:
-    """Names of the axes of the neuron's values; `picked`: of one step."""
-    names = ("",) if spec.rules is None else tuple(spec.rules.neuron.axes.values())
-    return tuple(name.removeprefix("T") if picked and name in ("T", "TC") else name for name in names)
+PURE = (formulas.batch_statistics, formulas.forward, formulas.backward)
+"""Formulas that write to none of their arguments, which may then share memory."""
 
 
 @contextmanager
@@ -361,35 +363,8 @@ def _kind(value: Any) -> Hashable:
     return value.dtype, value.device, value.is_inference(), tuple(size == 1 for size in value.shape)
 
 
-def _example(value: Any, names: Axes, time_steps: int) -> Any:
-    """Small tensors of fixed sizes and the same kind; sizes of 1 stay 1."""
-    if value is None:
-        return None
-    if isinstance(value, tuple):
-        # One name for all parts of a record with equal shapes.
-        each = names if isinstance(names, tuple) else (names,) * len(value)
-        parts = [_example(part, name, time_steps) for part, name in zip(value, each[: len(value)], strict=True)]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    sizes = {**SIZES, "T": time_steps}
-    if len(names) < value.ndim or not set(names) <= set(sizes):
-        shape = list(value.shape)
-    else:
-        shape = [1 if size == 1 else sizes[name] for size, name in zip(value.shape, names, strict=False)]
-    with torch.inference_mode(value.is_inference()):
-        return value.new_zeros(shape)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """All tensors of nested records, in order."""
-    for value in values:
-        if isinstance(value, tuple):
-            yield from _tensors(value)
-        elif value is not None:
-            yield value
-
-
 def _described(formula: str, spec: Spec, values: list[Any]) -> str:
-    first = next(_tensors(values))
+    first = next(tensors_of(values))
     neuron = [] if spec.rules is None else [spec.rules.neuron.__name__]
     norm = {"batch": "statistics of the batch", "given": "given statistics", "none": "no norm"}[spec.norm]
     still = ["still input"] if first.ndim == 4 and first.shape[0] == 1 < spec.time_steps else []

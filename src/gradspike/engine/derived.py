@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradspike.engine import steps
+from gradspike.engine import mixed, steps
 from gradspike.engine.base import recursion_dtype
 from gradspike.engine.norm_formulas import (
     batch_statistics,
@@ -42,6 +42,8 @@ def first_potentials(inputs: Inputs, spec: Spec, rules: Rules) -> Tensor:
 
 def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> Fired:
     """See `formulas.forward`."""
+    if mixed.describes(inputs, spec, rules):
+        return mixed.forward(inputs, shifts, spec, rules)
     y, affine, thresholds, *_ = inputs
     mean = variance = None
     if spec.norm == "batch" and affine.mean is None:
@@ -99,6 +101,8 @@ def finish(last: Step, spec: Spec, rules: Rules) -> None:
 
 def backward(inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted) -> Gradients:
     """See `formulas.backward`."""
+    if mixed.describes(inputs, spec, rules):
+        return mixed.backward(inputs, arriving, spec, rules, wanted)
     found, steps_of_y, _ = _backward(inputs, arriving, spec, rules, wanted)
     return found._replace(y=torch.stack([step.to(inputs.y.dtype) for step in steps_of_y]))
 

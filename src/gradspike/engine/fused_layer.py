@@ -92,8 +92,9 @@ class FusedLayer(torch.autograd.Function):
         widths: Tensor | None,
         call: LayerCall,
         *values: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Spikes [T, B, C, *space] and the thresholds and widths used; then the moments of u if `call.moments`.
+    ) -> tuple[Tensor | None, ...]:
+        """Spikes [T, B, C, *space], the thresholds and widths used if the method sets them from the potential, and the
+        moments of u if `call.moments`.
 
         x: [T, B, C, *space], or [1, ...] for the same input at all steps. gain, bias: of the norm [C]. thresholds and
         widths: of all steps, or None if the method sets them from the potential. values: of the neuron.
@@ -124,10 +125,11 @@ class FusedLayer(torch.autograd.Function):
             inputs = inputs._replace(y=x, affine=affine, states=fired.states)
             ctx.values, ctx.chunks = len(values), len(fired.states)
             ctx.save_for_backward(fired.u_mean, *inputs.flat())
-        # Copies, because an autograd function must not return its inputs as outputs without gradient.
-        used_thresholds, used_widths = inputs.thresholds.clone(), inputs.widths.clone()
-        ctx.mark_non_differentiable(used_thresholds, used_widths)
-        outputs = [restored(fired.spikes, x, spec.arrangement), used_thresholds, used_widths]
+        used: list[Tensor | None] = [None, None]
+        if thresholds is None or widths is None:
+            used = [inputs.thresholds, inputs.widths]
+            ctx.mark_non_differentiable(*used)
+        outputs = [restored(fired.spikes, x, spec.arrangement), *used]
         if fired.u_mean is not None and fired.u_variance is not None:
             outputs += [fired.u_mean, fired.u_variance]
         return tuple(outputs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradspike.engine.noise import spike_mask
-from gradspike.neurons.base import Neuron, State
+from gradspike.neurons.base import Neuron, State, is_mixture
 from gradspike.neurons.options import NeuronConfig
 from gradspike.surrogate import Surrogate
 
@@ -149,7 +149,16 @@ def start(x: Tensor, values: Sequence[Tensor], rules: Rules, spread: Spread) -> 
 
 def charge_all(currents: Sequence[Tensor], values: Sequence[Tensor], rules: Rules, spread: Spread) -> list[Tensor]:
     """The potentials of all steps, if the neuron `charges_at_once`. Values that differ between steps are whole."""
-    return rules.neuron.charge_all(currents, _named(values, rules, spread, ("", "C")), rules.options)
+    named = _named(values, rules, spread, ("", "C"))
+    if not is_mixture(rules.neuron):
+        return rules.neuron.charge_all(currents, named, rules.options)
+    mixture = rules.neuron.mixture(named, rules.options, len(currents))
+    assert mixture is not None
+    potentials = []
+    for row, bias, counts in zip(mixture.weights.unbind(0), mixture.biases.unbind(0), mixture.counts, strict=True):
+        terms = [w * x for w, x, counted in zip(row.unbind(0), currents, counts, strict=True) if counted]
+        potentials.append(sum(terms[1:], terms[0]) + bias)
+    return potentials
 
 
 def before(value: Tensor, rules: Rules) -> Tensor:

@@ -7,7 +7,7 @@ implements `adapt`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +20,24 @@ from gradspike.methods.registry import METHODS
 from gradspike.surrogate import Surrogate, surrogate_of
 
 
+class _Late:
+    """A field of a dataclass that may be given as a function, which computes it when it is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, facts: LayerFacts | None, owner: type) -> Tensor | None:
+        if facts is None:
+            return None  # the default
+        value = facts.__dict__[self._name]
+        if callable(value):
+            value = facts.__dict__[self._name] = value()
+        return value  # type: ignore[no-any-return]
+
+    def __set__(self, facts: LayerFacts, value: Tensor | Callable[[], Tensor] | None) -> None:
+        facts.__dict__[self._name] = value
+
+
 @dataclass(frozen=True)
 class LayerFacts:
     """What a method may know about its layer in a forward pass. Tensors are detached scalars in the recursion's dtype.
@@ -28,7 +46,8 @@ class LayerFacts:
         time_steps: T.
         v_threshold: base threshold V_th.
         scalar: the decay factor, or a scalar without meaning if the neuron has none; read `decay`.
-        gamma_mean: mean gain of the norm relative to alpha * V_th; None if the layer has no norm.
+        gamma_mean: mean gain of the norm relative to alpha * V_th; None if the layer has no norm. Computed when it is
+            first read.
         training: mode of the layer.
         gradients: a backward pass may follow, so widths matter.
         updates: the method may change its buffers and draw random numbers; False in diagnostics.
@@ -38,7 +57,7 @@ class LayerFacts:
     time_steps: int
     v_threshold: float
     scalar: Tensor
-    gamma_mean: Tensor | None = None
+    gamma_mean: _Late = _Late()
     training: bool = True
     gradients: bool = True
     updates: bool = True
@@ -70,11 +89,13 @@ class LayerFacts:
 class Plan:
     """Thresholds and widths of all steps, each [T] or [T, C]; with gradient if they are learned.
 
-    If the method is `per_neuron`, they may also be [T, C, *space].
+    If the method is `per_neuron`, they may also be [T, C, *space]. `constant`: both are options of the method, which
+    its `Config` has checked, so no pass checks shapes, or counts and clamps widths.
     """
 
     thresholds: Tensor
     widths: Tensor
+    constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,6 +242,8 @@ class Method(nn.Module):
     def planned(self, facts: LayerFacts) -> Plan:
         """`plan` as engines call it: shapes checked, widths kept positive."""
         plan = self.plan(facts)
+        if plan.constant:
+            return plan
         for what, value in (("thresholds", plan.thresholds), ("widths", plan.widths)):
             steps = (self.time_steps,)
             allowed = [steps, (*steps, self.channels)]
@@ -249,7 +272,7 @@ class Method(nn.Module):
     def _keep_positive(self, widths: Tensor, facts: LayerFacts) -> Tensor:
         # Counted on the device, so only reading the counter waits for it.
         if facts.training and facts.updates:
-            self.width_clamps += (widths.detach() < MIN_WIDTH).sum()
+            self.width_clamps.add_((widths.detach() < MIN_WIDTH).sum())
         return widths.clamp_min(MIN_WIDTH)
 
 

@@ -27,4 +27,4 @@ class FixedSg(Method):
 
     @override
     def plan(self, facts: LayerFacts) -> Plan:
-        return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.width))
+        return Plan(thresholds=facts.full(facts.v_threshold), widths=facts.full(self.config.width), constant=True)

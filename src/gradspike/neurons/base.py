@@ -8,7 +8,7 @@ keeps a potential, so there is nothing to reset between batches.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,21 @@ State = tuple[Tensor, ...]
 
 Values = Mapping[str, Tensor]
 """`Neuron.values` of one step, by name, shaped to broadcast against it."""
+
+
+class Mixture(NamedTuple):
+    """Potentials u[t] = sum_j weights[t, j] x[j] + biases[t] of all steps.
+
+    Attributes:
+        weights: [T, T].
+        biases: [T].
+        counts: whether step j counts for step t. The weights of the others are always 0, and not computed with. At
+            least one step counts for each.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    counts: Sequence[Sequence[bool]]
 
 
 class Neuron(nn.Module):
@@ -46,7 +61,7 @@ class Neuron(nn.Module):
         axes: for each of `values` its axes: "" a scalar; "C" one per channel, or a scalar; "T" or "TC" the same per
             step; "each" an array of scalars, of which the dynamics take one at a time, by `unbind`; any other letters:
             passed to the dynamics as it is.
-        charges_at_once: the potentials of all steps depend on the currents alone; `charge_all` computes them.
+        charges_at_once: the potentials of all steps depend on the currents alone; `mixture` or `charge_all` gives them.
         has_own_gradient: `fire` does not use the surrogate, so methods cannot set its width.
         follows_end: `follow` is called after each training pass.
     """
@@ -93,8 +108,17 @@ class Neuron(nn.Module):
 
     @staticmethod
     def charge_all(currents: Sequence[Tensor], p: Values, o: Any) -> list[Tensor]:
-        """The potentials of all steps. Called in place of `charge` if the neuron `charges_at_once`."""
+        """The potentials of all steps. Called in place of `charge` if the neuron `charges_at_once` and has no
+        `mixture`.
+        """
         raise NotImplementedError
+
+    @staticmethod
+    def mixture(p: Values, o: Any, time_steps: int) -> Mixture | None:
+        """The potentials of all steps, as weights that do not depend on the currents, for a neuron that
+        `charges_at_once`. Values of the axes "each" are whole here, perhaps with more axes behind their own.
+        """
+        return None
 
     @staticmethod
     def fire(u: Tensor, theta: Tensor, kappa: Tensor, surrogate: Surrogate, p: Values, o: Any) -> tuple[Tensor, Tensor]:
@@ -132,7 +156,12 @@ class Neuron(nn.Module):
         return same and not self.follows_end
 
 
-DYNAMICS = ("values", "start", "charge", "charge_all", "fire", "reset")
+def is_mixture(neuron: type[Neuron]) -> bool:
+    """Whether the potentials are a `Mixture`. A subclass may replace it with a `charge_all`."""
+    return neuron.mixture is not Neuron.mixture and neuron.charge_all is Neuron.charge_all
+
+
+DYNAMICS = ("values", "start", "charge", "charge_all", "mixture", "fire", "reset")
 """The methods of a neuron that describe its dynamics."""
 
 

@@ -5,12 +5,13 @@ Fang et al., NeurIPS 2023, as in SpikingJelly 2.0. A neuron fires where q >= 0, 
     psn          q[t] = sum_j W[t, j] x[j] + b[t]                 also of later steps j > t
     masked_psn   W[t, j] counts fully for t - k < j <= t, elsewhere by the factor 1 - lambda
     sliding_psn  q[t] = sum_{i < k} w[k-1-i] x[t-i] + b           the same weights at every step
+
+Each describes its potential as a `Mixture`, from which the fast engines compute both passes (`engine.mixed`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from gradspike.neurons.base import Neuron, State, Values
+from gradspike.neurons.base import Mixture, Neuron, State, Values
 from gradspike.neurons.options import NeuronConfig
 
 
@@ -54,10 +55,16 @@ class SlidingPsnConfig(WindowedPsnConfig):
 
 
 class ParallelNeuron(Neuron):
-    """What the three have in common: no state, a threshold of 0 for the potential q, which includes the bias."""
+    """What the three have in common: no state, a threshold of 0 for the potential q, which includes the bias.
+
+    A subclass has `mixture`.
+    """
 
     charges_at_once: ClassVar[bool] = True
     axes: ClassVar[dict[str, str]] = {"weight": "each", "bias": "each"}
+    weight: nn.Parameter
+    bias: nn.Parameter
+    zero: Tensor
 
     def __init__(self, config: PsnConfig, time_steps: int, channels: int, v_threshold: float) -> None:
         super().__init__(config, time_steps, channels, v_threshold)
@@ -66,11 +73,11 @@ class ParallelNeuron(Neuron):
     @property
     @override
     def threshold(self) -> Tensor:
-        return self.get_buffer("zero")
+        return self.zero
 
     @override
     def values(self) -> dict[str, Tensor]:
-        return {"weight": self.get_parameter("weight"), "bias": self.get_parameter("bias")}
+        return {"weight": self.weight, "bias": self.bias}
 
     @staticmethod
     @override
@@ -96,10 +103,8 @@ class PSN(ParallelNeuron):
 
     @staticmethod
     @override
-    def charge_all(currents: Sequence[Tensor], p: Values, o: Any) -> list[Tensor]:
-        rows = [row.unbind(0) for row in p["weight"].unbind(0)]
-        biases = p["bias"].unbind(0)
-        return [_weighted(row, currents) + bias for row, bias in zip(rows, biases, strict=True)]
+    def mixture(p: Values, o: Any, time_steps: int) -> Mixture | None:
+        return Mixture(p["weight"], p["bias"], [[True] * time_steps] * time_steps)
 
 
 class MaskedPSN(PSN):
@@ -107,14 +112,14 @@ class MaskedPSN(PSN):
 
     Config: ClassVar[type[MaskedPsnConfig]] = MaskedPsnConfig
 
-    def __init__(self, config: MaskedPsnConfig, time_steps: int, channels: int, v_threshold: float) -> None:
-        super().__init__(config, time_steps, channels, v_threshold)
-        window = torch.ones(time_steps, time_steps).tril().triu(1 - config.k)
-        self.register_buffer("share", config.mask * window + (1 - config.mask), persistent=False)
-
+    @staticmethod
     @override
-    def values(self) -> dict[str, Tensor]:
-        return {"weight": self.weight * self.get_buffer("share"), "bias": self.bias}
+    def mixture(p: Values, o: Any, time_steps: int) -> Mixture | None:
+        weight = p["weight"]
+        inside = weight.new_ones(time_steps, time_steps).tril().triu(1 - o.k)
+        share = (o.mask * inside + (1 - o.mask)).view(time_steps, time_steps, *[1] * (weight.ndim - 2))
+        counts = _window(o.k, time_steps) if o.mask == 1 else [[True] * time_steps] * time_steps
+        return Mixture(weight * share, p["bias"], counts)
 
 
 class SlidingPSN(ParallelNeuron):
@@ -129,17 +134,16 @@ class SlidingPSN(ParallelNeuron):
 
     @staticmethod
     @override
-    def charge_all(currents: Sequence[Tensor], p: Values, o: Any) -> list[Tensor]:
-        weights = p["weight"].unbind(0)
-        potentials = []
-        for t in range(len(currents)):
-            seen = min(o.k, t + 1)
-            potentials.append(_weighted(weights[o.k - seen :], currents[t + 1 - seen : t + 1]) + p["bias"])
-        return potentials
+    def mixture(p: Values, o: Any, time_steps: int) -> Mixture | None:
+        weights, window = p["weight"].unbind(0), _window(o.k, time_steps)
+        unused = torch.zeros_like(weights[0])
+        rows = [
+            torch.stack([weights[o.k - 1 - t + j] if inside else unused for j, inside in enumerate(row)])
+            for t, row in enumerate(window)
+        ]
+        return Mixture(torch.stack(rows), p["bias"].expand(time_steps, *p["bias"].shape), window)
 
 
-def _weighted(weights: Sequence[Tensor], currents: Sequence[Tensor]) -> Tensor:
-    total = weights[0] * currents[0]
-    for weight, current in zip(weights[1:], currents[1:], strict=True):
-        total = total + weight * current
-    return total
+def _window(k: int, time_steps: int) -> list[list[bool]]:
+    """Whether step j is one of the last k at step t."""
+    return [[t - k < j <= t for j in range(time_steps)] for t in range(time_steps)]

@@ -122,7 +122,7 @@ class ChannelNorm(nn.Module):
         """Update the running statistics with a batch that was normalised elsewhere: mean and biased variance [C] of
         `count` values, 2 or more, copies included.
         """
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)
         self._follow(mean.to(self.running_mean.dtype), _unbiased(variance, count).to(self.running_var.dtype))
 
     def _single(self, y: Tensor, weight: Tensor, repeats: int, update: bool) -> Tensor:
