@@ -17,6 +17,7 @@ import torch._inductor.config
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine import compiled, registry
 from gradspike.engine.fused import FusedEngine
+from gradspike.engine.norm_formulas import MOST_RECOMPUTED
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.runs.run_log import RunLog
@@ -150,7 +151,7 @@ def test_a_run_on_compiled_neurons_resumes_bit_for_bit(tiny_config: Compose) -> 
 @pytest.mark.slow
 def test_kernels_that_recompute_agree() -> None:
     """Of a neuron that charges two steps at once, with every value learned."""
-    assert compiled.MOST_RECOMPUTED >= 2
+    assert MOST_RECOMPUTED >= 2
     context = LayerContext(2, neuron_config("psn"), method_config("fixed_sg"), norm_config("bn"))
     expected, actual = both(compiled.run, SpikingNorm(C, context).double(), make_input(time_steps=2).double(), False)
     for value, other in zip(actual, expected, strict=True):

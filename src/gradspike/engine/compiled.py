@@ -27,6 +27,7 @@ from gradspike.engine import formulas
 from gradspike.engine.direct import DirectCall, Recorder, alike, leaves
 from gradspike.engine.examples import examples, tensors_of
 from gradspike.engine.fused import FusedEngine
+from gradspike.engine.norm_formulas import MOST_RECOMPUTED
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.errors import UserError, first_line
 from gradspike.exhausted import means_full_disk
@@ -47,11 +48,8 @@ RECOMPUTING: dict[str, Any] = {
     "realize_acc_reads_threshold": 1000,
 }
 """Inductor's limits under which a kernel computes its intermediate values again in each pass over memory. By default it
-stores them in new tensors, whose page faults take longer than the arithmetic."""
-
-MOST_RECOMPUTED = 2
-"""Time steps up to which it does, except for the standard neuron, which has few intermediate values: with more, tracing
-takes too long."""
+stores them in new tensors, and reading and writing those takes longer than the arithmetic. It does so up to
+`MOST_RECOMPUTED` time steps; with more, tracing takes too long: 19 s at T = 4."""
 
 
 MOST_DIRECT = 1000
@@ -256,7 +254,7 @@ def kernel_options(device: str) -> dict[str, Any]:
 
 
 def _recomputes(spec: Spec, device: str) -> bool:
-    return device == "cpu" and spec.rules is not None and spec.time_steps <= MOST_RECOMPUTED
+    return device == "cpu" and spec.time_steps <= MOST_RECOMPUTED
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from gradspike.engine.norm_formulas import (
     current_at,
     first_current_at,
     inverse_std,
+    joined,
     moments_of,
     norm_backward,
     step_count,
@@ -104,7 +105,7 @@ def backward(inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wante
     if mixed.describes(inputs, spec, rules):
         return mixed.backward(inputs, arriving, spec, rules, wanted)
     found, steps_of_y, _ = _backward(inputs, arriving, spec, rules, wanted)
-    return found._replace(y=torch.stack([step.to(inputs.y.dtype) for step in steps_of_y]))
+    return found._replace(y=joined(steps_of_y, inputs.y.dtype))
 
 
 def backward_part(
@@ -119,7 +120,7 @@ def backward_part(
 
 def _backward(
     inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted, part: Part | None = None
-) -> tuple[Gradients, list[Tensor], State]:
+) -> tuple[Gradients, Tensor | list[Tensor], State]:
     """All gradients but that of y, the gradients of its steps, and that of the state before them."""
     y, affine, thresholds, widths, values, *_ = inputs
     dtype = thresholds.dtype

@@ -16,17 +16,20 @@ from torch import Tensor
 
 from gradspike.engine import derived
 from gradspike.engine.norm_formulas import (
+    MOST_RECOMPUTED,
     add_through_statistics,
     batch_statistics,
     current_at,
     first_current_at,
     inverse_std,
+    joined,
     moments_of,
     norm_backward,
     step_count,
     stored,
     sum_like,
     sum_of,
+    total_of,
 )
 from gradspike.engine.records import Affine, Arriving, Fired, Gradients, Inputs, Part, Spec, Step, Wanted
 from gradspike.engine.steps import Rules
@@ -194,12 +197,16 @@ def backward(inputs: Inputs, arriving: Arriving, spec: Spec, wanted: Wanted) -> 
     if y.shape[0] == 1:
         grad_current = [sum_of(grad_current)]
 
-    grad_steps, grad_gain, grad_bias = norm_backward(grad_current, y, affine, spec, wanted.affine)
+    # For sums over a channel of channels-last values, Inductor makes a pass over memory of its own on a CPU. Left to
+    # itself, it stores the potentials and gradients of all steps for it, in float32. Sums of single steps need them.
+    passes = spec.arrangement == "rows" and y.device.type == "cpu" and not (wanted.thresholds or wanted.widths)
+    lean = passes and len(grad_current) > MOST_RECOMPUTED
+    grad_steps, grad_gain, grad_bias = norm_backward(grad_current, y, affine, spec, wanted.affine, lean)
     grad_value = None
     if wants_decay:
-        grad_value = spec.channel_sums(sum_of(grad_decay)).sum() if grad_decay else torch.zeros_like(decay)
+        grad_value = total_of(grad_decay, spec, lean).sum() if grad_decay else torch.zeros_like(decay)
     return Gradients(
-        torch.stack([grad.to(y.dtype) for grad in grad_steps]),
+        joined(grad_steps, y.dtype),
         grad_gain,
         grad_bias,
         torch.stack(grad_thresholds[::-1]) if wanted.thresholds else None,

@@ -26,19 +26,25 @@ def inverse_std(variance: Tensor, spec: Spec) -> Tensor:
 
 
 def stored(value: Tensor) -> Tensor:
-    """The same [C] tensor, which a compiled kernel then computes once for each channel.
+    """The same tensor, which a compiled kernel for a CPU then computes once and stores.
 
-    For a CPU, Inductor otherwise inlines it: a division or square root of every element of a layer. `as_strided` needs
-    memory of its own.
+    Inductor otherwise inlines it. Of a [C] tensor, that is a division or square root for every element of a layer.
+    `as_strided` needs memory of its own.
     """
     return value.as_strided(value.shape, value.stride()) if value.device.type == "cpu" else value
 
 
+MOST_RECOMPUTED = 2
+"""Time steps up to which each pass over memory of a compiled kernel on a CPU computes a layer's values again."""
+
+
 def norm_backward(
-    grad_current: list[Tensor], y: Tensor, affine: Affine, spec: Spec, wanted: bool
-) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    grad_current: list[Tensor], y: Tensor, affine: Affine, spec: Spec, wanted: bool, lean: bool = False
+) -> tuple[Tensor | list[Tensor], Tensor | None, Tensor | None]:
     """Gradients of the steps of y, of gain and bias, from those of the currents; gain and bias are None if not `wanted`
-    or needed.
+    or needed. The steps of y come as a list; if `lean`, perhaps as one tensor in the dtype of y.
+
+    lean: between its passes over memory, a compiled kernel stores no more than it has to; see `formulas.backward`.
     """
     if spec.norm == "none" or affine.gain is None or affine.mean is None:
         return grad_current, None, None
@@ -47,19 +53,28 @@ def norm_backward(
     gain = affine.gain if affine.inverse is None else affine.gain * affine.inverse
     grad_bias = grad_gain = None
     if wanted or spec.norm == "batch":
-        grad_bias = spec.channel_sums(sum_of(grad_current))
-        grad_gain = spec.channel_sums(sum_of([g * d for g, d in zip(grad_current, deviations, strict=True)]))
+        grad_bias = total_of(grad_current, spec, lean)
+        grad_gain = total_of([g * d for g, d in zip(grad_current, deviations, strict=True)], spec, lean)
         if affine.inverse is not None:
             grad_gain = grad_gain * affine.inverse
     if spec.norm == "given" or grad_gain is None or grad_bias is None or affine.inverse is None:
-        grad_y = [spec.spread(gain) * g for g in grad_current]
-    else:
-        # dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r))
-        count = spec.count(y)
-        offset = spec.spread(stored(gain * grad_bias / count))
-        slope = spec.spread(stored(gain * affine.inverse * grad_gain / count))
-        grad_y = [spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)]
+        return [spec.spread(gain) * g for g in grad_current], grad_gain, grad_bias
+    # dL/dy = g r (dL/dx - mean(dL/dx) - (y - m) r mean(dL/dx (y - m) r))
+    count = spec.count(y)
+    offset = spec.spread(stored(gain * grad_bias / count))
+    slope = spec.spread(stored(gain * affine.inverse * grad_gain / count))
+    if lean:
+        # Gradients wait for the sums in the dtype of y, as those of the ANN twin do. A stack has memory of its own.
+        waiting = torch.stack([g.to(y.dtype) for g in grad_current]).to(dtype)
+        deviation = y.to(dtype) - spec.spread(affine.mean)
+        return (spec.spread(gain) * waiting - slope * deviation - offset).to(y.dtype), grad_gain, grad_bias
+    grad_y = [spec.spread(gain) * g - slope * d - offset for g, d in zip(grad_current, deviations, strict=True)]
     return grad_y, grad_gain, grad_bias
+
+
+def joined(steps: Tensor | list[Tensor], dtype: torch.dtype) -> Tensor:
+    """The gradient of y from the result of `norm_backward`."""
+    return steps if isinstance(steps, Tensor) else torch.stack([step.to(dtype) for step in steps])
 
 
 def add_through_statistics(grad_y: Tensor, y: Tensor, slope: Tensor, offset: Tensor, spec: Spec) -> None:
@@ -116,6 +131,12 @@ def sum_of(parts: list[Tensor]) -> Tensor:
     for part in parts[1:]:
         result = result + part
     return result
+
+
+def total_of(steps: list[Tensor], spec: Spec, lean: bool) -> Tensor:
+    """The sum of all steps and all values of each channel, [C]. lean: see `norm_backward`."""
+    total = sum_of(steps)
+    return spec.channel_sums(stored(total) if lean else total)
 
 
 def sum_like(step: Tensor, like: Tensor, spec: Spec) -> Tensor:
