@@ -13,6 +13,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.errors import UserError
 from gradspike.runs.folder import RunFolder
 from gradspike.training.module import SpikingClassifier
+from helpers.networks import config_for
 from helpers.runs import assert_same_run, at_batch, epoch_records, train
 
 Compose = Callable[..., ExperimentConfig]
@@ -32,11 +33,16 @@ def step(config: ExperimentConfig, hooked: bool = False) -> tuple[SpikingClassif
 
 
 def assert_same_step(tiny_config: Compose, *more: str, graphs: int) -> None:
-    """The loss, gradients and state of a compiled step are those of a plain one; it compiles so many graphs or more."""
+    """`assert_same` for a small network of convolutions."""
     words = ["dataset=digits_events", "time_steps=2", "model.width=2", "model.depth=1", *more]
-    plain, loss = step(tiny_config(*words))
+    assert_same(tiny_config(*words), tiny_config(*words, "trainer.compile=true"), graphs)
+
+
+def assert_same(config: ExperimentConfig, with_compile: ExperimentConfig, graphs: int) -> None:
+    """The loss, gradients and state of a compiled step are those of a plain one; it compiles so many graphs or more."""
+    plain, loss = step(config)
     torch._dynamo.utils.counters.clear()
-    compiled, compiled_loss = step(tiny_config(*words, "trainer.compile=true"))
+    compiled, compiled_loss = step(with_compile)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= graphs
     torch.testing.assert_close(compiled_loss, loss)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
@@ -56,6 +62,15 @@ def test_a_step_has_the_numbers_of_the_uncompiled_one(tiny_config: Compose) -> N
 def test_norms_without_kernels(tiny_config: Compose, norm: str) -> None:
     """Of the engines; a network compiled as a whole includes them."""
     assert_same_step(tiny_config, "method=fixed_sg", f"norm={norm}", graphs=1)
+
+
+@pytest.mark.slow
+def test_layers_with_feedback() -> None:
+    words = ("model.hidden=[6,5]", "dataset.image_size=4", "time_steps=2", "method=fixed_sg")
+    plain, compiled = (
+        config_for("spiking_rnn", *words, *more, kind="frames") for more in ((), ("trainer.compile=true",))
+    )
+    assert_same(plain, compiled, graphs=1)
 
 
 def test_probed_steps_are_not_compiled(tiny_config: Compose) -> None:

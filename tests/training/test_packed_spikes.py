@@ -30,6 +30,7 @@ CASES = [
     ("vggsnn", "model.pool=max", "model.dropout=0.5"),
     ("spikformer",),
     ("qkformer",),
+    ("spiking_rnn", "model.hidden=[6,5]"),
     ("resnet19", "method=ds_atgo"),
     ("resnet19", "method=asgl"),
     ("resnet19", "method=fixed_sg", "neuron=ilif"),

@@ -26,6 +26,7 @@ CASES = {
     # 4 steps cross the end of an epoch, which drops its last 59 and 125 samples; shares of 100 and 63 samples.
     "averaged, odd rest": ["method=mpd_agl", "trainer.ema=0.9", "dataset.batch_size=400", "trainer.accumulate=2"],
     "averaged, odd shares": ["method=ds_atgo", "trainer.ema=0.9", "dataset.batch_size=378", "trainer.accumulate=3"],
+    "fed back": ["model=spiking_rnn", "model.hidden=[8,8]", "dataset=digits_events", "time_steps=3", "method=psg_pda"],
     "tet on events": ["method=ds_atgo", "dataset=digits_events", "loss=tet", "time_steps=3"],
     **{f"norm {name}": ["method=mpd_agl", f"norm={name}"] for name in ("bn", "tebn", "tab", "mpbn")},
     "transformer": ["model=spikformer", "model.dim=16", "model.heads=2", "model.depth=1", "model.mlp_ratio=1"],
