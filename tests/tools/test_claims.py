@@ -14,7 +14,7 @@ import yaml
 from gradspike.__main__ import main
 from gradspike.errors import ConfigError, UserError
 from gradspike.tools.claims.claim import read_claims
-from gradspike.tools.claims.collect import merge
+from gradspike.tools.claims.collect import collect, merge
 from gradspike.tools.claims.command import _of_sweeps, stored
 from gradspike.tools.claims.inside import inside
 from gradspike.tools.claims.pictures import pictures
@@ -135,6 +135,15 @@ def test_numbers_of_a_sweep_are_stored_and_are_those_of_its_runs(
         sd = 100 * last["probe_val/spread_layers/firing_rate"]
         assert QUANTITIES["firing_rate_over_layers"].of(record) == pytest.approx(sd, abs=0.01)
     capsys.readouterr()
+
+
+def test_networks_with_different_layers_have_no_numbers_of_layers_in_common(sweep: Path) -> None:
+    name = collect(sweep).layers[0]
+    metrics = next(sweep.glob("runs/*/metrics.jsonl"))
+    metrics.write_text(metrics.read_text().replace(f"/{name}/", "/other/"))
+    summary = collect(sweep)
+    assert summary.layers == ()
+    assert not any(run.last or run.start or run.course for run in summary.runs)
 
 
 def test_folders_of_one_name_are_parts_of_one_sweep(sweep: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gradspike.tools.sweep.study import preview
 from helpers.command import IMPORT_TIMES, ROOT, command, imported
 from helpers.sweep_files import COMMAND, all_proposals, write
 
-SWEEPS = sorted((ROOT / "sweeps").rglob("*.yaml"))
+SWEEPS = sorted(path for path in (ROOT / "sweeps").rglob("*.yaml") if "conf" not in path.relative_to(ROOT).parts)
 
 
 QUESTIONS = {
@@ -28,7 +28,7 @@ QUESTIONS = {
     "sg_width_fixed_vs_adaptive", "psg_shapes", "timesteps", "lr_and_weight_decay", "quick",
     "ds_atgo_table", "ds_atgo_parts", "fixed_widths", "asgl_widths", "clif_against_lif",
     "inner", "main", "relu_twin", "variants", "decay", "psg_widths", "shapes", "steps", "landscape",
-    "nmnist", "nmnist_relu_twin", "nmnist_variants",
+    "nmnist", "nmnist_relu_twin", "nmnist_variants", "convolutional", "transformers", "vgg",
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_every_sweep_is_valid_and_every_trial_composes(path: Path) -> None:
     # The configuration treats all seeds alike, so one of them suffices.
     different = {str({**point, "seed": 0}): {**point, "seed": 0} for point in points if "seed" in point} or points
     for point in different.values() if isinstance(different, dict) else different:
-        config = load_config(words.of(point))
+        config = load_config(words.of(point), words.config_dir)
         assert config.recipe is None  # the same budget for all
 
 

@@ -49,14 +49,15 @@ def collect(folder: Path) -> Summary:
     configs = [dict(flat(fast_yaml((run / "config.yaml").read_text(encoding="utf-8")))) for _, run in runs]
     text = (folder / "sweep.yaml").read_text(encoding="utf-8")
     file = yaml.safe_load(text)
+    layers = _layers(run for _, run in runs)
     return Summary(
         question=_question(text),
         command=_command(text, file, finished[0]["overrides"]),
         setting=_shared(configs) | {"test samples": _test_samples(runs[0][1])},
         made_with=_made_with([run for _, run in runs]),
-        layers=tuple(_layers(run for _, run in runs)),
+        layers=layers,
         planned=_planned(file),
-        runs=tuple(_record(trial, run, config) for (trial, run), config in zip(runs, configs, strict=True)),
+        runs=tuple(_record(trial, run, config, layers) for (trial, run), config in zip(runs, configs, strict=True)),
     )
 
 
@@ -159,12 +160,10 @@ def _planned(file: Mapping[str, Any]) -> int:
     return number
 
 
-def _layers(runs: Iterator[Path]) -> list[str]:
-    for run in runs:
-        _, last = _probes(run)
-        if names := layer_names([last], VALIDATION, "firing_rate"):
-            return names
-    return []
+def _layers(runs: Iterator[Path]) -> tuple[str, ...]:
+    """Names of the spiking layers, without those of ReLU twins; none if the networks of the runs differ in them."""
+    found = {tuple(layer_names([_probes(run)[1]], VALIDATION, "firing_rate")) for run in runs} - {()}
+    return found.pop() if len(found) == 1 else ()
 
 
 def _probes(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -178,7 +177,8 @@ def _probes(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return training, validation
 
 
-def _record(trial: Mapping[str, Any], run: Path, config: Mapping[str, Any]) -> Record:
+def _record(trial: Mapping[str, Any], run: Path, config: Mapping[str, Any], layers: Sequence[str]) -> Record:
+    """A run's numbers; those of each layer only if `layers` names them."""
     result = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     training, validation = _probes(run)
     seconds = [float(epoch["train_seconds"]) for epoch in readable_lines(run / "timing.jsonl")]
@@ -189,7 +189,7 @@ def _record(trial: Mapping[str, Any], run: Path, config: Mapping[str, Any]) -> R
     } | ({"seconds_per_epoch": median(seconds)} if seconds else {})
     if (rate := result["test"]["last"].get("firing_rate")) is not None:  # the ReLU twin has none
         values["test_firing_rate"] = rate
-    names = layer_names([validation], VALIDATION, "firing_rate")
+    names = layer_names([validation], VALIDATION, "firing_rate") if layers else []
     return Record(
         seed=int(config["seed"]),
         parameters={key: value for key, value in trial["parameters"].items() if key != "seed"},

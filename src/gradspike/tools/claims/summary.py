@@ -56,7 +56,7 @@ class Summary(Strict):
     made_with: dict[str, str]
     """Processor and versions, and the digest of the code."""
     layers: tuple[str, ...] = ()
-    """Names of the spiking layers, in the network's order."""
+    """Names of the spiking layers, in the network's order; none if the networks differ, and then no run has `last`."""
     planned: int
     """The number of trials of the sweep; `runs` has the finished ones."""
     runs: tuple[Record, ...]
