@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
+import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -73,6 +76,23 @@ def test_a_dead_worker_is_one_sentence(how: str) -> None:
     assert "most often because memory ran out: lower dataset.workers" in finished.stdout, finished.stderr
     # PyTorch's signal handler may be first; its error is known wherever it appears.
     assert finished.stdout.partition(" ")[0] in ("LoaderError", "RuntimeError")
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender of a signal is not known here")
+def test_workers_leave_signals_to_the_training_which_may_still_end_them() -> None:
+    """Slurm and terminals signal all processes of a training, which needs more batches until it has saved."""
+    batches = iter(loader("never", workers=2))
+    fetched = [next(batches), next(batches)]  # one of each worker, so both have started
+    workers = multiprocessing.active_children()
+    for worker, name in itertools.product(workers, ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")):
+        # From another process than the parent.
+        subprocess.run(["/bin/sh", "-c", f"kill -{name[3:]} {worker.pid}"], check=True)
+    fetched += batches
+    assert len(fetched) == len(list(loader("never", workers=0)))
+    for worker in workers:
+        worker.terminate()
+        worker.join(60)
+        assert worker.exitcode == 0
 
 
 def test_without_failures_workers_and_the_main_process_fetch_the_same() -> None:

@@ -6,8 +6,10 @@ command starts and what it imports is for `helpers.command` to try.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,7 +26,9 @@ def warm_python() -> list[str]:
 
     The server starts with the first call and ends with the test process.
     """
-    place = str(Path(tempfile.mkdtemp(prefix="gradspike-warm-", dir=os.environ["XDG_STATE_HOME"])) / "socket")
+    folder = tempfile.mkdtemp(prefix="gradspike-warm-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    place = str(Path(folder) / "socket")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen()

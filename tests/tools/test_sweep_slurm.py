@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from typing_extensions import override
 
 from gradspike.errors import ConfigError, UserError
@@ -27,6 +29,10 @@ from gradspike.tools.sweep.study import Study, build_pruner
 from gradspike.tools.sweep.table import Table
 from gradspike.tools.sweep.words import Words
 from gradspike.tools.sweep.workload import Plan, Workload
+from helpers.command import TINY
+from helpers.forks import Forked, fork_server
+from helpers.slurm_cluster import slurm_cluster, why_not
+from helpers.sweep_files import write
 
 METRIC = Metric(name="val/accuracy", goal="maximize")
 WORDS = Words({}, None, (), (), ())
@@ -173,30 +179,83 @@ def test_what_slurm_refuses_is_one_sentence(
         Cluster(SweepFolder(tmp_path / "s"), WORDS, False, 1, 0, 1, {})
 
 
-@pytest.mark.parametrize(
-    ("state", "done", "alive"),
-    [
-        ("RUNNING", False, True),
-        ("SUSPENDED", True, True),
-        ("CONFIGURING", True, True),
-        ("REQUEUED", False, True),
-        ("COMPLETED", True, False),
-        ("TIMEOUT", True, False),
-        ("CANCELLED by 1000", True, False),
-    ],
-)
-def test_a_job_is_alive_as_long_as_slurm_or_its_lock_says_so(
-    tmp_path: Path, state: str, done: bool, alive: bool
-) -> None:
+QUEUE = """7_0 RUNNING
+7_1 SUSPENDED
+7_2 COMPLETING
+7_3 PENDING
+7_4 REQUEUE_HOLD
+7_5 COMPLETED
+7_6 PREEMPTED
+7_7 CANCELLED
+"""
+
+
+def test_a_job_is_alive_as_long_as_slurm_or_its_lock_says_so(slurm: Callable[[], str], tmp_path: Path) -> None:
+    """The queue decides: a cluster without accounting has no sacct, which submitit asks."""
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text(f"#!/bin/sh\ncat <<'END'\n{QUEUE}END\n")
+    squeue.chmod(stat.S_IRWXU)
     folder = SweepFolder(tmp_path / "s")
-    folder.create("s", "study.db")
-    job = Job(SimpleNamespace(done=lambda: done, state=state, job_id="7"), folder, 0)
-    assert job.alive() is alive
-    assert job.cancelled() is state.startswith("CANCELLED")
+    made = cluster(folder)
+    jobs = [Job(SimpleNamespace(state="UNKNOWN", job_id=f"7_{n}"), folder, 0, made._queue) for n in range(9)]
+    assert [job.alive() for job in jobs] == [True] * 5 + [False] * 4
+    assert [job.cancelled() for job in jobs] == [False] * 7 + [True, False]
+    accounted = Job(SimpleNamespace(state="CANCELLED by 1000", job_id="6"), folder, 0, made._queue)
+    assert accounted.cancelled(), "the queue has forgotten the job"
     held = folder.lock_trial(0)
     assert held is not None
-    assert job.alive(), "its training still holds the lock"
+    assert jobs[-1].alive(), "its training still holds the lock"
     held.close()
+    (folder.trial(0) / "job").write_text("7_3\n")
+    (folder.trial(1) / "job").write_text("7_8\n")
+    found = [made.find(Record(number=n, state="queued", parameters={}, overrides=[])) for n in (0, 1)]
+    assert [job is not None for job in found] == [True, False]
+
+
+def test_a_job_counts_as_running_while_slurm_does_not_answer(slurm: Callable[[], str], tmp_path: Path) -> None:
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.chmod(stat.S_IRWXU)
+    folder = SweepFolder(tmp_path / "s")
+    made = cluster(folder)
+    assert all(job.alive() for job in made.submit([0, 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_scancel_ends_a_trial_and_the_sweep_goes_on(tmp_path: Path, data_dir: Path) -> None:
+    constants = dict(word.split("=") for word in TINY if not word.startswith("trainer.progress"))
+    parameters: dict[str, Any] = {name: {"value": yaml.safe_load(value)} for name, value in constants.items()}
+    parameters |= {"seed": {"value": 0}, "trainer.max_epochs": {"values": [5000, 1]}}
+    file = write(tmp_path, parameters=parameters)
+    folder, slurm = SweepFolder(tmp_path / "s"), tmp_path / "slurm"
+    slurm.mkdir()
+    with slurm_cluster(slurm) as cluster:
+        line = ["sweep", str(file), f"data_dir={data_dir}", f"folder={folder.path}", "executor=slurm", "workers=1"]
+        line += ["slurm.cpus_per_task=1", "slurm.timeout_min=20"]
+        runner = fork_server().start(*line, log=tmp_path / "said", cwd=tmp_path, **cluster.variables)
+        try:
+            wait_for(lambda: any(folder.runs.glob("*/checkpoints/last.ckpt")), runner, tmp_path / "said")
+            cluster.run("scancel", (folder.trial(0) / "job").read_text().strip())
+            assert runner.wait(600) == 1
+        finally:
+            runner.send_signal(signal.SIGTERM)
+            cluster.run("scancel", "--full", "--signal=KILL", "--user=root")
+    records = [record for number in (0, 1) if (record := folder.record(number)) is not None]
+    said = (tmp_path / "said").read_text() + folder.log(0).read_text()
+    expected = [("interrupted", "its job was cancelled"), ("finished", None)]
+    assert [(record.state, record.reason) for record in records] == expected, said
+    assert not folder.is_training(0)
+    assert RunFolder(folder.path / str(records[0].run)).state() == "interrupted"
+    assert "Stopped by SIGTERM after saving its state." in folder.log(0).read_text()
+
+
+def wait_for(reached: Callable[[], bool], runner: Forked, said: Path, seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert runner.poll() is None, said.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Ended(Running):

@@ -21,6 +21,7 @@ from gradspike.data.augment.counter_random import CounterRandom
 from gradspike.data.augment.draws import Draw
 from gradspike.data.sockets import check_socket_paths
 from gradspike.data.source import Samples
+from gradspike.data.worker_signals import leave_signals_to_the_training
 from gradspike.errors import ConfigError
 from gradspike.exhausted import NO_SHARED_MEMORY, LoaderError, is_full, loader_failure
 from gradspike.shown import counted
@@ -212,6 +213,7 @@ class EpochLoader:
             _Fetcher(samples),
             batch_sampler=self._planned,  # type: ignore[arg-type]  # requests where lists of integers are expected
             num_workers=workers,
+            worker_init_fn=leave_signals_to_the_training,
             collate_fn=_unchanged,
             persistent_workers=workers > 0,
             pin_memory=pin,

@@ -18,6 +18,7 @@ from gradspike.started import python_path
 from gradspike.tools.sweep.folder import Record, SweepFolder
 from gradspike.tools.sweep.running import Running
 from gradspike.tools.sweep.slurm_options import MAX_NUM_TIMEOUT, import_submitit
+from gradspike.tools.sweep.slurm_queue import Queue
 from gradspike.tools.sweep.trial import start, stop_file
 from gradspike.tools.sweep.words import Words
 from gradspike.variables import whole_number
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 SECONDS_TO_SAVE = 90
 TIME_SLICES = 10_000  # submitit gives up a job after three; a trial may need any number
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "nodes": 1, "tasks_per_node": 1}
-ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "PREEMPTED")
 
 
 class TrialJob:
@@ -56,10 +56,13 @@ class TrialJob:
         record, lock = folder.record(self.number), folder.lock_trial(self.number)
         if record is None or lock is None or record.state not in ("queued", "running"):
             return None
-        record = record.model_copy(update={"job": submitit.JobEnvironment().job_id})
+        environment = submitit.JobEnvironment()
+        record = record.model_copy(update={"job": environment.job_id})
         wish = stop_file(folder, self.number)
         threads = (whole_number("SLURM_CPUS_PER_TASK") or cores()) // self.processes
-        _, self.process = start(folder, self.words, record, lock, max(1, threads))
+        # With proctrack/pgid, scancel reaches only processes in the session of the job.
+        apart = environment.cluster != "slurm"
+        _, self.process = start(folder, self.words, record, lock, max(1, threads), own_session=apart)
         while self.process.poll() is None:
             if wish.exists():
                 wish.unlink(missing_ok=True)
@@ -84,16 +87,17 @@ class Job(Running):
 
     detached = True
 
-    def __init__(self, job: Any, folder: SweepFolder, number: int) -> None:
+    def __init__(self, job: Any, folder: SweepFolder, number: int, queue: Queue | None) -> None:
         self._job = job
         self._folder = folder
         self._number = number
+        self._queue = queue
         self.name = str(job.job_id)
 
     @override
     def alive(self) -> bool:
-        # submitit takes a suspended job for done, and a requeued one may have any state for a moment.
-        return not self._job.done() or is_alive(self._job) or self._folder.is_training(self._number)
+        waits = not self._job.done() if self._queue is None else self._queue.has(self.name)
+        return waits or self._folder.is_training(self._number)
 
     @override
     def code(self) -> int | None:
@@ -111,7 +115,9 @@ class Job(Running):
 
     @override
     def cancelled(self) -> bool:
-        return str(self._job.state).startswith("CANCELLED")
+        state = self._queue.state(self.name) if self._queue is not None else None
+        # The queue forgets a job some minutes after its end; the accounting, if the cluster has one, does not.
+        return (state or str(self._job.state)).startswith("CANCELLED")
 
 
 class Cluster:
@@ -128,6 +134,7 @@ class Cluster:
         options: dict[str, Any],
     ) -> None:
         self._submitit = import_submitit()
+        self._queue = None if local else Queue()
         self._folder = folder
         self._words = words
         self._processes = processes
@@ -169,20 +176,18 @@ class Cluster:
             raise UserError(f"executor=slurm: the jobs could not be submitted: {reason}") from error
         for number, job in zip(numbers, jobs, strict=True):
             write_atomically(self._folder.trial(number) / "job", f"{job.job_id}\n")
-        return [Job(job, self._folder, number) for number, job in zip(numbers, jobs, strict=True)]
+        if self._queue is not None:
+            self._queue.outdate()
+        return [Job(job, self._folder, number, self._queue) for number, job in zip(numbers, jobs, strict=True)]
 
     def find(self, record: Record) -> Job | None:
         """The job of a trial that an earlier runner submitted, if Slurm still has it queued or running."""
-        if self._local:
+        if self._queue is None:
             return None
         try:
             name = (self._folder.trial(record.number) / "job").read_text(encoding="utf-8").strip()
         except OSError:
             return None
-        job: Any = self._submitit.SlurmJob(self._folder.path / "jobs", name)
-        return Job(job, self._folder, record.number) if is_alive(job) else None
-
-
-def is_alive(job: Any) -> bool:
-    """Whether Slurm still has a job queued or running."""
-    return str(job.state).split(" ")[0] in ALIVE
+        if not self._queue.has(name):
+            return None
+        return Job(self._submitit.SlurmJob(self._folder.path / "jobs", name), self._folder, record.number, self._queue)

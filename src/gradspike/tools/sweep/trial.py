@@ -28,12 +28,12 @@ LOG_LINES = 8
 
 
 def start(
-    folder: SweepFolder, words: Words, record: Record, lock: IO[str], threads: int
+    folder: SweepFolder, words: Words, record: Record, lock: IO[str], threads: int, own_session: bool = True
 ) -> tuple[Record, subprocess.Popen[bytes]]:
     """Start the next attempt of a trial, or resume its run. The process inherits the trial's lock.
 
-    Returns the written record and the process. The process leads its own session, so Ctrl-C in the terminal reaches it
-    only through the runner.
+    Returns the written record and the process. With `own_session`, Ctrl-C in the terminal reaches the process only
+    through the runner.
     """
     run = find_run(folder, record)
     if run is None:
@@ -59,7 +59,7 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,
+            start_new_session=own_session,
             pass_fds=[lock.fileno()],
             preexec_fn=_ignore_warning_of_the_cluster,
         )
