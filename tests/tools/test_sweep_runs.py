@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -60,19 +59,8 @@ def sweep(tmp_path: Path, data_dir: Path) -> Callable[..., list[str]]:
     return lambda parameters, *arguments, **keys: sweep_words(tmp_path, data_dir, parameters, *arguments, **keys)
 
 
-def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", "gradspike", *words],
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
-
-
 def fork(words: list[str], log: Path, cwd: Path = ROOT) -> Forked:
-    """The same, but runner and trials are forks that need not import everything."""
+    """`gradspike <words>`; runner and trials are forks that need not import everything."""
     return fork_server().start(*words, log=log, cwd=cwd)
 
 
@@ -244,7 +232,7 @@ def test_a_job_that_is_preempted_goes_on(sweep: Callable[..., list[str]], tmp_pa
     """Slurm's path through submitit's local executor: SIGUSR2 saves and stops the training, which is then resumed."""
     words = sweep({"seed": [0]}, "executor=submitit-local", "trainer.max_epochs=8")
     folder, said = SweepFolder(tmp_path / AWKWARD), tmp_path / "said"
-    runner = start(words, said)
+    runner = fork(words, said)  # the job is a process of its own
     wait_for(lambda: has(folder.log(0), " 2/8"), said)
     record = folder.record(0)
     assert record is not None
