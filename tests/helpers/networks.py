@@ -35,7 +35,7 @@ SMALL = {
     "vgg13": ["model.width=0.07", "dataset.image_size=32"],
     "spikformer": ["model.dim=32", "model.depth=1", "model.heads=2", "model.mlp_ratio=2", "dataset.image_size=8"],
     "sdt": ["model.dim=32", "model.depth=1", "model.heads=2", "model.mlp_ratio=2", "dataset.image_size=8"],
-    "qkformer": ["model.dim=64", "model.depth=3", "model.heads=4", "model.mlp_ratio=1", "dataset.image_size=8"],
+    "qkformer": ["model.dim=32", "model.depth=3", "model.heads=2", "model.mlp_ratio=1", "dataset.image_size=8"],
     "timm": ["model.name=test_resnet", "dataset.image_size=32"],
 }
 
