@@ -23,7 +23,7 @@ class Server:
 
     `streamed` are the contents of the files of runs, in pieces. `status`: answer everything with this HTTP status.
     `portal`: be the login page of a hotel's network instead, which answers everything with "page" (200 and HTML) or
-    "redirect" (302 to such a page).
+    "redirect" (302 to such a page). `answers`: while it is clear, questions wait for their answers.
     """
 
     def __init__(self, projects: list[str], refuses: str | None) -> None:
@@ -33,6 +33,8 @@ class Server:
         self.streamed: list[dict[str, Any]] = []
         self.status = 200
         self.portal: str | None = None
+        self.answers = threading.Event()
+        self.answers.set()
         self.address = ""
 
     @property
@@ -80,6 +82,7 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            server.answers.wait()
             if server.portal is not None:
                 self.log_in()
                 return
@@ -118,6 +121,7 @@ def wandb_server(projects: list[str], refuses: str | None = None) -> Iterator[Se
     try:
         yield server
     finally:
+        server.answers.set()
         listening.shutdown()
         listening.server_close()
         thread.join()

@@ -128,6 +128,7 @@ def _recorded_offline(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
     ("status", "portal"),
     [
         pytest.param(404, None, id="refuses data"),
+        pytest.param(None, None, id="is slow"),
         pytest.param(500, None, id="has errors", marks=pytest.mark.slow),
         pytest.param(200, "page", id="login page"),
         pytest.param(200, "redirect", id="redirected to a login page"),
@@ -137,11 +138,13 @@ def test_dying_midway(
     tiny_config: Compose,
     server: Server,
     caplog: pytest.LogCaptureFixture,
-    status: int,
+    status: int | None,
     portal: str | None,
 ) -> None:
     def fail() -> None:
-        server.status, server.portal = status, portal
+        server.status, server.portal = status or 200, portal
+        if status is None:
+            server.answers.clear()
 
     started = time.monotonic()
     record(tiny_config("logger=wandb"), fail)
@@ -152,6 +155,7 @@ def test_dying_midway(
     assert ("the login page of this network" in text) == (portal is not None)
     # The printed command works once the server is back.
     server.status, server.portal = 200, None
+    server.answers.set()
     words = shlex.split(sync_command([folder]))
     result = subprocess.run(
         [sys.executable, "-m", *words],
