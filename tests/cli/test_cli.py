@@ -10,8 +10,9 @@ import pytest
 from gradspike.cli.hydra import help_text
 from gradspike.config.compose import CONF_DIR
 from gradspike.methods.registry import METHODS
-from helpers.command import IMPORT_TIMES, ROOT, command, here, imported
+from helpers.command import IMPORT_TIMES, ROOT, command, execute, here, imported
 from helpers.forks import fork_server
+from helpers.warm import warm_python
 
 
 def test_help_lists_every_option_and_imports_nothing_heavy() -> None:
@@ -83,9 +84,9 @@ def test_user_method_by_import_path(tiny: Callable[..., list[str]], tmp_path: Pa
     )
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "my_rule.yaml").write_text("name: my_rule:Rule\nv_threshold: 1.0\nwidth: 2.0\n")
-    result = command(
-        "train", "--config-dir", str(tmp_path / "conf"), "method=my_rule", *tiny("trainer.max_epochs=1"),
-        PYTHONPATH=str(tmp_path),
+    result = execute(
+        *warm_python(), "-m", "gradspike", "train", "--config-dir", str(tmp_path / "conf"), "method=my_rule",
+        *tiny("trainer.max_epochs=1"), PYTHONPATH=str(tmp_path), OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "_Rule_digits_" in result.stdout
