@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from gradspike.config.compose import load_config
 from gradspike.cost.neurobench import measure_neurobench
 from gradspike.cost.neurobench_metrics import METRICS
+from gradspike.models.vgg9 import VotingHead
 from gradspike.spiking_norm import ActivationLayer, SpikingNorm
 from gradspike.training.build import build_model
 from helpers.command import here
+from helpers.networks import build, config_for
 
 STEPS, SAMPLES = 4, 6
 
@@ -273,3 +275,14 @@ def test_layers_without_a_batch_axis() -> None:
     images[:, :, 0] = 0
     found = measure_neurobench(OneByOne(), images)
     assert (found["dense_synops"], found["effective_acs"], found["effective_macs"]) == (18 + 10, 12, 10)
+
+
+def test_voters_count_before_their_mean() -> None:
+    head = VotingHead(3, 2, voters=2)
+    nn.init.ones_(head.weight)
+    found = measure_neurobench(head, torch.tensor([[1.0, 0.0, 1.0]]))
+    assert (found["dense_synops"], found["effective_acs"]) == (12, 8)
+
+
+def test_a_network_with_voters() -> None:
+    assert measure_neurobench(build(config_for("vgg9")), torch.rand(2, 3, 8, 8))["dense_synops"] > 0

@@ -27,6 +27,7 @@ from gradspike.cost.neurobench_metrics import ACS, ACTIVATIONS, CONNECTIONS, DEN
 from gradspike.cost.synapses import CHUNK
 from gradspike.engine import steps
 from gradspike.engine.base import EngineOptions, layer_rules, neuron_values, over_channels
+from gradspike.models.vgg9 import VotingHead
 from gradspike.spiking_norm import ActivationLayer, LayerTrace, SpikingNorm
 
 _CONNECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -141,8 +142,9 @@ def _operations(layer: nn.Module, x: Tensor, *, every_weight: bool) -> float:
     parameters = {"weight": torch.unflatten(used, 0, (groups, -1)).sum(1)}
     if getattr(layer, "bias", None) is not None:
         parameters["bias"] = torch.zeros(groups, dtype=exact, device=weight.device)
+    votes = nn.Linear(1, 1) if isinstance(layer, VotingHead) else layer  # before their mean, which is not counted
     with torch.autocast(x.device.type, enabled=False):
-        products: Tensor = functional_call(layer, parameters, (x.sum(0, keepdim=True, dtype=exact),))
+        products: Tensor = functional_call(votes, parameters, (x.sum(0, keepdim=True, dtype=exact),))
     return float(products.sum())
 
 
