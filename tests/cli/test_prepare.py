@@ -149,12 +149,12 @@ def test_mistakes_and_help_need_nothing_heavy() -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of 1,000 small images, then 100 slow enough to decode that a signal arrives in time."""
+    """A part of 1,000 small images, then 500 slow enough to decode that a signal arrives in time."""
     archive = tmp_path_factory.mktemp("large") / "large.zip"
     small, large = (encoded(np.full((size, size, 3), 90, dtype=np.uint8), "JPEG") for size in (32, 1200))
     with zipfile.ZipFile(archive, "w") as file:
-        for number in range(1100):
-            split = "test" if number == 1099 else "train"
+        for number in range(1500):
+            split = "test" if number == 1499 else "train"
             file.writestr(f"{split}/a/{number:04d}.jpg", small if number < 1000 else large)
     return archive
 

@@ -42,6 +42,7 @@ USED = {
     "torch._C._len_torch_dispatch_stack": "no compiled kernels while operations are counted",
     "torch._dynamo.config.patch": "numbers of a kernel that are constants",
     "torch._dynamo.exc.TorchDynamoException": "errors of torch.compile as one sentence",
+    "torch._inductor.compile": "kernels that are called directly",
     "torch._inductor.dtype_propagation.DtypePropagationOpsHandler": "kernels that compile faster",
     "torch._inductor.list_options": "spikes written as they fire on CUDA",
     "torch._inductor.runtime.cache_dir_utils.cache_dir": "where compiled code is cached",

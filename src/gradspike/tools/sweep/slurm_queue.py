@@ -51,9 +51,9 @@ class Queue:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}  # its filters
         try:
             answer = subprocess.run(
-                command, env=plain, capture_output=True, text=True, timeout=PATIENCE, check=True
+                command, env=plain, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=True
             ).stdout
-        except (OSError, subprocess.SubprocessError):
+        except (OSError, subprocess.SubprocessError, UnicodeError):
             self._states = None
         else:
             self._states = dict(line.split() for line in answer.splitlines() if line.strip())
