@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gradspike.engine.records import Affine, Spec
 
+MOST_RECOMPUTED = 2
+"""Time steps up to which each pass over memory of a compiled kernel on a CPU computes a layer's values again."""
+
 
 def batch_statistics(y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel over all steps of y, [C]."""
@@ -32,10 +35,6 @@ def stored(value: Tensor) -> Tensor:
     `as_strided` needs memory of its own.
     """
     return value.as_strided(value.shape, value.stride()) if value.device.type == "cpu" else value
-
-
-MOST_RECOMPUTED = 2
-"""Time steps up to which each pass over memory of a compiled kernel on a CPU computes a layer's values again."""
 
 
 def norm_backward(
