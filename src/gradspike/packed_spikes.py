@@ -102,7 +102,8 @@ class _Pass:
     def pack(self, tensor: Tensor) -> _View | tuple[Tensor, int]:
         found = self.find(tensor)
         if found is None:
-            return tensor, tensor._version
+            # With its history, an operation's own result would keep itself alive where no backward pass ends it.
+            return tensor.detach(), tensor._version
         if found.packed is None:
             whole = tensor.detach().as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0)
             found.packed = _Packed.of(whole, found.largest, found.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from gradspike import packed_spikes
 from gradspike.collected import collect_losses
 from gradspike.config.schema import ExperimentConfig
 from gradspike.engine.base import Engine
@@ -169,6 +171,21 @@ def test_an_in_place_change_between_the_passes_is_an_error_as_in_torch() -> None
     values += 1
     with pytest.raises(RuntimeError, match=r"shape \[4\].*modified by an in-place operation"):
         out.backward()
+
+
+def test_nothing_of_a_step_stays_when_it_has_ended() -> None:
+    """Not even a result that its own operation keeps and no backward pass reaches, such as a detached decay."""
+    model, inputs = network("spiking_cnn")
+    kept: list[weakref.ref[object]] = []
+    for _ in range(2):
+        with packing():
+            own = packed_spikes._pass.get()
+            kept.append(weakref.ref(own))
+            del own
+            loss = model(inputs).sum()
+        loss.backward()
+        del loss
+    assert [one() for one in kept] == [None, None]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
