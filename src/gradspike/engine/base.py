@@ -114,7 +114,7 @@ def planned(neuron: Neuron, method: Method, facts: LayerFacts) -> tuple[Tensor |
 
     Contiguous, because other strides would compile every kernel again.
     """
-    own = given_thresholds(neuron, facts)
+    own = neuron.thresholds(facts.time_steps, facts.dtype)
     if method.measures(facts):
         return own, None
     plan = method.planned(facts)
@@ -140,12 +140,6 @@ def follow_end(neuron: Neuron, total: Tensor, count: Tensor) -> None:
     if ranks.world_size() > 1:
         total, count = ranks.summed(total, count)
     neuron.follow(total, count)
-
-
-def given_thresholds(neuron: Neuron, facts: LayerFacts) -> Tensor | None:
-    """The neuron's own threshold at all steps, [T] or [T, C]; None if the method sets it."""
-    own = neuron.threshold
-    return None if own is None else own.to(facts.dtype).expand(facts.time_steps, *own.shape).contiguous()
 
 
 def new_noise(method: Method, facts: LayerFacts) -> Noise | None:

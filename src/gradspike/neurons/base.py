@@ -89,6 +89,11 @@ class Neuron(nn.Module):
         """The neuron's own threshold, a scalar or [C], with gradient if it is learned; None: the method sets it."""
         return None
 
+    def thresholds(self, time_steps: int, dtype: torch.dtype) -> Tensor | None:
+        """`threshold` at all steps, [T] or [T, C], contiguous; None if the method sets it."""
+        own = self.threshold
+        return None if own is None else own.to(dtype).expand(time_steps, *own.shape).contiguous()
+
     def values(self) -> dict[str, Tensor]:
         """The tensors that the dynamics use, with gradient if they are learned. The names are those of `axes`."""
         decay = self.decay

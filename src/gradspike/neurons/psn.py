@@ -64,16 +64,20 @@ class ParallelNeuron(Neuron):
     axes: ClassVar[dict[str, str]] = {"weight": "each", "bias": "each"}
     weight: nn.Parameter
     bias: nn.Parameter
-    zero: Tensor
+    zeros: Tensor
 
     def __init__(self, config: PsnConfig, time_steps: int, channels: int, v_threshold: float) -> None:
         super().__init__(config, time_steps, channels, v_threshold)
-        self.register_buffer("zero", torch.tensor(0.0), persistent=False)
+        self.register_buffer("zeros", torch.zeros(time_steps), persistent=False)
 
     @property
     @override
     def threshold(self) -> Tensor:
-        return self.zero
+        return self.zeros[0]
+
+    @override
+    def thresholds(self, time_steps: int, dtype: torch.dtype) -> Tensor:
+        return self.zeros.to(dtype)
 
     @override
     def values(self) -> dict[str, Tensor]:
