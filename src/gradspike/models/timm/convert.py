@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from gradspike.models.timm import kinds
-from gradspike.models.timm.residual import Form, check_form, find_blocks, reshape, skipping_shortcuts
+from gradspike.models.timm.residual import (
+    Form,
+    branch_norms,
+    check_form,
+    find_blocks,
+    reshape,
+    shortcut_norms,
+    skipping_shortcuts,
+)
 from gradspike.models.timm.sites import Site, check_graph, find_sites
 from gradspike.models.timm.time import begin_time
 from gradspike.spiking_norm import LayerContext, SpikingNorm
@@ -32,6 +40,7 @@ class Conversion:
         still: spiking layers that receive the current of a still image, computed once.
         woken: pairs with an initial gain of 1 instead of timm's 0.
         opened: other norms with an initial gain of alpha * V_th / sqrt(2) instead of timm's 0.
+        scaled: other norms whose currents enter a stream of currents, with initial gains in units of V_th.
         relays: pairs after max-pooled spikes, with an initial mean current of 0.75 V_th.
         form: of the residual blocks.
         blocks: number of residual blocks with an activation after their sum.
@@ -47,6 +56,7 @@ class Conversion:
     still: tuple[str, ...]
     woken: tuple[str, ...]
     opened: tuple[str, ...]
+    scaled: tuple[str, ...]
     relays: tuple[str, ...]
     form: Form
     blocks: int
@@ -69,6 +79,7 @@ def convert(
     form = residual if residual != "auto" else "as_is" if trained or others or not blocks else DEFAULT_FORM
     check_form(form, blocks, others)
     skipping = skipping_shortcuts(module, blocks)
+    branches, shortcuts = branch_norms(module, blocks), shortcut_norms(module, blocks)
     if form != "as_is":
         reshape(module, blocks, form)
         sites, gates = find_sites(module, spiking_gates)
@@ -89,6 +100,7 @@ def convert(
                 nn.init.constant_(layer.norm.bias, RELAY * layer.v_threshold)
                 relays.append(site.name)
         calls[call] = site.name
+    scaled = [] if trained or form != "membrane" else _scale_stream(module, branches, shortcuts, context)
     still = begin_time(module, calls.keys(), context.time_steps)
     module.graph.lint()
     module.delete_all_unused_submodules()
@@ -102,6 +114,7 @@ def convert(
         still=tuple(calls[call] for call in still),
         woken=tuple(woken),
         opened=() if trained else tuple(_open_branches(module, [*norms, *other_norms], context)),
+        scaled=tuple(scaled),
         relays=tuple(relays),
         form=form,
         blocks=len(blocks),
@@ -158,6 +171,28 @@ def take_over(layer: SpikingNorm, norm: kinds.BatchNorm) -> None:
         own.bias.copy_(norm.bias * own.scale * own.initial_gain)
     own.running_mean.copy_(norm.running_mean)
     own.running_var.copy_(norm.running_var)
+
+
+@torch.no_grad()
+def _scale_stream(
+    module: fx.GraphModule, branches: list[str], shortcuts: list[str], context: LayerContext
+) -> list[str]:
+    """Start the currents of a stream near the threshold. Returns the names of the norms.
+
+    Norms of shortcuts give alpha * V_th. The last norms of the branches give 1 / sqrt(blocks) of that, whether or not
+    timm's gain is 0: all branches together then add no more than one shortcut, so the potentials keep their spread, and
+    gradients do not multiply from block to block (De, Smith, NeurIPS 2020).
+    """
+    whole, share = context.channel_norm(1), context.channel_norm(1, branches=len(branches))
+    likes = dict.fromkeys(shortcuts, whole) | dict.fromkeys(branches, share)
+    gains = {name: module.get_submodule(name).weight for name in likes}
+    gains = {name: gain for name, gain in gains.items() if isinstance(gain, Tensor)}  # some norms have no gain
+    for name, gain in gains.items():
+        assert isinstance(gain, Tensor)
+        if not gain.any():
+            gain.fill_(1)
+        gain.mul_(likes[name].scale * likes[name].initial_gain)
+    return list(gains)
 
 
 @torch.no_grad()

@@ -89,6 +89,11 @@ class TimmReport:
         if done.woken:
             woken = listed(done.woken, SHOWN)
             lines.append(f"initial gain 1 instead of timm's 0, with which nothing fires: {woken}")
+        if done.scaled:
+            lines.append(
+                "initial gain alpha * V_th in shortcuts, and alpha * V_th / sqrt(blocks) at the ends of branches: "
+                f"{listed(done.scaled, SHOWN)}"
+            )
         if done.opened:
             lines.append(
                 "initial gain alpha * V_th / sqrt(2) instead of timm's 0, with which gradients may not pass the next "

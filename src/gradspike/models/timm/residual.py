@@ -74,7 +74,7 @@ def _blocks(
     for branch, shortcut in ((first, second), (second, first)):
         source = _source(shortcut, activations)
         alone = list(node.users) == [activation]
-        if source is not None and alone and _is_branch(branch, source, activations) and _is_normed(module, branch):
+        if source is not None and alone and _is_branch(branch, source, activations) and _last_norm(module, branch):
             yield Block(activation, node, branch, shortcut, source)
 
 
@@ -131,14 +131,26 @@ def _is_branch(end: fx.Node, source: fx.Node, activations: Collection[fx.Node]) 
     return active
 
 
-def _is_normed(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is a norm, or a norm times gates; with drop path or not."""
+def _last_norm(module: fx.GraphModule, node: fx.Node) -> str | None:
+    """The name of the norm that a node is, alone or times gates, with drop path or not; None if it is none."""
     layer = kinds.called_module(module, node)
     if isinstance(layer, kinds.STOCHASTIC):
-        return _is_normed(module, node.all_input_nodes[0])
+        return _last_norm(module, node.all_input_nodes[0])
     if node.target in PRODUCTS:
-        return any(_is_normed(module, factor) for factor in node.all_input_nodes)
-    return isinstance(layer, (kinds.BatchNorm, *kinds.OTHER_NORMS)) and kinds.inner_activation(layer) is None
+        return next((name for factor in node.all_input_nodes if (name := _last_norm(module, factor))), None)
+    is_norm = isinstance(layer, (kinds.BatchNorm, *kinds.OTHER_NORMS)) and kinds.inner_activation(layer) is None
+    return str(node.target) if is_norm else None
+
+
+def branch_norms(module: fx.GraphModule, blocks: Sequence[Block]) -> list[str]:
+    """Names of the norms at the ends of the branches."""
+    return [name for block in blocks if (name := _last_norm(module, block.branch))]
+
+
+def shortcut_norms(module: fx.GraphModule, blocks: Sequence[Block]) -> list[str]:
+    """Names of the batch norms in shortcuts."""
+    calls = ((node, kinds.called_module(module, node)) for block in blocks for node in _chain(block))
+    return [str(node.target) for node, layer in calls if isinstance(layer, kinds.BatchNorm)]
 
 
 def check_form(form: Form, blocks: Collection[Block], others: Collection[str]) -> None:
