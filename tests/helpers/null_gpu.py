@@ -45,6 +45,7 @@ from gradspike.training.module import SpikingClassifier
 from gradspike.training.parent_death import dies_with_this_process
 from helpers.networks import build, config_for
 from helpers.null_gpu_client import HEADER
+from helpers.warm_server import end_with
 
 torch.backends.cudnn.enabled = False  # it asks the driver for more than the null GPU has
 for check in ("_check_samples", "_check_network", "_check_loss", "check_weights"):
@@ -300,7 +301,7 @@ def supervise(channel: socket.socket) -> NoReturn:
         os.setsid()
         die_together()
         channel.close()
-        run(request, files)
+        end_with(lambda: run(request, files))
     for file in files:
         os.close(file)
     code = None
@@ -318,7 +319,7 @@ def supervise(channel: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def run(request: dict[str, Any], files: list[int]) -> NoReturn:
+def run(request: dict[str, Any], files: list[int]) -> None:
     """Be the process of `python WORDS...` with the client's files, folder and variables."""
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -338,7 +339,6 @@ def run(request: dict[str, Any], files: list[int]) -> NoReturn:
     else:
         sys.path[0], sys.argv = str(Path(words[0]).absolute().parent), words
         runpy.run_path(words[0], run_name="__main__")
-    sys.exit()
 
 
 if __name__ == "__main__":
