@@ -32,10 +32,10 @@ def kernels(task: Task, record: Record) -> None:
 
 
 def steps_of(network: str, batch: int, task: Task, record: Record) -> None:
-    """Whole training steps: the ReLU twin, plain and compiled, and ours with each engine. All are prepared at the same
-    time, then take turns.
+    """Whole training steps: the ReLU twin, plain and compiled, and ours with each engine; all but the reference engine
+    as CUDA graphs too. All are prepared at the same time, then take turns.
     """
-    from step import NETWORKS, TWINS, Worker
+    from step import NETWORKS, TWINS, Worker, as_graphs
     from step_worker import Candidate, Network, Setting
 
     one = replace(NETWORKS[network], batch=batch, width=1.0)
@@ -49,6 +49,8 @@ def steps_of(network: str, batch: int, task: Task, record: Record) -> None:
         for method in methods
         for engine in (names if method == "mpd_agl" else names[:-1])
     ]
+    if task.device == "cuda":
+        candidates += [as_graphs(each) for each in candidates if each.kind == "relu" or each.engine != "eager"]
     setting = Setting("bf16", "channels_last", deterministic=True)
     rounds, steps = (1, 1) if task.small else (5, 5)
     record.note("title", one.described())

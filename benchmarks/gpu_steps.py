@@ -164,7 +164,17 @@ def resume_one(task: Task, record: Record, engine: str, words: list[str]) -> Non
     record.check_values("equal weights after resuming", same, engine)
 
 
-NETWORK_WORDS = {"spiking_cnn": ("model.width=4", "model.depth=2"), "timm": ("model.name=test_resnet",)}
+SMALL_NETWORKS = {"spiking_cnn": ("model.width=4", "model.depth=2"), "timm": ("model.name=test_resnet",)}
+
+
+def network_words(name: str, small: bool) -> tuple[str, ...]:
+    """The overrides of a network: of its usual size, or of one whose step takes a second anywhere."""
+    fields = MODELS.config_class(name).model_fields
+    if not small and name != "timm":
+        return (f"model={name}",)
+    sizes = {"width": "0.07", "dim": "32", "heads": "2", "mlp_ratio": "1"}
+    narrow = tuple(f"model.{key}={size}" for key, size in sizes.items() if key in fields)
+    return (f"model={name}", *SMALL_NETWORKS.get(name, narrow))
 
 
 def networks(task: Task, record: Record) -> None:
@@ -174,12 +184,15 @@ def networks(task: Task, record: Record) -> None:
     torch.use_deterministic_algorithms(True)
     for name in MODELS.names():
         options = MODELS.config_class(name)
-        narrow = NETWORK_WORDS.get(name, ("model.width=0.07",)) if task.small or name == "timm" else ()
         pools = ("avg", "max") if "pool" in options.model_fields else ("",)
         for pool in pools:
             for engine in ("eager",) if task.small or task.device == "cpu" else ("eager", "auto"):
                 label = " ".join(filter(None, [name, pool, engine]))
-                words = [f"model={name}", f"engine={engine}", *narrow, *([f"model.pool={pool}"] if pool else [])]
+                words = [
+                    *network_words(name, task.small),
+                    f"engine={engine}",
+                    *([f"model.pool={pool}"] if pool else []),
+                ]
                 try:
                     first, second = (one_step(task, words) for _ in range(2))
                 except Exception as error:

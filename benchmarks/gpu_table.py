@@ -17,6 +17,8 @@ NONE = (
     "simulated GPU, whose kernels compute nothing."
 )
 TWINS = ("ReLU twin", "ReLU twin, compiled")
+GRAPHS = ", CUDA graphs"
+"""End of the name of a candidate with trainer.cuda_graphs."""
 MEMORY_TARGET = "1.00"
 
 Result = Mapping[str, Any]
@@ -113,10 +115,17 @@ def kernels(result: Result) -> str:
 
 
 def training_steps(found: Mapping[str, Any]) -> str:
-    """Time and memory of whole steps: ratios to the faster twin, with the target beside them."""
-    candidates: Mapping[str, Any] = found["candidates"]
-    ran = {name: one for name, one in candidates.items() if one["seconds"] and None not in one["seconds"]}
-    twins = [name for name in TWINS if name in ran]
+    """Time and memory of whole steps: ratios to the faster twin, with the target beside them. Steps as CUDA graphs have
+    a table of their own, with a twin of graphs.
+    """
+    ran = {name: one for name, one in found["candidates"].items() if one["seconds"] and None not in one["seconds"]}
+    groups = ({name: one for name, one in ran.items() if name.endswith(GRAPHS) == graphs} for graphs in (False, True))
+    return "\n\n".join(step_table(found, group) for group in groups if group)
+
+
+def step_table(found: Mapping[str, Any], ran: Mapping[str, Any]) -> str:
+    """The table of some candidates, of which one or two are twins."""
+    twins = [name for name in ran if name.removesuffix(GRAPHS) in TWINS]
     if not twins:
         return f"{found['title']}: no twin has run."
     medians = {name: statistics.median(one["seconds"]) for name, one in ran.items()}
@@ -124,7 +133,7 @@ def training_steps(found: Mapping[str, Any]) -> str:
     head = ["candidate", "step", "time", "target", "GPU busy", "host", "launches", "memory", "target"]
     rows = []
     for name, one in ran.items():
-        took, ours = medians[name], name not in TWINS
+        took, ours = medians[name], name not in twins
         cells = [
             name,
             f"{1e3 * took:.1f} ms",
@@ -144,7 +153,7 @@ def training_steps(found: Mapping[str, Any]) -> str:
 def target(candidate: str, title: str) -> str:
     """The target of a candidate's time, relative to the twin."""
     many = "T = 10" in title
-    if candidate.endswith("ds_atgo"):
+    if candidate.removesuffix(GRAPHS).endswith("ds_atgo"):
         return "1.15" if many else "1.08"
     return "1.08" if many else "1.03"
 

@@ -50,6 +50,8 @@ NETWORKS = {
 }
 SETTINGS = [f"{precision}-{layout}" for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last")]
 TWINS = ("ReLU twin", "ReLU twin, compiled")
+GRAPHS = ", CUDA graphs"
+"""End of the name of a candidate with trainer.cuda_graphs."""
 
 
 def options_of(words: Sequence[str]) -> argparse.Namespace:
@@ -80,6 +82,8 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's (OMP_NUM_THREADS)")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="SpikingJelly, snnTorch")
     parser.add_argument("--pack", action="store_true", help="also ours with trainer.pack_spikes=true")
+    parser.add_argument("--graphs", action="store_true", help="on CUDA, also the twins and ours with "
+                        "trainer.cuda_graphs=true")  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="also ours and SpikingJelly, compiled as a whole by "
                         "torch.compile, which takes minutes each")  # fmt: skip
     parser.add_argument("--twin-compile", action=argparse.BooleanOptionalAction, default=True,
@@ -135,6 +139,9 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
     ours = [Candidate(f"ours, {engine}, {method}", "ours", engine, method) for engine, method in pairs]
     if options.pack:
         ours += [replace(one, name=f"{one.name}, packed spikes", packed=True) for one in ours]
+    if options.graphs:
+        found += [as_graphs(one) for one in found]
+        ours += [as_graphs(one) for one in ours]
     best = next((one for one in ours if one.engine == "compiled"), ours[0])
     if options.compile:
         ours.append(replace(best, name=f"{best.name}, trainer.compile", compiled=True))
@@ -151,6 +158,11 @@ def candidates(options: argparse.Namespace, device: str) -> list[Candidate]:
             found.append(replace(found[-1], name=f"{found[-1].name}, compiled", compiled=True))
         found.append(Candidate("snnTorch", "snntorch"))
     return found
+
+
+def as_graphs(candidate: Candidate) -> Candidate:
+    """The same with CUDA graphs."""
+    return replace(candidate, name=f"{candidate.name}{GRAPHS}", graphs=True)
 
 
 class Worker:
@@ -247,6 +259,8 @@ def run(options: argparse.Namespace) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA device.")
+    if options.graphs and device != "cuda":
+        raise ConfigError(f"--graphs: needs --device cuda, not {device}.")
     steps = options.steps or (1 if device == "cpu" else 10)
     names = candidates(options, device)
     missing = missing_peers() if options.peers else {}

@@ -74,6 +74,8 @@ class Candidate:
     backend: str = ""
     packed: bool = False
     """With trainer.pack_spikes."""
+    graphs: bool = False
+    """With trainer.cuda_graphs."""
 
 
 class Training:
@@ -102,6 +104,10 @@ class Training:
         self.inputs = frames(network, candidate, config.dataset, layout, self.device)
         self.labels = torch.randint(0, config.dataset.classes, (network.batch,), device=self.device)
         self.model: Any = compiled(model, candidate) if candidate.compiled else model
+        if candidate.graphs:
+            from gradspike.training.graphed import GraphedNetwork
+
+            self.model = GraphedNetwork(model, self.model)
         self.plain = model
 
     def step(self) -> Any:
@@ -139,9 +145,10 @@ class Training:
     def peak_bytes(self) -> int:
         """The peak number of bytes in tensors during a step, including weights, optimiser state and batch.
 
-        On CUDA, this is the count of torch's allocator. On a CPU, the profiler records every allocation and release of
-        torch's allocator with its size; the maximum of their running sum in a step is added to the bytes before it. So
-        the number is exact, and the same in each run. Memory that a library takes without torch (oneDNN's scratch
+        On CUDA, this is the count of torch's allocator; of CUDA graphs, which keep their memory, that of the second
+        step, which captures them. On a CPU, the profiler records every allocation and release of torch's allocator with
+        its size; the maximum of their running sum in a step is added to the bytes before it. So the number is exact,
+        and the same in each run. Memory that a library takes without torch (oneDNN's scratch
         memory) is not counted, for any candidate.
         """
         import torch

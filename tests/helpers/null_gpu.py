@@ -10,6 +10,7 @@ Values are garbage there, so the checks for finite numbers are off. Prints one l
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import json
@@ -31,15 +32,18 @@ from lightning.pytorch.strategies import ddp
 
 from gradspike import ranks
 from gradspike.__main__ import main
+from gradspike.collected import collect_losses, watch_first_layer
 from gradspike.errors import UserError
 from gradspike.methods.registry import METHODS
-from gradspike.models.determinism import NOT_DETERMINISTIC
+from gradspike.models.determinism import NOT_DETERMINISTIC, host_takes_part
 from gradspike.models.registry import MODELS
 from gradspike.runs.code_version import source_digest
 from gradspike.runs.folder import RunFolder
 from gradspike.tools.landscape import surface
 from gradspike.training import module, processes
+from gradspike.training.build import input_shape
 from gradspike.training.checkpoint import load_checkpoint
+from gradspike.training.graphed import GraphedNetwork
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.parent_death import dies_with_this_process
@@ -115,6 +119,61 @@ def steps(engine: str, network: str) -> dict[str, str]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     return wrong
+
+
+def graphed(engine: str, network: str) -> dict[str, str]:
+    """Steps of a network as CUDA graphs with every method; what went wrong, by method."""
+    wrong: dict[str, str] = {}
+    for method in METHODS.names():
+        config = config_for(network, f"method={method}", f"engine={engine}", "trainer.accelerator=gpu")
+        shape = input_shape(config, 2)
+        model = build(config).train()
+        drawn = host_takes_part(model, shape)
+        try:
+            problem = graph_steps(model.cuda(), torch.zeros(shape, device="cuda"))
+        except UserError as error:
+            problem = "" if drawn and "draws random numbers on the host" in str(error) else str(error)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        if problem:
+            wrong[method] = problem
+    return wrong
+
+
+def graph_steps(model: torch.nn.Module, images: torch.Tensor) -> str:
+    """Four steps: plain, captured, and two that are replayed; what is wrong with what was launched."""
+    counts = ctypes.CDLL(None)  # of the libraries that are preloaded
+    network = GraphedNetwork(model, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    seen = []
+    for _ in range(4):
+        before = counts.capturing_gpu_kernels(), counts.capturing_gpu_replayed(), counts.nullgpu_launches()
+        graph_step(network, optimizer, images)
+        after = counts.capturing_gpu_kernels(), counts.capturing_gpu_replayed(), counts.nullgpu_launches()
+        seen.append([new - old for old, new in zip(before, after, strict=True)])
+    (_, _, plain), (captured, replayed, _), *later = seen
+    # Outside the graphs are the loss, its gradient and the optimiser.
+    right = 20 < captured == replayed <= plain and all(one[:2] == [0, captured] and one[2] <= 12 for one in later)
+    return "" if right else f"captured, replayed and launched in each step: {seen}"
+
+
+def graph_step(network: GraphedNetwork, optimizer: torch.optim.Optimizer, images: torch.Tensor) -> None:
+    """A training step. A function of its own, so that nothing refers to its loss afterwards."""
+    with collect_losses() as extra, watch_first_layer():
+        loss = network(images).sum() + extra.mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def trained_as_graphs(folder: Path) -> list[Any]:
+    """A run whose steps are graphs: exit code, state, and whether it has captured and replayed."""
+    counts = ctypes.CDLL(None)
+    before = counts.capturing_gpu_kernels(), counts.capturing_gpu_replayed()
+    words = ["trainer.cuda_graphs=true", "probe.enabled=false", "method=ds_atgo", "trainer.precision=bf16"]
+    code, run = run_of(folder, "graphs", "engine=eager", "dataset.batch_size=128", *words)
+    captured, replayed = counts.capturing_gpu_kernels() - before[0], counts.capturing_gpu_replayed() - before[1]
+    return [code, run.state(), captured > 20, replayed > 4 * captured]
 
 
 def run_of(folder: Path, name: str, *words: str) -> tuple[int, RunFolder]:
@@ -258,6 +317,9 @@ def everything(folder: Path, only: list[str]) -> Findings:
         found.part(f"eager {network}", lambda network=network: steps("eager", network))
     for network in TRITON_NETWORKS:
         found.part(f"triton {network}", lambda network=network: steps("triton", network))
+    for engine in ("eager", "triton"):
+        found.part(f"graphs {engine}", lambda engine=engine: graphed(engine, TRITON_NETWORKS[0]))
+    found.part("graphs of a run", lambda: trained_as_graphs(folder))
     for engine in ("eager", "triton", "compiled"):
         found.part(f"train {engine}", lambda engine=engine: trained(folder, engine))
     found.part("generated", lambda: generated(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])))

@@ -264,6 +264,7 @@ def test_whole_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("--width -1", "must be greater than 0"),
         ("--write nowhere/page.md", "no such file"),
         (f"--write {ROOT / 'LICENSE'}", "has no line"),
+        ("--graphs --device cpu", "--graphs: needs --device cuda, not cpu."),
         ("--rounds many", "invalid int value"),
         ("--round 3", "unrecognized arguments"),
     ],

@@ -18,10 +18,12 @@ from PIL import Image
 import gpu_check
 from gpu_pack import pack
 from gpu_record import Record, Task, close, results
+from gpu_steps import network_words
 from gpu_table import END, NONE, START, section, write_table
 from gradspike.config.compose import load_config
 from gradspike.engine import compiled
 from gradspike.errors import ConfigError, UserError
+from gradspike.models.registry import MODELS
 from gradspike.training.build import build_data
 from helpers.command import ROOT, execute
 from step_profile import covered
@@ -76,6 +78,13 @@ def test_a_step_that_fails_does_not_stop_the_others_and_the_next_call_repeats_it
     assert "cifar10       not started: no time left" in second.stdout
 
 
+@pytest.mark.parametrize("small", [False, True])
+def test_every_network_has_its_step(small: bool) -> None:
+    """Their options differ, and the step of the check names some."""
+    for name in MODELS.names():
+        assert load_config(["dataset=cifar10", "recipe=none", *network_words(name, small)]).model.name
+
+
 def task(tmp_path: Path, **changes: Any) -> Task:
     values = {"step": "digits", "size": "full", "device": "cuda", "simulated": False, "python": (sys.executable,)}
     values |= {"work": str(tmp_path), "data": None, "seconds": 9.0, "jobs": 1}
@@ -113,6 +122,8 @@ def found_on(tmp_path: Path, **changes: Any) -> dict[str, dict[str, Any]]:
         name: {"seconds": [took, took], "peak_bytes": size, "busy": 0.04, "host": 0.02, "launches": 700.0}
         for name, took, size in (("ReLU twin", 0.06, 2**30), ("ReLU twin, compiled", 0.05, 2**30))
     }
+    for name, took in (("ReLU twin", 0.05), ("compiled, ds_atgo", 0.06)):
+        candidates[f"{name}, CUDA graphs"] = {**candidates["ReLU twin"], "seconds": [took, took]}
     candidates["compiled, ds_atgo"] = {**candidates["ReLU twin"], "seconds": [0.055, 0.055], "busy": None}
     steps = {
         "machine": {"card": "a GPU", "torch": "2", "copy_bytes_per_second": 2e12, "bf16_matmul_flops": 7e14},
@@ -137,6 +148,8 @@ def test_the_table_has_the_bounds_beside_the_figures(tmp_path: Path) -> None:
     assert "| 128 x 32 x 32, bfloat16, rows | triton | 2,000 GB/s | 100 us | 90% | 100 us | 50% |" in text
     assert "| ReLU twin, compiled | 50.0 ms | 1.00 |  | 80% | 20.0 ms | 700 | 1.00 |  |" in text
     assert "| compiled, ds_atgo | 55.0 ms | 1.10 | 1.15 | - | 20.0 ms | 700 | 1.00 | 1.00 |" in text
+    assert "| compiled, ds_atgo, CUDA graphs | 60.0 ms | 1.20 | 1.15 | 67% | 20.0 ms | 700 | 1.00 | 1.00 |" in text
+    assert "1.00 is ReLU twin, CUDA graphs, 50.0 ms" in text
     assert "| digits, spiking_cnn | triton-1 | - | 99.16% | - | 9 |" in text
 
 

@@ -45,12 +45,24 @@ def null_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(["bash", copy / "build.sh", sys.executable, built], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"the null GPU cannot be built: {done.stderr.strip().splitlines()[-1:]}")
+    preloaded(built, "capturing_gpu.cpp", "g++")
     return built
+
+
+def preloaded(null_gpu: Path, source: str, compiler: str) -> str:
+    """The library of a source in tests/helpers, to be preloaded before the null GPU."""
+    packages = Path(sysconfig.get_paths()["purelib"])
+    include = next(packages.glob("triton/backends/nvidia/include/cuda_runtime_api.h")).parent
+    library = (null_gpu / source).with_suffix(".so")
+    options = ["-O1", "-fPIC", "-shared", "-w", f"-I{include}"]
+    subprocess.run([compiler, *options, WORKER.with_name(source), "-o", library], check=True)
+    return str(library)
 
 
 def environment(null_gpu: Path, preload: str = "") -> dict[str, str]:
     """The variables of a process with the null GPU."""
-    libraries = [preload, str(null_gpu / "libnullgpu.so"), str(null_gpu / "libnullblas.so")]
+    names = ("capturing_gpu.so", "libnullgpu.so", "libnullblas.so")
+    libraries = [preload, *(str(null_gpu / name) for name in names)]
     return {
         "PYTHONPATH": str(ROOT / "tests"),
         "LD_LIBRARY_PATH": str(null_gpu),
@@ -115,6 +127,16 @@ def test_a_run_trains_evaluates_and_is_drawn(found: dict[str, Any], engine: str)
     assert found[f"train {engine}"] == [*codes, "finished"]
 
 
+@pytest.mark.parametrize("engine", ["eager", "triton"])
+def test_steps_are_captured_and_replayed(found: dict[str, Any], engine: str) -> None:
+    """With every method that can be; nothing but the loss and the optimiser is launched beside the graphs."""
+    assert found[f"graphs {engine}"] == {}
+
+
+def test_a_run_trains_by_graphs(found: dict[str, Any]) -> None:
+    assert found["graphs of a run"] == [0, "finished", True, True]
+
+
 def test_both_passes_are_compiled_alike(found: dict[str, Any]) -> None:
     """No fused multiply-add in either, and both in Inductor's deterministic mode: they fire the same spikes."""
     generated = found["generated"]
@@ -160,12 +182,7 @@ def test_an_operation_that_is_not_deterministic_is_refused_before_the_data(serve
 @pytest.fixture(scope="module")
 def other(null_gpu: Path) -> str:
     """A library that simulates an old driver or GPU."""
-    packages = Path(sysconfig.get_paths()["purelib"])
-    include = next(packages.glob("triton/backends/nvidia/include/cuda_runtime_api.h")).parent
-    library = null_gpu / "libother.so"
-    source = WORKER.with_name("other_gpu.c")
-    subprocess.run(["gcc", "-fPIC", "-shared", "-w", f"-I{include}", source, "-o", library], check=True)
-    return str(library)
+    return preloaded(null_gpu, "other_gpu.c", "gcc")
 
 
 @pytest.mark.parametrize(

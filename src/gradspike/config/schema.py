@@ -185,6 +185,8 @@ class TrainerConfig(Strict):
     """Decay per step of an exponential moving average of the weights, which replaces them in evaluation; null turns it
     off. A plain mean of all steps until enough steps are done."""
     compile: Speed[bool] = False
+    cuda_graphs: Speed[bool] = False
+    """Whether the network's part of a training step on a GPU is two CUDA graphs; see `gradspike.training.graphed`."""
     accelerator: Devices[Literal["auto", "cpu", "gpu"]] = "auto"
     devices: Devices[PositiveInt] = 1
     num_nodes: Devices[PositiveInt] = 1

@@ -134,7 +134,25 @@ def _disagreements(config: ExperimentConfig) -> Iterator[str]:
             )
         if config.model.activation == "relu":
             yield "trainer.pack_spikes=true: model.activation=relu has no spikes. Use trainer.pack_spikes=false"
+    yield from _graph_problems(config)
     yield from _encoder_problems(config)
+
+
+def _graph_problems(config: ExperimentConfig) -> Iterator[str]:
+    """What CUDA graphs of training steps do not go with, as far as the configuration shows."""
+    trainer = config.trainer
+    if not trainer.cuda_graphs:
+        return
+    if trainer.world_size > 1:
+        yield (
+            "trainer.cuda_graphs=true: for one process; several exchange statistics and gradients within a step. Use "
+            "trainer.cuda_graphs=false"
+        )
+    if trainer.accumulate > 1:
+        yield (
+            f"trainer.cuda_graphs=true: not with trainer.accumulate={trainer.accumulate}, because a graph writes the "
+            "gradients of a part over those of the part before. Use one of the two"
+        )
 
 
 def _encoder_problems(config: ExperimentConfig) -> Iterator[str]:

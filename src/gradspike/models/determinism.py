@@ -1,4 +1,6 @@
-"""Which operations of a network torch refuses on CUDA with `trainer.deterministic=true`, found before training."""
+"""What torch refuses in a training step of a network on CUDA, found before training: operations that are not
+deterministic with `trainer.deterministic=true`, and reads of the host with `trainer.cuda_graphs=true`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import override
+
+from gradspike.collected import collect_losses
 
 NOT_DETERMINISTIC = {
     "_adaptive_avg_pool2d_backward": "adaptive average pooling",
@@ -45,22 +49,34 @@ torch replaces bilinear `interpolate` and replication padding by deterministic o
 """
 
 
-def nondeterministic_operations(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """The operations of `NOT_DETERMINISTIC` in a training step on inputs of this shape, sorted.
+READ_BY_THE_HOST = frozenset(
+    ("_local_scalar_dense", "_unique2", "equal", "masked_select", "nonzero", "unique_consecutive", "unique_dim")
+)
+"""Operations whose result depends on values that the host has to read."""
 
-    Runs a copy of the model on tensors without values, in milliseconds; on a CPU if the model needs values.
-    """
+
+def nondeterministic_operations(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """The operations of `NOT_DETERMINISTIC` in a training step on inputs of this shape, sorted."""
+    return sorted(_operations_of_a_step(model, shape) & set(NOT_DETERMINISTIC))
+
+
+def host_takes_part(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether the host reads a tensor in a training step on inputs of this shape; a seed that it draws is one too."""
+    return not READ_BY_THE_HOST.isdisjoint(_operations_of_a_step(model, shape))
+
+
+def _operations_of_a_step(model: nn.Module, shape: tuple[int, ...]) -> set[str]:
+    """Runs a copy of the model on tensors without values, in milliseconds; on a CPU if the model needs values."""
     try:
-        names = _operations(model, torch.empty(shape, device="meta"))
+        return _operations(model, torch.empty(shape, device="meta"))
     except (RuntimeError, NotImplementedError):  # a random generator, a branch on a value
-        names = _operations(model, torch.zeros(shape))
-    return sorted(names & set(NOT_DETERMINISTIC))
+        return _operations(model, torch.zeros(shape))
 
 
 def _operations(model: nn.Module, inputs: Tensor) -> set[str]:
     copied = copy.deepcopy(model).to(inputs.device).train()
-    with torch.random.fork_rng(devices=[]), _deterministic(), _Seen() as seen:
-        copied(inputs).sum().backward()
+    with torch.random.fork_rng(devices=[]), _deterministic(), _Seen() as seen, collect_losses() as extra:
+        (copied(inputs).sum() + extra.mean()).backward()
     names: set[str] = seen.names
     return names
 

@@ -13,7 +13,7 @@ from gradspike.config.schema import ExperimentConfig
 from gradspike.data.source import Split
 from gradspike.engine.registry import choose_engine
 from gradspike.errors import ConfigError, UserError
-from gradspike.models.determinism import NOT_DETERMINISTIC, nondeterministic_operations
+from gradspike.models.determinism import NOT_DETERMINISTIC, host_takes_part, nondeterministic_operations
 from gradspike.models.encoder import encode_inputs
 from gradspike.models.moderate_dropout import drop_features
 from gradspike.models.output_neuron import add_output_neuron
@@ -80,6 +80,23 @@ def check_deterministic(config: ExperimentConfig, model: nn.Module, device: str)
         raise ConfigError(
             f"model.name={config.model.name}: on CUDA, torch has no deterministic implementation of {names}. Use "
             "trainer.deterministic=false, after which two runs of one seed differ."
+        )
+
+
+def check_cuda_graphs(config: ExperimentConfig, model: nn.Module, device: str) -> None:
+    """Raise ConfigError if `trainer.cuda_graphs` asks for graphs of steps of `model` that `device` cannot have."""
+    if not config.trainer.cuda_graphs:
+        return
+    if device != "cuda":
+        raise ConfigError(
+            f"trainer.cuda_graphs=true: needs a CUDA device, but this training runs on {device}. Use "
+            "trainer.cuda_graphs=false."
+        )
+    if host_takes_part(model, input_shape(config, BATCH)):
+        raise ConfigError(
+            f"trainer.cuda_graphs=true: in a training step of model.name={config.model.name} with method.name="
+            f"{config.method.name}, the host reads a value of a tensor, or draws the seed of a dropout, of noise or of "
+            "an encoder. A graph would repeat the same value in each step. Use trainer.cuda_graphs=false."
         )
 
 

@@ -23,6 +23,7 @@ from gradspike.training.build import build_model, require_data_of
 from gradspike.training.checkpoint import AtomicFiles
 from gradspike.training.finite import FiniteSamples, bad_inputs, bad_network, bad_weights, finite_samples
 from gradspike.training.firing_rate import FiringRate
+from gradspike.training.graphed import GraphedNetwork
 from gradspike.training.layers import layer_numbers
 from gradspike.training.losses import build_loss, check_loss
 from gradspike.training.metrics import Meter
@@ -62,7 +63,9 @@ class SpikingClassifier(L.LightningModule):
         check_loss(self.criterion, config.loss, config.dataset.classes, config.time_steps)
         self.mixing = build_mixing(config.loss, config.dataset.classes, config.seed)
         self.sltt_steps = None if config.model.activation == "relu" else config.neuron.sltt_steps
-        self._compiled = CompiledNetwork(self.model) if config.trainer.compile else None
+        compiled = CompiledNetwork(self.model) if config.trainer.compile else None
+        graphs = config.trainer.cuda_graphs
+        self._steps = GraphedNetwork(self.model, compiled or self.model) if graphs else compiled
         self.train_meter = Meter(config.dataset.classes)
         self.val_meter = Meter(config.dataset.classes)
         self.test_meter = Meter(config.dataset.classes)
@@ -90,7 +93,7 @@ class SpikingClassifier(L.LightningModule):
     @override
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits per time step, [T, B, K]."""
-        logits: Tensor = self.model(inputs) if self._compiled is None else self._compiled(inputs)
+        logits: Tensor = self.model(inputs) if self._steps is None else self._steps(inputs)
         return logits
 
     @override

@@ -27,7 +27,7 @@ from gradspike.runs.resume import EXTENDED, changes, statistics_change
 from gradspike.runs.start import start_file
 from gradspike.runs.timing import drop_epochs
 from gradspike.shown import shown
-from gradspike.training.build import build_data, check_deterministic, report_of, require_samples
+from gradspike.training.build import build_data, check_cuda_graphs, check_deterministic, report_of, require_samples
 from gradspike.training.callbacks.checkpoints import Checkpoints, epochs_done
 from gradspike.training.callbacks.evaluation_record import EvaluationRecord
 from gradspike.training.callbacks.finite_differences import FiniteDifferences
@@ -133,7 +133,8 @@ def _prepare(config: ExperimentConfig, resumed: RunFolder | None, place: Place) 
     # Before the data, so that an impossible network is reported at once.
     start = started(config, start_file(config) if state is None else None, saved=state is not None)
     module = start.module
-    check_deterministic(config, module.model, device_type(config.trainer.accelerator))
+    for check in (check_deterministic, check_cuda_graphs):
+        check(config, module.model, device_type(config.trainer.accelerator))
     if is_first_process():
         data.prepare_data()
     data.setup()

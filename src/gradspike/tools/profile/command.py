@@ -128,6 +128,11 @@ def _check(config: ExperimentConfig) -> None:
             "trainer.compile=true compiles the network as a whole, so layers cannot be measured: set "
             "trainer.compile=false."
         )
+    if config.trainer.cuda_graphs:
+        raise ConfigError(
+            "trainer.cuda_graphs=true issues all layers of a pass at once, so layers cannot be measured: set "
+            "trainer.cuda_graphs=false."
+        )
 
 
 def _device(config: ExperimentConfig) -> str:
