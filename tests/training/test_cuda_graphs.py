@@ -33,8 +33,9 @@ CASES = [
 
 
 @pytest.fixture(autouse=True)
-def _on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", replayed.make_graphed_callables)
+def _on_a_cpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", replayed.make_graphed_callables)
 
 
 def network(*words: str, model: str = "spiking_cnn") -> tuple[nn.Module, nn.Module, ExperimentConfig]:
@@ -53,7 +54,11 @@ def step(
     """A step of training."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), collect_losses() as extra, watch_first_layer() as watch:
+    with (
+        torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16),
+        collect_losses() as extra,
+        watch_first_layer() as watch,
+    ):
         with packing(packed):
             logits = call(inputs)
         loss = logits.float().square().mean() + extra.mean()
@@ -80,6 +85,25 @@ def test_repeated_steps_are_plain_ones(words: tuple[str, ...]) -> None:
         if sums[0] is not None:
             assert torch.equal(*sums)  # type: ignore[arg-type]
         assert_same(plain, own)
+    assert graphed._graphs is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["eager", "compiled", "triton"])
+@pytest.mark.parametrize("method", ["mpd_agl", "ds_atgo", "psg_pda"])
+def test_on_a_gpu(method: str, engine: str) -> None:
+    """Graphs of CUDA itself, in bf16."""
+    models = [build(config_for("spiking_cnn", f"method={method}", f"engine={engine}")).cuda().train() for _ in range(2)]
+    graphed = GraphedNetwork(models[1], models[1])
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        for number in range(5):
+            for model, call in ((models[0], models[0]), (models[1], graphed)):
+                step(model, call, images(seed=number).cuda(), bf16=True)
+            assert_same(*models)
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
     assert graphed._graphs is not None
 
 
