@@ -47,6 +47,7 @@ from gradspike.training.graphed import GraphedNetwork
 from gradspike.training.metrics import Meter
 from gradspike.training.module import SpikingClassifier
 from gradspike.training.parent_death import dies_with_this_process
+from gradspike.training.probe.warnings import LayerWarnings
 from helpers.networks import build, config_for
 from helpers.null_gpu_client import HEADER
 from helpers.warm_server import end_with
@@ -55,6 +56,7 @@ torch.backends.cudnn.enabled = False  # it asks the driver for more than the nul
 for check in ("_check_samples", "_check_network", "_check_loss", "check_weights"):
     setattr(SpikingClassifier, check, lambda *arguments: None)
 module.bad_inputs = module.bad_network = lambda *arguments: None
+LayerWarnings.potentials = lambda *arguments: None  # it counts values that are not finite
 results = Meter.results
 Meter.results = lambda self, split: dict.fromkeys(results(self, split), 0.0)
 surface.cosine = lambda *arguments: 0.0
