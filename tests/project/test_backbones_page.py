@@ -10,7 +10,8 @@ from helpers.command import ROOT
 
 STORED = ROOT / "docs" / "results" / "backbones"
 SUMMARIES = [read_summary(path) for path in sorted(STORED.glob("*.json"))]
-SECTION = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("## Backbones")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Backbones")[1].split("\n##")[0]  # without the subsection on deep networks
 REFERENCE = "resnet19"
 DASH = "\N{EN DASH}"
 
