@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 gc.disable()  # until all tests are collected; what is imported for them stays
 os.environ.pop("COLUMNS", None)  # of a terminal, or pytest-xdist's; commands print tables for a pipe
+# torch otherwise compiles a program for each instruction set of the machine, to see whether the compiler knows it.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="gradspike-tests-")  # parts trained with; see config.trust
 
 merge_files_once()

@@ -19,7 +19,7 @@ from gradspike.engine import registry
 from gradspike.engine.registry import choose_engine, load_engine
 from gradspike.errors import UserError
 from helpers.command import ROOT, execute
-from helpers.method_checks import make_layer, method_config
+from helpers.method_checks import make_input, make_layer, method_config
 
 pytest.importorskip("triton")
 
@@ -59,7 +59,7 @@ def test_engine_triton_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) 
     layer = make_layer(method_config("fixed_sg"))
     layer._run = load_engine("triton")
     with pytest.raises(UserError, match="engine=triton: its kernels run on CUDA"):
-        layer(torch.zeros(4, 3))
+        layer(make_input())
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="the package triton is not installed"):
         choose_engine("triton", "cuda")

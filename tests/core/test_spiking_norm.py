@@ -137,7 +137,7 @@ def test_state_keys_are_stable() -> None:
 def test_inputs_that_do_not_fit_are_named() -> None:
     layer = make_layer(method_config("lsg"))
     layer.layer_name = "stage1.0"
-    with pytest.raises(ValueError, match=r"stage1.0.*T = 4"):
+    with pytest.raises(ValueError, match=r"stage1.0.*T = 3"):
         layer(make_input()[:-1])
     with pytest.raises(ValueError, match=r"stage1.0.*expected"):
         layer(make_input(channels=C + 1))

@@ -15,7 +15,7 @@ from gradspike.models.spiking_layers import name_layers
 from gradspike.spiking_norm import LayerContext, SpikingNorm
 from helpers.part_options import neuron_config, norm_config
 
-T, B, C, SIDE = 4, 5, 3, 4
+T, B, C, SIDE = 3, 5, 3, 4
 
 
 def method_config(name: str, **options: Any) -> MethodConfig:

@@ -67,11 +67,6 @@ class CompiledKernels:
         self._compiled: dict[Hashable, tuple[Callable[..., Any], Recorder]] = {}
         self._direct: dict[Hashable, DirectCall] = {}
 
-    def forget(self) -> None:
-        """Compile every kernel again when it is needed."""
-        self._compiled.clear()
-        self._direct.clear()
-
     def batch_statistics(self, y: Tensor, dtype: torch.dtype, spec: Spec) -> tuple[Tensor, Tensor]:
         """See `formulas.batch_statistics`."""
         return self._call(formulas.batch_statistics, spec, y, dtype=dtype)  # type: ignore[no-any-return]
