@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from gradspike.errors import ConfigError, UserError
@@ -125,6 +126,18 @@ def test_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
     assert other.take(waiting, "there", "that machine")
     assert not one.take(waiting, "here", "this machine")
     assert one.trials()[0].user_attrs["folder"] == "there"
+
+
+def test_two_runners_may_finish_a_trial_alike(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    one, other = (Study(url, "shared", ACCURACY, build_pruner(None, None, 1), seed=0) for _ in range(2))
+    one.fill([Proposal("a", {"seed": 0})], {})
+    assert one.take(one.trials()[0], "here", "this machine")
+    one.finish(0, [0.5])
+    other.finish(0, [0.5])
+    assert other.trial(0).values == [0.5]
+    with pytest.raises(UpdateFinishedTrialError):
+        other.finish(0, [0.6])
 
 
 def test_a_trial_whose_taker_was_killed_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:

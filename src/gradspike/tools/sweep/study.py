@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 from optuna.storages import get_storage
@@ -197,8 +197,13 @@ class Study:
                 self.storage.set_trial_state_values(member._trial_id, state=TrialState.PRUNED)
 
     def finish(self, number: int, values: Sequence[float]) -> None:
-        """Mark a trial complete, with the value of each objective."""
-        self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=list(values))
+        """Mark a trial complete, with the value of each objective. Nothing is left to do if another runner did so."""
+        try:
+            self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=list(values))
+        except UpdateFinishedTrialError:
+            known = self.trial(number)
+            if known.state != TrialState.COMPLETE or known.values != list(values):
+                raise
 
     def last_reported(self, number: int) -> float | None:
         """The latest reported metric."""
