@@ -155,6 +155,6 @@ def test_a_neuron_that_charges_all_steps_at_once_says_that_it_is_not_compiled(ca
         assert torch.equal(layer(y), expected)
         layer(y)
     assert [record.getMessage() for record in caplog.records if "T = 50" in record.getMessage()] == [
-        "T = 50: neuron 'psn' charges all time steps at once, and with more than 8 the kernels would compile for "
+        "T = 50: neuron 'psn' charges all time steps at once, and with more than 10 the kernels would compile for "
         "minutes. Layers run on the reference engine, as with engine=eager."
     ]

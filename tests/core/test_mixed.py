@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from gradspike.engine import derived
+from gradspike.engine import derived, mixture_map
 from gradspike.engine.base import Engine
+from gradspike.methods.base import LayerFacts, Plan
+from gradspike.methods.diet_snn import DietSnn
 from gradspike.neurons.base import Values
 from gradspike.neurons.psn import PSN
 from gradspike.spiking_norm import LayerContext, SpikingNorm
@@ -34,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "above": {"fires": "above_threshold"},
     "moments": {"method": "mpd_sgr"},
     "learned widths": {"method": "psg"},
+    "learned threshold": {"method": "diet_snn"},
 }
 
 
@@ -62,9 +66,13 @@ def assert_equal_results(engine: Engine, layer: SpikingNorm, y: Tensor, static: 
         torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("most_pairs", [20, 0], ids=["by pairs", "by product"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("neuron", NEURONS)
-def test_gradients_are_those_of_the_reference(neuron: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_those_of_the_reference(
+    neuron: str, case: str, most_pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixture_map, "MOST_PAIRS", most_pairs)
     options = dict(CASES[case])
     static, training = options.pop("static", False), options.pop("training", True)
     layout = torch.channels_last if options.pop("channels_last", False) else torch.contiguous_format
@@ -90,6 +98,23 @@ def test_masked_weights_have_no_gradient() -> None:
     assert torch.equal(weight.grad != 0, window)
 
 
+class OfChannels(DietSnn):
+    """A learned threshold for each channel and step."""
+
+    @override
+    def plan(self, facts: LayerFacts) -> Plan:
+        shares = torch.linspace(0.5, 1.5, facts.time_steps * C).view(facts.time_steps, C)
+        return Plan((self.threshold * shares).to(facts.dtype), facts.full(0.7))
+
+
+@pytest.mark.parametrize("most_pairs", [20, 0], ids=["by pairs", "by product"])
+def test_thresholds_of_channels(most_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture_map, "MOST_PAIRS", most_pairs)
+    layer = made(NEURONS["psn"], method="diet_snn")
+    layer.method.__class__ = OfChannels
+    assert_equal_results(ENGINES["formulas"], layer, make_input(dtype=torch.float64), static=False)
+
+
 class Doubled(PSN):
     """A neuron of one's own with other potentials than the mixture that it inherits."""
 
@@ -110,10 +135,11 @@ def test_a_subclass_that_charges_otherwise_is_not_taken_for_the_mixture() -> Non
 
 
 @pytest.mark.slow
-def test_compiled_kernels() -> None:
+@pytest.mark.parametrize(("neuron", "time_steps"), [("sliding", 2), ("masked", 10), ("psn", 5), ("psn", 10)])
+def test_compiled_kernels(neuron: str, time_steps: int) -> None:
     """In float32, where the current beside the threshold may round to either side."""
-    layer = made(NEURONS["sliding"] | {"k": 2}, time_steps=2).float()
-    y = make_input(time_steps=2)
+    layer = made(NEURONS[neuron] | ({} if neuron == "psn" else {"k": 2}), time_steps=time_steps).float()
+    y = make_input(time_steps=time_steps)
     expected, found = both(ENGINES["compiled"], layer, y, static=False)
     assert (expected[0] != found[0]).float().mean() < 0.01
     for one, other in zip(expected[1:], found[1:], strict=True):

@@ -1,69 +1,41 @@
 """Norm and neuron of a layer whose potentials are a `Mixture` of the currents of all steps, as PSN's are.
 
-With the norm's deviations d[j] = y[j] - mean and its factor f = gain / std, what meets the threshold is an affine map
-of each channel's deviations:
+Both passes compute v = u - theta as `MixtureMap` describes. In the backward pass, with e[t] = dL/dv[t], the gradients of
+W and b are sums of e[t] x[j] and of e[t] over all values:
 
-    v[t] = u[t] - theta[t] = sum_j A[t, j] d[j] + c[t]
-    A[t, j] = W[t, j] f                                c[t] = b[t] - theta[t] + beta sum_j W[t, j]
-
-A and c are computed once for each channel. In the backward pass, with e[t] = dL/dv[t], the sums over values are
-S[t] = sum e[t] and S[t, j] = sum e[t] d[j] of each channel. The gradients of W, b, theta, gain and beta follow from
-them.
+- of a few pairs of steps, each sum by itself. S[t] = sum e[t] and S[t, j] = sum e[t] d[j] of each channel give the
+  gradients of theta, gain and beta too.
+- of many pairs, a product of two matrices with a row for each step. The norm then gets its gradients as before any
+  other neuron.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradspike.engine.mixture_map import MixtureMap, mixture_of
 from gradspike.engine.norm_formulas import (
     batch_statistics,
     inverse_std,
+    joined,
     moments_of,
+    norm_backward,
     step_count,
     stored,
     sum_like,
-    sum_of,
 )
 from gradspike.engine.records import Arriving, Fired, Gradients, Inputs, Spec, Wanted
 from gradspike.engine.steps import Rules
-from gradspike.neurons.base import Mixture, Neuron, is_mixture
+from gradspike.neurons.base import Neuron, is_mixture
 
 
 def describes(inputs: Inputs, spec: Spec, rules: Rules) -> bool:
     """Whether these formulas describe the layer."""
     plain = rules.neuron.fire is Neuron.fire and not (rules.smooth or rules.scaled or spec.follows_end)
     return is_mixture(rules.neuron) and plain and inputs.noise is None
-
-
-class _Map(NamedTuple):
-    """The affine map from deviations to v.
-
-    Attributes:
-        deviations: d, T of them; one if y is the same at every step.
-        rows: A [T, J] or [T, J, C] for the J deviations.
-        offsets: c [T] or [T, C].
-        weights: W [T, J]; with one deviation, the sum of each row.
-        counts: which of `rows` are used, as in `Mixture`.
-        factor: f [C]; None without a norm, and then A is W.
-    """
-
-    deviations: list[Tensor]
-    rows: Tensor
-    offsets: Tensor
-    weights: Tensor
-    counts: list[list[bool]]
-    factor: Tensor | None
-
-    def potentials(self, spec: Spec) -> list[Tensor]:
-        """v of all steps."""
-        found = []
-        for row, offset, counts in zip(self.rows.unbind(0), self.offsets.unbind(0), self.counts, strict=True):
-            terms = zip(row.unbind(0), self.deviations, counts, strict=True)
-            found.append(sum_of([spec.spread(a) * d for a, d, counted in terms if counted]) + spec.spread(offset))
-        return found
 
 
 def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> Fired:
@@ -73,7 +45,7 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> 
     if spec.norm == "batch" and affine.mean is None:
         mean, variance = batch_statistics(y, thresholds.dtype, spec)
         inputs = inputs._replace(affine=affine._replace(mean=mean, inverse=stored(inverse_std(variance, spec))))
-    potentials = _map(inputs, spec, rules).potentials(spec)
+    potentials = MixtureMap.of(inputs, spec, rules).potentials(spec)
     above = rules.options.fires == "above_threshold"
     # In the dtype of v first: for a CPU, Inductor does not vectorise the conversion from bool to bfloat16.
     spikes = torch.stack([(v > 0 if above else v >= 0).to(v.dtype).to(y.dtype) for v in potentials])
@@ -87,8 +59,16 @@ def forward(inputs: Inputs, shifts: Tensor | None, spec: Spec, rules: Rules) -> 
 
 def backward(inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted) -> Gradients:
     """See `formulas.backward`."""
+    layer = MixtureMap.of(inputs, spec, rules)
+    if layer.has_many_pairs:
+        return _by_product(layer, inputs, arriving, spec, rules, wanted)
+    return _by_pairs(layer, inputs, arriving, spec, rules, wanted)
+
+
+def _by_pairs(
+    layer: MixtureMap, inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted
+) -> Gradients:
     y, affine, thresholds, *_ = inputs
-    layer = _map(inputs, spec, rules)
     errors, grad_widths = _errors(layer, inputs, arriving, spec, rules, wanted)
     batch = spec.norm == "batch"
     wants_affine = layer.factor is not None and (wanted.affine or batch)
@@ -105,43 +85,52 @@ def backward(inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wante
         if wanted.thresholds:
             grad_thresholds = -(of_step if thresholds.ndim > 1 else of_step.sum(1))
         if any(wanted.values):
-            grad_values = _of_values(of_step, of_pair, layer, inputs, spec, rules, wanted)
+            # dL/dW[t, j] = sum e[t] x[j], and x[j] = f d[j] + beta.
+            of_weights = of_pair
+            if layer.factor is not None and affine.bias is not None:
+                of_weights = of_pair * layer.factor + affine.bias * of_step.unsqueeze(1)
+            grad_values = _of_values(of_weights.sum(-1), of_step.sum(-1), inputs, spec, rules, wanted)
 
-    grad_y = []
-    for j, d in enumerate(layer.deviations):
-        used = [(layer.rows[t, j], e) for t, e in enumerate(errors) if layer.counts[t][j]]
-        grad_y.append(sum_of([spec.spread(a) * e for a, e in used]) if used else torch.zeros_like(d))
+    grad_y = layer.transposed(errors, spec)
     if batch and layer.factor is not None and affine.inverse is not None and grad_gain is not None:
         assert grad_bias is not None
         count = spec.count(y)
         offset = spec.spread(stored(layer.factor * grad_bias / count))
         slope = spec.spread(stored(layer.factor * affine.inverse * grad_gain / count))
-        grad_y = [g - slope * d - offset for g, d in zip(grad_y, layer.deviations, strict=True)]
-    return Gradients(
-        torch.stack([g.to(y.dtype) for g in grad_y]), grad_gain, grad_bias, grad_thresholds, grad_widths, grad_values
-    )
+        grad_y = [g - slope * d - offset for g, d in zip(grad_y, layer.sources, strict=True)]
+    return Gradients(joined(grad_y, y.dtype), grad_gain, grad_bias, grad_thresholds, grad_widths, grad_values)
 
 
-def _map(inputs: Inputs, spec: Spec, rules: Rules) -> _Map:
+def _by_product(
+    layer: MixtureMap, inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted
+) -> Gradients:
     y, affine, thresholds, *_ = inputs
-    weights, biases, counts = _mixture(inputs.values, spec, rules)
-    used = [list(row) for row in counts]
-    if y.shape[0] == 1:
-        weights = weights.sum(1, keepdim=True)
-        used = [[True] for _ in counts]
-    steps = [step.to(thresholds.dtype) for step in y.unbind(0)]
-    if affine.gain is None or affine.bias is None or affine.mean is None:
-        offsets = biases.view(-1, *[1] * (thresholds.ndim - 1)) - thresholds
-        return _Map(steps, weights, offsets, weights, used, None)
-    factor = affine.gain if affine.inverse is None else affine.gain * affine.inverse
-    mean = spec.spread(affine.mean)
-    level = biases.unsqueeze(1) - (thresholds if thresholds.ndim > 1 else thresholds.unsqueeze(1))
-    offsets = stored(level + affine.bias * weights.sum(1, keepdim=True))
-    return _Map([step - mean for step in steps], stored(weights.unsqueeze(-1) * factor), offsets, weights, used, factor)
+    # A row of ones gives the sums over the errors of each step. `stored`, because the product needs the matrices whole.
+    currents = stored(torch.stack([*layer.sources, torch.ones_like(layer.sources[0])]))
+    layer = layer.with_sources(currents[:-1])
+    errors, grad_widths = _errors(layer, inputs, arriving, spec, rules, wanted)
+    steps = stored(torch.stack(errors))
+    grad_current = stored(torch.stack(layer.transposed(list(steps.unbind(0)), spec)))
+    lean = y.device.type == "cpu"
+    grad_y, grad_gain, grad_bias = norm_backward(list(grad_current.unbind(0)), y, affine, spec, wanted.affine, lean)
+
+    grad_thresholds = None
+    grad_values: tuple[Tensor | None, ...] = (None,) * len(inputs.values)
+    each_channel = thresholds.ndim > 1
+    if wanted.thresholds and each_channel:
+        grad_thresholds = -torch.stack([spec.channel_sums(e) for e in steps.unbind(0)])
+    if any(wanted.values) or (wanted.thresholds and not each_channel):
+        sums = steps.flatten(1) @ currents.flatten(1).t()
+        of_pairs, of_step = sums[:, :-1], sums[:, -1]
+        if any(wanted.values):
+            grad_values = _of_values(of_pairs, of_step, inputs, spec, rules, wanted)
+        if wanted.thresholds and not each_channel:
+            grad_thresholds = -of_step
+    return Gradients(joined(grad_y, y.dtype), grad_gain, grad_bias, grad_thresholds, grad_widths, grad_values)
 
 
 def _errors(
-    layer: _Map, inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted
+    layer: MixtureMap, inputs: Inputs, arriving: Arriving, spec: Spec, rules: Rules, wanted: Wanted
 ) -> tuple[list[Tensor], Tensor | None]:
     """e of all steps, and the gradient of the widths if it is wanted."""
     count, surrogate = step_count(inputs.y, spec), rules.surrogate
@@ -162,39 +151,27 @@ def _errors(
     return errors, torch.stack(of_widths) if wanted.widths else None
 
 
-def _sums(errors: list[Tensor], layer: _Map, spec: Spec) -> tuple[Tensor, Tensor]:
+def _sums(errors: list[Tensor], layer: MixtureMap, spec: Spec) -> tuple[Tensor, Tensor]:
     """S of steps [T, C] and of pairs [T, J, C]; 0 where a pair is not used."""
     axis = 1 if spec.arrangement == "rows" else 2
     parts = [e.sum(axis) for e in errors]
     unused = torch.zeros_like(parts[0])
     for e, counts in zip(errors, layer.counts, strict=True):
-        parts += [(e * d).sum(axis) if c else unused for d, c in zip(layer.deviations, counts, strict=True)]
+        parts += [(e * d).sum(axis) if c else unused for d, c in zip(layer.sources, counts, strict=True)]
     sums = torch.stack(parts).sum(1)
     return sums[: len(errors)], torch.unflatten(sums[len(errors) :], 0, (len(errors), -1))
 
 
-def _mixture(values: tuple[Tensor, ...], spec: Spec, rules: Rules) -> Mixture:
-    named = dict(zip(rules.neuron.axes, values, strict=True))
-    mixture = rules.neuron.mixture(named, rules.options, spec.time_steps)
-    assert mixture is not None
-    return mixture
-
-
 def _of_values(
-    of_step: Tensor, of_pair: Tensor, layer: _Map, inputs: Inputs, spec: Spec, rules: Rules, wanted: Wanted
+    of_weights: Tensor, of_biases: Tensor, inputs: Inputs, spec: Spec, rules: Rules, wanted: Wanted
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the neuron's values, through those of W and b. What that of a weight 0 is does not matter."""
-    # dL/dW[t, j] = sum e[t] x[j], and x[j] = f d[j] + beta.
-    of_weights = of_pair
-    if layer.factor is not None and inputs.affine.bias is not None:
-        of_weights = of_pair * layer.factor + inputs.affine.bias * of_step.unsqueeze(1)
-    of_weights = of_weights.sum(-1)
 
     def mixed(*values: Tensor) -> tuple[Tensor, Tensor]:
-        mixture = _mixture(values, spec, rules)
+        mixture = mixture_of(values, spec, rules)
         return mixture.weights, mixture.biases
 
     vjp: Any = torch.func.vjp
     _, pull = vjp(mixed, *inputs.values)
-    found = pull((of_weights.expand(spec.time_steps, spec.time_steps), of_step.sum(-1)))
+    found = pull((of_weights.expand(spec.time_steps, spec.time_steps), of_biases))
     return tuple(grad if wants else None for grad, wants in zip(found, wanted.values, strict=True))
