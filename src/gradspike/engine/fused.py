@@ -41,8 +41,8 @@ MOST_UNROLLED = 10
 """Time steps of one kernel, which unrolls them and compiles longer with each."""
 
 MOST_AT_ONCE = 10
-"""Time steps of a kernel of a neuron that charges all of them at once, which takes T^2 products. A layer of PSN compiles
-in 15 s of processor time at T = 4, in 25 s at T = 8 and in 50 s at T = 10."""
+"""Time steps of a kernel of a neuron that charges all of them at once, with T^2 products. A layer of PSN compiles for
+15 s of processor time at T = 4, 25 s at T = 8 and 50 s at T = 10."""
 
 
 @dataclass(frozen=True)

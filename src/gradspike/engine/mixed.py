@@ -1,7 +1,7 @@
 """Norm and neuron of a layer whose potentials are a `Mixture` of the currents of all steps, as PSN's are.
 
-Both passes compute v = u - theta as `MixtureMap` describes. In the backward pass, with e[t] = dL/dv[t], the gradients of
-W and b are sums of e[t] x[j] and of e[t] over all values:
+Both passes compute v = u - theta as `MixtureMap` describes. In the backward pass, with e[t] = dL/dv[t], the gradients
+of W and b are sums of e[t] x[j] and of e[t] over all values:
 
 - of a few pairs of steps, each sum by itself. S[t] = sum e[t] and S[t, j] = sum e[t] d[j] of each channel give the
   gradients of theta, gain and beta too.
