@@ -35,7 +35,8 @@ def steps_of(network: str, batch: int, task: Task, record: Record) -> None:
     """Whole training steps: the ReLU twin, plain and compiled, and ours with each engine; all but the reference engine
     as CUDA graphs too. All are prepared at the same time, then take turns.
     """
-    from step import NETWORKS, TWINS, Worker, as_graphs
+    from names import TWINS
+    from step import NETWORKS, Worker, as_graphs
     from step_worker import Candidate, Network, Setting
 
     one = replace(NETWORKS[network], batch=batch, width=1.0)

@@ -10,15 +10,13 @@ from typing import Any
 from gpu_record import results
 from gradspike.errors import UserError
 from gradspike.runs.files import write_output
+from names import GRAPHS, TWINS
 
 START, END = "<!-- gpu check -->", "<!-- end of gpu check -->"
 NONE = (
     "No GPU has run `make gpu-check` yet, so there are no figures. The command has run only with small networks on a "
     "simulated GPU, whose kernels compute nothing."
 )
-TWINS = ("ReLU twin", "ReLU twin, compiled")
-GRAPHS = ", CUDA graphs"
-"""End of the name of a candidate with trainer.cuda_graphs."""
 MEMORY_TARGET = "1.00"
 
 Result = Mapping[str, Any]

@@ -41,6 +41,7 @@ from gradspike.methods.registry import METHODS
 from gradspike.neurons.registry import NEURONS
 from gradspike.shown import counted
 from gradspike.terminal.tables import console
+from names import GRAPHS, TWINS
 from step_table import Measured, check_page, cpu_name, markdown, setting_named, shown, table, write_page
 from step_worker import PEERS, Candidate, Network, Setting
 
@@ -49,9 +50,6 @@ NETWORKS = {
     "vggsnn": Network("VGGSNN", ("dataset=cifar10dvs", "model=vggsnn"), 10, 4, 0.5),
 }
 SETTINGS = [f"{precision}-{layout}" for precision in ("fp32", "bf16") for layout in ("contiguous", "channels_last")]
-TWINS = ("ReLU twin", "ReLU twin, compiled")
-GRAPHS = ", CUDA graphs"
-"""End of the name of a candidate with trainer.cuda_graphs."""
 
 
 def options_of(words: Sequence[str]) -> argparse.Namespace:

@@ -138,6 +138,23 @@ def test_two_runners_may_finish_a_trial_alike(tmp_path: Path) -> None:
     assert other.trial(0).values == [0.5]
     with pytest.raises(UpdateFinishedTrialError):
         other.finish(0, [0.6])
+    with pytest.raises(UpdateFinishedTrialError):
+        other.prune(0, 0.5)
+
+
+def test_two_runners_may_record_the_epochs_and_the_end_of_a_trial_alike(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    one, other = (Study(url, "shared", ACCURACY, build_pruner(None, None, 1), seed=0) for _ in range(2))
+    one.fill([Proposal("a", {"seed": 0})], {})
+    assert one.take(one.trials()[0], "here", "this machine")
+    for study in (one, other):
+        study.report(0, 1, 0.5)
+        study.prune(0, 0.5)
+    for epoch, value in ((1, 0.6), (2, 0.5)):
+        with pytest.raises(UpdateFinishedTrialError):
+            other.report(0, epoch, value)
+    with pytest.raises(UpdateFinishedTrialError):
+        other.prune(0, 0.6)
 
 
 def test_a_trial_whose_taker_was_killed_on_the_spot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,8 +176,16 @@ class Study:
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Record the metric after `epoch` epochs. Returns whether the pruner stops the trial, or its set."""
-        self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
+        """Record the metric after `epoch` epochs. Returns whether the pruner stops the trial, or its set.
+
+        Nothing is left to do if another runner recorded it and ended the trial.
+        """
+        try:
+            self.storage.set_trial_intermediate_value(self._id(number), epoch, value)
+        except UpdateFinishedTrialError:
+            if self.trial(number).intermediate_values.get(epoch) != value:
+                raise
+            return False
         if set_of(self.trial(number)) is not None:
             return self._unwanted_set(number)
         return bool(self._study.pruner.prune(self._study, self.trial(number)))
@@ -198,12 +206,7 @@ class Study:
 
     def finish(self, number: int, values: Sequence[float]) -> None:
         """Mark a trial complete, with the value of each objective. Nothing is left to do if another runner did so."""
-        try:
-            self.storage.set_trial_state_values(self._id(number), state=TrialState.COMPLETE, values=list(values))
-        except UpdateFinishedTrialError:
-            known = self.trial(number)
-            if known.state != TrialState.COMPLETE or known.values != list(values):
-                raise
+        self._end(number, TrialState.COMPLETE, list(values))
 
     def last_reported(self, number: int) -> float | None:
         """The latest reported metric."""
@@ -211,9 +214,16 @@ class Study:
         return reported[max(reported)] if reported else None
 
     def prune(self, number: int, value: float | None) -> None:
-        """Mark a trial pruned."""
-        values = None if value is None else [value]
-        self.storage.set_trial_state_values(self._id(number), state=TrialState.PRUNED, values=values)
+        """Mark a trial pruned. Nothing is left to do if another runner did so."""
+        self._end(number, TrialState.PRUNED, None if value is None else [value])
+
+    def _end(self, number: int, state: TrialState, values: list[float] | None) -> None:
+        try:
+            self.storage.set_trial_state_values(self._id(number), state=state, values=values)
+        except UpdateFinishedTrialError:
+            known = self.trial(number)
+            if (known.state, known.values) != (state, values):
+                raise
 
     def close(self) -> None:
         """Release the connection."""
