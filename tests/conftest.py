@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,12 @@ from helpers.merged_files import merge_files_once
 
 if TYPE_CHECKING:
     from gradspike.engine.base import Engine
+
+# Under nohup or in the background of a script, these are ignored, and programs that tests start and stop would inherit
+# that. A handler that does nothing is not inherited.
+for signum in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(signum) == signal.SIG_IGN:
+        signal.signal(signum, lambda *_: None)
 
 gc.disable()  # until all tests are collected; what is imported for them stays
 os.environ.pop("COLUMNS", None)  # of a terminal, or pytest-xdist's; commands print tables for a pipe
