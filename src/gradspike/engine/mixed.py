@@ -110,9 +110,9 @@ def _by_product(
     layer = layer.with_sources(currents[:-1])
     errors, grad_widths = _errors(layer, inputs, arriving, spec, rules, wanted)
     steps = stored(torch.stack(errors))
-    grad_current = stored(torch.stack(layer.transposed(list(steps.unbind(0)), spec)))
+    grad_current = layer.transposed(list(steps.unbind(0)), spec)
     lean = y.device.type == "cpu"
-    grad_y, grad_gain, grad_bias = norm_backward(list(grad_current.unbind(0)), y, affine, spec, wanted.affine, lean)
+    grad_y, grad_gain, grad_bias = norm_backward(grad_current, y, affine, spec, wanted.affine, lean)
 
     grad_thresholds = None
     grad_values: tuple[Tensor | None, ...] = (None,) * len(inputs.values)

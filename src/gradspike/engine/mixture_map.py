@@ -114,5 +114,6 @@ def _factor(affine: Affine) -> Tensor | None:
 def _currents(steps: list[Tensor], factor: Tensor | None, affine: Affine, spec: Spec) -> list[Tensor]:
     if factor is None or affine.bias is None or affine.mean is None:
         return steps
+    # As `current_at`, whose product of gain and inverse a compiled kernel would compute again for every value.
     mean, scale, shift = spec.spread(affine.mean), spec.spread(stored(factor)), spec.spread(affine.bias)
     return [(step - mean) * scale + shift for step in steps]
